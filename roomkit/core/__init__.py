@@ -1,0 +1,1 @@
+"""The room machine: one actor per room, ordered lanes around it."""

@@ -1,0 +1,1 @@
+"""Frozen values: no asyncio, no I/O, no clock."""

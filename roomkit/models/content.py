@@ -1,0 +1,204 @@
+"""What an event says: one frozen model per kind of content, told apart by `type`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_NESTING = 5
+"""Deepest allowed nesting of `CompositeContent`."""
+
+
+class Frozen(BaseModel):
+    """Base of every value that crosses a wire or a store: immutable; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TextContent(Frozen):
+    type: Literal["text"] = "text"
+    text: str
+    language: str | None = None
+
+
+class Button(Frozen):
+    label: str
+    value: str | None = None
+    url: str | None = None
+
+
+class Card(Frozen):
+    title: str
+    text: str | None = None
+    image_url: str | None = None
+    buttons: tuple[Button, ...] = ()
+
+
+class RichContent(Frozen):
+    """Formatted text. `plain_text` is what text-only channels show; without it the markup is stripped."""
+
+    type: Literal["rich"] = "rich"
+    text: str
+    format: Literal["markdown", "html"] = "markdown"
+    plain_text: str | None = None
+    buttons: tuple[Button, ...] = ()
+    cards: tuple[Card, ...] = ()
+    quick_replies: tuple[str, ...] = ()
+
+
+class MediaContent(Frozen):
+    """A file: `url` is http(s):, data: or blob: (the kit's BlobStore)."""
+
+    type: Literal["media"] = "media"
+    url: str
+    mime_type: str
+    filename: str | None = None
+    caption: str | None = None
+    size_bytes: int | None = None
+
+
+class LocationContent(Frozen):
+    type: Literal["location"] = "location"
+    latitude: float = Field(ge=-90, le=90)
+    longitude: float = Field(ge=-180, le=180)
+    label: str | None = None
+    address: str | None = None
+
+
+class AudioContent(Frozen):
+    type: Literal["audio"] = "audio"
+    url: str
+    mime_type: str = "audio/wav"
+    duration_ms: int | None = None
+    size_bytes: int | None = None
+    transcript: str | None = None
+
+
+class VideoContent(Frozen):
+    type: Literal["video"] = "video"
+    url: str
+    mime_type: str = "video/mp4"
+    duration_ms: int | None = None
+    size_bytes: int | None = None
+    caption: str | None = None
+    thumbnail_url: str | None = None
+
+
+class TemplateContent(Frozen):
+    type: Literal["template"] = "template"
+    template_id: str
+    language: str | None = None
+    parameters: dict[str, str] = Field(default_factory=dict)
+    fallback: str | None = None
+
+
+class SystemContent(Frozen):
+    """Written by the framework. `code` is stable; `message` comes from the message catalogue."""
+
+    type: Literal["system"] = "system"
+    code: str
+    message: str = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class EditContent(Frozen):
+    type: Literal["edit"] = "edit"
+    target_event_id: str
+    new_content: Content
+    edit_source: str = "sender"
+
+
+class DeleteContent(Frozen):
+    type: Literal["delete"] = "delete"
+    target_event_id: str
+    delete_type: str = "sender"
+    reason: str | None = None
+
+
+class ReactionContent(Frozen):
+    type: Literal["reaction"] = "reaction"
+    target_event_id: str
+    emoji: str
+    removed: bool = False
+
+
+class ToolCallContent(Frozen):
+    """One step of a tool call's life, as the room's log keeps it."""
+
+    type: Literal["tool_call"] = "tool_call"
+    call_id: str
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    status: Literal["pending", "completed", "failed", "denied", "cancelled", "unknown_outcome"] = "pending"
+    result: str | None = None
+    error: str | None = None
+    duration_ms: int | None = None
+
+
+class UnknownContent(Frozen):
+    """A kind of message that the channel's parser does not know: visible, never dropped."""
+
+    type: Literal["unknown"] = "unknown"
+    kind: str
+    text: str | None = None
+
+
+class CompositeContent(Frozen):
+    type: Literal["composite"] = "composite"
+    parts: tuple[Content, ...]
+
+    @model_validator(mode="after")
+    def _bounded_nesting(self) -> CompositeContent:
+        if _depth(self) > MAX_NESTING:
+            raise ValueError(f"composite content is nested deeper than {MAX_NESTING}: flatten its parts")
+        return self
+
+
+Content = Annotated[
+    TextContent
+    | RichContent
+    | MediaContent
+    | LocationContent
+    | AudioContent
+    | VideoContent
+    | TemplateContent
+    | SystemContent
+    | EditContent
+    | DeleteContent
+    | ReactionContent
+    | ToolCallContent
+    | UnknownContent
+    | CompositeContent,
+    Field(discriminator="type"),
+]
+
+EditContent.model_rebuild()
+CompositeContent.model_rebuild()
+
+
+def _depth(content: object) -> int:
+    if isinstance(content, CompositeContent):
+        return 1 + max((_depth(part) for part in content.parts), default=0)
+    return 0
+
+
+def text_of(content: object) -> str:
+    """The human-readable text inside any content, empty when there is none."""
+    match content:
+        case TextContent(text=text) | RichContent(text=text):
+            return text
+        case MediaContent(caption=text) | VideoContent(caption=text) | AudioContent(transcript=text):
+            return text or ""
+        case LocationContent(label=label, address=address):
+            return label or address or ""
+        case TemplateContent(fallback=text) | UnknownContent(text=text):
+            return text or ""
+        case SystemContent(message=text):
+            return text
+        case EditContent(new_content=inner):
+            return text_of(inner)
+        case CompositeContent(parts=parts):
+            return "\n".join(filter(None, map(text_of, parts)))
+        case _:
+            return ""

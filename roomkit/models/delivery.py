@@ -1,0 +1,201 @@
+"""What comes in, what goes out, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from roomkit.models.content import Content, Frozen, TextContent, text_of
+from roomkit.models.event import EventDraft, EventType
+
+
+class Attachment(Frozen):
+    """A file that the vendor holds: fetched with the vendor's own credentials, before the room sees the message."""
+
+    url: str
+    mime_type: str | None = None
+    filename: str | None = None
+    size_bytes: int | None = None
+    needs_auth: bool = False
+
+
+class InboundMessage(Frozen):
+    """A message as a channel received it, before a room is found for it.
+
+    `external_id` is the provider's id of the message: the dedupe key (D22). `sender_id` is the address it claims
+    to come from. `session` carries a live voice session where there is one.
+    """
+
+    channel_id: str
+    sender_id: str
+    content: Content
+    external_id: str | None = None
+    type: EventType = EventType.MESSAGE
+    recipient_id: str | None = None
+    sender_name: str | None = None
+    participant_id: str | None = None
+    parent_event_id: str | None = None
+    addressed_to: tuple[str, ...] | None = None
+    visibility: str = "all"
+    attachments: tuple[Attachment, ...] = ()
+    provider: str | None = None
+    sent_at: datetime | None = None
+    raw_payload: Any = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    channel_data: dict[str, Any] = Field(default_factory=dict)
+    session: Any = None
+
+    @classmethod
+    def text(cls, channel_id: str, sender_id: str, text: str, **more: Any) -> InboundMessage:
+        """The short form for a plain text message."""
+        return cls(channel_id=channel_id, sender_id=sender_id, content=TextContent(text=text), **more)
+
+
+class Outgoing(Frozen):
+    """One part of one event on its way to one recipient; what a MessageProvider sends.
+
+    `idempotency_key` is room:index:channel:part, stable over retries. `extra` holds the channel's `defaults`,
+    resolved against the binding (S24, S25).
+    """
+
+    recipient: str
+    content: Content
+    channel_id: str
+    room_id: str
+    event_id: str
+    idempotency_key: str
+    part: int = 0
+    parts: int = 1
+    tenant: str = "default"
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return text_of(self.content)
+
+
+class DeliveryState(StrEnum):
+    """A lattice: a state only moves forward, and FAILED is terminal."""
+
+    HELD = "held"
+    QUEUED = "queued"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+_RANK = {
+    DeliveryState.HELD: 0,
+    DeliveryState.QUEUED: 1,
+    DeliveryState.SENT: 2,
+    DeliveryState.DELIVERED: 3,
+    DeliveryState.READ: 4,
+    DeliveryState.FAILED: 5,
+    DeliveryState.SKIPPED: 5,
+}
+
+
+def forward(old: DeliveryState, new: DeliveryState) -> DeliveryState:
+    """The state after hearing `new` while in `old`: late and repeated news change nothing."""
+    if old in (DeliveryState.FAILED, DeliveryState.SKIPPED):
+        return old
+    if new is DeliveryState.FAILED and _RANK[old] >= _RANK[DeliveryState.DELIVERED]:
+        return old
+    return new if _RANK[new] > _RANK[old] else old
+
+
+class DeliveryResult(Frozen):
+    """What a channel or provider says about one delivery. `success=False` reaches retry, breaker and report."""
+
+    success: bool
+    state: DeliveryState = DeliveryState.SENT
+    provider_message_id: str | None = None
+    error: str | None = None
+    code: str | None = None
+    retryable: bool = False
+    retry_after: float | None = None
+    ambiguous: bool = False
+    parts: tuple[str, ...] = ()
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class DeliveryStatus(Frozen):
+    """News from a vendor about a message sent earlier (a status callback)."""
+
+    channel_id: str
+    provider_message_id: str
+    state: DeliveryState
+    error: str | None = None
+    code: str | None = None
+    at: datetime | None = None
+    raw_payload: Any = None
+
+
+class DeliveryRecord(Frozen):
+    """The durable record of one event's delivery to one channel: what a dashboard shows, with the reason."""
+
+    room_id: str
+    index: int
+    event_id: str
+    channel_id: str
+    state: DeliveryState
+    reason: str | None = None
+    attempts: int = 0
+    provider_message_id: str | None = None
+    maybe_duplicate: bool = False
+    parts: tuple[str, ...] = ()
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRequest:
+    """A webhook as received: the signature is checked over `body`, byte for byte. `url` is the configured public
+    URL with path and query, never one guessed from headers. Header names are lower-case."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookReply:
+    """What the door answers to the vendor after the commit."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain"
+
+
+def draft_of(message: InboundMessage, channel_type: str) -> EventDraft:
+    """The plain translation of an inbound message; channels refine it."""
+    from roomkit.models.event import EventSource
+
+    return EventDraft(
+        type=message.type,
+        content=message.content,
+        source=EventSource(
+            channel_id=message.channel_id,
+            channel_type=channel_type,
+            direction="inbound",
+            participant_id=message.participant_id,
+            external_id=message.sender_id,
+            provider=message.provider,
+            provider_message_id=message.external_id,
+            raw_payload=message.raw_payload,
+        ),
+        visibility=message.visibility,
+        addressed_to=message.addressed_to,
+        parent_event_id=message.parent_event_id,
+        idempotency_key=message.external_id,
+        metadata=message.metadata,
+        channel_data=message.channel_data,
+    )

@@ -1,0 +1,283 @@
+"""Rooms, the seats of channels in them, and the people."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from roomkit.models.content import Frozen
+
+
+class ChannelType(StrEnum):
+    """Well-known channel types. The type is an open string: any other name works too."""
+
+    SMS = "sms"
+    RCS = "rcs"
+    EMAIL = "email"
+    WHATSAPP = "whatsapp"
+    WHATSAPP_PERSONAL = "whatsapp_personal"
+    MESSENGER = "messenger"
+    TEAMS = "teams"
+    TELEGRAM = "telegram"
+    HTTP = "http"
+    WEBSOCKET = "websocket"
+    AI = "ai"
+    APP = "app"
+    VOICE = "voice"
+    REALTIME_VOICE = "realtime_voice"
+    SYSTEM = "system"
+
+
+class ChannelCapabilities(Frozen):
+    """What a channel can carry; data, so that core never asks for a class.
+
+    `max_length` is in characters, None is unlimited. `shows_sender` is true where the other side sees who writes;
+    elsewhere bridged messages are prefixed with the sender's name (D29).
+    """
+
+    text: bool = True
+    rich: bool = False
+    media: bool = False
+    audio: bool = False
+    video: bool = False
+    location: bool = False
+    templates: bool = False
+    buttons: int = 0
+    cards: bool = False
+    quick_replies: bool = False
+    threading: bool = False
+    reactions: bool = False
+    edit: bool = False
+    delete: bool = False
+    typing: bool = False
+    read_receipts: bool = False
+    tool_calls: bool = False
+    shows_sender: bool = False
+    max_length: int | None = None
+    media_types: tuple[str, ...] = ()
+    max_media_bytes: int | None = None
+    quiet_window_s: float = 0.0
+    """How long an AI waits for further messages from this channel before its turn starts (D17)."""
+
+
+class RoomStatus(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"
+    CLOSED = "closed"
+    ARCHIVED = "archived"
+
+
+class RoomTimers(Frozen):
+    """Seconds of silence until PAUSED, and from PAUSED until CLOSED (D6). None never fires."""
+
+    inactive_after_seconds: float | None = None
+    closed_after_seconds: float | None = None
+
+
+class FloorMode(StrEnum):
+    AI = "ai"
+    HUMAN = "human"
+    BOTH = "both"
+    NONE = "none"
+    WAITING = "waiting"
+
+
+class Floor(Frozen):
+    """Who answers in this room (D26). `generation` rises with every change; a reply commits only under its own."""
+
+    mode: FloorMode = FloorMode.AI
+    holder: str | None = None
+    generation: int = 0
+    lease_until: datetime | None = None
+    lease_seconds: float = 120.0
+
+
+class Attention(Frozen):
+    """Somebody waits for a person (D27)."""
+
+    reason: str
+    requested_by: str
+    since: datetime
+    priority: int = 0
+
+
+class AgentResponsePolicy(StrEnum):
+    AGENT_CHAIN = "agent_chain"
+    ADDRESSED_ONLY = "addressed_only"
+
+
+class Room(Frozen):
+    """A conversation: no content of its own, only its state. `latest_index` is -1 while the room is empty."""
+
+    id: str
+    tenant: str = "default"
+    status: RoomStatus = RoomStatus.ACTIVE
+    created_at: datetime
+    updated_at: datetime
+    paused_at: datetime | None = None
+    closed_at: datetime | None = None
+    external_id: str | None = None
+    timers: RoomTimers = RoomTimers()
+    floor: Floor = Floor()
+    attention: Attention | None = None
+    agent_response_policy: AgentResponsePolicy = AgentResponsePolicy.AGENT_CHAIN
+    delivery: Literal["reach_once", "every_channel"] = "reach_once"
+    language: str = "en"
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    latest_index: int = -1
+    last_activity_at: datetime | None = None
+
+    @property
+    def event_count(self) -> int:
+        return self.latest_index + 1
+
+    @property
+    def open(self) -> bool:
+        return self.status in (RoomStatus.ACTIVE, RoomStatus.PAUSED)
+
+
+class Access(StrEnum):
+    READ_WRITE = "read_write"
+    READ_ONLY = "read_only"
+    WRITE_ONLY = "write_only"
+    NONE = "none"
+
+
+class Category(StrEnum):
+    TRANSPORT = "transport"
+    INTELLIGENCE = "intelligence"
+
+
+class Assurance(StrEnum):
+    """How sure we are who is at the other end of a binding (D30)."""
+
+    CLAIMED = "claimed"
+    VERIFIED = "verified"
+    AUTHENTICATED = "authenticated"
+
+
+class ChannelBinding(Frozen):
+    """A channel's seat in a room: its rights, its marks, and the address it reaches (in `metadata`)."""
+
+    channel_id: str
+    room_id: str
+    channel_type: str
+    tenant: str = "default"
+    category: Category = Category.TRANSPORT
+    direction: Literal["both", "inbound", "outbound"] = "both"
+    access: Access = Access.READ_WRITE
+    muted: bool = False
+    output_muted: bool = False
+    visibility: str = "all"
+    participant_id: str | None = None
+    assurance: Assurance = Assurance.CLAIMED
+    last_read_index: int = -1
+    attached_at: datetime
+    capabilities: ChannelCapabilities = ChannelCapabilities()
+    fallback_after_s: float | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def can_read(self) -> bool:
+        return self.access in (Access.READ_WRITE, Access.READ_ONLY)
+
+    @property
+    def can_write(self) -> bool:
+        return self.access in (Access.READ_WRITE, Access.WRITE_ONLY)
+
+
+class Role(StrEnum):
+    OWNER = "owner"
+    AGENT = "agent"
+    MEMBER = "member"
+    OBSERVER = "observer"
+    BOT = "bot"
+
+
+class Membership(StrEnum):
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+    LEFT = "left"
+    BANNED = "banned"
+
+
+class Identification(StrEnum):
+    IDENTIFIED = "identified"
+    PENDING = "pending"
+    AMBIGUOUS = "ambiguous"
+    UNKNOWN = "unknown"
+    CHALLENGE_SENT = "challenge_sent"
+    REJECTED = "rejected"
+
+
+class Participant(Frozen):
+    """A person or bot in a room. `channel_id` is where they first appeared, `last_channel_id` where last."""
+
+    id: str
+    room_id: str
+    tenant: str = "default"
+    channel_id: str
+    last_channel_id: str | None = None
+    connected_via: tuple[str, ...] = ()
+    display_name: str | None = None
+    role: Role = Role.MEMBER
+    status: Membership = Membership.ACTIVE
+    identification: Identification = Identification.UNKNOWN
+    identity_id: str | None = None
+    candidates: tuple[str, ...] = ()
+    address: str | None = None
+    resolved_at: datetime | None = None
+    resolved_by: str | None = None
+    joined_at: datetime
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Identity(Frozen):
+    """Somebody the host knows. `addresses` maps a channel type to the addresses used there."""
+
+    id: str
+    tenant: str = "default"
+    display_name: str | None = None
+    addresses: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class TaskStatus(StrEnum):
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Task(Frozen):
+    """Work that somebody noted beside the conversation; kept even when the words were blocked."""
+
+    id: str
+    room_id: str = ""
+    tenant: str = "default"
+    title: str
+    description: str = ""
+    status: TaskStatus = TaskStatus.PENDING
+    created_by: str | None = None
+    created_at: datetime | None = None
+    event_id: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class Observation(Frozen):
+    """Something noticed beside the conversation (a mood, a fact, a score)."""
+
+    id: str
+    room_id: str = ""
+    tenant: str = "default"
+    kind: str
+    content: str = ""
+    confidence: float | None = None
+    created_by: str | None = None
+    created_at: datetime | None = None
+    event_id: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)

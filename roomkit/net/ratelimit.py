@@ -1,0 +1,174 @@
+"""Token buckets on the loop's time: outgoing calls wait their turn, incoming ones are refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+
+from roomkit.errors import ConfigError, Overloaded, UsageError
+from roomkit.runtime import monotonic
+
+_ROUNDING = 1e-9  # a waiter woken exactly on time must not miss its token by a rounding error
+
+
+class TokenBucket:
+    """`rate` tokens a second, at most `burst` saved up; starts full."""
+
+    __slots__ = ("_at", "_burst", "_rate", "_timer", "_tokens", "_waiting", "max_waiting")
+
+    def __init__(self, rate: float, burst: float | None = None, *, max_waiting: int = 10_000) -> None:
+        """`burst` defaults to one second's worth, at least one token."""
+        if rate <= 0 or (burst is not None and burst < 1):
+            raise ConfigError(f"rate limit: rate={rate}, burst={burst} lets nothing through; use rate > 0 and burst >= 1")
+        self._rate = rate
+        self._burst = max(1.0, rate) if burst is None else burst
+        self._tokens = self._burst
+        self._at: float | None = None  # a bucket may be made before any loop runs
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.max_waiting = max_waiting
+
+    def try_acquire(self, tokens: float = 1) -> bool:
+        """Take `tokens` now or not at all. Nobody overtakes those who wait in `acquire`."""
+        self._check(tokens)
+        return not self._waiting and self._take(tokens)
+
+    async def acquire(self, tokens: float = 1) -> None:
+        """Wait, first come first served, until `tokens` can be taken.
+
+        A cancelled waiter takes nothing. Raises `Overloaded` when `max_waiting` others wait already.
+        """
+        if self.try_acquire(tokens):
+            return
+        if len(self._waiting) >= self.max_waiting:
+            raise Overloaded(
+                f"rate limit: {len(self._waiting)} calls wait already; send less or raise the rate",
+                retry_after=self.retry_in(tokens),
+            )
+        turn = asyncio.get_running_loop().create_future()
+        entry = (turn, tokens)
+        self._waiting.append(entry)
+        self._arm()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._tokens += tokens
+            elif entry in self._waiting:  # the timer may have dropped it already
+                self._waiting.remove(entry)
+            self._serve()
+            raise
+
+    def retry_in(self, tokens: float = 1) -> float:
+        """Seconds until a newcomer could take `tokens`, those who wait served first."""
+        self._refill()
+        ahead = sum(wanted for _, wanted in self._waiting)
+        return max(0.0, (ahead + tokens - self._tokens) / self._rate)
+
+    @property
+    def idle(self) -> bool:
+        """Full and without waiters: no different from a new bucket."""
+        self._refill()
+        return not self._waiting and self._tokens >= self._burst
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def _check(self, tokens: float) -> None:
+        if tokens > self._burst:
+            raise UsageError(f"rate limit: {tokens} tokens can never be taken from a bucket of {self._burst}; raise burst")
+
+    def _refill(self) -> None:
+        now = monotonic()
+        elapsed = 0.0 if self._at is None else now - self._at
+        self._tokens = min(self._burst, self._tokens + elapsed * self._rate)
+        self._at = now
+
+    def _take(self, tokens: float) -> bool:
+        self._refill()
+        if self._tokens + _ROUNDING < tokens:
+            return False
+        self._tokens -= tokens
+        return True
+
+    def _arm(self) -> None:
+        if self._timer is None and self._waiting:
+            missing = self._waiting[0][1] - self._tokens
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, missing / self._rate), self._serve)
+
+    def _serve(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            turn, tokens = self._waiting[0]
+            if not turn.cancelled():
+                if not self._take(tokens):
+                    break
+                turn.set_result(None)
+            self._waiting.popleft()
+        self._arm()
+
+
+class RateLimiter:
+    """One bucket per key (provider, sender, address, ...), in bounded memory: the key unused for longest goes first."""
+
+    def __init__(self, rate: float, burst: float | None = None, *, max_keys: int = 10_000, max_waiting: int = 10_000) -> None:
+        """`rate` and `burst` hold for each key, `max_waiting` for all of them together."""
+        if max_keys < 1:
+            raise ConfigError("rate limit: max_keys must be at least 1")
+        self._rate = rate
+        self._burst = burst
+        self._max_keys = max_keys
+        self._max_waiting = max_waiting
+        self._waiting = 0
+        self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def try_acquire(self, key: Hashable, tokens: float = 1) -> bool:
+        """Take from `key`'s bucket now or not at all (inbound: refuse, never queue)."""
+        return self._bucket(key).try_acquire(tokens)
+
+    async def acquire(self, key: Hashable, tokens: float = 1) -> None:
+        """Wait for `key`'s turn (outbound: queue, never drop); as `TokenBucket.acquire`."""
+        bucket = self._bucket(key)
+        if bucket.try_acquire(tokens):
+            return
+        if self._waiting >= self._max_waiting:
+            raise Overloaded(
+                f"rate limit: {self._waiting} calls wait already; send less or raise the rate",
+                retry_after=bucket.retry_in(tokens),
+            )
+        self._waiting += 1
+        try:
+            await bucket.acquire(tokens)
+        finally:
+            self._waiting -= 1
+
+    def retry_in(self, key: Hashable, tokens: float = 1) -> float:
+        """Seconds until `key` could take `tokens`, for a Retry-After header."""
+        bucket = self._buckets.get(key)
+        return 0.0 if bucket is None else bucket.retry_in(tokens)
+
+    def _bucket(self, key: Hashable) -> TokenBucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            self._make_room()
+            bucket = self._buckets[key] = TokenBucket(self._rate, self._burst, max_waiting=self._max_waiting)
+        else:
+            self._buckets.move_to_end(key)
+        return bucket
+
+    def _make_room(self) -> None:
+        for _ in range(len(self._buckets)):
+            if len(self._buckets) < self._max_keys:
+                return
+            key, bucket = self._buckets.popitem(last=False)
+            if bucket.waiting:  # its waiters still count on it
+                self._buckets[key] = bucket
+        if len(self._buckets) >= self._max_keys:
+            raise Overloaded(f"rate limit: all {self._max_keys} keys have calls waiting; send less or raise max_keys")

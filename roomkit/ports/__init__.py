@@ -1,0 +1,1 @@
+"""What outsiders implement: small protocols, each with a conformance kit in `roomkit.testing`."""

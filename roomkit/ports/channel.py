@@ -1,0 +1,180 @@
+"""Channel: what stands around a room; and RoomPort, what a channel may do to its room."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from roomkit.models.content import ToolCallContent
+from roomkit.models.delivery import DeliveryResult, InboundMessage, draft_of
+from roomkit.models.event import EventDraft, RoomEvent
+from roomkit.models.room import (
+    Category,
+    ChannelBinding,
+    ChannelCapabilities,
+    Observation,
+    Participant,
+    Room,
+    Task,
+)
+from roomkit.models.stream import Ephemeral, ReplyPart, StreamMessage
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPolicy:
+    """What an intelligence channel does with messages that arrive while it is at work (D17).
+
+    `coalesce` lets them join the next turn; `queue` gives each its own turn; `interrupt` cancels the running one.
+    `quiet_s` overrides the source channel's quiet window. `on_crash` says whether an interrupted turn is asked again."""
+
+    mode: Literal["coalesce", "queue", "interrupt"] = "coalesce"
+    quiet_s: float | None = None
+    on_crash: Literal["close", "ask_again"] = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOutput:
+    """What a channel answers to an event: whole events or one stream, never both; and side records, kept always."""
+
+    response_events: tuple[EventDraft, ...] = ()
+    response_stream: AsyncIterator[ReplyPart] | None = None
+    tasks: tuple[Task, ...] = ()
+    observations: tuple[Observation, ...] = ()
+    metadata_updates: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAnswer:
+    """A person's answer to a tool call: granted or not, by whom, and why."""
+
+    granted: bool
+    by: str | None = None
+    reason: str | None = None
+    expired: bool = False
+
+
+class RoomPort(Protocol):
+    """The narrow way from a channel back to the rooms; channels never hold the RoomKit (D48)."""
+
+    async def process_inbound(self, message: InboundMessage) -> Any:
+        """Hands an inbound message to the kit; returns its InboundResult."""
+        ...
+
+    async def submit(self, room_id: str, draft: EventDraft) -> RoomEvent:
+        """Commits an event of this channel's own in a room it is bound to."""
+        ...
+
+    def publish(self, message: Ephemeral) -> None:
+        """Sends a sign of life to whoever watches the room; never stored, never waits."""
+        ...
+
+    def subscribe(self, room_id: str, deliver: Callable[[Any], None], *, channel_id: str) -> Callable[[], None]:
+        """Hears committed events and stream messages that `channel_id` may see, in order; returns the way out."""
+        ...
+
+    def now(self) -> datetime: ...
+
+
+class TurnPort(Protocol):
+    """What a running turn may ask of its room."""
+
+    @property
+    def turn_id(self) -> str: ...
+
+    async def approve(self, call: ToolCallContent, *, expires_s: float) -> ApprovalAnswer:
+        """Durably asks a person (D36); the answer is bound to the name and arguments of `call`."""
+        ...
+
+    async def request_human(self, reason: str) -> None:
+        """Puts the room into the attention queue (D27)."""
+        ...
+
+    async def guard_generation(self, request: Any) -> Any:
+        """Runs the `BeforeGeneration` guards: returns the request to use or a `Block`."""
+        ...
+
+    async def guard_tool(self, call: ToolCallContent) -> Any:
+        """Runs the `BeforeToolUse` guards: returns the call to run or a `Block`."""
+        ...
+
+    async def tool_progress(self, call: ToolCallContent, note: str = "") -> None:
+        """Tells watchers that a tool is running (ephemeral)."""
+        ...
+
+
+@dataclass(slots=True)
+class RoomContext:
+    """What a channel knows of its room while it handles one event. `history` reads what this channel may see,
+    oldest first, newest at the end; `events` are those that made this turn, oldest first."""
+
+    room: Room
+    binding: ChannelBinding
+    bindings: Sequence[ChannelBinding]
+    participants: Sequence[Participant]
+    history: Callable[[int], Awaitable[list[RoomEvent]]]
+    turn: TurnPort | None = None
+    events: Sequence[RoomEvent] = ()
+    state: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Channel(ABC):  # noqa: B024 - every method has a sensible default; a channel overrides what it has
+    """A way into and out of rooms. One object serves many rooms: keep no room's state on it without its id.
+
+    `reach` says how the room gets to it (D16): "outbox" through durable delivery rows, "cursor" as a reader of the
+    log (sockets), "turn" as a durable turn that may answer (intelligence).
+    """
+
+    reach: Literal["outbox", "cursor", "turn"] = "outbox"
+    category: Category = Category.TRANSPORT
+    direction: Literal["both", "inbound", "outbound"] = "both"
+    turn_policy: TurnPolicy = TurnPolicy()
+    names_senders: bool = False
+    """True where the channel itself tells who writes, so that identity resolution is skipped."""
+
+    def __init__(self, channel_id: str, channel_type: str, *, capabilities: ChannelCapabilities | None = None) -> None:
+        self.channel_id = channel_id
+        self.channel_type = channel_type
+        self.capabilities = capabilities or ChannelCapabilities()
+        self.port: RoomPort | None = None
+
+    @property
+    def supports_streaming_delivery(self) -> bool:
+        return False
+
+    def set_framework(self, port: RoomPort) -> None:
+        """Called once at registration with the narrow port."""
+        self.port = port
+
+    async def handle_inbound(self, message: InboundMessage, context: Any = None) -> EventDraft:
+        """Turns an inbound message into the event to be committed."""
+        return draft_of(message, self.channel_type)
+
+    async def on_event(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> ChannelOutput:
+        """Reacts to an event of the room (intelligence channels answer here). Default: nothing."""
+        return ChannelOutput()
+
+    async def deliver(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> DeliveryResult:
+        """Takes an event to the other side; called for "outbox" channels, in room order, at least once."""
+        return DeliveryResult(success=True)
+
+    async def deliver_stream(
+        self, stream: AsyncIterator[StreamMessage], binding: ChannelBinding, context: RoomContext
+    ) -> None:
+        """Takes a reply to the other side while it is made. Default: reads it to its end."""
+        async for _ in stream:
+            pass
+
+    async def connect_session(self, session: Any, room_id: str, binding: ChannelBinding) -> None:
+        """A live session arrived with an inbound message. Default: nothing."""
+
+    async def disconnect_session(self, session: Any, room_id: str) -> None:
+        """The far end of a live session has gone. Default: nothing."""
+
+    def update_binding(self, binding: ChannelBinding) -> None:
+        """The binding changed (mute, access, visibility); live gates must see it at once. Default: nothing."""
+
+    async def close(self) -> None:
+        """Releases what the channel holds. Default: nothing."""

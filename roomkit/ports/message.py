@@ -1,0 +1,42 @@
+"""MessageProvider: one vendor's way of sending, and of proving and reading its webhooks."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from roomkit.models.delivery import (
+    DeliveryResult,
+    DeliveryStatus,
+    InboundMessage,
+    Outgoing,
+    WebhookReply,
+    WebhookRequest,
+)
+
+
+@runtime_checkable
+class MessageProvider(Protocol):
+    """Sends and receives messages through one vendor account. `name` is the vendor's, e.g. "twilio"."""
+
+    name: str
+
+    async def send(self, message: Outgoing) -> DeliveryResult:
+        """Sends one part. A refusal is `success=False` with code and retryability, or a `ProviderError`."""
+        ...
+
+    def verify(self, request: WebhookRequest) -> None:
+        """Checks the signature on the raw body in constant time; raises `AccessDenied` when it does not hold,
+        when it is stale, or when no secret is configured (fail closed)."""
+        ...
+
+    def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
+        """Reads a verified webhook. Unknown kinds become an InboundMessage with UnknownContent, never nothing."""
+        ...
+
+    def reply(self, request: WebhookRequest) -> WebhookReply:
+        """What the vendor wants to hear after the commit."""
+        ...
+
+    def sign(self, request: WebhookRequest) -> WebhookRequest:
+        """The same request with the vendor's signature: for simulated inbound and tests (D46)."""
+        ...

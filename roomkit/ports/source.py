@@ -1,0 +1,19 @@
+"""Source: a persistent inbound connection (a socket, an event stream) that the kit keeps alive."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from roomkit.models.delivery import InboundMessage
+
+Emit = Callable[[InboundMessage], Awaitable[None]]
+
+
+class Source(Protocol):
+    name: str
+
+    async def run(self, emit: Emit, ready: Callable[[], None]) -> None:
+        """Connects, calls `ready()` once connected, then `await emit(message)` for each message until the connection ends or breaks
+        (raise). The kit restarts it with back-off and reports its health. Cancellation must close the connection."""
+        ...

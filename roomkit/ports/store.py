@@ -1,0 +1,159 @@
+"""Store: the durable log and the records beside it, written in one transaction.
+
+A store keeps four things. **Events**: the log, unique by (tenant, room, index) and by (tenant, id). **Heads**: per room the
+next index and the time of the last activity. **Dedupe keys**: unique by (tenant, channel, key), each pointing to the event
+that the first delivery made. **Records**: everything else as (kind, tenant, key) -> JSON object, with an optional room, an
+optional due time and search terms. One `commit` applies a whole `Batch` or nothing.
+
+Values handed in and out are shared, never copied: treat them as immutable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from roomkit.models.event import RoomEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A JSON object stored under (kind, tenant, key). `due` is a Unix time in seconds; `terms` are exact-match
+    search terms such as "status:active" or "address:+441632960961"."""
+
+    kind: str
+    tenant: str
+    key: str
+    value: dict[str, Any]
+    room_id: str | None = None
+    due: float | None = None
+    terms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKey:
+    kind: str
+    tenant: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class DedupeKey:
+    """(tenant of the batch, channel, key) -> the event it made. `expires` is a Unix time in seconds."""
+
+    channel_id: str
+    key: str
+    room_id: str
+    event_id: str
+    index: int
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One transaction. With events: `room_id` is set, their indexes run on from the room's head without a gap
+    (otherwise `Fenced`), and the head moves together with `activity_at`. `epoch` is the writer's; a store
+    whose current epoch is newer refuses with `Fenced`. `erase` replaces stored events in place by
+    tombstones with the same id and index (D21); `prune_dedupe_before` forgets expired keys."""
+
+    tenant: str
+    epoch: int
+    room_id: str | None = None
+    events: tuple[RoomEvent, ...] = ()
+    dedupe: tuple[DedupeKey, ...] = ()
+    put: tuple[Record, ...] = ()
+    delete: tuple[RecordKey, ...] = ()
+    activity_at: datetime | None = None
+    erase: tuple[RoomEvent, ...] = ()
+    prune_dedupe_before: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The batch was not applied: this dedupe key already has an event."""
+
+    room_id: str
+    event_id: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """`incarnation` identifies the log itself (the socket epoch, D33); `epoch` this opening of it (the fence)."""
+
+    incarnation: str
+    epoch: int
+    durable: bool
+    schema_version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Events of one room with start <= index < stop, oldest or newest first; or exactly those with `ids` (any room
+    of the tenant); or the replies in thread `parent`."""
+
+    tenant: str
+    room_id: str
+    start: int = 0
+    stop: int | None = None
+    limit: int = 100
+    newest_first: bool = False
+    ids: tuple[str, ...] = ()
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordQuery:
+    """Records of one kind: by `key`, or all that match every given filter. `tenant` None means every tenant (due
+    scans only). `after` is the last key of the page before. `order` "activity" is for kind "room": by
+    the head's last activity, newest first (`after` is then not supported, use `limit` and `offset`).
+
+    Kind "head" is built in: key = room id, value = {"next_index": int, "last_activity": Unix seconds or None}.
+    Kind "dedupe" is built in: key = channel id + "\\n" + key, value = {"room_id", "event_id", "index"}.
+    """
+
+    kind: str
+    tenant: str | None
+    key: str | None = None
+    prefix: str | None = None
+    room_id: str | None = None
+    terms: tuple[str, ...] = ()
+    due_before: float | None = None
+    after: str | None = None
+    offset: int = 0
+    limit: int = 100
+    order: Literal["key", "due", "activity"] = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHealth:
+    """`writable` is false after a failed write until one works again. `reason` says why."""
+
+    writable: bool
+    reason: str = ""
+    pending: int = 0
+    counters: dict[str, float] = field(default_factory=dict[str, float])
+
+
+class Store(Protocol):
+    """Six methods (waiver in docs/decisions): the log of every room of every tenant."""
+
+    async def open(self) -> StoreInfo:
+        """Migrates, locks and opens. Raises `StoreLocked` when another process owns it. Idempotent."""
+        ...
+
+    async def commit(self, batch: Batch) -> Duplicate | None:
+        """Applies the batch atomically and, in a durable store, returns only after it is safe against power loss.
+
+        Returns a `Duplicate` (nothing applied) when one of its dedupe keys exists. Raises `Fenced` or
+        `StoreUnavailable`; then nothing was applied. Cancelling the caller does not undo a commit under way."""
+        ...
+
+    async def events(self, query: EventQuery) -> list[RoomEvent]: ...
+
+    async def records(self, query: RecordQuery) -> list[Record]: ...
+
+    def health(self) -> StoreHealth: ...
+
+    async def aclose(self) -> None: ...
