@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,7 +17,7 @@ from roomkit.errors import StateError, UsageError
 T = TypeVar("T")
 
 
-class BufferClosed(StateError):
+class BufferClosed(StateError):  # noqa: N818 - it states a fact, like the other names of the taxonomy
     """Nothing more comes out of, or goes into, this buffer."""
 
 
@@ -52,9 +52,9 @@ class BlockingBuffer(Generic[T]):
 
     async def put(self, item: T) -> None:
         """Stores `item`, waiting for room. Raises `BufferClosed` if the buffer is, or meanwhile gets, closed."""
-        if self.try_put(item):
+        if self._closed or len(self._items) < self.capacity:
+            self.try_put(item)
             return
-        self.stats.refused -= 1
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._putters.append((place, item))
         await place
@@ -299,7 +299,7 @@ class _Waiters:
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.wake()  # It was woken and cancelled in one turn: another one must see the item.
-            else:
+            elif future in self._futures:
                 self._futures.remove(future)
             raise
 
@@ -316,10 +316,10 @@ class _Waiters:
             self.wake()
 
 
-async def _drain(get: Callable[[], object]) -> AsyncIterator[T]:
+async def _drain(get: Callable[[], Awaitable[T]]) -> AsyncIterator[T]:
     while True:
         try:
-            item: T = await get()  # type: ignore[misc]
+            item = await get()
         except BufferClosed:
             return
         yield item

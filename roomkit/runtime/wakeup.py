@@ -36,7 +36,9 @@ class Wakeup:
         """
         if not self._set:
             if self._waiter is not None:
-                raise UsageError("a Wakeup serves one waiting task, and one is waiting already; give each its own Wakeup")
+                raise UsageError(
+                    "a Wakeup serves one waiting task, and one is waiting already; give each its own Wakeup"
+                )
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter

@@ -1,0 +1,31 @@
+"""Tasks, time, queues and threads: the only package that touches the event loop's own machinery."""
+
+from roomkit.runtime.bounded import bounded
+from roomkit.runtime.buffers import BlockingBuffer, BufferClosed, BufferStats, CoalescingBuffer, DropOldestBuffer
+from roomkit.runtime.clock import Clock, SystemClock, monotonic
+from roomkit.runtime.generation import Generation
+from roomkit.runtime.scope import Scope, TaskFailure
+from roomkit.runtime.threads import WorkerPool, WorkerThread, call_from_thread
+from roomkit.runtime.wakeup import Wakeup
+from roomkit.runtime.watchdog import Stall, StallWatchdog
+
+__all__ = [
+    "BlockingBuffer",
+    "BufferClosed",
+    "BufferStats",
+    "Clock",
+    "CoalescingBuffer",
+    "DropOldestBuffer",
+    "Generation",
+    "Scope",
+    "Stall",
+    "StallWatchdog",
+    "SystemClock",
+    "TaskFailure",
+    "Wakeup",
+    "WorkerPool",
+    "WorkerThread",
+    "bounded",
+    "call_from_thread",
+    "monotonic",
+]
