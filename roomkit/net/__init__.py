@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from roomkit.net.breaker import BreakerChange, BreakerOpen, BreakerOptions, Breakers, BreakerState
     from roomkit.net.client import ClientOptions, error_from_response, http_client, parse_retry_after, vendor_errors
     from roomkit.net.ratelimit import RateLimiter, TokenBucket
-    from roomkit.net.redact import RedactionFilter, redact, redact_logs, register_secret
+    from roomkit.net.redaction import redact, redact_logs, register_secret
     from roomkit.net.retry import RetryPolicy
     from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy, Resolver, fetch
     from roomkit.net.transport import GuardedTransport
@@ -31,7 +31,6 @@ _HOME = {
     "Fetcher": "ssrf",
     "GuardedTransport": "transport",
     "RateLimiter": "ratelimit",
-    "RedactionFilter": "redact",
     "Resolver": "ssrf",
     "RetryPolicy": "retry",
     "TokenBucket": "ratelimit",
@@ -39,9 +38,9 @@ _HOME = {
     "fetch": "ssrf",
     "http_client": "client",
     "parse_retry_after": "client",
-    "redact": "redact",
-    "redact_logs": "redact",
-    "register_secret": "redact",
+    "redact": "redaction",
+    "redact_logs": "redaction",
+    "register_secret": "redaction",
     "vendor_errors": "client",
 }
 __all__ = [
@@ -57,7 +56,6 @@ __all__ = [
     "Fetcher",
     "GuardedTransport",
     "RateLimiter",
-    "RedactionFilter",
     "Resolver",
     "RetryPolicy",
     "TokenBucket",

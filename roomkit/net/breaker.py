@@ -28,7 +28,7 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerOptions:
-    """`failures` consecutive ones open a breaker for `open_s` seconds; a provider's needs `spread` different recipients."""
+    """`failures` in a row open a breaker for `open_s` seconds; a provider's needs `spread` different recipients."""
 
     failures: int = 5
     open_s: float = 60.0
@@ -132,7 +132,7 @@ class Breakers:
         return len(self._circuits)
 
     def acquire(self, provider: str, recipient: str | None = None) -> Permit:
-        """Leave for one attempt, or `BreakerOpen` with the seconds to wait. After an open period one probe is let through."""
+        """Leave for one attempt, or `BreakerOpen` with the seconds to wait; after an open period one probe may pass."""
         now = monotonic()
         keys = _keys(provider, recipient)
         for key in keys:

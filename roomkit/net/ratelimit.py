@@ -20,7 +20,9 @@ class TokenBucket:
     def __init__(self, rate: float, burst: float | None = None, *, max_waiting: int = 10_000) -> None:
         """`burst` defaults to one second's worth, at least one token."""
         if rate <= 0 or (burst is not None and burst < 1):
-            raise ConfigError(f"rate limit: rate={rate}, burst={burst} lets nothing through; use rate > 0 and burst >= 1")
+            raise ConfigError(
+                f"rate limit: rate={rate}, burst={burst} lets nothing through; use rate > 0 and burst >= 1"
+            )
         self._rate = rate
         self._burst = max(1.0, rate) if burst is None else burst
         self._tokens = self._burst
@@ -78,7 +80,9 @@ class TokenBucket:
 
     def _check(self, tokens: float) -> None:
         if tokens > self._burst:
-            raise UsageError(f"rate limit: {tokens} tokens can never be taken from a bucket of {self._burst}; raise burst")
+            raise UsageError(
+                f"rate limit: {tokens} tokens can never be taken from a bucket of {self._burst}; raise burst"
+            )
 
     def _refill(self) -> None:
         now = monotonic()
@@ -115,7 +119,9 @@ class TokenBucket:
 class RateLimiter:
     """One bucket per key (provider, sender, address, ...), in bounded memory: the key unused for longest goes first."""
 
-    def __init__(self, rate: float, burst: float | None = None, *, max_keys: int = 10_000, max_waiting: int = 10_000) -> None:
+    def __init__(
+        self, rate: float, burst: float | None = None, *, max_keys: int = 10_000, max_waiting: int = 10_000
+    ) -> None:
         """`rate` and `burst` hold for each key, `max_waiting` for all of them together."""
         if max_keys < 1:
             raise ConfigError("rate limit: max_keys must be at least 1")

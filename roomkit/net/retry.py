@@ -35,7 +35,9 @@ class RetryPolicy:
         if not 0 <= self.jitter <= 1:
             raise ConfigError(f"RetryPolicy: jitter={self.jitter} is no share of the delay; use a number from 0 to 1")
 
-    def delay(self, attempt: int, *, retry_after: float | None = None, rng: Callable[[], float] = random.random) -> float:
+    def delay(
+        self, attempt: int, *, retry_after: float | None = None, rng: Callable[[], float] = random.random
+    ) -> float:
         """Seconds to wait after failed attempt number `attempt` (0 is the first); never less than `retry_after`."""
         # The exponent is bounded because a durable outbox may count attempts for days.
         backoff = min(self.max_delay, self.base_delay * self.factor ** min(attempt, 64))

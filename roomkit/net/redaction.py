@@ -1,0 +1,87 @@
+"""Keeping secrets out of logs and error texts.
+
+Known secrets are masked exactly (`register_secret`), unknown ones by their shape: authorization headers, tokens in
+query strings and JSON, passwords in URLs, keys in the vendors' own spelling, private keys and JWTs.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import OrderedDict
+
+MASK = "***"
+_MAX_SECRETS = 4096
+_MIN_LENGTH = 4  # masking shorter values would make every log unreadable
+_secrets: OrderedDict[str, None] = OrderedDict()
+
+_NAMES = (
+    r"authorization|(?:set-)?cookie|(?:x-)?api[_-]?key|(?:[a-z]+[_-])*token|(?:[a-z]+[_-])*secret|password|passwd|pwd"
+    r"|signature|sig|private[_-]?key"
+)
+_PATTERNS = (
+    re.compile(r"(?P<keep>\b(?:bearer|basic|digest)\s+)[\w\-.~+/=]{6,}", re.IGNORECASE),
+    re.compile(
+        rf"(?P<keep>\b(?:{_NAMES})\b['\"]?\s*[:=]\s*[b]?['\"]?)(?!bearer|basic|digest)[^\s'\"&,;}}\])]+", re.IGNORECASE
+    ),
+    re.compile(r"(?P<keep>[?&]key=)[^\s'\"&]+", re.IGNORECASE),
+    re.compile(r"(?P<keep>://)[^/\s@'\"]+(?=@)"),
+    re.compile(
+        r"(?P<keep>)(?:\b(?:sk|pk|rk)[-_][\w-]{12,}|\bAKIA[0-9A-Z]{16}\b|\bxox[a-z]-[\w-]{8,}|\bgh[a-z]_\w{16,}"
+        r"|\bAIza[\w-]{30,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"
+        r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))",
+        re.DOTALL,
+    ),
+)
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def register_secret(*values: str | None) -> None:
+    """Mask these exact values wherever `redact` sees them; values under 4 characters are ignored.
+
+    The 4,096 registered last are remembered.
+    """
+    for value in values:
+        if value and len(value) >= _MIN_LENGTH:
+            _secrets[value] = None
+            _secrets.move_to_end(value)
+    while len(_secrets) > _MAX_SECRETS:
+        _secrets.popitem(last=False)
+
+
+def redact(text: str) -> str:
+    """`text` with every secret replaced by `***`."""
+    for secret in tuple(_secrets):  # a copy: other threads may register while this one logs
+        if secret in text:
+            text = text.replace(secret, MASK)
+    for pattern in _PATTERNS:
+        text = pattern.sub(rf"\g<keep>{MASK}", text)
+    return text
+
+
+class RedactingHandler(logging.NullHandler):
+    """Masks secrets in a record on its way up to the application's handlers; writes nothing itself.
+
+    A handler rather than a filter, because a logger's filters do not see the records of its children.
+    """
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # arguments that do not fit: the application's handler reports it
+            message = f"{record.msg} {record.args}"
+        record.msg, record.args = redact(message), None
+        if record.exc_info:
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        for name, value in vars(record).items():
+            if isinstance(value, str) and name not in _STANDARD:
+                setattr(record, name, redact(value))
+        return True
+
+
+def redact_logs(*names: str) -> None:
+    """Mask secrets in everything logged by these loggers and their children; calling it again changes nothing."""
+    for name in names:
+        logger = logging.getLogger(name)
+        if not any(isinstance(handler, RedactingHandler) for handler in logger.handlers):
+            logger.handlers.insert(0, RedactingHandler())  # before the application's own, whenever those were added
