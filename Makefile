@@ -36,7 +36,7 @@ bench: .venv/.dev ## the benchmarks, against their targets (minutes)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 docs: .venv/.docs ## the documentation, into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "roomkit: open site/index.html"
 
 clean: ## removes environments, caches and built files

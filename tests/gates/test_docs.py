@@ -97,6 +97,12 @@ def test_links_lead_somewhere(name: str) -> None:
     assert not [target for target in targets if not (ROOT / name).parent.joinpath(target).exists()]
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    """`make docs` is strict about it as well, but takes longer."""
+    listed = set(re.findall(r"[\w./-]+\.md\b", (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]))
+    assert listed == {name.removeprefix("docs/") for name in NAMES if name.startswith("docs/")}
+
+
 PAGE = """
 ```python
 x = 1
