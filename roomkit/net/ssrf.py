@@ -202,6 +202,8 @@ class Fetcher:
         schemes = ("https",) if self.policy.https_only else ("https", "http")
         if url.scheme not in schemes:
             raise Refused(_WHO, f'scheme "{url.scheme}" is refused; use {" or ".join(schemes)}')
+        if url.port is not None and not 0 < url.port < 65536:
+            raise Refused(_WHO, f"there is no port {url.port}")
         if url.userinfo:
             raise Refused(_WHO, "a URL with a user name or password in it is refused; pass credentials=")
         return url.copy_with(fragment=None)
@@ -240,6 +242,8 @@ class Fetcher:
         return Fetched(str(url), response.status_code, kind, body, dict(response.headers.items()))
 
     async def _body(self, response: httpx2.Response) -> bytes:
+        import httpx2
+
         limit = self.policy.max_bytes
         declared = response.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
@@ -247,7 +251,9 @@ class Fetcher:
         decoder = _decoder(response.headers.get("content-encoding", ""))
         body = bytearray()
         transferred = 0
-        async for chunk in response.aiter_raw():
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
+        async for chunk in stream:
             transferred += len(chunk)
             body += decoder.decode(chunk, limit + 1 - len(body))
             if len(body) > limit or transferred > limit:

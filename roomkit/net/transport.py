@@ -28,8 +28,6 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         resolver: Resolver | None = None,
         allowed: Iterable[str] = (),
     ) -> None:
-        # Connections are not kept: the pool would see the address only, and hand one host's connection to another
-        # host on the same address.
         self._inner = inner or httpx2.AsyncHTTPTransport(
             verify=ssl_context(),
             trust_env=False,
@@ -56,6 +54,8 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 def _pinned(request: httpx2.Request, host: str, address: str) -> httpx2.Request:
     headers = request.headers.copy()
     headers["host"] = request.url.netloc.decode("ascii")
+    # A pool sees the address only: it would hand one host's connection to another host on the same address.
+    headers["connection"] = "close"
     return httpx2.Request(
         request.method,
         request.url.copy_with(host=address),
