@@ -4,7 +4,8 @@ SHELL := /bin/sh
 .PHONY: help demo test lint prove bench docs clean
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# -qq: errors only
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 ARGS ?=
 
 help: ## this list
