@@ -1,0 +1,36 @@
+"""The kit for testing rooms, ours and yours: virtual time, fakes, conformance checks, the history checker.
+
+Names are imported on first use, so that nothing here costs anything before it is needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from roomkit.testing.clock import VirtualClock
+    from roomkit.testing.history import Violation, check_history
+    from roomkit.testing.loop import Deadlock, VirtualLoop, run
+
+_HOMES = {
+    "Deadlock": "loop",
+    "VirtualClock": "clock",
+    "VirtualLoop": "loop",
+    "Violation": "history",
+    "check_history": "history",
+    "run": "loop",
+}
+
+__all__ = ["Deadlock", "Violation", "VirtualClock", "VirtualLoop", "check_history", "run"]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
