@@ -1,9 +1,9 @@
 """Store: the durable log and the records beside it, written in one transaction.
 
-A store keeps four things. **Events**: the log, unique by (tenant, room, index) and by (tenant, id). **Heads**: per room the
-next index and the time of the last activity. **Dedupe keys**: unique by (tenant, channel, key), each pointing to the event
-that the first delivery made. **Records**: everything else as (kind, tenant, key) -> JSON object, with an optional room, an
-optional due time and search terms. One `commit` applies a whole `Batch` or nothing.
+A store keeps four things. **Events**: the log, unique by (tenant, room, index) and by (tenant, id). **Heads**: per
+room the next index and the time of the last activity. **Dedupe keys**: unique by (tenant, channel, key), each pointing
+to the event that the first delivery made. **Records**: everything else as (kind, tenant, key) -> JSON object, with an
+optional room, an optional due time and search terms. One `commit` applies a whole `Batch` or nothing.
 
 Values handed in and out are shared, never copied: treat them as immutable.
 """
@@ -14,7 +14,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from roomkit.errors import UsageError
 from roomkit.models.event import RoomEvent
+
+BUILT_IN_KINDS = frozenset({"head", "dedupe"})
+"""Kinds of records that can be read and never put."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,10 @@ class Batch:
     """One transaction. With events: `room_id` is set, their indexes run on from the room's head without a gap
     (otherwise `Fenced`), and the head moves together with `activity_at`. `epoch` is the writer's; a store
     whose current epoch is newer refuses with `Fenced`. `erase` replaces stored events in place by
-    tombstones with the same id and index (D21); `prune_dedupe_before` forgets expired keys."""
+    tombstones with the same id and index (D21); `prune_dedupe_before` forgets the keys, of every tenant, that expired
+    before it. Deletions come before puts; of two puts of one key the later one stays. Events, records and keys
+    carry the batch's tenant (`UsageError` otherwise, see `check_batch`). Putting a record of kind "room" gives the
+    room a head."""
 
     tenant: str
     epoch: int
@@ -91,7 +98,8 @@ class StoreInfo:
 @dataclass(frozen=True, slots=True)
 class EventQuery:
     """Events of one room with start <= index < stop, oldest or newest first; or exactly those with `ids` (any room
-    of the tenant); or the replies in thread `parent`."""
+    of the tenant, in the order asked, unknown ones left out, no limit); or, of one room, the replies in thread
+    `parent`."""
 
     tenant: str
     room_id: str
@@ -106,11 +114,12 @@ class EventQuery:
 @dataclass(frozen=True, slots=True)
 class RecordQuery:
     """Records of one kind: by `key`, or all that match every given filter. `tenant` None means every tenant (due
-    scans only). `after` is the last key of the page before. `order` "activity" is for kind "room": by
-    the head's last activity, newest first (`after` is then not supported, use `limit` and `offset`).
+    scans and recovery). `due_before` is inclusive. `after` is the last key of the page before; it goes with one
+    tenant and order "key", the other listings page with `limit` and `offset`. Order "due" puts records without a due
+    time last; order "activity" is for kind "room": by the head's last activity, newest first, never active last.
 
     Kind "head" is built in: key = room id, value = {"next_index": int, "last_activity": Unix seconds or None}.
-    Kind "dedupe" is built in: key = channel id + "\\n" + key, value = {"room_id", "event_id", "index"}.
+    Kind "dedupe" is built in: key = channel id + "\\n" + key, value = {"room_id", "event_id", "index"}, due = expiry.
     """
 
     kind: str
@@ -157,3 +166,29 @@ class Store(Protocol):
     def health(self) -> StoreHealth: ...
 
     async def aclose(self) -> None: ...
+
+
+def check_batch(batch: Batch) -> None:
+    """What every store asks of a batch before it looks at its data. Raises `UsageError`."""
+    tenant, room_id = batch.tenant, batch.room_id
+    if (batch.events or batch.activity_at is not None) and room_id is None:
+        raise UsageError("a batch with events or activity needs a room_id; set Batch.room_id")
+    for event in batch.events:
+        if event.tenant != tenant or event.room_id != room_id:
+            raise UsageError(f"event {event.id} is not of the batch's tenant and room; commit it in a batch of its own")
+    for event in batch.erase:
+        if event.tenant != tenant:
+            raise UsageError(f"tombstone {event.id} is of another tenant; commit it in a batch of its own")
+    for item in (*batch.put, *batch.delete):
+        if item.tenant != tenant:
+            raise UsageError(f"{item.kind} record {item.key} is of another tenant; commit it in a batch of its own")
+        if item.kind in BUILT_IN_KINDS:
+            raise UsageError(f'records of kind "{item.kind}" are written by the store itself; choose another kind')
+
+
+def check_query(query: RecordQuery) -> None:
+    """What every store asks of a record query. Raises `UsageError`."""
+    if query.order == "activity" and (query.kind != "room" or query.tenant is None):
+        raise UsageError('order "activity" is for kind "room" of one tenant; use order "key"')
+    if query.after is not None and (query.order != "key" or query.tenant is None):
+        raise UsageError('`after` pages one tenant in order "key"; use `offset` here')

@@ -1,0 +1,404 @@
+"""MemoryStore: the default of `RoomKit()`. Everything is shared by reference and gone with the process.
+
+Nothing here waits, so a commit is one turn of the loop. Reads cost what they return: events are sliced from a list
+per room, records are found through postings (room, term), a heap (due) and a dict kept in order of activity.
+"""
+
+from __future__ import annotations
+
+import heapq
+import uuid
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from roomkit.errors import Fenced, StoreUnavailable, UsageError
+from roomkit.models.event import RoomEvent
+from roomkit.ports.store import (
+    Batch,
+    DedupeKey,
+    Duplicate,
+    EventQuery,
+    Record,
+    RecordQuery,
+    StoreHealth,
+    StoreInfo,
+    check_batch,
+    check_query,
+)
+
+
+class MemoryStore:
+    """A `Store` that keeps nothing beyond the process. Opening it again after `aclose` finds the same data."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, _Tenant] = {}
+        self._due: dict[str, list[_Due]] = {}
+        self._with_due: dict[str, int] = {}
+        self._expiring: list[tuple[float, str, str]] = []
+        self._info = StoreInfo(incarnation=uuid.uuid4().hex, epoch=1, durable=False)
+        self._closed = False
+        self._commits = 0
+
+    async def open(self) -> StoreInfo:
+        """Idempotent; after `aclose` it opens a new epoch over the same data."""
+        if self._closed:
+            self._closed = False
+            self.take_over()
+        return self._info
+
+    def take_over(self) -> StoreInfo:
+        """Starts a new epoch, as a new owner would: from now on every older writer is fenced."""
+        self._info = StoreInfo(incarnation=self._info.incarnation, epoch=self._info.epoch + 1, durable=False)
+        return self._info
+
+    async def commit(self, batch: Batch) -> Duplicate | None:
+        """Applies the batch without suspending. Raises `Fenced`, `UsageError`, or `StoreUnavailable` once closed."""
+        if self._closed:
+            raise StoreUnavailable("the in-memory store is closed; open it again before writing")
+        if batch.epoch < self._info.epoch:
+            raise Fenced(f"epoch {batch.epoch} is over, {self._info.epoch} has begun; this writer must stop")
+        check_batch(batch)
+        tenant = self._tenants.get(batch.tenant)
+        if tenant is None:
+            tenant = self._tenants[batch.tenant] = _Tenant()
+        for key in batch.dedupe:
+            if (first := tenant.dedupe.get(f"{key.channel_id}\n{key.key}")) is not None:
+                return Duplicate(first.room_id, first.event_id, first.index)
+        tenant.check(batch)
+        self._apply(tenant, batch)  # From here on nothing can fail.
+        return None
+
+    async def events(self, query: EventQuery) -> list[RoomEvent]:
+        tenant = self._tenants.get(query.tenant)
+        return [] if tenant is None else tenant.select(query)
+
+    async def records(self, query: RecordQuery) -> list[Record]:
+        check_query(query)
+        if query.limit <= 0:
+            return []
+        if query.key is None and query.due_before is not None and query.kind in self._due:
+            found = self._scan_due(query, query.due_before)
+        else:
+            found = self._scan(query)
+        return list(islice(found, query.offset, query.offset + query.limit))
+
+    def health(self) -> StoreHealth:
+        reason = "the store is closed" if self._closed else ""
+        return StoreHealth(not self._closed, reason, counters={"commits": self._commits})
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+    def _apply(self, tenant: _Tenant, batch: Batch) -> None:
+        self._commits += 1
+        if batch.room_id is not None and (batch.events or batch.activity_at is not None):
+            tenant.append(batch.room_id, batch.events)
+            if batch.activity_at is not None:
+                tenant.touch(batch.room_id, batch.activity_at.timestamp())
+        for event in batch.erase:
+            tenant.erase(event)
+        for key in batch.dedupe:
+            joined = f"{key.channel_id}\n{key.key}"
+            tenant.dedupe[joined] = key
+            heapq.heappush(self._expiring, (key.expires, batch.tenant, joined))
+        for gone in batch.delete:
+            table = tenant.tables.get(gone.kind)
+            if table is not None:
+                self._index_due(table.replace(gone.key, None), None)
+        for record in batch.put:
+            table = tenant.tables.get(record.kind)
+            if table is None:
+                table = tenant.tables[record.kind] = _Table()
+            self._index_due(table.replace(record.key, record), record)
+            if record.kind == "room" and record.key not in tenant.logs:
+                tenant.logs[record.key] = []
+        if batch.prune_dedupe_before is not None:
+            self._prune(batch.prune_dedupe_before)
+
+    def _prune(self, before: float) -> None:
+        while self._expiring and self._expiring[0][0] < before:
+            expires, name, joined = heapq.heappop(self._expiring)
+            kept = self._tenants[name].dedupe
+            if joined in kept and kept[joined].expires == expires:
+                del kept[joined]
+
+    def _index_due(self, old: Record | None, new: Record | None) -> None:
+        was, now = old and old.due, new and new.due
+        if was == now:
+            return
+        kind = new.kind if new is not None else old.kind if old is not None else ""
+        heap = self._due.setdefault(kind, [])
+        live = self._with_due.get(kind, 0) + (now is not None) - (was is not None)
+        self._with_due[kind] = live
+        if new is not None and now is not None:
+            heapq.heappush(heap, (now, new.tenant, new.key))
+        if len(heap) > 2 * live + 64:  # Replaced times stay in the heap until they are met or outnumber the others.
+            heap[:] = {entry for entry in heap if self._holds(kind, entry) is not None}
+            heapq.heapify(heap)
+
+    def _holds(self, kind: str, entry: _Due) -> Record | None:
+        due, tenant, key = entry
+        table = self._tenants[tenant].tables.get(kind)
+        record = None if table is None else table.records.get(key)
+        return record if record is not None and record.due == due else None
+
+    def _scan_due(self, query: RecordQuery, before: float) -> list[Record]:
+        """Takes from the heap only what is due and wanted, and puts back what is still so."""
+        heap = self._due[query.kind]
+        wanted = query.offset + query.limit if query.order == "due" else None
+        found: list[Record] = []
+        kept: list[_Due] = []
+        while heap and heap[0][0] <= before and (wanted is None or len(found) < wanted):
+            entry = heapq.heappop(heap)
+            if kept and kept[-1] == entry:
+                continue
+            record = self._holds(query.kind, entry)
+            if record is not None:
+                kept.append(entry)
+                if _matches(record, query):
+                    found.append(record)
+        for entry in kept:
+            heapq.heappush(heap, entry)
+        if query.order == "key":
+            found.sort(key=lambda record: (record.tenant, record.key))
+        return found
+
+    def _scan(self, query: RecordQuery) -> Iterable[Record]:
+        names = [query.tenant] if query.tenant is not None else sorted(self._tenants)
+        tenants = [(name, self._tenants[name]) for name in names if name in self._tenants]
+        found = (record for name, tenant in tenants for record in tenant.records(name, query))
+        if query.order == "due":
+            return sorted(found, key=lambda r: (r.due is None, r.due or 0.0, r.tenant, r.key))
+        return found
+
+
+_Due = tuple[float, str, str]
+"""(due, tenant, key); the kind is the heap's."""
+
+
+class _Tenant:
+    """All data of one tenant: tenants share no container that is looked up by key."""
+
+    __slots__ = ("_in_order", "_latest", "activity", "dedupe", "ids", "logs", "tables", "threads")
+
+    def __init__(self) -> None:
+        self.logs: dict[str, list[RoomEvent]] = {}
+        self.ids: dict[str, RoomEvent] = {}
+        self.threads: dict[tuple[str, str], list[int]] = {}
+        self.dedupe: dict[str, DedupeKey] = {}
+        self.tables: dict[str, _Table] = {}
+        self.activity: dict[str, float] = {}
+        self._latest = float("-inf")
+        self._in_order = True
+
+    def check(self, batch: Batch) -> None:
+        if batch.events:
+            index = start = len(self.logs.get(batch.room_id or "", ()))
+            fresh: set[str] = set()
+            for event in batch.events:
+                if event.index != index:
+                    raise Fenced(
+                        f'room "{batch.room_id}" goes on at {start}, not at {event.index}: another writer was here'
+                    )
+                if event.id in self.ids or event.id in fresh:
+                    raise UsageError(f"event id {event.id} is taken; give every event an id of its own")
+                fresh.add(event.id)
+                index += 1
+        for event in batch.erase:
+            stored = self.ids.get(event.id)
+            if stored is None or stored.index != event.index or stored.room_id != event.room_id:
+                raise UsageError(f"event {event.id} is not stored at this place; a tombstone keeps id, room and index")
+
+    def append(self, room_id: str, events: tuple[RoomEvent, ...]) -> None:
+        log = self.logs.get(room_id)
+        if log is None:
+            log = self.logs[room_id] = []
+        log.extend(events)
+        for event in events:
+            self.ids[event.id] = event
+            if event.parent_event_id is not None:
+                self.threads.setdefault((room_id, event.parent_event_id), []).append(event.index)
+
+    def touch(self, room_id: str, at: float) -> None:
+        """The dict is kept in order of activity by putting the room at its end."""
+        self.activity.pop(room_id, None)
+        self.activity[room_id] = at
+        if at >= self._latest:
+            self._latest = at
+        else:  # The clock has stepped back.
+            self._in_order = False
+
+    def erase(self, event: RoomEvent) -> None:
+        old = self.ids[event.id]
+        self.ids[event.id] = event
+        self.logs[event.room_id][event.index] = event
+        if old.parent_event_id != event.parent_event_id:
+            if old.parent_event_id is not None:
+                self.threads[event.room_id, old.parent_event_id].remove(event.index)
+            if event.parent_event_id is not None:
+                insort(self.threads.setdefault((event.room_id, event.parent_event_id), []), event.index)
+
+    def select(self, query: EventQuery) -> list[RoomEvent]:
+        if query.ids:
+            return [self.ids[key] for key in dict.fromkeys(query.ids) if key in self.ids]
+        log = self.logs.get(query.room_id)
+        if log is None or query.limit <= 0:
+            return []
+        start, stop = max(query.start, 0), len(log) if query.stop is None else min(max(query.stop, 0), len(log))
+        if query.parent is None:
+            if query.newest_first:
+                return log[max(start, stop - query.limit) : stop][::-1]
+            return log[start : min(stop, start + query.limit)]
+        replies = self.threads.get((query.room_id, query.parent), [])
+        replies = replies[bisect_left(replies, start) : bisect_left(replies, stop)]
+        replies = replies[: -query.limit - 1 : -1] if query.newest_first else replies[: query.limit]
+        return [log[index] for index in replies]
+
+    def records(self, name: str, query: RecordQuery) -> Iterator[Record]:
+        """What matches, in order of key (or of activity)."""
+        if query.kind in ("head", "dedupe"):
+            source = self._heads(name, query.key) if query.kind == "head" else self._keys(name, query.key)
+        elif query.kind not in self.tables:
+            return iter(())
+        elif query.order == "activity":
+            source = self._by_activity(query)
+        else:
+            source = self.tables[query.kind].candidates(query)
+        return (record for record in source if _matches(record, query))
+
+    def _heads(self, name: str, room_id: str | None) -> Iterator[Record]:
+        for key in sorted(self.logs) if room_id is None else (room_id,):
+            if (log := self.logs.get(key)) is not None:
+                value = {"next_index": len(log), "last_activity": self.activity.get(key)}
+                yield Record("head", name, key, value, room_id=key)
+
+    def _keys(self, name: str, joined: str | None) -> Iterator[Record]:
+        for key in sorted(self.dedupe) if joined is None else (joined,):
+            if (kept := self.dedupe.get(key)) is not None:
+                value = {"room_id": kept.room_id, "event_id": kept.event_id, "index": kept.index}
+                yield Record("dedupe", name, key, value, room_id=kept.room_id, due=kept.expires)
+
+    def _by_activity(self, query: RecordQuery) -> Iterator[Record]:
+        """Rooms, newest activity first, equals by key; read only as far as the caller goes on."""
+        rooms, activity = self.tables["room"].records, self.activity
+        if not self._in_order:
+            self.activity = activity = dict(sorted(activity.items(), key=lambda item: item[1]))
+            self._in_order = True
+            self._latest = next(reversed(activity.values()), float("-inf"))
+        equals: list[str] = []
+        at = float("nan")
+        for room_id, when in reversed(activity.items()):
+            if when != at:
+                yield from (rooms[key] for key in sorted(equals))
+                equals.clear()
+                at = when
+            if room_id in rooms:
+                equals.append(room_id)
+        yield from (rooms[key] for key in sorted(equals))
+        yield from (rooms[key] for key in self.tables["room"].sorted_keys() if key not in activity)
+
+
+class _Table:
+    """The records of one kind and tenant."""
+
+    __slots__ = ("_sorted", "records", "rooms", "terms")
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self.rooms = _Postings()
+        self.terms = _Postings()
+        self._sorted: list[str] | None = None
+
+    def replace(self, key: str, new: Record | None) -> Record | None:
+        """Puts or (None) removes; returns what was there."""
+        old = self.records.get(key)
+        if new is not None:
+            self.records[key] = new
+        elif old is not None:
+            del self.records[key]
+        if (old is None) != (new is None):
+            self._sorted = None
+        was, now = old and old.room_id, new and new.room_id
+        if was != now:
+            self.rooms.move(key, () if was is None else (was,), () if now is None else (now,))
+        terms, others = old.terms if old else (), new.terms if new else ()
+        if terms != others:
+            self.terms.move(key, terms, others)
+        return old
+
+    def sorted_keys(self) -> list[str]:
+        if self._sorted is None:
+            self._sorted = sorted(self.records)
+        return self._sorted
+
+    def candidates(self, query: RecordQuery) -> Iterator[Record]:
+        """A superset of what matches, in order of key, found through the narrowest index."""
+        if query.key is not None:
+            record = self.records.get(query.key)
+            return iter(() if record is None else (record,))
+        postings = [self.terms.get(term) for term in query.terms]
+        if query.room_id is not None:
+            postings.append(self.rooms.get(query.room_id))
+        if postings:
+            keys: Iterable[str] = sorted(min(postings, key=len))
+        else:
+            keys = self.sorted_keys()
+            start = bisect_left(keys, query.prefix or "")
+            if query.after is not None:
+                start = max(start, bisect_right(keys, query.after))
+            keys = (keys[at] for at in range(start, len(keys)))
+            if query.prefix:
+                keys = _while_prefix(keys, query.prefix)
+        return (self.records[key] for key in keys)
+
+
+class _Postings:
+    """Word -> keys. Most words (an address, a room) have one key, which is kept as it is: a set each costs 200 B."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self) -> None:
+        self._keys: dict[str, str | set[str]] = {}
+
+    def get(self, word: str) -> set[str] | tuple[str, ...]:
+        kept = self._keys.get(word, ())
+        return (kept,) if isinstance(kept, str) else kept
+
+    def move(self, key: str, old: Iterable[str], new: Iterable[str]) -> None:
+        before, after = set(old), set(new)
+        for word in before - after:
+            kept = self._keys[word]
+            if isinstance(kept, str):
+                del self._keys[word]
+            else:
+                kept.discard(key)
+                if not kept:
+                    del self._keys[word]
+        for word in after - before:
+            kept = self._keys.get(word)
+            if kept is None:
+                self._keys[word] = key
+            elif isinstance(kept, str):
+                self._keys[word] = {kept, key}
+            else:
+                kept.add(key)
+
+
+def _while_prefix(keys: Iterable[str], prefix: str) -> Iterator[str]:
+    for key in keys:
+        if not key.startswith(prefix):
+            return
+        yield key
+
+
+def _matches(record: Record, query: RecordQuery) -> bool:
+    return (
+        (query.tenant is None or record.tenant == query.tenant)
+        and (query.key is None or record.key == query.key)
+        and (query.prefix is None or record.key.startswith(query.prefix))
+        and (query.room_id is None or record.room_id == query.room_id)
+        and (query.after is None or record.key > query.after)
+        and (query.due_before is None or (record.due is not None and record.due <= query.due_before))
+        and all(term in record.terms for term in query.terms)
+    )
