@@ -4,6 +4,7 @@ from roomkit.runtime.bounded import bounded
 from roomkit.runtime.buffers import BlockingBuffer, BufferClosed, BufferStats, CoalescingBuffer, DropOldestBuffer
 from roomkit.runtime.clock import Clock, SystemClock, monotonic
 from roomkit.runtime.generation import Generation
+from roomkit.runtime.metrics import Counter, Gauge, Histogram, Metrics
 from roomkit.runtime.scope import Scope, TaskFailure
 from roomkit.runtime.threads import WorkerPool, WorkerThread, call_from_thread
 from roomkit.runtime.wakeup import Wakeup
@@ -15,8 +16,12 @@ __all__ = [
     "BufferStats",
     "Clock",
     "CoalescingBuffer",
+    "Counter",
     "DropOldestBuffer",
+    "Gauge",
     "Generation",
+    "Histogram",
+    "Metrics",
     "Scope",
     "Stall",
     "StallWatchdog",
