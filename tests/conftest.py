@@ -7,6 +7,9 @@ import shutil
 
 import pytest
 
+# Named here as well as by the entry point, so that tests run from a checkout which is not installed.
+pytest_plugins = ["roomkit.testing.pytest_plugin"]
+
 
 @pytest.fixture(scope="session")
 def chromium() -> str:

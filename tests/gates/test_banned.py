@@ -32,15 +32,19 @@ def swallowed_cancellation(source: Source) -> Found:
     if source.inside("runtime/", "testing/"):
         return
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.ExceptHandler):
-            caught = {"BaseException"} if node.type is None else names(node.type)
-            reraises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
-            if caught & CATCHES_CANCELLATION and not reraises and SWALLOWS not in source.lines[node.lineno - 1]:
-                yield node.lineno, f"catches cancellation without raising it again; if that is right: `{SWALLOWS} why`"
+        if isinstance(node, ast.Try):
+            catcher = next((it for it in node.handlers if caught_by(it) & CATCHES_CANCELLATION), None)
+            reraises = catcher is None or any(isinstance(inner, ast.Raise) for inner in ast.walk(catcher))
+            if catcher and not reraises and SWALLOWS not in source.lines[catcher.lineno - 1]:
+                yield catcher.lineno, f"catches cancellation and does not raise it; if that is right: `{SWALLOWS} why`"
         elif isinstance(node, ast.Call) and "suppress" in names(node.func):
             suppressed = {name for argument in node.args for name in names(argument)}
             if suppressed & CATCHES_CANCELLATION:
                 yield node.lineno, "suppress() of a cancellation"
+
+
+def caught_by(handler: ast.ExceptHandler) -> set[str]:
+    return {"BaseException"} if handler.type is None else names(handler.type)
 
 
 def exceptions_without_a_reason(source: Source) -> Found:
@@ -113,6 +117,11 @@ def test_the_package_keeps(rule: Callable[[Source], Found]) -> None:
             "try: f()\nexcept BaseException:\n  g()\n  raise",
         ),
         (swallowed_cancellation, "try: f()\nexcept: pass", "try: f()\nexcept ValueError: pass"),
+        (
+            swallowed_cancellation,
+            "try: f()\nexcept BaseException: pass",
+            "try: f()\nexcept asyncio.CancelledError: raise\nexcept BaseException: pass",
+        ),
         (swallowed_cancellation, "with suppress(ValueError, CancelledError): f()", "with suppress(ValueError): f()"),
         (exceptions_without_a_reason, "f()  # noqa", "f()  # noqa: BLE001 - a hook must not break the room"),
         (exceptions_without_a_reason, "f()  # pyright: ignore", "f()  # pyright: ignore[reportPrivateUsage]"),
