@@ -68,7 +68,7 @@ class Tokens:
         room: str | None = None,
         ttl: float = 3600.0,
         *,
-        id: str | None = None,  # noqa: A002 - the principal's id, as everywhere else
+        id: str | None = None,
         tenant: str = "default",
         display_name: str | None = None,
     ) -> str:
@@ -81,7 +81,7 @@ class Tokens:
         room: str | None = None,
         ttl: float = 3600.0,
         *,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,
         tenant: str = "default",
         display_name: str | None = None,
     ) -> Minted:

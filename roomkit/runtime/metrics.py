@@ -93,7 +93,7 @@ class Family(Generic[M]):
 
     __slots__ = ("_make", "_series", "help", "labels_of", "name")
 
-    def __init__(self, name: str, help: str, labels: Sequence[str], make: Callable[[], M]) -> None:  # noqa: A002
+    def __init__(self, name: str, help: str, labels: Sequence[str], make: Callable[[], M]) -> None:
         self.name, self.help, self.labels_of = name, help, tuple(labels)
         self._make = make
         self._series: dict[tuple[str, ...], M] = {}
@@ -130,16 +130,16 @@ class Metrics:
     def __init__(self) -> None:
         self._families: dict[str, Family[Counter] | Family[Gauge] | Family[Histogram]] = {}
 
-    def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Family[Counter]:  # noqa: A002
+    def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Family[Counter]:
         return self._family(name, help, labels, Counter)  # pyright: ignore[reportReturnType]
 
-    def gauge(self, name: str, help: str, labels: Sequence[str] = ()) -> Family[Gauge]:  # noqa: A002
+    def gauge(self, name: str, help: str, labels: Sequence[str] = ()) -> Family[Gauge]:
         return self._family(name, help, labels, Gauge)  # pyright: ignore[reportReturnType]
 
     def histogram(
         self,
         name: str,
-        help: str,  # noqa: A002
+        help: str,
         labels: Sequence[str] = (),
         buckets: Sequence[float] = SECONDS,
     ) -> Family[Histogram]:
@@ -161,7 +161,7 @@ class Metrics:
     def _family(
         self,
         name: str,
-        help: str,  # noqa: A002
+        help: str,
         labels: Sequence[str],
         make: Callable[[], Counter | Gauge | Histogram],
     ) -> Family[Counter] | Family[Gauge] | Family[Histogram]:
