@@ -17,7 +17,7 @@ from roomkit.errors import StateError, UsageError
 T = TypeVar("T")
 
 
-class BufferClosed(StateError):  # noqa: N818 - it states a fact, like the other names of the taxonomy
+class BufferClosed(StateError):
     """Nothing more comes out of, or goes into, this buffer."""
 
 

@@ -104,7 +104,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._jobs.pop(token, None)
         self._write_to_self()
 
-    def call_soon_threadsafe(  # type: ignore[override]
+    def call_soon_threadsafe(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         self._check_closed()
@@ -113,9 +113,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._write_to_self()
         return handle
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: Executor | None, func: Callable[..., T], *args: Any
-    ) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         self._check_closed()
         if executor is None:
             executor = self._default_executor

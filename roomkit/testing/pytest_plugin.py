@@ -192,7 +192,7 @@ class _Problems:
         loop.set_task_factory(self._make_task)
 
     def others(self) -> set[asyncio.Task[Any]]:
-        return asyncio.all_tasks(self.loop) - {asyncio.current_task()}  # type: ignore[arg-type]
+        return asyncio.all_tasks(self.loop) - {asyncio.current_task()}
 
     def failures(self) -> list[str]:
         """What the loop reported, and exceptions of ended tasks which nobody has looked at."""
