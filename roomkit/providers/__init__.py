@@ -1,0 +1,1 @@
+"""Guests: one folder per vendor, found by name (`"openai:gpt-..."`) and imported only when used."""
