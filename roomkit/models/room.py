@@ -34,8 +34,9 @@ class ChannelType(StrEnum):
 class ChannelCapabilities(Frozen):
     """What a channel can carry; data, so that core never asks for a class.
 
-    `max_length` is in characters, None is unlimited. `shows_sender` is true where the other side sees who writes;
-    elsewhere bridged messages are prefixed with the sender's name (D29).
+    `max_length` is in characters, None is unlimited. `media_per_message` is how many files go together in one.
+    `shows_sender` is true where the other side sees who writes; elsewhere bridged messages are prefixed with the
+    sender's name (D29).
     """
 
     text: bool = True
@@ -59,6 +60,7 @@ class ChannelCapabilities(Frozen):
     max_length: int | None = None
     media_types: tuple[str, ...] = ()
     max_media_bytes: int | None = None
+    media_per_message: int = 1
     quiet_window_s: float = 0.0
     """How long an AI waits for further messages from this channel before its turn starts (D17)."""
 
