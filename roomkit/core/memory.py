@@ -102,19 +102,27 @@ class MemoryStore:
             joined = f"{key.channel_id}\n{key.key}"
             tenant.dedupe[joined] = key
             heapq.heappush(self._expiring, (key.expires, batch.tenant, joined))
+        if batch.put or batch.delete:
+            self._apply_records(tenant, batch)
+        if batch.prune_dedupe_before is not None:
+            self._prune(batch.prune_dedupe_before)
+
+    def _apply_records(self, tenant: _Tenant, batch: Batch) -> None:
         for gone in batch.delete:
             table = tenant.tables.get(gone.kind)
             if table is not None:
-                self._index_due(table.replace(gone.key, None), None)
+                old = table.replace(gone.key, None)
+                if old is not None and old.due is not None:
+                    self._index_due(old, None)
         for record in batch.put:
             table = tenant.tables.get(record.kind)
             if table is None:
                 table = tenant.tables[record.kind] = _Table()
-            self._index_due(table.replace(record.key, record), record)
+            old = table.replace(record.key, record)
+            if (None if old is None else old.due) != record.due:
+                self._index_due(old, record)
             if record.kind == "room" and record.key not in tenant.logs:
                 tenant.logs[record.key] = []
-        if batch.prune_dedupe_before is not None:
-            self._prune(batch.prune_dedupe_before)
 
     def _prune(self, before: float) -> None:
         while self._expiring and self._expiring[0][0] < before:
@@ -124,10 +132,10 @@ class MemoryStore:
                 del kept[joined]
 
     def _index_due(self, old: Record | None, new: Record | None) -> None:
-        was, now = old and old.due, new and new.due
-        if was == now:
-            return
+        """Called when the due time has changed."""
         kind = new.kind if new is not None else old.kind if old is not None else ""
+        was = None if old is None else old.due
+        now = None if new is None else new.due
         heap = self._due.setdefault(kind, [])
         live = self._with_due.get(kind, 0) + (now is not None) - (was is not None)
         self._with_due[kind] = live
@@ -319,12 +327,19 @@ class _Table:
             del self.records[key]
         if (old is None) != (new is None):
             self._sorted = None
-        was, now = old and old.room_id, new and new.room_id
+        was = None if old is None else old.room_id
+        now = None if new is None else new.room_id
         if was != now:
-            self.rooms.move(key, () if was is None else (was,), () if now is None else (now,))
-        terms, others = old.terms if old else (), new.terms if new else ()
+            if was is not None:
+                self.rooms.remove(was, key)
+            if now is not None:
+                self.rooms.add(now, key)
+        terms, others = () if old is None else old.terms, () if new is None else new.terms
         if terms != others:
-            self.terms.move(key, terms, others)
+            for term in set(terms).difference(others):
+                self.terms.remove(term, key)
+            for term in set(others).difference(terms):
+                self.terms.add(term, key)
         return old
 
     def sorted_keys(self) -> list[str]:
@@ -365,24 +380,21 @@ class _Postings:
         kept = self._keys.get(word, ())
         return (kept,) if isinstance(kept, str) else kept
 
-    def move(self, key: str, old: Iterable[str], new: Iterable[str]) -> None:
-        before, after = set(old), set(new)
-        for word in before - after:
-            kept = self._keys[word]
-            if isinstance(kept, str):
-                del self._keys[word]
-            else:
-                kept.discard(key)
-                if not kept:
-                    del self._keys[word]
-        for word in after - before:
-            kept = self._keys.get(word)
-            if kept is None:
-                self._keys[word] = key
-            elif isinstance(kept, str):
-                self._keys[word] = {kept, key}
-            else:
-                kept.add(key)
+    def add(self, word: str, key: str) -> None:
+        kept = self._keys.setdefault(word, key)
+        if kept is key:
+            return
+        if isinstance(kept, str):
+            self._keys[word] = {kept, key}
+        else:
+            kept.add(key)
+
+    def remove(self, word: str, key: str) -> None:
+        kept = self._keys[word]
+        if not isinstance(kept, str):
+            kept.discard(key)
+        if not kept or isinstance(kept, str):
+            del self._keys[word]
 
 
 def _while_prefix(keys: Iterable[str], prefix: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from roomkit.runtime.bounded import bounded
 from roomkit.runtime.buffers import BlockingBuffer, BufferClosed, BufferStats, CoalescingBuffer, DropOldestBuffer
 from roomkit.runtime.clock import Clock, SystemClock, monotonic
+from roomkit.runtime.crashpoint import CRASH_POINTS, crashpoint
 from roomkit.runtime.generation import Generation
 from roomkit.runtime.metrics import Counter, Gauge, Histogram, Metrics
 from roomkit.runtime.scope import Scope, TaskFailure
@@ -11,6 +12,7 @@ from roomkit.runtime.wakeup import Wakeup
 from roomkit.runtime.watchdog import Stall, StallWatchdog
 
 __all__ = [
+    "CRASH_POINTS",
     "BlockingBuffer",
     "BufferClosed",
     "BufferStats",
@@ -32,5 +34,6 @@ __all__ = [
     "WorkerThread",
     "bounded",
     "call_from_thread",
+    "crashpoint",
     "monotonic",
 ]
