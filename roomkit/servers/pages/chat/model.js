@@ -1,0 +1,150 @@
+/** What the chat page knows, and the words it uses for it. */
+import { renew, socketUrl } from "../shared/api.js";
+import { computed, signal } from "../shared/lib.js";
+import { RoomClient } from "../shared/room_client.js";
+import { emptyState, project } from "../shared/room_state.js";
+import { currentToken, session } from "../shared/session.js";
+
+/** @typedef {import("../shared/types.js").RoomEvent} RoomEvent */
+/** @typedef {import("../shared/types.js").Shown} Shown */
+
+export const state = signal(emptyState());
+export const link = signal(/** @type {import("../shared/types.js").Link} */ ("connecting"));
+export const now = signal(Date.now());
+export const limits = signal(/** @type {Record<string, number>} */ ({}));
+export const problem = signal(/** @type {string | null} */ (null));
+const started = session();
+
+export const client = new RoomClient({
+  url: socketUrl(),
+  token: currentToken,
+  roomId: started.room,
+  storage: sessionStorage,
+  renew,
+  onState: (next) => { state.value = next; },
+  onLink: (next) => { link.value = next; },
+  onFrame: (frame) => {
+    if (frame.type === "welcome") limits.value = frame.limits;
+    if (frame.type === "error") problem.value = frame.ref === "join" ? "This conversation cannot be opened." : frame.message;
+  },
+});
+export const hasToken = Boolean(started.token);
+
+export const me = () => client.principal?.id ?? null;
+
+/** @param {import("../shared/types.js").Source} source */
+export const isOwn = (source) => source.participant_id != null && source.participant_id === me();
+
+/** @param {import("../shared/types.js").Source} source */
+export const isAI = (source) => source.channel_type === "ai";
+
+/** @param {import("../shared/types.js").Source} source @param {Record<string, any>} [metadata] */
+export function nameOf(source, metadata = {}) {
+  const person = source.participant_id && state.value.participants.find((one) => one.id === source.participant_id);
+  return metadata.sender_name ?? (person && person.display_name) ?? (isAI(source) ? capital(source.channel_id) : personName(source.participant_id));
+}
+
+/** @param {string | null | undefined} id */
+export function personName(id) {
+  const person = state.value.participants.find((one) => one.id === id);
+  return person?.display_name ?? (id ? capital(id) : "Team");
+}
+
+/** @param {string} id */
+const capital = (id) => id.charAt(0).toUpperCase() + id.slice(1).replace(/[_-]+/g, " ");
+
+/** Whether a person holds the floor, one was asked for, or the assistant answers. */
+export const mode = computed(() => {
+  const room = state.value.room;
+  if (!room) return "unknown";
+  if (!["active", "paused"].includes(room.status)) return "closed";
+  if (room.floor.mode === "human") return "human";
+  if (room.waiting || room.floor.mode === "waiting") return "waiting";
+  return "ai";
+});
+
+/** @param {RoomEvent} event @returns {{words: string, tone: string} | null} */
+export function timeline(event) {
+  const told = event.content.message || event.content.text || "";
+  const data = event.content.data ?? {};
+  switch (event.type) {
+    case "system": {
+      const tone = /human|wait|person/.test(event.content.code ?? "") ? "wait" : /ai/.test(event.content.code ?? "") ? "ai" : "";
+      return told ? { words: told, tone } : null;
+    }
+    case "floor_changed":
+      if (data.mode === "human") return { words: `${data.name ?? personName(data.holder)} has joined and answers from now on`, tone: "human" };
+      if (data.mode === "ai") return { words: "The assistant answers again", tone: "ai" };
+      return null;
+    case "room_closed": return { words: told || "This conversation was closed", tone: "" };
+    case "room_reopened": return { words: told || "This conversation is open again", tone: "" };
+    case "delivery_failed": return null;
+    default: return null;
+  }
+}
+
+/**
+ * The lines of the log: messages, what the room says about itself, replies being written and our own unsent words.
+ * A reply keeps its key when it is stored, so that its bubble stays in place.
+ */
+export const lines = computed(() => {
+  /** @type {any[]} */
+  const out = [];
+  let day = "", before = /** @type {any} */ (null), toldAI = false;
+  const stamp = (/** @type {string | number} */ at) => {
+    const its = new Date(at).toDateString();
+    if (its !== day) out.push({ kind: "day", key: `day ${its}`, at });
+    if (its !== day) before = null;
+    day = its;
+  };
+  const disclose = () => {
+    if (!toldAI && mode.value !== "unknown") out.push({ kind: "told", key: "told-ai", words: "An AI assistant answers here. Write “human” whenever you want a person.", tone: "ai" });
+    toldAI = true;
+  };
+  const push = (/** @type {any} */ line) => {
+    const writer = line.own ? "me" : `${line.source.channel_id}:${line.source.participant_id ?? ""}`;
+    line.first = !before || before.writer !== writer || line.at - before.at > 300_000;
+    if (before && !line.first) before.line.last = false;
+    line.last = true;
+    before = { writer, at: line.at, line };
+    out.push(line);
+  };
+  for (const { event, content, edited, deleted, reactions } of project(state.value.events)) {
+    if (event.visibility === "internal" || event.status !== "committed") continue;
+    if (event.type !== "message") {
+      const told = timeline(event);
+      if (!told) continue;
+      stamp(event.created_at);
+      if (/^ai|disclos/.test(event.content.code ?? "")) toldAI = true;
+      out.push({ kind: "told", key: event.id, ...told });
+      before = null;
+      continue;
+    }
+    stamp(event.created_at);
+    if (isAI(event.source)) disclose();
+    push({ kind: "message", key: event.id, own: isOwn(event.source), source: event.source, content, edited, deleted, reactions, at: Date.parse(event.created_at), event });
+  }
+  for (const pending of state.value.outbox) {
+    stamp(pending.at);
+    push({ kind: "message", key: pending.client_id, own: true, source: { channel_id: "", channel_type: "" }, content: pending.content, at: pending.at, pending, reactions: {} });
+  }
+  for (const stream of Object.values(state.value.streams)) {
+    const at = Math.max(before?.at ?? 0, 0);
+    if (isAI(stream.source)) disclose();
+    push({ kind: "message", key: stream.id, own: false, source: stream.source, content: { type: "text", text: stream.text }, at, growing: true, reactions: {} });
+  }
+  return out;
+});
+
+/** Who is about to say something, in words; null when nobody is. Signs of life fade by themselves. */
+export function liveliness() {
+  const fresh = Object.values(state.value.signs).filter((one) => one.sender !== me() && now.value - one.at < 7000);
+  const tool = fresh.find((one) => one.kind === "tool");
+  if (tool) return tool.data.note || `${senderName(tool.sender)} is looking something up`;
+  const busy = fresh.find((one) => one.kind === "thinking" || one.kind === "typing");
+  if (!busy || Object.keys(state.value.streams).length) return null;
+  return `${senderName(busy.sender)} is ${busy.kind === "thinking" ? "thinking" : "typing"}`;
+}
+
+/** @param {string} id */
+const senderName = (id) => personName(id) === "Team" ? capital(id) : personName(id);
