@@ -204,10 +204,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _poll(self, seconds: float) -> None:
         """Really waits up to `seconds` for file descriptors and for calls from other threads."""
         events = self._selector.select(seconds)
-        for key, _ in events:
-            if key.fileobj is self._ssock:
-                self._read_from_self()
-        self._process_events([event for event in events if event[0].fileobj is not self._ssock])
+        wake = self._ssock.fileno()
+        if any(key.fd == wake for key, _ in events):  # Not a turn of its own: how many there are is chance.
+            self._read_from_self()
+        self._process_events([event for event in events if event[0].fd != wake])
 
     def _advance(self) -> None:
         """Nothing can run at this moment of the clock: goes to the next timer."""
