@@ -143,7 +143,8 @@ def test_closing_closes_the_coroutine() -> None:
             closed.append("closed")
 
     loop = VirtualLoop()
-    driven = bounded(slow(loop.create_future()), None, "it")
+    inner = slow(loop.create_future())
+    driven = bounded(inner, None, "it")
     driven.send(None)
     driven.close()
     loop.close()

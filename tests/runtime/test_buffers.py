@@ -132,13 +132,15 @@ async def test_a_woken_consumer_that_is_cancelled_passes_the_item_on(make: Make)
 
 @pytest.mark.parametrize("make", [_blocking, _coalescing, _dropping])
 async def test_a_consumer_cancelled_while_waiting_takes_nothing(make: Make) -> None:
-    _, put, get = make()
+    buffer, put, get = make()
     async with Scope("s") as scope:
         first = scope.spawn(_call(get), name="first")
         await asyncio.sleep(1)
         first.cancel()
+        await asyncio.sleep(1)
         put("!x")
         assert await get() == "!x"
+        assert not buffer._getters._futures, "a consumer that gave up leaves nothing behind"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("make", [_blocking, _coalescing, _dropping])

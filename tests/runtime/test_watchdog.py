@@ -23,6 +23,7 @@ async def test_a_blocked_loop_is_reported_once_with_the_culprit() -> None:
 
     def the_culprit() -> None:
         assert reported.wait(30)
+        time.sleep(0.3)  # The stall goes on: it is still the same one.
 
     watchdog = StallWatchdog(0.05, report=report)
     watchdog.start()

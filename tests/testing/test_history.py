@@ -118,6 +118,11 @@ def test_completeness_asks_only_for_what_is_visible() -> None:
     assert rules(commit(0), hidden, commit(2), observe(0), observe(2, complete=True, prev=0)) == []
 
 
+def test_going_back_once_does_not_excuse_what_follows() -> None:
+    assert rules(*LOG, observe(2), observe(1), observe(2)) == ["increasing", "increasing"]
+    assert rules(*LOG, lane(2), lane(1), lane(2)) == ["lane", "lane"]
+
+
 def test_rooms_observers_and_channels_do_not_mix() -> None:
     assert rules(*LOG, observe(3), observe(1, "bob"), lane(3), lane(1, "mail")) == []
 
