@@ -133,12 +133,17 @@ class Fetcher:
         *,
         resolver: Resolver | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
+        who: str = _WHO,
     ) -> None:
-        """`transport` replaces the network below the checks (tests: `httpx2.ASGITransport(app)`); the checks stay."""
+        """`transport` replaces the network below the checks (tests: `httpx2.ASGITransport(app)`); the checks stay.
+
+        `who` is the provider's name in errors of the far end.
+        """
         load_httpx2()
         from roomkit.net.transport import GuardedTransport
 
         self.policy = policy or FetchPolicy()
+        self._who = who
         try:
             self._transport = GuardedTransport(transport, resolver=resolver, allowed=self.policy.allowed_networks)
         except ValueError as error:
@@ -171,7 +176,7 @@ class Fetcher:
         headers = {name.lower(): value for name, value in (headers or {}).items()}
         if guarded := _GUARDED_HEADERS.intersection(headers):
             raise UsageError(f"fetch: header {min(guarded)!r} would follow redirects; pass it as credentials=")
-        with vendor_errors(_WHO):
+        with vendor_errors(self._who):
             call = _Call(method.upper(), headers, content, credentials)
             return await bounded(self._follow(url, call), self.policy.total_s, "fetch")
 
@@ -233,7 +238,7 @@ class Fetcher:
 
     async def _received(self, url: httpx2.URL, response: httpx2.Response) -> Fetched:
         if not response.is_success:
-            raise error_from_response(_WHO, response)
+            raise error_from_response(self._who, response)
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower() or "application/octet-stream"
         accepted = self.policy.content_types
         if accepted and not any(fnmatchcase(kind, pattern) for pattern in accepted):

@@ -1,0 +1,63 @@
+"""Built-in channels. Names load on first use, so that a program pays only for the channels it has."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from roomkit.channels.ai import AIChannel as AIChannel
+    from roomkit.channels.messaging import EmailChannel as EmailChannel
+    from roomkit.channels.messaging import HTTPChannel as HTTPChannel
+    from roomkit.channels.messaging import MessengerChannel as MessengerChannel
+    from roomkit.channels.messaging import RCSChannel as RCSChannel
+    from roomkit.channels.messaging import SMSChannel as SMSChannel
+    from roomkit.channels.messaging import TeamsChannel as TeamsChannel
+    from roomkit.channels.messaging import TelegramChannel as TelegramChannel
+    from roomkit.channels.messaging import WhatsAppChannel as WhatsAppChannel
+    from roomkit.channels.messaging import WhatsAppPersonalChannel as WhatsAppPersonalChannel
+    from roomkit.channels.transport import TransportChannel as TransportChannel
+    from roomkit.channels.websocket import WebSocketChannel as WebSocketChannel
+
+_HOMES = {
+    "AIChannel": "ai",
+    "EmailChannel": "messaging",
+    "HTTPChannel": "messaging",
+    "MessengerChannel": "messaging",
+    "RCSChannel": "messaging",
+    "SMSChannel": "messaging",
+    "TeamsChannel": "messaging",
+    "TelegramChannel": "messaging",
+    "TransportChannel": "transport",
+    "WebSocketChannel": "websocket",
+    "WhatsAppChannel": "messaging",
+    "WhatsAppPersonalChannel": "messaging",
+}
+
+__all__ = [
+    "AIChannel",
+    "EmailChannel",
+    "HTTPChannel",
+    "MessengerChannel",
+    "RCSChannel",
+    "SMSChannel",
+    "TeamsChannel",
+    "TelegramChannel",
+    "TransportChannel",
+    "WebSocketChannel",
+    "WhatsAppChannel",
+    "WhatsAppPersonalChannel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

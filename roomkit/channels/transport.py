@@ -1,0 +1,104 @@
+"""TransportChannel: any messaging service, told apart by data alone (S13-S26)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from roomkit.channels.providers import find_provider
+from roomkit.core.split import split_content
+from roomkit.models.delivery import Attachment, DeliveryResult, DeliveryState, Outgoing
+from roomkit.models.event import RoomEvent
+from roomkit.models.room import ChannelBinding, ChannelCapabilities
+from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy
+from roomkit.ports.channel import Channel, RoomContext
+
+
+class TransportChannel(Channel):
+    """Carries events to people through a `MessageProvider`, and people's messages into rooms.
+
+    One object serves every room: who is at the other end stands in the binding's metadata under `recipient_key`.
+    `defaults` are further arguments of a send: a value is passed on unchanged, None is looked up in the binding's
+    metadata under the same name. `provider` is a `MessageProvider`, the name of one ("twilio"), or None: then
+    deliveries are recorded as failed with the reason `no_provider`.
+    """
+
+    default_recipient: str | None = None
+    """Where a binding without an address is delivered to; for channels with one far end only, such as a webhook."""
+
+    def __init__(
+        self,
+        channel_id: str,
+        channel_type: str,
+        *,
+        provider: Any = None,
+        capabilities: ChannelCapabilities | None = None,
+        recipient_key: str = "recipient_id",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(channel_id, channel_type, capabilities=capabilities)
+        self.provider: Any = find_provider(provider, str(channel_type)) if isinstance(provider, str) else provider
+        self.recipient_key = recipient_key
+        self.defaults = dict(defaults or {})
+
+    @property
+    def provider_name(self) -> str | None:
+        return None if self.provider is None else str(self.provider.name)
+
+    async def deliver(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> DeliveryResult:
+        """One attempt to send `event`, already transcoded, in as many parts as its length needs.
+
+        Parts that an earlier attempt got through are listed in `context.state["parts"]` and not sent again. Retries are
+        the caller's; a `ProviderError` passes.
+        """
+        if self.provider is None:
+            return _failed("no_provider")
+        recipient = binding.metadata.get(self.recipient_key) or self.default_recipient
+        if not recipient:
+            return _failed("no_recipient")
+        extra = self._extra(binding)
+        parts = split_content(event.content, self.capabilities)
+        sent: list[str] = list(context.state.get("parts", ()))
+        result = DeliveryResult(success=True, state=DeliveryState.SENT if sent else DeliveryState.SKIPPED)
+        for number, content in enumerate(parts[len(sent) :], len(sent)):
+            outgoing = Outgoing(
+                recipient=str(recipient),
+                content=content,
+                channel_id=self.channel_id,
+                room_id=event.room_id,
+                event_id=event.id,
+                idempotency_key=f"{event.room_id}:{event.index}:{self.channel_id}:{number}",
+                part=number,
+                parts=len(parts),
+                tenant=event.tenant,
+                extra=extra,
+            )
+            result = await self.provider.send(outgoing)
+            if not result.success:
+                return result.model_copy(update={"parts": tuple(sent)})
+            sent.append(result.provider_message_id or outgoing.idempotency_key)
+            if part_done := context.state.get("part_done"):
+                await part_done(sent[-1])
+        last = sent[-1] if sent else None
+        return result.model_copy(update={"parts": tuple(sent), "provider_message_id": last})
+
+    async def fetch(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
+        """Downloads what came with a message, with the vendor's credentials where its own host asks for them."""
+        if hasattr(self.provider, "fetch_media"):
+            return await self.provider.fetch_media(attachment, policy)
+        async with Fetcher(policy) as fetcher:
+            return await fetcher.fetch(attachment.url)
+
+    async def close(self) -> None:
+        if hasattr(self.provider, "aclose"):
+            await self.provider.aclose()
+
+    def _extra(self, binding: ChannelBinding) -> dict[str, Any]:
+        resolved = {
+            name: binding.metadata.get(name) if value is None else value for name, value in self.defaults.items()
+        }
+        return {name: value for name, value in resolved.items() if value is not None}
+
+
+def _failed(reason: str) -> DeliveryResult:
+    return DeliveryResult(success=False, state=DeliveryState.FAILED, error=reason, code=reason)

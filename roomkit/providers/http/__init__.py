@@ -1,0 +1,1 @@
+"""Signed webhooks between roomkit and programs of one's own."""

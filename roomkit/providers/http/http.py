@@ -1,0 +1,252 @@
+"""HTTPWebhooks: messages in and out as signed JSON, after the Standard Webhooks scheme.
+
+A request carries `webhook-id`, `webhook-timestamp` (seconds) and `webhook-signature` (`v1,` and the base64 HMAC-SHA256
+of `id.timestamp.body`). In: `{"type": "message", "id", "sender", "text" | "content", "sender_name"}` or
+`{"type": "status", "message_id", "state", "error"}`. Out: `{"type": "message", "id", "room_id", "event_id", "text",
+"content", "part", "parts"}`; any 2xx answer accepts it, and its JSON may name the receiver's own `id`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from roomkit.errors import AccessDenied, ConfigError
+from roomkit.models.content import Content, TextContent, UnknownContent
+from roomkit.models.delivery import (
+    DeliveryResult,
+    DeliveryState,
+    DeliveryStatus,
+    InboundMessage,
+    Outgoing,
+    WebhookReply,
+    WebhookRequest,
+)
+from roomkit.models.event import EventType
+from roomkit.net.redaction import register_secret
+from roomkit.net.ssrf import Fetcher, FetchPolicy, Resolver
+from roomkit.runtime import Clock, SystemClock
+
+if TYPE_CHECKING:
+    import httpx2
+
+_MIN_SECRET = 16
+_CONTENT: TypeAdapter[Content] = TypeAdapter(Content)
+# What a program outside may not claim to be: the framework or an agent.
+_INTERNAL = frozenset({"system", "tool_call", "unknown"})
+_EVENT_TYPES = {"edit": EventType.EDIT, "delete": EventType.DELETE, "reaction": EventType.REACTION}
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPWebhookOptions:
+    """`secrets`: the first signs, all are accepted, so that keys can be changed without a gap; either any text of 16
+    characters or more, or `whsec_` and base64. Times in seconds. `allowed_networks` (CIDR) may be posted to although
+    they are not public."""
+
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    freshness_s: float = 300.0
+    timeout_s: float = 10.0
+    https_only: bool = False
+    allowed_networks: tuple[str, ...] = ()
+    max_answer_bytes: int = 65_536
+
+
+class HTTPWebhooks:
+    """The `MessageProvider` of `HTTPChannel`. The recipient of a message is the URL that it is posted to."""
+
+    name = "http"
+
+    def __init__(
+        self,
+        options: HTTPWebhookOptions,
+        *,
+        clock: Clock | None = None,
+        resolver: Resolver | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._options = options
+        self._keys = [_key(secret) for secret in options.secrets]
+        register_secret(*options.secrets)
+        self._clock = clock or SystemClock()
+        self._network = (resolver, transport)
+        self._fetcher: Fetcher | None = None
+
+    async def send(self, message: Outgoing) -> DeliveryResult:
+        """Posts to `message.recipient`; only public addresses, no redirects."""
+        body = {
+            "type": "message",
+            "id": message.idempotency_key,
+            "room_id": message.room_id,
+            "event_id": message.event_id,
+            "channel_id": message.channel_id,
+            "text": message.text,
+            "content": message.content.model_dump(mode="json", exclude_none=True),
+            "part": message.part,
+            "parts": message.parts,
+        }
+        signed = self._signed(
+            WebhookRequest("POST", message.recipient, {"content-type": "application/json"}, json.dumps(body).encode()),
+            message.idempotency_key,
+        )
+        answer = await self._fetch().fetch(
+            message.recipient, method="POST", headers=signed.headers, content=signed.body
+        )
+        return DeliveryResult(
+            success=True,
+            state=DeliveryState.DELIVERED,
+            provider_message_id=_their_id(answer.body) or message.idempotency_key,
+        )
+
+    def verify(self, request: WebhookRequest) -> None:
+        if not self._keys:
+            raise AccessDenied(
+                "http webhook: no secret is configured, so nothing is accepted; give secret= to HTTPChannel"
+            )
+        headers = request.headers
+        ident, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+        if not ident or not (stamp.isascii() and stamp.isdecimal()) or len(stamp) > 12:
+            raise AccessDenied("http webhook: webhook-id or webhook-timestamp is missing")
+        given = [part[3:].encode() for part in headers.get("webhook-signature", "").split(" ") if part[:3] == "v1,"]
+        expected = [_signature(key, ident, stamp, request.body) for key in self._keys]
+        if not any(hmac.compare_digest(mine, theirs) for mine in expected for theirs in given[:10]):
+            raise AccessDenied("http webhook: the signature does not match")
+        age = self._clock.now().timestamp() - int(stamp)
+        if abs(age) > self._options.freshness_s:
+            raise AccessDenied(f"http webhook: the timestamp is {age:.0f} s old; check the clocks, or it is a replay")
+
+    def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
+        ident = request.headers.get("webhook-id", "")
+        try:
+            data = json.loads(request.body)
+        except ValueError:
+            data = None
+        if not isinstance(data, dict):
+            return [_unknown(channel_id, ident, "malformed", request.body.decode("utf-8", "replace"))]
+        data = cast("dict[str, Any]", data)
+        kind = data.get("type", "message")
+        if kind == "status" and (status := _status(data, channel_id)) is not None:
+            return [status]
+        if kind != "message":
+            return [_unknown(channel_id, ident, str(kind)[:80], data)]
+        return [_message(data, channel_id, ident)]
+
+    def reply(self, request: WebhookRequest) -> WebhookReply:
+        return WebhookReply(200, b"{}", "application/json")
+
+    def sign(self, request: WebhookRequest) -> WebhookRequest:
+        return self._signed(request, request.headers.get("webhook-id") or hashlib.sha256(request.body).hexdigest()[:32])
+
+    async def aclose(self) -> None:
+        if self._fetcher is not None:
+            await self._fetcher.aclose()
+            self._fetcher = None
+
+    def _fetch(self) -> Fetcher:
+        if self._fetcher is None:
+            options, (resolver, transport) = self._options, self._network
+            policy = FetchPolicy(
+                max_bytes=options.max_answer_bytes,
+                total_s=options.timeout_s,
+                https_only=options.https_only,
+                allowed_networks=options.allowed_networks,
+            )
+            self._fetcher = Fetcher(policy, resolver=resolver, transport=transport, who=self.name)
+        return self._fetcher
+
+    def _signed(self, request: WebhookRequest, ident: str) -> WebhookRequest:
+        if not self._keys:
+            raise ConfigError("http webhook: no secret to sign with; give secret= to HTTPChannel")
+        stamp = str(int(self._clock.now().timestamp()))
+        headers = {
+            **request.headers,
+            "webhook-id": ident,
+            "webhook-timestamp": stamp,
+            "webhook-signature": "v1," + _signature(self._keys[0], ident, stamp, request.body).decode(),
+        }
+        return replace(request, headers=headers)
+
+
+def provider(account: str | None = None, *, secrets: Iterable[str] = (), **options: Any) -> HTTPWebhooks:
+    """The provider by name; there are no accounts to choose from."""
+    if account is not None:
+        raise ConfigError(f'provider "http:{account}": http has no accounts; write "http" and give secret=')
+    return HTTPWebhooks(HTTPWebhookOptions(secrets=tuple(secrets), **options))
+
+
+def _key(secret: str) -> bytes:
+    try:
+        key = base64.b64decode(secret[6:], validate=True) if secret.startswith("whsec_") else secret.encode()
+    except ValueError:
+        raise ConfigError("http webhook: a secret starting with whsec_ must go on in base64") from None
+    if len(key) < _MIN_SECRET:
+        raise ConfigError(f"http webhook: a secret has {len(key)} bytes; use {_MIN_SECRET} or more, made at random")
+    return key
+
+
+def _signature(key: bytes, ident: str, stamp: str, body: bytes) -> bytes:
+    signed = b".".join((ident.encode(), stamp.encode(), body))
+    return base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
+
+
+def _their_id(body: bytes) -> str | None:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return None
+    ident = cast("dict[str, Any]", answer).get("id") if isinstance(answer, dict) else None
+    return str(ident)[:200] if isinstance(ident, str | int) else None
+
+
+def _message(data: Mapping[str, Any], channel_id: str, ident: str) -> InboundMessage:
+    raw = data.get("content")
+    if raw is None and isinstance(text := data.get("text"), str):
+        raw = {"type": "text", "text": text}
+    try:
+        content: Content = _CONTENT.validate_python(raw)
+    except ValidationError:
+        content = UnknownContent(kind="invalid_content")
+    if content.type in _INTERNAL and not isinstance(content, UnknownContent):
+        content = UnknownContent(kind=content.type)
+    if isinstance(content, TextContent) and not content.text:
+        content = UnknownContent(kind="empty_message")
+    return InboundMessage(
+        channel_id=channel_id,
+        sender_id=str(data.get("sender") or "unknown")[:200],
+        content=content,
+        type=_EVENT_TYPES.get(content.type, EventType.MESSAGE),
+        external_id=str(data.get("id") or ident)[:200] or None,
+        sender_name=str(data["sender_name"])[:200] if data.get("sender_name") else None,
+        provider=HTTPWebhooks.name,
+        raw_payload=data,
+    )
+
+
+def _status(data: Mapping[str, Any], channel_id: str) -> DeliveryStatus | None:
+    state = data.get("state")
+    if not isinstance(data.get("message_id"), str) or state not in {"sent", "delivered", "read", "failed"}:
+        return None
+    return DeliveryStatus(
+        channel_id=channel_id,
+        provider_message_id=data["message_id"],
+        state=DeliveryState(state),
+        error=str(data["error"])[:500] if data.get("error") else None,
+        raw_payload=data,
+    )
+
+
+def _unknown(channel_id: str, ident: str, kind: str, raw: Any) -> InboundMessage:
+    return InboundMessage(
+        channel_id=channel_id,
+        sender_id="unknown",
+        content=UnknownContent(kind=kind),
+        external_id=ident or None,
+        provider=HTTPWebhooks.name,
+        raw_payload=raw,
+    )

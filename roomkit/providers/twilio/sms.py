@@ -1,0 +1,249 @@
+"""TwilioSMSProvider: SMS and MMS through the Messages API, with signed webhooks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlencode, urlsplit
+
+from roomkit.errors import (
+    AccessDenied,
+    BadResponse,
+    ConfigError,
+    ProviderError,
+    RateLimited,
+    Refused,
+    Unauthorized,
+    Unavailable,
+)
+from roomkit.models.content import AudioContent, CompositeContent, MediaContent, VideoContent, text_of
+from roomkit.models.delivery import (
+    Attachment,
+    DeliveryResult,
+    DeliveryState,
+    DeliveryStatus,
+    InboundMessage,
+    Outgoing,
+    WebhookReply,
+    WebhookRequest,
+)
+from roomkit.net.client import ClientOptions, error_from_response, http_client, vendor_errors
+from roomkit.net.redaction import register_secret
+from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy
+from roomkit.providers.twilio.inbound import STATES, check_sane, payloads, read
+from roomkit.providers.twilio.signature import TwilioKeys, form_of, is_json
+from roomkit.runtime import bounded
+
+if TYPE_CHECKING:
+    import httpx2
+
+# What Twilio's own error codes mean for us; others go by their HTTP status.
+_KINDS: Mapping[int, tuple[type[ProviderError], bool]] = {
+    20003: (Unauthorized, False),
+    20404: (Refused, False),
+    20429: (RateLimited, True),
+    20500: (Unavailable, True),
+    20503: (Unavailable, True),
+    14107: (RateLimited, True),
+    21611: (RateLimited, True),  # the sender's own queue is full
+    21211: (Refused, False),  # no valid number
+    21214: (Refused, False),
+    21408: (Refused, False),  # destination not permitted
+    21606: (Refused, False),  # not a sender of this account
+    21610: (Refused, False),  # opted out
+    21612: (Refused, False),
+    21614: (Refused, False),  # no mobile number
+    21617: (Refused, False),  # too long
+    30022: (RateLimited, True),
+    63038: (RateLimited, True),  # daily limit
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TwilioOptions:
+    """One Twilio account.
+
+    Requests authenticate with `api_key` and `api_secret` where given, else with the auth token; webhooks are checked
+    with the auth token, or with `shared_keys` (id to secret). A message is sent from the channel's number, else from
+    `from_number`, else by `messaging_service_sid`. `status_callback` is the public URL of the channel's webhook;
+    `accounts` are subaccounts whose webhooks are taken as well. Times in seconds.
+    """
+
+    account_sid: str
+    auth_token: str | None = field(default=None, repr=False)
+    api_key: str | None = None
+    api_secret: str | None = field(default=None, repr=False)
+    shared_keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    from_number: str | None = None
+    messaging_service_sid: str | None = None
+    status_callback: str | None = None
+    accounts: tuple[str, ...] = ()
+    base_url: str = "https://api.twilio.com"
+    timeout_s: float = 15.0
+
+
+class TwilioSMSProvider:
+    """The `MessageProvider` for Twilio. Twilio knows no idempotency keys: an attempt without an answer is ambiguous."""
+
+    name = "twilio"
+
+    def __init__(self, options: TwilioOptions, *, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        """`transport` replaces the network, e.g. `FakeTwilio().transport()` in tests. Raises `ConfigError`."""
+        user, password = options.api_key or options.account_sid, options.api_secret or options.auth_token
+        if not options.account_sid or not password or (options.api_key and not options.api_secret):
+            raise ConfigError(
+                "twilio: account_sid and auth_token (or api_key and api_secret) are needed; "
+                "set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN"
+            )
+        register_secret(options.auth_token, options.api_secret, *options.shared_keys.values())
+        self.options = options
+        self._keys = TwilioKeys((options.auth_token,) if options.auth_token else (), options.shared_keys)
+        self._credentials = Credentials.basic(urlsplit(options.base_url).hostname or "", user, password)
+        self._transport = transport
+        self._client = http_client(
+            ClientOptions(read_s=options.timeout_s, write_s=options.timeout_s),
+            base_url=options.base_url,
+            auth=(user, password),
+            transport=transport,
+        )
+
+    async def send(self, message: Outgoing) -> DeliveryResult:
+        """Queues one SMS or MMS at Twilio; raises `Refused`, or an ambiguous `ProviderTimeout` when no answer came."""
+        body = urlencode(self.fields(message)).encode()
+        path = f"/2010-04-01/Accounts/{self.options.account_sid}/Messages.json"
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        with vendor_errors(self.name):
+            request = self._client.post(path, content=body, headers=headers)
+            response = await bounded(request, self.options.timeout_s, "twilio")
+        answer = _json(response)
+        if not response.is_success:
+            raise _error(response, answer)
+        status, sid = answer.get("status"), answer.get("sid")
+        if not isinstance(sid, str) or not isinstance(status, str):
+            raise BadResponse(self.name, "accepted a message without naming it", status=response.status_code)
+        state = STATES.get(status, DeliveryState.SENT)
+        if state is DeliveryState.FAILED:
+            code = str(answer.get("error_code") or "")
+            return DeliveryResult(
+                success=False, state=state, provider_message_id=sid, error=_told(answer, status), code=code or None
+            )
+        # Twilio has taken it over; its own queue is not ours.
+        state = DeliveryState.SENT if state is DeliveryState.QUEUED else state
+        metadata = {"segments": answer["num_segments"]} if answer.get("num_segments") else {}
+        return DeliveryResult(success=True, state=state, provider_message_id=sid, metadata=metadata)
+
+    def fields(self, message: Outgoing) -> list[tuple[str, str]]:
+        """The form fields of a message; `ConfigError` without a sender, `Refused` for what cannot be sent."""
+        options = self.options
+        sender = message.extra.get("from_") or options.from_number or options.messaging_service_sid
+        if not sender:
+            raise ConfigError("twilio: no sender; give SMSChannel a from_number, or set TWILIO_MESSAGING_SERVICE_SID")
+        fields = [("To", self.address(message))]
+        fields.append(("MessagingServiceSid" if str(sender).startswith("MG") else "From", str(sender)))
+        if text := text_of(message.content):
+            fields.append(("Body", text))
+        fields += [("MediaUrl", url) for url in _media_urls(message)]
+        if len(fields) == 2:
+            raise Refused(self.name, f"content of type {message.content.type} has neither text nor media to send")
+        if callback := message.extra.get("status_callback") or options.status_callback:
+            fields.append(("StatusCallback", str(callback)))
+        return fields
+
+    def address(self, message: Outgoing) -> str:
+        """The recipient in Twilio's spelling."""
+        return message.recipient
+
+    def verify(self, request: WebhookRequest) -> None:
+        self._keys.verify(request)
+        if is_json(request):
+            return
+        check_sane(form_of(request), (self.options.account_sid, *self.options.accounts))
+
+    def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
+        found = payloads(request)
+        if not found:
+            raise AccessDenied("twilio webhook: it is empty")
+        return [read(params, channel_id, dict(params)) for params in found]
+
+    def reply(self, request: WebhookRequest) -> WebhookReply:
+        """Empty TwiML: nothing to be said at once, answers go out as messages of their own."""
+        return WebhookReply(200, b"<Response/>", "application/xml")
+
+    def sign(self, request: WebhookRequest) -> WebhookRequest:
+        if self._keys.auth_tokens:
+            return self._keys.sign(request)
+        return self._keys.sign(request, shared_key=next(iter(self.options.shared_keys), None))
+
+    async def fetch_media(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
+        """Downloads an attachment; the account's credentials go to Twilio's own host only."""
+        async with Fetcher(policy, transport=self._transport, who=self.name) as fetcher:
+            return await fetcher.fetch(attachment.url, credentials=self._credentials)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+
+def provider(account: str | None = None, **options: Any) -> TwilioSMSProvider:
+    """The provider by name, with Twilio's own environment variables for what `options` leave out."""
+    return TwilioSMSProvider(options_from_env(account, **options))
+
+
+def options_from_env(account: str | None = None, **options: Any) -> TwilioOptions:
+    """TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN, TWILIO_API_KEY, TWILIO_API_SECRET, TWILIO_PHONE_NUMBER,
+    TWILIO_MESSAGING_SERVICE_SID; anything given in `options` wins."""
+    names = {
+        "account_sid": "TWILIO_ACCOUNT_SID",
+        "auth_token": "TWILIO_AUTH_TOKEN",
+        "api_key": "TWILIO_API_KEY",
+        "api_secret": "TWILIO_API_SECRET",
+        "from_number": "TWILIO_PHONE_NUMBER",
+        "messaging_service_sid": "TWILIO_MESSAGING_SERVICE_SID",
+    }
+    found = {name: os.environ.get(variable) or None for name, variable in names.items()}
+    merged: dict[str, Any] = {**found, **({"account_sid": account} if account else {}), **options}
+    merged["account_sid"] = merged["account_sid"] or ""
+    return TwilioOptions(**merged)
+
+
+def _media_urls(message: Outgoing) -> list[str]:
+    content = message.content
+    parts = content.parts if isinstance(content, CompositeContent) else (content,)
+    urls = [part.url for part in parts if isinstance(part, MediaContent | AudioContent | VideoContent)]
+    for url in urls:
+        if not url.startswith(("https://", "http://")):
+            raise Refused(
+                "twilio", "media must have a public URL that Twilio can fetch; configure the kit's public URL"
+            )
+    return urls
+
+
+def _json(response: httpx2.Response) -> Mapping[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError:
+        return {}
+    return cast("Mapping[str, Any]", answer) if isinstance(answer, dict) else {}
+
+
+def _error(response: httpx2.Response, answer: Mapping[str, Any]) -> ProviderError:
+    code = answer.get("code")
+    error = error_from_response("twilio", response, _told(answer, None), code=str(code) if code else None)
+    if not isinstance(code, int) or code not in _KINDS:
+        return error
+    kind, retryable = _KINDS[code]
+    return kind(
+        "twilio",
+        f"{_told(answer, None)} (error {code})",
+        retryable=retryable,
+        retry_after=error.retry_after,
+        status=error.status,
+        code=error.code,
+        ambiguous=error.ambiguous,
+    )
+
+
+def _told(answer: Mapping[str, Any], status: str | None) -> str | None:
+    text = answer.get("error_message") or answer.get("message")
+    return str(text)[:300] if text else status
