@@ -213,7 +213,7 @@ class ServerSession:
                 return _dump(**_start(message))
             case "stream_error":
                 return message.model_dump_json()
-            case "stream_end":
+            case _:
                 raise LocalProtocolError("the end of a stream has a position: use stream_end()", offending=message)
 
     def ack(self, client_id: str, index: int, event_id: str, *, duplicate: bool) -> str:

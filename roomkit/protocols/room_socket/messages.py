@@ -77,7 +77,7 @@ class Send(_Client):
     type: Literal["send"] = "send"
     client_id: str = Field(min_length=1, max_length=64)
     text: str | None = Field(default=None, min_length=1)
-    content: Content | None = Field(default=None, strict=False)
+    content: Content | None = None
     parent: str | None = Field(default=None, min_length=1, max_length=128)
 
     @model_validator(mode="after")

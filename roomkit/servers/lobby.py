@@ -1,0 +1,168 @@
+"""Everyone who is connected: sweeping out the silent and the expired, and telling what changed about rooms."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from roomkit.core.hooks import Filter
+from roomkit.errors import RoomKitError
+from roomkit.models.event import EventType
+from roomkit.models.hooks import Committed
+from roomkit.runtime import monotonic
+from roomkit.servers.views import principal_view, room_view, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from roomkit.servers.door import Door
+    from roomkit.servers.socket import Connection
+
+SWEEP_S = 1.0
+GATHER_S = 0.1
+"""How long changes of rooms are gathered before they are told."""
+STATE_EVENTS = frozenset(
+    str(kind)
+    for kind in EventType
+    if kind.value.startswith(("room_", "participant_", "channel_", "floor_", "attention_", "approval_"))
+)
+RoomKey = tuple[str, str]
+
+
+class Lobby:
+    """The connections of one app. One task sweeps them all; it runs only while there are any."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._connections: set[Connection] = set()
+        self._rooms: dict[RoomKey, set[Connection]] = {}
+        self._watchers: set[Connection] = set()
+        self._dirty: set[RoomKey] = set()
+        self._sweeping = False
+        self._telling = False
+        self._unhook: dict[str, Callable[[], None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    @property
+    def full(self) -> bool:
+        return len(self._connections) >= self._door.options.max_connections
+
+    def crowded(self, principal_id: str, tenant: str) -> bool:
+        """Whether this principal has all the connections one may have."""
+        mine = sum(
+            1
+            for c in self._connections
+            if c.principal and (c.principal.tenant, c.principal.id) == (tenant, principal_id)
+        )
+        return mine >= self._door.options.max_connections_per_principal
+
+    def add(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if not self._sweeping:
+            self._sweeping = True
+            self._door.scope.spawn(self._sweep(), name="sweep sockets")
+
+    def remove(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self.watch(connection, on=False)
+
+    def enter(self, connection: Connection, key: RoomKey) -> None:
+        self._rooms.setdefault(key, set()).add(connection)
+        self._hook("state", self._committed, Filter(types=STATE_EVENTS))
+        if connection.staff:
+            self._tell_viewers(key, connection)
+
+    def leave(self, connection: Connection, key: RoomKey) -> None:
+        here = self._rooms.get(key, set())
+        here.discard(connection)
+        if not here:
+            self._rooms.pop(key, None)
+        if not self._rooms:
+            self._release("state")
+        if connection.staff:
+            self._tell_viewers(key, connection)
+
+    def viewers(self, key: RoomKey) -> list[dict[str, Any]]:
+        """The staff looking at a room, each once."""
+        found = {
+            c.principal.id: principal_view(c.principal) for c in self._rooms.get(key, ()) if c.principal and c.staff
+        }
+        return [{name: who[name] for name in ("id", "display_name", "role")} for who in found.values()]
+
+    def watch(self, connection: Connection, *, on: bool) -> None:
+        """Tells this connection about every room of its tenant that changes."""
+        if on:
+            self._watchers.add(connection)
+            self._hook("all", self._committed, None)
+        else:
+            self._watchers.discard(connection)
+            if not self._watchers:
+                self._release("all")
+
+    def cut_all(self, code: int, reason: str) -> None:
+        for connection in tuple(self._connections):
+            connection.cut(code, reason)
+
+    def close(self) -> None:
+        for name in tuple(self._unhook):
+            self._release(name)
+
+    async def _sweep(self) -> None:
+        try:
+            while self._connections:
+                await asyncio.sleep(SWEEP_S)
+                now = monotonic()
+                for connection in tuple(self._connections):
+                    connection.check(now)
+        finally:
+            self._sweeping = False
+
+    def _hook(self, name: str, hear: Callable[[Committed], Any], where: Filter | None) -> None:
+        if name not in self._unhook:
+            self._unhook[name] = self._door.kit.hooks.on(Committed, hear, name=f"lobby {name}", where=where)
+
+    def _release(self, name: str) -> None:
+        unhook = self._unhook.pop(name, None)
+        if unhook is not None:
+            unhook()
+
+    async def _committed(self, notice: Committed) -> None:
+        key = (notice.tenant, notice.room_id)
+        if key not in self._rooms and not self._watchers:
+            return
+        self._dirty.add(key)
+        if not self._telling:
+            self._telling = True
+            self._door.scope.spawn(self._tell(), name="tell rooms")
+
+    async def _tell(self) -> None:
+        try:
+            while self._dirty:
+                await asyncio.sleep(GATHER_S)
+                dirty, self._dirty = self._dirty, set()
+                for key in dirty:
+                    await self._tell_room(key)
+        finally:
+            self._telling = False
+
+    async def _tell_room(self, key: RoomKey) -> None:
+        tenant, room_id = key
+        rooms = self._door.kit.tenant(tenant)
+        try:
+            room = await rooms.get_room(room_id)
+            line = summary(room, await rooms.bindings(room_id), await rooms.participants(room_id))
+        except RoomKitError:
+            return  # it is gone, or the store is in trouble: a later change is told again
+        for connection in tuple(self._rooms.get(key, ())):
+            connection.tell("room", room=room_view(room, staff=connection.staff))
+        for connection in tuple(self._watchers):
+            if connection.principal and connection.principal.tenant == tenant:
+                connection.tell("rooms", rooms=[line])
+
+    def _tell_viewers(self, key: RoomKey, but: Connection) -> None:
+        viewers = self.viewers(key)
+        for connection in tuple(self._rooms.get(key, ())):
+            if connection.staff and connection is not but:
+                connection.tell("ephemeral", room_id=key[1], kind="viewing", sender="server", data={"viewers": viewers})
