@@ -288,20 +288,20 @@ def read_history(lines: Iterable[str]) -> list[Record]:
 
 def main(arguments: list[str], out: TextIO | None = None) -> int:
     """The command; returns its exit code."""
-    out = out or sys.stdout
+    printer = sys.stdout if out is None else out
     if len(arguments) != 1 or arguments[0].startswith("--"):
-        out.write("usage: python -m roomkit.testing.history FILE.jsonl   (- reads standard input)\n")
+        printer.write("usage: python -m roomkit.testing.history FILE.jsonl   (- reads standard input)\n")
         return 2
     try:
         text = sys.stdin.read() if arguments[0] == "-" else Path(arguments[0]).read_text("utf-8")
         records = read_history(text.split("\n"))
     except (OSError, ValueError) as error:
-        out.write(f"cannot read the history: {error}\n")
+        printer.write(f"cannot read the history: {error}\n")
         return 2
     violations = check_history(records)
-    out.writelines(f"{violation}\n" for violation in violations)
+    printer.writelines(f"{violation}\n" for violation in violations)
     rooms = len({record.get("room") for record in records if record.get("kind") == "commit"})
-    out.write(f"{len(records)} records, {rooms} rooms: {len(violations) or 'no'} violation(s)\n")
+    printer.write(f"{len(records)} records, {rooms} rooms: {len(violations) or 'no'} violation(s)\n")
     return 1 if violations else 0
 
 
