@@ -120,6 +120,8 @@ def sdk_errors(provider: str, sdk: Any, *, streaming: bool) -> Generator[None]:
         code = getattr(error, "code", None) or getattr(error, "type", None)
         raise vendor_error(provider, str(error.message), code=code) from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        if not streaming:
+            raise
         # The SDKs build their objects without validating, so an event of the wrong shape fails where it is read.
         raise BadResponse(provider, f"an event is not what the vendor documents ({type(error).__name__})") from error
 

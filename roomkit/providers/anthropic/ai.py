@@ -29,7 +29,7 @@ _PATIENT = ClientOptions(read_s=300.0, max_connections=1000, max_keepalive=100)
 class AnthropicProvider:
     """Streams from Claude. The key comes from `api_key` or ANTHROPIC_API_KEY.
 
-    A parameter that a model refuses (temperature, a thinking budget) is left out or replaced from then on; `probe()`
+    A parameter that a model refuses (a thinking budget, caching) is left out or replaced from then on; `probe()`
     asks the API what the model can do instead. `max_tokens` is the limit when a request has none. `transport` replaces
     the network, in tests.
 

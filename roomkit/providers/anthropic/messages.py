@@ -1,4 +1,7 @@
-"""The Messages API: our request as its parameters, its events as ours. Pure."""
+"""The Messages API: our request as its parameters, its events as ours. Pure.
+
+The API has no temperature any more, so a request's own is left out.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 
-DROPPABLE = frozenset({"temperature", "thinking", "thinking.type.enabled", "output_config", "cache_control"})
+DROPPABLE = frozenset({"thinking", "thinking.type.enabled", "output_config", "cache_control"})
 """Parameters some models refuse. A refused budget becomes adaptive thinking before thinking is left out."""
 
 _REDACTED = "redacted:"
@@ -52,7 +55,6 @@ def parameters(
         "max_tokens": max_tokens,
         "messages": _messages(request.messages, provider, names),
         "system": "\n\n".join(text for text in system if text.strip()) or None,
-        "temperature": request.temperature,
         "cache_control": {"type": "ephemeral"},
         "tools": _tools(request, names),
     }
@@ -60,7 +62,6 @@ def parameters(
         # Tools are named once they were used, even where none may be used again.
         params["tool_choice"] = {"type": _CHOICE[request.tool_choice] if request.tools else "none"}
     if request.thinking_budget and "thinking" not in dropped:
-        params["temperature"] = None  # refused beside thinking
         _think(params, request.thinking_budget, adaptive="thinking.type.enabled" in dropped)
     return {key: value for key, value in params.items() if value is not None and key not in dropped}
 
