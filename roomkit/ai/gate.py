@@ -1,0 +1,176 @@
+"""The one gate before every tool call: catalogue, policy, schema, guards, approval; then the tool. It fails closed."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from roomkit.ai.budget import Budget
+from roomkit.ai.loop import ToolOutcome
+from roomkit.ai.policy import ToolPolicy
+from roomkit.ai.results import recorded, render, shown
+from roomkit.ai.tools import ToolContext, ToolSource, for_call
+from roomkit.errors import ToolError
+from roomkit.models.ai import ToolCallPart, ToolSpec
+from roomkit.models.content import ToolCallContent
+from roomkit.models.hooks import Block
+from roomkit.models.room import Assurance
+from roomkit.ports.channel import TurnPort
+from roomkit.runtime import bounded, monotonic
+
+_log = logging.getLogger("roomkit.ai")
+
+
+class Stile(Protocol):
+    """How a call under way reaches the reply it belongs to."""
+
+    async def ready(self, call_id: str, arguments: dict[str, Any]) -> None:
+        """Returns once the intent to run is durable."""
+        ...
+
+    def pause(self) -> None:
+        """A person is being waited for: stops the wall clock."""
+        ...
+
+    def resume(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GateRules:
+    """Who is asking, and what holds for them. Times in seconds."""
+
+    policy: ToolPolicy = field(default_factory=ToolPolicy)
+    roles: tuple[str, ...] = ()
+    assurance: Assurance | None = None
+    allowed: frozenset[str] | None = None
+    """Names of this turn's toolset; None is no restriction, empty denies everything."""
+    budget: Budget | None = None
+    timeout_s: float | None = None
+    approval_expires_s: float = 3600.0
+
+
+class ToolGate:
+    """The tools of one reply. Nothing runs except through `run`."""
+
+    def __init__(
+        self, sources: Sequence[ToolSource], context: ToolContext, *, turn: TurnPort | None, rules: GateRules
+    ) -> None:
+        self._context = context
+        self._turn = turn
+        self._rules = rules
+        self._tools: dict[str, tuple[ToolSpec, ToolSource]] = {}
+        for source in sources:
+            for spec in source.specs:
+                if self._tools.setdefault(spec.name, (spec, source))[1] is not source:
+                    _log.warning('two tools are named "%s": the first one is used; rename the other', spec.name)
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """What the model is shown: only what it could run."""
+        return tuple(spec for spec, _ in self._tools.values() if self._barred(spec.name) is None)
+
+    def idempotent(self, name: str) -> bool:
+        return name in self._tools and self._tools[name][0].idempotent
+
+    async def run(self, call: ToolCallPart, stile: Stile, offered: frozenset[str]) -> ToolOutcome:
+        """The outcome of one call: every check, then the tool. Raises nothing but cancellation."""
+        arguments = call.arguments
+        try:
+            if refusal := self._refusal(call.name, arguments, offered):
+                return refusal
+            content = ToolCallContent(call_id=call.call_id, name=call.name, arguments=arguments)
+            if self._turn is not None:
+                guarded = await self._turn.guard_tool(content)
+                if isinstance(guarded, Block):
+                    return ToolOutcome("denied", f"Not allowed: {guarded.reason}")
+                if guarded != content:
+                    if not isinstance(guarded, ToolCallContent) or guarded.name != call.name:
+                        return ToolOutcome(
+                            "denied", "Not run: a guard may change the arguments of a call, not its tool"
+                        )
+                    content, arguments = guarded, guarded.arguments
+                    if refusal := self._refusal(call.name, arguments, offered):
+                        return refusal
+            if self._tools[call.name][0].needs_approval and (refusal := await self._approval(content, stile)):
+                return refusal
+        except Exception:  # noqa: BLE001 - guards are other people's code; what cannot be decided is refused
+            _log.exception('deciding about the tool "%s" failed', call.name)
+            return ToolOutcome("denied", "Not run: it could not be decided whether this call is allowed.")
+        await stile.ready(call.call_id, arguments)
+        return await self._execute(content)
+
+    def _barred(self, name: str) -> str | None:
+        rules = self._rules
+        if rules.allowed is not None and name not in rules.allowed:
+            return f'the tool "{name}" is not part of this room\'s tools'
+        return rules.policy.refusal(name, rules.roles, rules.assurance)
+
+    def _refusal(self, name: str, arguments: dict[str, Any], offered: frozenset[str]) -> ToolOutcome | None:
+        found = self._tools.get(name)
+        if found is None or name not in offered:
+            if reason := self._barred(name) if found else None:
+                return ToolOutcome("denied", f"Not run: {reason}")
+            close = difflib.get_close_matches(name, offered, n=1)
+            hint = f' Did you mean "{close[0]}"?' if close else ""
+            return ToolOutcome("failed", f'Not run: there is no tool "{name}".{hint}')
+        if reason := self._barred(name):
+            return ToolOutcome("denied", f"Not run: {reason}")
+        spec, source = found
+        if problem := source.check(spec, arguments):
+            return ToolOutcome("failed", f"Not run: {problem}. Correct the arguments and call again.")
+        budget = self._rules.budget
+        if budget and (reason := budget.refusal(self._context.tenant, self._context.room_id, "tool_calls")):
+            return ToolOutcome("denied", f"Not run: {reason}")
+        return None
+
+    async def _approval(self, content: ToolCallContent, stile: Stile) -> ToolOutcome | None:
+        if self._turn is None:
+            return ToolOutcome("denied", "Not run: this tool needs a person's approval and nobody can be asked here.")
+        stile.pause()
+        try:
+            answer = await self._turn.approve(content, expires_s=self._rules.approval_expires_s)
+        finally:
+            stile.resume()
+        if answer.granted:
+            return None
+        if answer.expired:
+            return ToolOutcome("denied", "Not run: nobody approved it in time.")
+        reason = f": {answer.reason}" if answer.reason else ""
+        return ToolOutcome("denied", f"Not run: {answer.by or 'a person'} refused it{reason}")
+
+    async def _execute(self, content: ToolCallContent) -> ToolOutcome:
+        spec, source = self._tools[content.name]
+        context = for_call(self._context, content.call_id)
+        if self._rules.budget is not None:
+            self._rules.budget.spend_tool_call(context.tenant, context.room_id)
+        seconds = spec.timeout_s if spec.timeout_s is not None else self._rules.timeout_s
+        started = monotonic()
+        try:
+            if self._turn is not None:
+                await self._turn.tool_progress(content)
+            value = await bounded(source.run(spec.name, content.arguments, context), seconds, spec.name)
+            text, images = render(value)
+            status, output = "completed", shown(content.call_id, spec.name, text)
+            if output != text:
+                context.kept[content.call_id] = text
+        except ToolError as error:
+            status, text, images = "failed", str(error), ()
+            output = shown(content.call_id, spec.name, text)
+        except TimeoutError as error:
+            status, images = "failed", ()
+            output = text = f"{error}; it may have taken effect all the same"
+        except Exception as error:  # noqa: BLE001 - other people's code; its message may hold secrets
+            _log.exception('the tool "%s" failed', spec.name)
+            status, images = "failed", ()
+            output = text = f"the tool failed ({type(error).__name__})"
+        return ToolOutcome(
+            cast("Any", status),
+            output,
+            images=images,
+            record=recorded(text),
+            arguments=content.arguments,
+            duration_ms=round((monotonic() - started) * 1000),
+        )

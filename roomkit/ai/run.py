@@ -1,0 +1,265 @@
+"""The driver of a reply: one code path from any provider's stream, through the loop, to the room.
+
+Everything that can change a reply from outside (a finished tool, a directive, the deadline) tells the pure loop at
+once and leaves the effects in one list; the generator that the room pulls carries them out, in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from roomkit.ai.budget import Budget
+from roomkit.ai.gate import ToolGate
+from roomkit.ai.loop import (
+    Effect,
+    EmitText,
+    EmitThinking,
+    Finish,
+    RunTools,
+    StartGeneration,
+    StepTool,
+    ToolLoop,
+    Warn,
+)
+from roomkit.errors import BadResponse, ProviderError
+from roomkit.models.ai import AIEvent, Finished, ToolCallPart
+from roomkit.models.hooks import Block
+from roomkit.models.steering import SteeringDirective
+from roomkit.models.stream import ReplyEnd, ReplyPart, TextDelta, ThinkingDelta, ToolStep
+from roomkit.ports.ai import AIProvider
+from roomkit.ports.channel import TurnPort
+from roomkit.runtime import Scope, Wakeup, monotonic
+
+T = TypeVar("T")
+
+_log = logging.getLogger("roomkit.ai")
+_GRACE_S = 5.0
+
+
+class Reply:
+    """One reply of one channel in one room. Iterate `parts()` once; `steer` it from any coroutine of the loop."""
+
+    def __init__(
+        self,
+        loop: ToolLoop,
+        providers: Sequence[AIProvider],
+        gate: ToolGate,
+        *,
+        room: tuple[str, str],
+        turn: TurnPort | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self.loop = loop
+        self.tenant, self.room_id = room
+        self._providers = providers
+        self._gate = gate
+        self._turn = turn
+        self._budget = budget
+        self._effects: deque[Effect] = deque()
+        self._wake = Wakeup()
+        self._tools = Scope(f"tools of {loop.loop_id}")
+        self._acks: dict[str, asyncio.Future[None]] = {}
+        self._offered: frozenset[str] = frozenset()
+        self._asked: StartGeneration | None = None
+        self._stream: AsyncIterator[AIEvent] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.Task[Any] | None = None
+        self._broken = False
+        self._provider = 0
+
+    def steer(self, directive: SteeringDirective) -> None:
+        """A `Cancel` takes effect at once, wherever the reply waits; other directives before the next round."""
+        self._tell(self.loop.steer(directive))
+
+    async def parts(self) -> AsyncGenerator[ReplyPart]:
+        """What the room commits and shows; last a `ReplyEnd`. Closing it stops tools and provider."""
+        self._tell(self.loop.start())
+        self._arm()
+        try:
+            while True:
+                while not self._effects:
+                    await self._advance()
+                effect = self._effects.popleft()
+                match effect:
+                    case EmitText(text=text):
+                        yield TextDelta(text)
+                    case EmitThinking(text=text):
+                        yield ThinkingDelta(text)
+                    case StepTool(call=call):
+                        yield ToolStep(call, idempotent=self._gate.idempotent(call.name))
+                        ack = self._acks.pop(call.call_id, None)
+                        if ack is not None and not ack.done() and not self.loop.done:
+                            ack.set_result(None)  # The room has made the intent durable: the tool may run.
+                    case Finish(reason=reason, usage=usage, error=error, metadata=metadata):
+                        yield ReplyEnd(reason, usage, error, metadata)
+                        return
+                    case StartGeneration() | RunTools() | Warn():
+                        self._carry_out(effect)
+        finally:
+            await self._close()
+
+    # -- the stile between a tool and its reply -----------------------------------------------------------------
+
+    async def ready(self, call_id: str, arguments: dict[str, Any]) -> None:
+        ack: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._acks[call_id] = ack
+        self._tell(self.loop.tool_started(call_id, arguments))
+        await ack
+
+    def pause(self) -> None:
+        self.loop.pause(monotonic())
+        self._arm()
+
+    def resume(self) -> None:
+        self.loop.resume(monotonic())
+        self._arm()
+
+    # -- effects ------------------------------------------------------------------------------------------------
+
+    def _tell(self, effects: Iterable[Effect]) -> None:
+        self._effects.extend(effects)
+        self._wake.set()
+        waiting = self._waiting
+        if self.loop.done and waiting is not None and not self._broken and not _running(waiting):
+            self._broken = True
+            waiting.cancel()
+
+    def _carry_out(self, effect: StartGeneration | RunTools | Warn) -> None:
+        match effect:
+            case StartGeneration():
+                self._asked = effect
+            case RunTools(calls=calls):
+                for call in calls:
+                    self._tools.spawn(self._run_tool(call), name=f"tool {call.name}")
+            case Warn(rounds=rounds):
+                _log.warning("the reply %s in room %s is in tool round %d", self.loop.loop_id, self.room_id, rounds)
+
+    async def _run_tool(self, call: ToolCallPart) -> None:
+        outcome = await self._gate.run(call, self, self._offered)
+        self._acks.pop(call.call_id, None)
+        self._tell(self.loop.tool_done(call.call_id, outcome))
+
+    # -- waiting ------------------------------------------------------------------------------------------------
+
+    async def _advance(self) -> None:
+        """Waits for the next thing to happen and tells the loop."""
+        if self._asked is None and self._stream is None:
+            await self._wake.wait()
+            return
+        try:
+            event = await self._unless_done(self._next_event())
+        except ProviderError as error:
+            await self._close_stream()
+            self._tell(self.loop.failed(error))
+        except Exception as error:  # noqa: BLE001 - other people's code, and a reply ends with a reason on every exit
+            _log.exception("the reply %s broke", self.loop.loop_id)
+            await self._close_stream()
+            self._tell(self.loop.stop("error", f"the provider failed ({type(error).__name__})"))
+        else:
+            if event is not None:
+                self._tell(self.loop.hear(event))
+            if event is None or isinstance(event, Finished):
+                await self._close_stream()
+
+    async def _next_event(self) -> AIEvent | None:
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            if not await self._open_stream(asked):
+                return None
+        assert self._stream is not None
+        try:
+            event = await anext(self._stream)
+        except StopAsyncIteration:
+            raise BadResponse(self._name(), "the stream ended without saying why") from None
+        if isinstance(event, Finished) and self._budget is not None:
+            self._budget.spend_tokens(self.tenant, self.room_id, asdict(event.usage), event.model)
+        return event
+
+    async def _open_stream(self, asked: StartGeneration) -> bool:
+        self._provider = asked.provider
+        if asked.delay:
+            await asyncio.sleep(asked.delay)
+        if self._budget and (reason := self._budget.refusal(self.tenant, self.room_id, "tokens", "money")):
+            self._tell(self.loop.stop("force_stopped", reason, limit="budget"))
+            return False
+        request = asked.request
+        if self._turn is not None:
+            guarded = await self._turn.guard_generation(request)
+            if isinstance(guarded, Block):
+                self._tell(self.loop.stop("force_stopped", guarded.reason, blocked=True))
+                return False
+            request = guarded
+        none = request.tool_choice == "none"
+        self._offered = frozenset() if none else frozenset(spec.name for spec in request.tools)
+        self._stream = self._providers[asked.provider].stream(request)
+        return True
+
+    def _name(self) -> str:
+        return self._providers[self._provider].name
+
+    async def _unless_done(self, work: Awaitable[T]) -> T | None:
+        """Awaits `work` in this very task, but gives up (None) as soon as the loop is done: cancelled or out of time.
+
+        It is the mechanism of `asyncio.timeout`, pulled by an event and not a clock: no task and no timer a chunk."""
+        task = asyncio.current_task()
+        assert task is not None, "a generator that waits is driven by a task"
+        cancelling = task.cancelling()
+        self._broken, self._waiting = False, task
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._broken and task.uncancel() <= cancelling:
+                self._broken = False
+                return None
+            self._broken = False
+            raise
+        finally:
+            self._waiting = None
+            if self._broken:  # It ended otherwise after the request to stop: take the request back.
+                task.uncancel()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = self.loop.deadline
+        if deadline is not None and not self.loop.done:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        deadline = self.loop.deadline
+        if deadline is not None:  # Timers may fire a clock tick early.
+            self._tell(self.loop.expire(max(deadline, monotonic())))
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        close = getattr(stream, "aclose", None)
+        if close is None:
+            return
+        try:
+            await close()
+        except ProviderError:
+            _log.warning("closing a stream of %s failed", self._name(), exc_info=True)
+
+    async def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell(self.loop.stop("cancelled"))
+        try:
+            await self._close_stream()
+        finally:
+            try:
+                await self._tools.aclose(_GRACE_S)
+            except TimeoutError:
+                _log.error("a tool of %s does not stop when cancelled", self.loop.loop_id)
+
+
+def _running(task: asyncio.Task[Any]) -> bool:
+    """True inside the task itself, false in other tasks and in callbacks of the loop."""
+    return asyncio.current_task() is task
