@@ -14,7 +14,6 @@ export function Composer() {
   const [file, setFile] = useState(/** @type {File | null} */ (null));
   const [trouble, setTrouble] = useState("");
   const [busy, setBusy] = useState(false);
-  const told = useRef(0);
   const closed = mode.value === "closed";
 
   useEffect(() => {
@@ -32,15 +31,9 @@ export function Composer() {
     return () => { removeEventListener("dragover", dropped); removeEventListener("drop", dropped); };
   }, []);
 
-  const typing = (/** @type {boolean} */ on) => {
-    if (on && Date.now() - told.current < 4000) return;
-    if (!on && !told.current) return;
-    told.current = on ? Date.now() : 0;
-    client.typing(on);
-  };
   const written = (/** @type {any} */ event) => {
     setText(event.target.value);
-    typing(event.target.value.trim() !== "");
+    client.typing(event.target.value.trim() !== "");
   };
   const take = (/** @type {File | undefined} */ chosen) => {
     if (!chosen) return;
@@ -64,7 +57,7 @@ export function Composer() {
       setFile(null);
     } else client.send({ type: "text", text: words });
     setText("");
-    typing(false);
+    client.typing(false);
     box.current.focus();
   };
   const keys = (/** @type {KeyboardEvent} */ event) => {
@@ -82,7 +75,7 @@ export function Composer() {
     <form class="composer" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); void send(); }}>
       <button type="button" class="icon-button" aria-label="Attach a file" title="Attach a file" disabled=${closed || busy} onClick=${() => picker.current.click()}><${Icon} name="attach" /></button>
       <input type="file" hidden ref=${picker} accept="image/*,audio/*,video/*,application/pdf,text/plain" onChange=${(/** @type {any} */ event) => { take(event.target.files[0]); event.target.value = ""; }} />
-      <textarea ref=${box} rows="1" value=${text} disabled=${closed} onInput=${written} onKeyDown=${keys} onBlur=${() => typing(false)}
+      <textarea ref=${box} rows="1" value=${text} disabled=${closed} onInput=${written} onKeyDown=${keys} onBlur=${() => client.typing(false)}
         onPaste=${(/** @type {ClipboardEvent} */ event) => take(event.clipboardData?.files?.[0])}
         placeholder=${closed ? "This conversation is closed" : "Write a message"} aria-label="Write a message" enterkeyhint="send" autocomplete="off"></textarea>
       <button type="submit" class="icon-button send" aria-label="Send" title="Send" disabled=${closed || busy || tooLong || Boolean(trouble) || (!text.trim() && !file)}><${Icon} name="send" /></button>

@@ -30,6 +30,7 @@ export class RoomClient {
     /** @type {Link} */
     this.link = "connecting";
     this.tries = 0;
+    this.typed = 0;
     this.heard = 0;
     this.heartbeat = 20_000;
     this.joining = false;
@@ -86,8 +87,13 @@ export class RoomClient {
   /** @param {string} clientId */
   discard(clientId) { this.#become(dropped(this.state, clientId)); }
 
-  /** @param {boolean} on */
-  typing(on) { this.#say({ type: "typing", on }); }
+  /** May be called at every key: it is said again only every four seconds. @param {boolean} on */
+  typing(on) {
+    const again = Date.now() - this.typed > 4000;
+    if (on ? !again : !this.typed) return;
+    this.typed = on ? Date.now() : 0;
+    this.#say({ type: "typing", on });
+  }
 
   /** @param {string} state */
   presence(state) { this.#say({ type: "presence", state }); }

@@ -170,7 +170,7 @@ function sign(state, frame) {
   const signs = { ...state.signs };
   if (frame.kind === "typing" && frame.data.on === false) delete signs[key];
   else signs[key] = { kind: frame.kind, sender: frame.sender, data: frame.data, at: frame.at ?? 0 };
-  if (frame.kind === "thinking") signs[key].data = { text: ((state.signs[key]?.data.text ?? "") + (frame.data.delta ?? "")).slice(-600) };
+  if (frame.kind === "thinking") signs[key].data = { text: ((state.signs[key]?.data.text ?? "") + (frame.data.delta ?? frame.data.text ?? "")).slice(-600) };
   return { ...state, signs };
 }
 

@@ -1,0 +1,68 @@
+/** Below the transcript: writing to the customer, to colleagues, or to the AI. */
+import { Icon } from "../shared/icons.js";
+import { html, signal, useEffect, useRef, useState } from "../shared/lib.js";
+import { act, bindings, brains, client, iHold, isOpen, room } from "./model.js";
+
+/** @type {[string, string, string, string][]} */
+const MODES = [
+  ["reply", "Reply", "send", "Write to everyone in the room"],
+  ["whisper", "Whisper", "whisper", "Seen only by the channel you choose"],
+  ["note", "Note", "note", "Seen by staff only"],
+  ["draft", "Draft", "pencil", "A reply that waits for approval"],
+];
+export const writing = signal("reply");
+export const deskBox = { focus: () => {} };
+
+export function Desk() {
+  const box = useRef(/** @type {any} */ (null));
+  const [text, setText] = useState("");
+  const [to, setTo] = useState("");
+  const [busy, setBusy] = useState(false);
+  const now = room.value;
+  const targets = [...brains.value, ...bindings.value.filter((one) => one.category !== "intelligence")].map((one) => one.channel_id);
+  const target = targets.includes(to) ? to : targets[0] ?? "";
+  useEffect(() => {
+    box.current.style.height = "auto";
+    box.current.style.height = `${Math.min(box.current.scrollHeight, 180)}px`;
+  }, [text]);
+  useEffect(() => { deskBox.focus = () => box.current?.focus(); }, []);
+  if (!now) return null;
+  const mode = writing.value;
+  const closed = !isOpen(now) && mode !== "note";
+
+  const send = async () => {
+    const words = text.trim();
+    if (!words || busy || closed) return;
+    if (mode === "reply") {
+      client.send({ type: "text", text: words });
+      client.typing(false);
+      return setText("");
+    }
+    setBusy(true);
+    const told = mode === "note" ? await act("POST", "notes", { text: words }, "Note added")
+      : mode === "draft" ? await act("POST", "drafts", { text: words }, "Draft kept for approval")
+      : await act("POST", "whisper", { text: words, to: target }, `Whispered to ${target}`);
+    setBusy(false);
+    if (told) setText("");
+    box.current.focus();
+  };
+  const keys = (/** @type {KeyboardEvent} */ event) => {
+    if (event.key === "Escape") box.current.blur();
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    void send();
+  };
+  const placeholder = closed ? "This room is closed: reopen it to write" : mode === "whisper" ? `Only ${target || "the channel"} sees this` : MODES.find(([name]) => name === mode)?.[3];
+  return html`<form class="desk ${mode}" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); void send(); }}>
+    <div class="desk-top">
+      <div class="modes" role="radiogroup" aria-label="What to write">${MODES.map(([name, label, icon, title]) => html`<button type="button" role="radio" key=${name} aria-checked=${mode === name} title=${title} onClick=${() => { writing.value = name; box.current.focus(); }}><${Icon} name=${icon} size=${15} />${label}</button>`)}</div>
+      ${mode === "whisper" && html`<label class="to">to <select value=${target} onChange=${(/** @type {any} */ event) => setTo(event.target.value)}>${targets.map((id) => html`<option key=${id} value=${id}>${id}</option>`)}</select></label>`}
+      ${mode === "reply" && !iHold.value && now.floor.mode === "ai" && html`<span class="hint">The AI answers here too. Take over to answer alone.</span>`}
+    </div>
+    <div class="desk-line">
+      <textarea ref=${box} rows="1" value=${text} disabled=${closed} placeholder=${placeholder} aria-label=${placeholder} onKeyDown=${keys}
+        onInput=${(/** @type {any} */ event) => { setText(event.target.value); if (mode === "reply") client.typing(event.target.value !== ""); }}></textarea>
+      <button class="button primary" disabled=${!text.trim() || busy || closed}>${{ reply: "Send", note: "Add note", whisper: "Whisper", draft: "Keep draft" }[/** @type {"note"} */ (mode)]}</button>
+    </div>
+  </form>`;
+}
