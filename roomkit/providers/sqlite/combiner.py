@@ -16,8 +16,8 @@ Outcome = TypeVar("Outcome")
 class Combiner(Generic[Item, Outcome]):
     """Runs `work(items)` on a thread of its own, which gives one outcome (or exception) per item, in their order.
 
-    Two jobs are under way at most: one at work, one that starts the moment it ends and takes all that waits by then.
-    An item handed in is always worked on, also when its caller has been cancelled."""
+    One group is at work at a time; those whose wait ends with it may hand in again before the next one starts. An item
+    handed in is always worked on, also when its caller has been cancelled."""
 
     def __init__(
         self, name: str, work: Callable[[list[Item]], list[Outcome | Exception]], *, largest: int = 256
@@ -26,19 +26,20 @@ class Combiner(Generic[Item, Outcome]):
         self._work = work
         self._largest = largest
         self._waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
-        self._jobs: set[asyncio.Future[list[tuple[asyncio.Future[Outcome], Outcome | Exception]]]] = set()
+        self._job: asyncio.Future[list[tuple[asyncio.Future[Outcome], Outcome | Exception]]] | None = None
 
     async def call(self, item: Item) -> Outcome:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._jobs) < 2:
+        if self._job is None:
             self._submit()
         return await future
 
     async def aclose(self, last: Callable[[], None] | None = None) -> None:
         """Waits until everything handed in is done, runs `last` on the thread and ends it."""
-        while self._jobs:
-            await asyncio.wait(self._jobs)
+        while self._job is not None:
+            await asyncio.wait([self._job])
+            await asyncio.sleep(0)
         if last is not None:
             await self.thread.submit(last)
         await self.thread.aclose()
@@ -47,9 +48,8 @@ class Combiner(Generic[Item, Outcome]):
         return len(self._waiting)
 
     def _submit(self) -> None:
-        job = self.thread.submit(self._take)
-        self._jobs.add(job)
-        job.add_done_callback(self._settle)
+        self._job = self.thread.submit(self._take)
+        self._job.add_done_callback(self._settle)
 
     def _take(self) -> list[tuple[asyncio.Future[Outcome], Outcome | Exception]]:
         """On the thread."""
@@ -65,9 +65,6 @@ class Combiner(Generic[Item, Outcome]):
         return [(future, outcome) for (_, future), outcome in zip(group, outcomes, strict=True)]
 
     def _settle(self, job: asyncio.Future[list[tuple[asyncio.Future[Outcome], Outcome | Exception]]]) -> None:
-        self._jobs.discard(job)
-        if self._waiting:
-            self._submit()
         for future, outcome in job.result():
             if future.done():
                 continue
@@ -75,3 +72,9 @@ class Combiner(Generic[Item, Outcome]):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+        job.get_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self._job = None
+        if self._waiting:
+            self._submit()

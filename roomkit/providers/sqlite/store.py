@@ -173,6 +173,7 @@ class _Open:
             "checkpoint_fullfsync = ON",
             "secure_delete = ON",
             "cache_size = -16000",
+            "wal_autocheckpoint = 8000",  # 32 MB: hot pages are copied into the file once, not every few groups
         ):
             connection.execute(f"PRAGMA {pragma}")
         return connection
