@@ -49,6 +49,7 @@ export function wordsOf(content) {
 
 /** Two letters for a round picture. @param {string} name */
 export function initials(name) {
+  if (/^[+\d]/.test(name)) return name.replace(/\D/g, "").slice(-2);
   const words = name.replace(/[^\p{L}\p{N} ]/gu, " ").trim().split(/\s+/);
   return ((words[0]?.[0] ?? "?") + (words.length > 1 ? words[words.length - 1][0] : "")).toUpperCase();
 }

@@ -50,7 +50,7 @@ export const Icon = ({ name, size = 20 }) => h(
 );
 
 /** @type {Record<string, string>} */
-const CHANNELS = { ai: "spark", sms: "phone", rcs: "phone", whatsapp: "phone", voice: "voice", realtime_voice: "voice", email: "mail", websocket: "web", http: "code", app: "code", system: "clock" };
+const CHANNELS = { ai: "spark", assistant: "spark", bot: "spark", web: "web", phone: "phone", sms: "phone", rcs: "phone", whatsapp: "phone", voice: "voice", realtime_voice: "voice", email: "mail", websocket: "web", http: "code", app: "code", system: "clock" };
 
 /** @param {string} type */
 export const channelIcon = (type) => CHANNELS[type] ?? "link";
