@@ -144,6 +144,7 @@ class Fetcher:
 
         self.policy = policy or FetchPolicy()
         self._who = who
+        self._own_transport = transport is None
         try:
             self._transport = GuardedTransport(transport, resolver=resolver, allowed=self.policy.allowed_networks)
         except ValueError as error:
@@ -156,7 +157,9 @@ class Fetcher:
         await self.aclose()
 
     async def aclose(self) -> None:
-        await self._transport.aclose()
+        """Closes the network; a `transport` that was passed in is its owner's to close."""
+        if self._own_transport:
+            await self._transport.aclose()
 
     async def fetch(
         self,

@@ -12,17 +12,39 @@ if TYPE_CHECKING:
     from roomkit.testing.clock import VirtualClock
     from roomkit.testing.history import Violation, check_history
     from roomkit.testing.loop import Deadlock, VirtualLoop, run
+    from roomkit.testing.messages import FakeMessages, check_channel, check_message_provider
+    from roomkit.testing.signatures import FuzzReport, fuzz_signatures
+    from roomkit.testing.vendors.twilio import FakeTwilio
 
 _HOMES = {
     "Deadlock": "loop",
+    "FakeMessages": "messages",
+    "FakeTwilio": "vendors.twilio",
+    "FuzzReport": "signatures",
     "VirtualClock": "clock",
     "VirtualLoop": "loop",
     "Violation": "history",
+    "check_channel": "messages",
     "check_history": "history",
+    "check_message_provider": "messages",
+    "fuzz_signatures": "signatures",
     "run": "loop",
 }
 
-__all__ = ["Deadlock", "Violation", "VirtualClock", "VirtualLoop", "check_history", "run"]
+__all__ = [
+    "Deadlock",
+    "FakeMessages",
+    "FakeTwilio",
+    "FuzzReport",
+    "Violation",
+    "VirtualClock",
+    "VirtualLoop",
+    "check_channel",
+    "check_history",
+    "check_message_provider",
+    "fuzz_signatures",
+    "run",
+]
 
 
 def __getattr__(name: str) -> object:

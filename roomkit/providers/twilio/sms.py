@@ -31,7 +31,7 @@ from roomkit.models.delivery import (
 )
 from roomkit.net.client import ClientOptions, error_from_response, http_client, vendor_errors
 from roomkit.net.redaction import register_secret
-from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy
+from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy, Resolver
 from roomkit.providers.twilio.inbound import STATES, check_sane, payloads, read
 from roomkit.providers.twilio.signature import TwilioKeys, form_of, is_json
 from roomkit.runtime import bounded
@@ -89,8 +89,14 @@ class TwilioSMSProvider:
 
     name = "twilio"
 
-    def __init__(self, options: TwilioOptions, *, transport: httpx2.AsyncBaseTransport | None = None) -> None:
-        """`transport` replaces the network, e.g. `FakeTwilio().transport()` in tests. Raises `ConfigError`."""
+    def __init__(
+        self,
+        options: TwilioOptions,
+        *,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        resolver: Resolver | None = None,
+    ) -> None:
+        """`transport` and `resolver` replace the network, e.g. `FakeTwilio().transport()`. Raises `ConfigError`."""
         user, password = options.api_key or options.account_sid, options.api_secret or options.auth_token
         if not options.account_sid or not password or (options.api_key and not options.api_secret):
             raise ConfigError(
@@ -101,7 +107,7 @@ class TwilioSMSProvider:
         self.options = options
         self._keys = TwilioKeys((options.auth_token,) if options.auth_token else (), options.shared_keys)
         self._credentials = Credentials.basic(urlsplit(options.base_url).hostname or "", user, password)
-        self._transport = transport
+        self._network = (resolver, transport)
         self._client = http_client(
             ClientOptions(read_s=options.timeout_s, write_s=options.timeout_s),
             base_url=options.base_url,
@@ -178,7 +184,8 @@ class TwilioSMSProvider:
 
     async def fetch_media(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
         """Downloads an attachment; the account's credentials go to Twilio's own host only."""
-        async with Fetcher(policy, transport=self._transport, who=self.name) as fetcher:
+        resolver, transport = self._network
+        async with Fetcher(policy, resolver=resolver, transport=transport, who=self.name) as fetcher:
             return await fetcher.fetch(attachment.url, credentials=self._credentials)
 
     async def aclose(self) -> None:

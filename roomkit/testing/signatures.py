@@ -1,0 +1,202 @@
+"""Attacking webhook signatures: one thing of a signed request is changed at a time, and no lie may pass.
+
+A mutant that is accepted and yet says the same (`%41` for `A`, parameters in another order where order is not signed)
+is harmless; one that says something else is a forgery.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qsl, quote, urlencode
+
+from roomkit.errors import AccessDenied
+from roomkit.models.delivery import WebhookRequest
+from roomkit.ports.message import MessageProvider
+
+Mutator = Callable[[WebhookRequest, random.Random], WebhookRequest]
+
+
+@dataclass(slots=True)
+class FuzzReport:
+    """`forged` and `crashed` name the mutations which passed, or broke the check in another way than refusing."""
+
+    tried: int = 0
+    refused: int = 0
+    harmless: int = 0
+    forged: list[str] = field(default_factory=list[str])
+    crashed: list[str] = field(default_factory=list[str])
+
+    @property
+    def ok(self) -> bool:
+        return not self.forged and not self.crashed and self.refused > 0
+
+
+def fuzz_signatures(
+    provider: MessageProvider, signed: Sequence[WebhookRequest], *, n: int, seed: int = 0, channel_id: str = "fuzz"
+) -> FuzzReport:
+    """Tries `n` mutants of correctly signed requests. Deterministic for a seed."""
+    rng = random.Random(seed)
+    report = FuzzReport()
+    meanings: list[list[object]] = []
+    for request in signed:
+        provider.verify(request)
+        meanings.append(_meaning(provider, request, channel_id))
+    while report.tried < n:
+        at = rng.randrange(len(signed))
+        name, mutant = mutate(signed[at], rng)
+        if mutant == signed[at]:
+            continue
+        report.tried += 1
+        try:
+            provider.verify(mutant)
+            same = _meaning(provider, mutant, channel_id) == meanings[at]
+        except AccessDenied:
+            report.refused += 1
+        except Exception as error:  # noqa: BLE001 - any other way out is what this looks for
+            report.crashed.append(f"{name}: {type(error).__name__}: {error}")
+        else:
+            if same:
+                report.harmless += 1
+            else:
+                report.forged.append(f"{name}: {mutant}")
+    return report
+
+
+def mutate(request: WebhookRequest, rng: random.Random) -> tuple[str, WebhookRequest]:
+    """One random change of `request`, with its name; it may come out unchanged."""
+    name = rng.choice(list(_MUTATORS))
+    return name, _MUTATORS[name](request, rng)
+
+
+def _meaning(provider: MessageProvider, request: WebhookRequest, channel_id: str) -> list[object]:
+    kept = {"raw_payload", "channel_data"}
+    return [item.model_dump(exclude=kept) for item in provider.parse(request, channel_id)]
+
+
+def _byte(request: WebhookRequest, rng: random.Random) -> WebhookRequest:
+    body = bytearray(request.body)
+    if not body:
+        return replace(request, body=bytes([rng.randrange(256)]))
+    at = rng.randrange(len(body))
+    match rng.randrange(4):
+        case 0:
+            body[at] ^= 1 << rng.randrange(8)
+        case 1:
+            del body[at]
+        case 2:
+            body.insert(at, rng.randrange(256))
+        case _:
+            body[at] = rng.randrange(256)
+    return replace(request, body=bytes(body))
+
+
+def _cut(request: WebhookRequest, rng: random.Random) -> WebhookRequest:
+    return replace(request, body=request.body[: rng.randrange(len(request.body) + 1)])
+
+
+def _encoding(request: WebhookRequest, rng: random.Random) -> WebhookRequest:
+    try:
+        text = request.body.decode()
+    except UnicodeDecodeError:
+        return request
+    codec = rng.choice(["utf-16", "utf-8-sig", "latin-1", "utf-7"])
+    return replace(request, body=text.encode(codec, "replace"))
+
+
+def _pairs(change: Callable[[list[tuple[str, str]], random.Random], None]) -> Mutator:
+    def mutator(request: WebhookRequest, rng: random.Random) -> WebhookRequest:
+        pairs = parse_qsl(request.body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+        if not pairs:
+            return request
+        change(pairs, rng)
+        return replace(request, body=urlencode(pairs, encoding="latin-1", quote_via=quote).encode())
+
+    return mutator
+
+
+def _drop(pairs: list[tuple[str, str]], rng: random.Random) -> None:
+    del pairs[rng.randrange(len(pairs))]
+
+
+def _repeat(pairs: list[tuple[str, str]], rng: random.Random) -> None:
+    name, value = rng.choice(pairs)
+    pairs.insert(rng.randrange(len(pairs) + 1), (name, rng.choice([value, value + "1", ""])))
+
+
+def _swap(pairs: list[tuple[str, str]], rng: random.Random) -> None:
+    one, two = rng.randrange(len(pairs)), rng.randrange(len(pairs))
+    pairs[one], pairs[two] = (pairs[one][0], pairs[two][1]), (pairs[two][0], pairs[one][1])
+
+
+def _order(pairs: list[tuple[str, str]], rng: random.Random) -> None:
+    rng.shuffle(pairs)
+
+
+def _border(pairs: list[tuple[str, str]], rng: random.Random) -> None:
+    """Moves the border between a name and its value, or between a value and the next name."""
+    at = rng.randrange(len(pairs))
+    name, value = pairs[at]
+    if value and rng.random() < 0.5:
+        pairs[at] = (name + value[0], value[1:])
+    elif len(value) > 1:
+        cut, length = rng.randrange(1, len(value)), rng.randrange(1, 9)
+        pairs[at : at + 1] = [(name, value[:cut]), (value[cut : cut + length], value[cut + length :])]
+    elif at + 1 < len(pairs):
+        following = pairs.pop(at + 1)
+        pairs[at] = (name, value + following[0] + following[1])
+
+
+def _url(request: WebhookRequest, rng: random.Random) -> WebhookRequest:
+    start = request.url.index("/", request.url.index("//") + 2)  # the host is configuration, not the sender's
+    at = rng.randrange(start, len(request.url) + 1)
+    character = rng.choice("aZ0/?&=#%")
+    return replace(request, url=request.url[:at] + character + request.url[at + rng.randrange(2) :])
+
+
+def _header(request: WebhookRequest, rng: random.Random) -> WebhookRequest:
+    headers = dict(request.headers)
+    name = rng.choice(list(headers) or [""])
+    value = headers.get(name, "")
+    at = rng.randrange(len(value) + 1)
+    match rng.randrange(6):
+        case 0:
+            headers.pop(name, None)
+        case 1:
+            headers[name] = value[:at]
+        case 2:
+            headers[name] = value.swapcase()
+        case 3:
+            headers[name] = value[:at] + rng.choice("aA0=,; é") + value[at + 1 :]
+        case 4:
+            headers[name] = value + value
+        case _:
+            headers[name] = ""
+    return replace(request, headers=headers)
+
+
+def _method(request: WebhookRequest, rng: random.Random) -> WebhookRequest:
+    return replace(request, method=rng.choice(["GET", "PUT", "post"]))
+
+
+_MUTATORS: Mapping[str, Mutator] = {
+    "byte": _byte,
+    "cut": _cut,
+    "encoding": _encoding,
+    "drop a parameter": _pairs(_drop),
+    "repeat a parameter": _pairs(_repeat),
+    "swap values": _pairs(_swap),
+    "change the order": _pairs(_order),
+    "move a border": _pairs(_border),
+    "url": _url,
+    "header": _header,
+    "method": _method,
+}
+
+
+def mutants(request: WebhookRequest, *, n: int, seed: int = 0) -> Iterator[tuple[str, WebhookRequest]]:
+    """`n` mutants of one request, for checks of one's own."""
+    rng = random.Random(seed)
+    for _ in range(n):
+        yield mutate(request, rng)
