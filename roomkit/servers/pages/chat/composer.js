@@ -69,7 +69,7 @@ export function Composer() {
   const length = [...text].length;
   const tooLong = length > most;
 
-  return html`<div class="bottom">
+  return html`<footer class="bottom">
     <${Typing} />
     ${file && html`<${Attached} file=${file} busy=${busy} trouble=${trouble} remove=${() => { setFile(null); setTrouble(""); }} />`}
     <form class="composer" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); void send(); }}>
@@ -81,7 +81,7 @@ export function Composer() {
       <button type="submit" class="icon-button send" aria-label="Send" title="Send" disabled=${closed || busy || tooLong || Boolean(trouble) || (!text.trim() && !file)}><${Icon} name="send" /></button>
     </form>
     <div class="below">${length > most * 0.8 ? html`<span role="status">${length} of ${most} characters</span>` : html`<span class="keys">Enter sends · Shift + Enter starts a new line</span>`}</div>
-  </div>`;
+  </footer>`;
 }
 
 function Typing() {

@@ -192,11 +192,14 @@ function writer(event) {
   return metadata.sender_name || personName(source.participant_id) || /** @type {any} */ (source).external_id || (source.channel_id ? source.channel_id.charAt(0).toUpperCase() + source.channel_id.slice(1) : "You");
 }
 
+/** Everybody who held the floor here, looks at the room or is known as staff. */
+const staff = computed(() => new Set([
+  me.value?.id, ...state.value.viewers.map((one) => one.id), ...people.value.filter((one) => ["agent", "observer"].includes(one.role)).map((one) => one.id),
+  ...state.value.events.map((event) => event.content.data?.holder),
+]));
+
 /** @param {Source} source */
-function isStaff(source) {
-  const person = people.value.find((one) => one.id === source.participant_id);
-  return source.participant_id === me.value?.id || source.channel_type === "app" || ["agent", "observer", "bot"].includes(person?.role ?? "");
-}
+const isStaff = (source) => source.channel_type === "app" || (source.participant_id != null && staff.value.has(source.participant_id));
 
 /** What the room says about itself, in words. @param {RoomEvent} event */
 function happened(event) {
