@@ -49,20 +49,6 @@ def units(messages: Sequence[AIMessage]) -> list[list[AIMessage]]:
     return groups
 
 
-def newest(messages: Sequence[AIMessage], limit: int) -> list[AIMessage]:
-    """About the last `limit` messages; a unit at the border is left out rather than cut."""
-    kept: list[list[AIMessage]] = []
-    room = limit
-    for group in reversed(units(messages)):
-        if kept and len(group) > room:
-            break
-        kept.append(group)
-        room -= len(group)
-        if room <= 0:
-            break
-    return [message for group in reversed(kept) for message in group]
-
-
 def compact(messages: Sequence[AIMessage]) -> tuple[AIMessage, ...] | None:
     """The newest half by size, with the newest question always in it; None when nothing more can go."""
     groups = units(messages)

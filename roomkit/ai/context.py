@@ -16,6 +16,7 @@ from roomkit.models.content import (
     LocationContent,
     MediaContent,
     ReactionContent,
+    SystemContent,
     ToolCallContent,
     UnknownContent,
     VideoContent,
@@ -120,10 +121,10 @@ def _message(event: RoomEvent, who: Perspective, *, named: bool) -> AIMessage | 
         return None
     if who.own(event):
         return AIMessage(role="assistant", parts=parts, event_id=event.id)
-    if event.type is EventType.NOTE:
+    if event.type is not EventType.MESSAGE and event.source.direction == "internal":
         # Only the host's own methods write internal events, so nobody outside can speak as the system (D10).
-        role = "system" if event.source.direction == "internal" else "user"
-        return AIMessage(role=role, parts=_prefixed("Note from the team", parts), event_id=event.id)
+        told = _prefixed("Note from the team", parts) if event.type is EventType.NOTE else parts
+        return AIMessage(role="system", parts=told, event_id=event.id)
     if named:
         sender = _sender(event)
         parts = _prefixed(who.names.get(sender, sender), parts)
@@ -166,6 +167,9 @@ def _described(content: Content) -> str:
             return f"[sent a location: {latitude}, {longitude}] {text}".rstrip()
         case UnknownContent(kind=kind):
             return f"[sent something of the kind {kind}] {text}".rstrip()
+        case SystemContent(code="approval_answered", data={"granted": True, "name": name}):
+            again = f"{name}({arguments})" if (arguments := content.data.get("arguments")) else name
+            return f"{text} It has not run yet: call {again} again with the same arguments to run it now."
         case ReactionContent() | EditContent() | DeleteContent():
             return ""
         case _:

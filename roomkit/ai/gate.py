@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 from roomkit.ai.budget import Budget
 from roomkit.ai.loop import ToolOutcome
 from roomkit.ai.policy import ToolPolicy
-from roomkit.ai.results import recorded, render, shown
+from roomkit.ai.results import READ_STORED_RESULT, recorded, render, shown
 from roomkit.ai.tools import ToolContext, ToolSource, for_call
 from roomkit.errors import ToolError
 from roomkit.models.ai import ToolCallPart, ToolSpec
@@ -58,6 +58,8 @@ class ToolGate:
     def __init__(
         self, sources: Sequence[ToolSource], context: ToolContext, *, turn: TurnPort | None, rules: GateRules
     ) -> None:
+        self.cut = False
+        """True when results cut short stand in the history already."""
         self._context = context
         self._turn = turn
         self._rules = rules
@@ -69,8 +71,11 @@ class ToolGate:
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
-        """What the model is shown: only what it could run."""
-        return tuple(spec for spec, _ in self._tools.values() if self._barred(spec.name) is None)
+        """What the model is shown: only what it could run, and the way to read on only once something was cut."""
+        hidden = () if self.cut or self._context.kept else (READ_STORED_RESULT,)
+        return tuple(
+            spec for spec, _ in self._tools.values() if spec.name not in hidden and self._barred(spec.name) is None
+        )
 
     def idempotent(self, name: str) -> bool:
         return name in self._tools and self._tools[name][0].idempotent
@@ -99,6 +104,8 @@ class ToolGate:
         except Exception:  # noqa: BLE001 - guards are other people's code; what cannot be decided is refused
             _log.exception('deciding about the tool "%s" failed', call.name)
             return ToolOutcome("denied", "Not run: it could not be decided whether this call is allowed.")
+        if refusal := self._charge():
+            return refusal
         await stile.ready(call.call_id, arguments)
         return await self._execute(content)
 
@@ -121,9 +128,16 @@ class ToolGate:
         spec, source = found
         if problem := source.check(spec, arguments):
             return ToolOutcome("failed", f"Not run: {problem}. Correct the arguments and call again.")
-        budget = self._rules.budget
-        if budget and (reason := budget.refusal(self._context.tenant, self._context.room_id, "tool_calls")):
+        return None
+
+    def _charge(self) -> ToolOutcome | None:
+        """Counts the call; checked and counted in one step, so that calls side by side cannot slip through together."""
+        budget, tenant, room_id = self._rules.budget, self._context.tenant, self._context.room_id
+        if budget is None:
+            return None
+        if reason := budget.refusal(tenant, room_id, "tool_calls"):
             return ToolOutcome("denied", f"Not run: {reason}")
+        budget.spend_tool_call(tenant, room_id)
         return None
 
     async def _approval(self, content: ToolCallContent, stile: Stile) -> ToolOutcome | None:
@@ -144,8 +158,6 @@ class ToolGate:
     async def _execute(self, content: ToolCallContent) -> ToolOutcome:
         spec, source = self._tools[content.name]
         context = for_call(self._context, content.call_id)
-        if self._rules.budget is not None:
-            self._rules.budget.spend_tool_call(context.tenant, context.room_id)
         seconds = spec.timeout_s if spec.timeout_s is not None else self._rules.timeout_s
         started = monotonic()
         try:

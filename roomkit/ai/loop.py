@@ -143,6 +143,8 @@ class ToolLoop:
         self.rounds = 0
         self.messages: list[AIMessage] = list(request.messages)
         self.system = request.system
+        self.tools = request.tools
+        """What the next generation is offered."""
         self.usage: dict[str, int] = {}
         self._request = request
         self._limits = limits or LoopLimits()
@@ -189,7 +191,7 @@ class ToolLoop:
             case ToolCallChunk(call=call):
                 self._draft.parts.append(self._with_unique_id(call))
                 return []
-            case Finished():
+            case _:
                 return self._generated(event)
 
     def failed(self, error: ProviderError) -> list[Effect]:
@@ -281,7 +283,8 @@ class ToolLoop:
             else:
                 self.messages.append(AIMessage(role=directive.role, parts=(TextPart(text=directive.content),)))
         self._steering = []
-        request = self._request.model_copy(update={"messages": tuple(self.messages), "system": self.system})
+        changed = {"messages": tuple(self.messages), "system": self.system, "tools": self.tools}
+        request = self._request.model_copy(update=changed)
         if self._answer_now:
             # The tools stay listed, because vendors refuse a history of calls to tools that they are not shown.
             request = request.model_copy(update={"tool_choice": "none"})

@@ -19,6 +19,7 @@ PAGE_TOKENS = 4000
 PREVIEW_TOKENS = 500
 MAX_RECORD = 400_000
 """Characters of one result that the log keeps."""
+CUT = "The result has "
 READ_STORED_RESULT = "read_stored_result"
 
 
@@ -54,7 +55,7 @@ def shown(call_id: str, name: str, text: str) -> str:
         return text
     preview = fit(text, 0, PREVIEW_TOKENS)
     return (
-        f"{preview}\n\n[The result has {len(text)} characters; these are the first {len(preview)}. Read on with "
+        f"{preview}\n\n[{CUT}{len(text)} characters; these are the first {len(preview)}. Read on with "
         f'{READ_STORED_RESULT}(result_id="{call_id}", offset={len(preview)}).]'
     )
 

@@ -142,6 +142,8 @@ class Reply:
     async def _run_tool(self, call: ToolCallPart) -> None:
         outcome = await self._gate.run(call, self, self._offered)
         self._acks.pop(call.call_id, None)
+        if self.loop.tools:
+            self.loop.tools = self._gate.specs
         self._tell(self.loop.tool_done(call.call_id, outcome))
 
     # -- waiting ------------------------------------------------------------------------------------------------
