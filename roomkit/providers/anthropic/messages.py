@@ -211,7 +211,8 @@ class MessagesReader:
 
     def _delta(self, index: int, delta: RawContentBlockDelta) -> Iterator[AIEvent]:
         if delta.type == "text_delta":
-            yield TextChunk(delta.text)
+            if delta.text:
+                yield TextChunk(delta.text)
         elif delta.type == "thinking_delta":
             yield ThinkingChunk(delta.thinking)
         elif delta.type == "signature_delta":

@@ -147,7 +147,7 @@ class ResponsesReader:
 
     def feed(self, event: ResponseStreamEvent) -> Iterator[AIEvent]:
         match event.type:
-            case "response.output_text.delta":
+            case "response.output_text.delta" if event.delta:
                 yield TextChunk(event.delta)
             case "response.refusal.delta":
                 self._refusal.append(event.delta)
