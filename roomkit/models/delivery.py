@@ -199,3 +199,25 @@ def draft_of(message: InboundMessage, channel_type: str) -> EventDraft:
         metadata=message.metadata,
         channel_data=message.channel_data,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPolicy:
+    """How an "outbox" channel is delivered to; all times in seconds (R4, R5, D23).
+
+    After `max_retries` failed retries an item goes to the dead letters and the lane goes on; with
+    `on_poison="hold"` the lane waits for a person instead. `idempotent` says that the far end recognises a repeated
+    idempotency key; otherwise the attempt is noted durably before it is made, so that a crash in between shows as
+    `maybe_duplicate`, and `on_ambiguous="stop_and_ask"` sends such an item to the dead letters instead of again.
+    """
+
+    max_retries: int = 3
+    base_delay: float = 1.0
+    factor: float = 2.0
+    max_delay: float = 60.0
+    timeout_s: float = 30.0
+    on_poison: str = "continue"
+    on_ambiguous: str = "retry"
+    idempotent: bool = False
+    rate_per_s: float | None = None
+    burst: float | None = None

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from roomkit.models.content import ToolCallContent
-from roomkit.models.delivery import DeliveryResult, InboundMessage, draft_of
+from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, InboundMessage, draft_of
 from roomkit.models.event import EventDraft, RoomEvent
 from roomkit.models.room import (
     Category,
@@ -131,6 +131,7 @@ class Channel(ABC):  # noqa: B024 - every method has a sensible default; a chann
     category: Category = Category.TRANSPORT
     direction: Literal["both", "inbound", "outbound"] = "both"
     turn_policy: TurnPolicy = TurnPolicy()
+    delivery_policy: DeliveryPolicy = DeliveryPolicy()
     names_senders: bool = False
     """True where the channel itself tells who writes, so that identity resolution is skipped."""
 

@@ -1,0 +1,381 @@
+"""RoomActor: the single writer of one room. Operations run one after another; each ends in at most one commit.
+
+An idle room has no task: an operation runs in its caller's turn of the loop as far as it can (runtime.Eager) and only
+what really waits becomes a task. A caller that is cancelled never cancels an operation under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from roomkit.core import policy
+from roomkit.core.results import Settlement
+from roomkit.core.state import SEP, RoomState, binding_record, key, participant_record, room_record
+from roomkit.core.streams import Hub
+from roomkit.errors import Overloaded, UsageError
+from roomkit.models.content import SystemContent
+from roomkit.models.delivery import DeliveryRecord, DeliveryState
+from roomkit.models.event import EventDraft, EventSource, EventStatus, EventType, RoomEvent
+from roomkit.models.hooks import Committed, TaskCreated
+from roomkit.models.room import ChannelBinding, Observation, Participant, Room, Task
+from roomkit.ports.store import Batch, DedupeKey, Duplicate, Record, RecordKey
+from roomkit.runtime.crashpoint import crashpoint
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+
+T = TypeVar("T")
+SYSTEM = EventSource(channel_id="system", channel_type="system", direction="internal", provider="roomkit")
+TOLD = ("reach_once", "output_muted", "no_read_access")
+"""Reasons of a plan worth keeping for the dashboard; what a channel may not see is no news."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One event to be committed. `targets` delivers to exactly these and wakes no AI; () stores only.
+    `wake` gives these channels a turn whatever the policy says (an approval's answer after a restart)."""
+
+    draft: EventDraft
+    blocked_by: str = ""
+    blocked_reason: str | None = None
+    status: EventStatus = EventStatus.COMMITTED
+    targets: tuple[str, ...] | None = None
+    stream_id: str | None = None
+    wakes: bool = True
+    wake: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Change:
+    """Everything one operation wants to become true, together or not at all."""
+
+    entries: list[Entry] = field(default_factory=list[Entry])
+    room: Room | None = None
+    bindings: dict[str, ChannelBinding | None] = field(default_factory=dict[str, ChannelBinding | None])
+    participants: dict[str, Participant] = field(default_factory=dict[str, Participant])
+    put: list[Record] = field(default_factory=list[Record])
+    delete: list[RecordKey] = field(default_factory=list[RecordKey])
+    dedupe: DedupeKey | None = None
+    dedupe_for: tuple[str, str, float] | None = None
+    tasks: list[Task] = field(default_factory=list[Task])
+    observations: list[Observation] = field(default_factory=list[Observation])
+    settlement: Settlement | None = None
+    activity: bool = True
+
+    def add(self, entry: Entry) -> Change:
+        self.entries.append(entry)
+        return self
+
+    def system(self, kind: EventType, code: str, *, visibility: str = "internal", **data: Any) -> Change:
+        """Adds a record of the room's own life."""
+        content = SystemContent(code=code, data=data)
+        return self.add(Entry(EventDraft(source=SYSTEM, content=content, type=kind, visibility=visibility)))
+
+
+class _Job:
+    __slots__ = ("args", "done", "error", "fn", "future", "value")
+
+    def __init__(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        self.fn = fn
+        self.args = args
+        self.future: asyncio.Future[Any] | None = None
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+
+class RoomActor:
+    """Owns `state` and `hub` of one room. Methods that change anything run inside `call`."""
+
+    def __init__(self, engine: Engine, state: RoomState) -> None:
+        self.engine = engine
+        self.state = state
+        self.hub = Hub()
+        self.tenant = state.room.tenant
+        self.room_id = state.room.id
+        self._mailbox: deque[_Job] = deque()
+        self._busy = False
+        self._task: asyncio.Task[Any] | None = None
+        self._plans: dict[tuple[Any, ...], policy.DeliveryPlan] = {}
+
+    @property
+    def idle(self) -> bool:
+        return not self._busy and self.hub.idle
+
+    @property
+    def depth(self) -> int:
+        return len(self._mailbox)
+
+    async def call(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Runs `fn(self, *args)` as the room's next operation. Raises `Overloaded` when too many wait already."""
+        job = _Job(fn, args)
+        if self._busy:
+            if asyncio.current_task() is self._task:
+                raise UsageError(
+                    f'an operation of room "{self.room_id}" was started from inside another one (a guard or handler that '
+                    "runs in the room) and would wait for itself; return Allow(inject=...) or do it in an observer"
+                )
+            if len(self._mailbox) >= self.engine.options.mailbox:
+                self.engine.count("mailbox_overloaded")
+                raise Overloaded(
+                    f'room "{self.room_id}" has {len(self._mailbox)} operations waiting; send less or later'
+                )
+            job.future = asyncio.get_running_loop().create_future()
+            self._mailbox.append(job)
+            return await job.future
+        self._busy = True
+        self.engine.eager.start(self._work(job))
+        if not job.done:
+            job.future = asyncio.get_running_loop().create_future()
+            return await job.future
+        if job.error is not None:
+            raise job.error
+        return job.value
+
+    async def _work(self, job: _Job) -> None:
+        self._task = asyncio.current_task()
+        try:
+            await self._one(job)
+            while self._mailbox:
+                waiting = self._mailbox.popleft()
+                # A caller that gave up before its operation began wants nothing to happen.
+                if waiting.future is None or not waiting.future.cancelled():
+                    await self._one(waiting)
+        finally:
+            self._busy = False
+            self._task = None
+            for left in self._mailbox:
+                if left.future is not None and not left.future.done():
+                    left.future.cancel()
+            self._mailbox.clear()
+
+    async def _one(self, job: _Job) -> None:
+        try:
+            job.value = await job.fn(self, *job.args)
+        except asyncio.CancelledError as error:
+            job.error = error
+            if job.future is not None:
+                job.future.cancel()
+            raise
+        except BaseException as error:  # noqa: BLE001 - the lane boundary: the caller gets it
+            job.error = error
+            if job.future is not None and not job.future.done():
+                job.future.set_exception(error)
+        else:
+            if job.future is not None and not job.future.done():
+                job.future.set_result(job.value)
+        finally:
+            job.done = True
+
+    # -- the commit point ---------------------------------------------------------------------------------------
+
+    async def commit(self, change: Change) -> list[RoomEvent] | Duplicate:
+        """Makes `change` durable and true, then shows it. Runs inside `call`. Nothing has changed when it raises."""
+        events = self._build(change)
+        plans = self._plan_all(change, events)
+        put = change.put
+        put.extend(self._records(change, events))
+        for event, plan in zip(events, plans, strict=True):
+            self._rows(put, event, plan)
+        dedupe = ()
+        if change.dedupe_for is not None and events:
+            channel_id, dedupe_key, expires = change.dedupe_for
+            dedupe = (DedupeKey(channel_id, dedupe_key, self.room_id, events[0].id, events[0].index, expires),)
+        now = events[-1].created_at if events and change.activity else None
+        batch = Batch(
+            tenant=self.tenant,
+            epoch=self.engine.epoch,
+            room_id=self.room_id,
+            events=tuple(events),
+            dedupe=dedupe,
+            put=tuple(put),
+            delete=tuple(change.delete),
+            activity_at=now,
+        )
+        crashpoint("actor.before_commit")
+        duplicate = await self.engine.store.commit(batch)
+        crashpoint("actor.after_commit")
+        if duplicate is not None:
+            return duplicate
+        self._apply(change, events)
+        self._show(change, events)
+        self._dispatch(change, events, plans)
+        return events
+
+    def _build(self, change: Change) -> list[RoomEvent]:
+        now = self.engine.now()
+        index = self.state.next_index
+        events: list[RoomEvent] = []
+        for entry in change.entries:
+            draft = entry.draft
+            source = draft.source
+            binding = self.state.bindings.get(source.channel_id)
+            if source.provider is None:
+                source = source.model_copy(update={"provider": source.channel_type})
+            events.append(
+                RoomEvent(
+                    id=draft.event_id or self.engine.new_id(),
+                    room_id=self.room_id,
+                    index=index,
+                    type=draft.type,
+                    source=source,
+                    content=draft.content,
+                    created_at=now,
+                    tenant=self.tenant,
+                    status=EventStatus.BLOCKED if entry.blocked_by else entry.status,
+                    blocked_by=entry.blocked_by or None,
+                    blocked_reason=entry.blocked_reason,
+                    visibility=policy.effective_visibility(draft.visibility, binding),
+                    addressed_to=draft.addressed_to,
+                    chain_depth=draft.chain_depth,
+                    parent_event_id=draft.parent_event_id,
+                    correlation_id=draft.correlation_id,
+                    idempotency_key=draft.idempotency_key,
+                    metadata=draft.metadata,
+                    channel_data=draft.channel_data,
+                )
+            )
+            index += 1
+        return events
+
+    def _plan_all(self, change: Change, events: list[RoomEvent]) -> list[policy.DeliveryPlan]:
+        if change.room is not None or change.bindings or change.participants:
+            self._plans.clear()
+        return [self._plan(e, entry, change) for e, entry in zip(events, change.entries, strict=True)]
+
+    def _plan(self, event: RoomEvent, entry: Entry, change: Change) -> policy.DeliveryPlan:
+        if entry.wake:
+            return policy.DeliveryPlan(turns=entry.wake)
+        if event.status is not EventStatus.COMMITTED or entry.targets == ():
+            return policy.EMPTY_PLAN
+        changed = change.room is not None or bool(change.bindings) or bool(change.participants)
+        cache_key = (event.source.channel_id, event.visibility, event.type, event.addressed_to)
+        found = None if changed else self._plans.get(cache_key)
+        if found is None:
+            found = policy.plan(
+                event,
+                event.visibility,
+                change.room or self.state.room,
+                [b for b in {**self.state.bindings, **change.bindings}.values() if b is not None],
+                self.engine.reach(),
+                {**self.state.participants, **change.participants},
+            )
+            if not changed:
+                self._plans[cache_key] = found
+        if entry.targets is not None:
+            return policy.DeliveryPlan(
+                outbox=tuple(c for c in entry.targets if self.engine.reach().get(c) == "outbox"),
+                cursors=tuple(c for c in entry.targets if self.engine.reach().get(c) == "cursor"),
+            )
+        return (
+            found
+            if entry.wakes or not found.turns
+            else policy.DeliveryPlan(found.outbox, found.cursors, (), found.skipped, found.fallbacks)
+        )
+
+    def _rows(self, put: list[Record], event: RoomEvent, plan: policy.DeliveryPlan) -> None:
+        """The outbox and turn rows that stand in the event's own transaction."""
+        for channel_id in plan.outbox:
+            value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id, "attempts": 0}
+            put.append(Record("outbox", self.tenant, key(self.room_id, event.index, channel_id), value, self.room_id))
+        for channel_id in plan.turns:
+            value = {"channel": channel_id, "index": event.index, "event_id": event.id}
+            put.append(Record("turn", self.tenant, key(self.room_id, channel_id, event.index), value, self.room_id))
+        if event.type in policy.OUTBOUND:
+            for channel_id, reason in plan.skipped:
+                if reason in TOLD:
+                    skipped = DeliveryRecord(
+                        room_id=self.room_id,
+                        index=event.index,
+                        event_id=event.id,
+                        channel_id=channel_id,
+                        state=DeliveryState.SKIPPED,
+                        reason=reason,
+                        updated_at=event.created_at,
+                    )
+                    put.append(delivery_record(self.tenant, skipped))
+
+    def _records(self, change: Change, events: list[RoomEvent]) -> Iterable[Record]:
+        first = events[0] if events else None
+        stamp = first.created_at if first else self.engine.now()
+        event_id = first.id if first else None
+        for kind, items in (("task", change.tasks), ("observation", change.observations)):
+            for i, item in enumerate(items):
+                updates = {"room_id": self.room_id, "tenant": self.tenant}
+                updates["created_at"] = item.created_at or stamp  # pyright: ignore[reportArgumentType]
+                updates["event_id"] = item.event_id or event_id  # pyright: ignore[reportArgumentType]
+                items[i] = item = item.model_copy(update=updates)  # type: ignore[assignment] # pyright: ignore
+                yield Record(kind, self.tenant, key(self.room_id, item.id), item.model_dump(mode="json"), self.room_id)
+        for channel_id, binding in change.bindings.items():
+            if binding is None:
+                change.delete.append(RecordKey("binding", self.tenant, key(self.room_id, channel_id)))
+            else:
+                yield binding_record(binding)
+        for person in change.participants.values():
+            yield participant_record(person)
+        if change.room is not None or change.bindings or change.participants:
+            bindings = {**self.state.bindings, **change.bindings}
+            people = {**self.state.participants, **change.participants}
+            kept = [b for b in bindings.values() if b is not None]
+            yield room_record(change.room or self.state.room, kept, people.values())
+
+    def _apply(self, change: Change, events: list[RoomEvent]) -> None:
+        state = self.state
+        if events:
+            state.next_index = events[-1].index + 1
+            if change.activity:
+                state.last_activity = events[-1].created_at
+        if change.room is not None:
+            state.room = change.room
+        for channel_id, binding in change.bindings.items():
+            if binding is None:
+                state.bindings.pop(channel_id, None)
+            else:
+                state.bindings[channel_id] = binding
+                channel = self.engine.channels.get(channel_id)
+                if channel is not None:
+                    channel.update_binding(binding)
+        state.participants.update(change.participants)
+
+    def _show(self, change: Change, events: list[RoomEvent]) -> None:
+        for event, entry in zip(events, change.entries, strict=True):
+            if entry.stream_id is not None:
+                self.hub.end(entry.stream_id, event, self.state.bindings)
+            else:
+                self.hub.event(event, self.state.bindings)
+            if self.engine.hooks.heard(Committed):
+                self.engine.hooks.tell(Committed(self.tenant, self.room_id, event))
+        for task in change.tasks:
+            self.engine.hooks.tell(TaskCreated(self.tenant, self.room_id, task))
+
+    def _dispatch(self, change: Change, events: list[RoomEvent], plans: list[policy.DeliveryPlan]) -> None:
+        engine = self.engine
+        for event, plan in zip(events, plans, strict=True):
+            for channel_id in plan.outbox:
+                engine.lanes.enqueue(self, channel_id, event, change.settlement)
+            for channel_id in plan.turns:
+                engine.turns.enqueue(self, channel_id, event, change.settlement)
+            if plan.fallbacks:
+                engine.lanes.watch_fallbacks(self, event, plan.fallbacks)
+        engine.committed(self, events)
+
+
+def delivery_record(tenant: str, record: DeliveryRecord) -> Record:
+    """The durable form, found by room and index, or by the vendor's message id."""
+    ids = {record.provider_message_id, *record.parts} - {None}
+    return Record(
+        "delivery",
+        tenant,
+        key(record.room_id, record.index, record.channel_id),
+        record.model_dump(mode="json", exclude_defaults=True),
+        record.room_id,
+        None,
+        tuple(f"pmid:{record.channel_id}:{one}" for one in ids),
+    )
+
+
+__all__ = ["SEP", "SYSTEM", "Change", "Entry", "RoomActor", "delivery_record"]

@@ -1,0 +1,258 @@
+"""Who answers: floor control, attention, whispers, notes and drafts (D26, D27). Every function runs in the actor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from roomkit.core import messages
+from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.results import InboundResult, Settlement
+from roomkit.core.state import key
+from roomkit.errors import ChannelNotFound, FloorTaken, RoomClosed, StateError
+from roomkit.models.content import Content, TextContent
+from roomkit.models.event import EventDraft, EventSource, EventStatus, EventType, RoomEvent
+from roomkit.models.room import Attention, Floor, FloorMode, Room
+from roomkit.ports.store import Record, RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.turns import Running
+
+
+def host_source(who: str, direction: str = "internal") -> EventSource:
+    """The source of what a person does through the host's own surface rather than a channel."""
+    return EventSource(channel_id="host", channel_type="host", direction=direction, participant_id=who)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def _changed(actor: RoomActor, floor: Floor, **more: Any) -> Room:
+    return actor.state.room.model_copy(update={"floor": floor, "updated_at": actor.engine.now(), **more})
+
+
+def _require_open(actor: RoomActor) -> None:
+    if not actor.state.room.open:
+        raise RoomClosed(actor.room_id, actor.state.room.status)
+
+
+async def _move(actor: RoomActor, floor: Floor, code: str, *, stop: bool, **data: Any) -> Room:
+    """Changes the floor and, in the same commit, ends what a machine is saying."""
+    change = Change()
+    stopped: list[Running] = []
+    if stop:
+        stopped = actor.engine.turns.close_running(actor, change, code)
+        actor.engine.turns.drop_pending(actor, change)
+    keep = {} if floor.mode is FloorMode.WAITING else {"attention": None}
+    if floor.mode is FloorMode.AI and code == "lapsed":
+        keep = {}
+    change.room = _changed(actor, floor, **keep)
+    had_attention = actor.state.room.attention is not None
+    public = {"mode": floor.mode.value, "holder": floor.holder, "generation": floor.generation, "cause": code}
+    change.system(EventType.FLOOR_CHANGED, "floor_changed", visibility="transport", **public, **data)
+    try:
+        await actor.commit(change)
+    except BaseException:
+        for running in stopped:
+            running.closed = False
+        raise
+    for running in stopped:
+        running.cancel(code)
+    if had_attention and change.room.attention is None:
+        actor.engine.attention_changed(actor)
+    return actor.state.snapshot()
+
+
+async def take_over(actor: RoomActor, who: str, force: bool, lease_s: float | None) -> Room:
+    """A person takes the floor (compare-and-set): the running AI turn ends in the same step."""
+    _require_open(actor)
+    floor = actor.state.room.floor
+    if floor.mode is FloorMode.HUMAN and floor.holder not in (None, who) and not force:
+        raise FloorTaken(actor.room_id, str(floor.holder))
+    lease = lease_s or floor.lease_seconds
+    taken = Floor(
+        mode=FloorMode.HUMAN,
+        holder=who,
+        generation=floor.generation + 1,
+        lease_seconds=lease,
+        lease_until=actor.engine.now() + timedelta(seconds=lease),
+    )
+    room = await _move(actor, taken, "take_over", stop=True)
+    actor.engine.timers.set(actor, "floor", lease, {"generation": taken.generation})
+    return room
+
+
+async def release(actor: RoomActor, who: str | None, note: str | None, mode: FloorMode = FloorMode.AI) -> Room:
+    """Hands back; the note goes into the room first, where the AI reads it."""
+    _require_open(actor)
+    floor = actor.state.room.floor
+    if who is not None and floor.mode is FloorMode.HUMAN and floor.holder != who:
+        raise FloorTaken(actor.room_id, str(floor.holder))
+    if note:
+        await write_note(actor, note, who or "host", "intelligence")
+    freed = Floor(mode=mode, generation=floor.generation + 1, lease_seconds=floor.lease_seconds)
+    return await _move(actor, freed, "release", stop=mode is not FloorMode.AI, note=bool(note))
+
+
+async def set_floor(actor: RoomActor, mode: FloorMode, holder: str | None) -> Room:
+    _require_open(actor)
+    if mode is FloorMode.HUMAN:
+        return await take_over(actor, holder or "host", True, None)
+    floor = actor.state.room.floor
+    moved = Floor(mode=mode, holder=holder, generation=floor.generation + 1, lease_seconds=floor.lease_seconds)
+    return await _move(actor, moved, "set", stop=mode in (FloorMode.NONE, FloorMode.WAITING))
+
+
+async def lease_due(actor: RoomActor, generation: int) -> None:
+    """The lease of a holder who has gone quiet lapses: the room waits for somebody."""
+    floor = actor.state.room.floor
+    if floor.mode is not FloorMode.HUMAN or floor.generation != generation or floor.lease_until is None:
+        return
+    left = (floor.lease_until - actor.engine.now()).total_seconds()
+    if left > 0:
+        actor.engine.timers.set(actor, "floor", left, {"generation": generation})
+        return
+    if not actor.state.room.open:
+        return
+    waiting = Floor(mode=FloorMode.WAITING, generation=generation + 1, lease_seconds=floor.lease_seconds)
+    await _move(actor, waiting, "lapsed", stop=True, previous=floor.holder)
+    await request_human(actor, f"{floor.holder} went quiet", "system")
+
+
+async def renew(actor: RoomActor, who: str) -> None:
+    """Activity of the holder renews the lease; durable only when it would otherwise lapse soon."""
+    floor = actor.state.room.floor
+    if floor.mode is not FloorMode.HUMAN or floor.holder != who or floor.lease_until is None:
+        return
+    until = actor.engine.now() + timedelta(seconds=floor.lease_seconds)
+    if (until - floor.lease_until).total_seconds() < floor.lease_seconds / 4:
+        return
+    change = Change(activity=False)
+    change.room = _changed(actor, floor.model_copy(update={"lease_until": until}))
+    await actor.commit(change)
+
+
+async def request_human(actor: RoomActor, reason: str, by: str, priority: int = 0) -> Room:
+    """Puts the room into the waiting queue; asking again keeps the clock running from the first time."""
+    _require_open(actor)
+    room = actor.state.room
+    if room.attention is not None and room.attention.priority >= priority:
+        return actor.state.snapshot()
+    since = room.attention.since if room.attention else actor.engine.now()
+    attention = Attention(reason=reason, requested_by=by, since=since, priority=priority)
+    change = Change()
+    change.room = room.model_copy(update={"attention": attention, "updated_at": actor.engine.now()})
+    change.system(
+        EventType.ATTENTION_CHANGED, "human_requested", visibility="transport", reason=reason, requested_by=by
+    )
+    await actor.commit(change)
+    actor.engine.attention_changed(actor)
+    return actor.state.snapshot()
+
+
+async def clear_attention(actor: RoomActor, by: str) -> Room:
+    if actor.state.room.attention is None:
+        return actor.state.snapshot()
+    change = Change()
+    change.room = actor.state.room.model_copy(update={"attention": None, "updated_at": actor.engine.now()})
+    change.system(EventType.ATTENTION_CHANGED, "attention_cleared", visibility="transport", by=by)
+    await actor.commit(change)
+    actor.engine.attention_changed(actor)
+    return actor.state.snapshot()
+
+
+async def write_note(actor: RoomActor, text: str, by: str, visibility: str = "internal") -> RoomEvent:
+    """A note between colleagues; with visibility "intelligence" the AI reads it too. Never leaves the house."""
+    _require_open(actor)
+    draft = EventDraft(
+        source=host_source(by), content=TextContent(text=text), type=EventType.NOTE, visibility=visibility
+    )
+    change = Change().add(Entry(draft, targets=()))
+    done = await actor.commit(change)
+    assert isinstance(done, list)
+    await renew(actor, by)
+    return done[0]
+
+
+async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:
+    """Words for one channel only. To an AI they are guidance, read at its next round; to people a private message."""
+    _require_open(actor)
+    binding = actor.state.bindings.get(to)
+    if binding is None:
+        raise ChannelNotFound(to, actor.state.bindings, where=f'room "{actor.room_id}"')
+    if binding.category == "intelligence":
+        draft = EventDraft(
+            source=host_source(by),
+            content=TextContent(text=text),
+            type=EventType.NOTE,
+            visibility=to,
+            metadata={"whisper": to},
+        )
+        done = await actor.commit(Change().add(Entry(draft, targets=())))
+    else:
+        draft = EventDraft(
+            source=host_source(by, "outbound"),
+            content=TextContent(text=text),
+            visibility=to,
+            metadata={"whisper": to},
+        )
+        done = await actor.commit(Change().add(Entry(draft, wakes=False)))
+    assert isinstance(done, list)
+    await renew(actor, by)
+    return done[0]
+
+
+async def write_draft(actor: RoomActor, content: Content, by: str) -> RoomEvent:
+    """A proposed message: kept in the room, shown to colleagues, sent only when somebody approves it."""
+    _require_open(actor)
+    draft = EventDraft(source=host_source(by, "outbound"), content=content, visibility="internal")
+    change = Change().add(Entry(draft, status=EventStatus.DRAFT, targets=()))
+    event_id = actor.engine.new_id()
+    change.entries[0].draft = draft.model_copy(update={"event_id": event_id})
+    value: dict[str, Any] = {"id": event_id, "room_id": actor.room_id, "by": by, "status": "pending"}
+    value["content"] = content.model_dump(mode="json")
+    change.put.append(Record("draft", actor.tenant, key(actor.room_id, event_id), value, actor.room_id))
+    done = await actor.commit(change)
+    assert isinstance(done, list)
+    return done[0]
+
+
+async def settle_draft(actor: RoomActor, draft_id: str, approve: bool, by: str) -> InboundResult:
+    """Sends a draft as its author's message, or discards it; each draft is settled once."""
+    _require_open(actor)
+    found = await actor.engine.store.records(RecordQuery("draft", actor.tenant, key=key(actor.room_id, draft_id)))
+    if not found:
+        raise StateError(f'draft "{draft_id}" does not exist in room "{actor.room_id}"')
+    value = found[0].value
+    if value["status"] != "pending":
+        raise StateError(f'draft "{draft_id}" is already {value["status"]}; nothing was changed')
+    value = {**value, "status": "sent" if approve else "discarded", "settled_by": by}
+    record = Record("draft", actor.tenant, found[0].key, value, actor.room_id)
+    if not approve:
+        change = Change()
+        change.put.append(record)
+        change.system(EventType.SYSTEM, "draft_discarded", id=draft_id, by=by)
+        await actor.commit(change)
+        return InboundResult(None, actor.room_id, settlement=Settlement())
+    draft = EventDraft.model_validate(
+        {
+            "source": host_source(value["by"], "outbound"),
+            "content": value["content"],
+            "correlation_id": draft_id,
+            "metadata": {"draft": draft_id, "approved_by": by},
+        }
+    )
+    return await messages.submit(actor, messages.Submission(draft, Settlement(), binding_required=False, put=[record]))
+
+
+__all__ = [
+    "clear_attention",
+    "host_source",
+    "lease_due",
+    "release",
+    "renew",
+    "request_human",
+    "set_floor",
+    "settle_draft",
+    "take_over",
+    "whisper",
+    "write_draft",
+    "write_note",
+]

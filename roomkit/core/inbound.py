@@ -1,0 +1,362 @@
+"""From a channel's message to the room it belongs to: known already? which room? who is it? then the actor's gate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from roomkit.core import membership, messages
+from roomkit.core.actor import RoomActor
+from roomkit.core.results import CURRENT, InboundResult, Settlement
+from roomkit.errors import RoomNotFound
+from roomkit.models.content import TextContent
+from roomkit.models.delivery import InboundMessage
+from roomkit.models.event import EventDraft, EventSource
+from roomkit.models.hooks import IdentityAnswer, IdentityQuestion, IdentityResolved, IdentityTimedOut
+from roomkit.models.room import Assurance, ChannelBinding, Identification, Identity, Participant, Room
+from roomkit.ports.channel import Channel
+from roomkit.ports.identity import Resolution
+from roomkit.ports.store import RecordQuery
+from roomkit.runtime import bounded
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+
+log = logging.getLogger(__name__)
+DEDUPE_DAYS = 7
+
+
+@dataclass(slots=True)
+class Sender:
+    """Who the pipeline takes the writer to be. `refused` and `challenge` come from a guard."""
+
+    participant_id: str
+    name: str | None
+    status: Identification
+    identity: Identity | None = None
+    candidates: tuple[str, ...] = ()
+    refused: str = ""
+    challenge: str | None = None
+
+
+class Inbound:
+    """The inbound pipeline of one kit."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._in_flight: dict[tuple[str, str, str], asyncio.Future[InboundResult]] = {}
+        self._routing: dict[tuple[str, str, str], asyncio.Future[None]] = {}
+        self._routes: dict[tuple[str, str, str], str] = {}
+
+    async def process(self, message: InboundMessage, tenant: str, room_id: str | None) -> InboundResult:
+        channel = self.engine.channel(message.channel_id, tenant)
+        self.engine.count("inbound")
+        if message.external_id is None:
+            return await self._process(channel, message, tenant, room_id)
+        flight = (tenant, message.channel_id, message.external_id)
+        first = self._in_flight.get(flight)
+        if first is not None:
+            return await self._like_first(first)
+        mine: asyncio.Future[InboundResult] = asyncio.get_running_loop().create_future()
+        self._in_flight[flight] = mine
+        try:
+            result = await self._known(tenant, message) or await self._process(channel, message, tenant, room_id)
+            mine.set_result(result)
+            return result
+        except BaseException as error:
+            mine.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+            mine.exception()
+            raise
+        finally:
+            del self._in_flight[flight]
+
+    @staticmethod
+    async def _like_first(first: asyncio.Future[InboundResult]) -> InboundResult:
+        """The same message is being handled right now: it has one effect and both callers hear of it."""
+        result = await asyncio.shield(first)
+        return InboundResult(result.event, result.room_id, result.blocked, result.reason, True, result.settlement)
+
+    async def _known(self, tenant: str, message: InboundMessage) -> InboundResult | None:
+        """Looked up before routing, so that a redelivery never opens a room (D22)."""
+        found = await self.engine.store.records(
+            RecordQuery("dedupe", tenant, key=f"{message.channel_id}\n{message.external_id}")
+        )
+        if not found:
+            return None
+        self.engine.count("duplicates")
+        return await self.engine.event_result(tenant, found[0].value["room_id"], found[0].value["event_id"])
+
+    async def _process(
+        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
+    ) -> InboundResult:
+        engine = self.engine
+        if engine.options.inbound_limit is not None and not engine.admit(channel.channel_id, message.sender_id):
+            return InboundResult(None, room_id, blocked=True, reason="rate_limited")
+        try:
+            prepared = await bounded(
+                self._prepare(channel, message, tenant, room_id), engine.options.process_timeout_s, "inbound"
+            )
+        except TimeoutError:
+            engine.count("process_timeouts")
+            return InboundResult(None, room_id, blocked=True, reason="process_timeout")
+        actor, draft, sender = prepared
+        if sender.refused:
+            return InboundResult(None, actor.room_id, blocked=True, reason=sender.refused)
+        settlement = Settlement()
+        dedupe = None
+        if message.external_id is not None:
+            expires = engine.now().timestamp() + DEDUPE_DAYS * 86_400
+            dedupe = (message.channel_id, message.external_id, expires)
+        sub = messages.Submission(
+            draft, settlement, dedupe=dedupe, person=self._person(actor, channel, sender, message)
+        )
+        if sender.challenge is not None:
+            sub.blocked = ("identity_challenge", "the sender has to prove who it is")
+        result = await actor.call(messages.submit, sub)
+        if sender.challenge is not None and result.event is not None:
+            await self._challenge(actor, channel, sender.challenge)
+        if message.session is not None and result.event is not None and not result.blocked:
+            binding = actor.state.bindings[channel.channel_id]
+            await channel.connect_session(message.session, actor.room_id, binding)
+        return result
+
+    async def _prepare(
+        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
+    ) -> tuple[RoomActor, EventDraft, Sender]:
+        sender = await self._identify(channel, message, tenant)
+        actor = await self._room(channel, message, tenant, room_id, sender)
+        message = message.model_copy(update={"participant_id": sender.participant_id})
+        draft = await channel.handle_inbound(message, actor.state.room)
+        return actor, draft, sender
+
+    # -- which room -------------------------------------------------------------------------------------------------
+
+    async def _room(
+        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None, sender: Sender
+    ) -> RoomActor:
+        engine = self.engine
+        if room_id is not None:
+            actor = await engine.actor(tenant, room_id)
+            if actor is None:
+                raise RoomNotFound(room_id, await engine.room_ids(tenant))
+            await self._seat(actor, channel, message, sender)
+            return actor
+        route = (tenant, channel.channel_id, message.sender_id)
+        while (busy := self._routing.get(route)) is not None:
+            await asyncio.shield(busy)
+        cached = await self._cached(route, channel)
+        if cached is not None:
+            await self._seat(cached, channel, message, sender)
+            return cached
+        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._routing[route] = gate
+        try:
+            actor = await self._find(channel, message, tenant)
+            if actor is None:
+                binding = self._new_binding(channel, message, "", sender, tenant)
+                actor = await engine.create_room(tenant, source=binding, sender=sender.participant_id)
+            self._remember(route, actor.room_id)
+            await self._seat(actor, channel, message, sender)
+            return actor
+        finally:
+            del self._routing[route]
+            gate.set_result(None)
+
+    def _remember(self, route: tuple[str, str, str], room_id: str) -> None:
+        if len(self._routes) >= self.engine.options.resident_rooms * 4:
+            self._routes.pop(next(iter(self._routes)))
+        self._routes[route] = room_id
+
+    async def _cached(self, route: tuple[str, str, str], channel: Channel) -> RoomActor | None:
+        room_id = self._routes.get(route)
+        if room_id is None:
+            return None
+        actor = await self.engine.actor(route[0], room_id)
+        if actor is not None and actor.state.room.open:
+            binding = actor.state.bindings.get(channel.channel_id)
+            if binding is not None and binding.metadata.get("address") in (None, route[2]):
+                return actor
+        self._routes.pop(route, None)
+        return None
+
+    async def _find(self, channel: Channel, message: InboundMessage, tenant: str) -> RoomActor | None:
+        """The sender's latest open room on this channel; else the only open room that has the channel without an
+        address of its own; more than one of those is never guessed."""
+        own = await self._open_rooms(tenant, f"from:{channel.channel_id}:{message.sender_id}")
+        if own:
+            candidates = sorted(own, key=lambda a: (a.state.last_activity or _EPOCH, a.room_id), reverse=True)
+        else:
+            shared = await self._open_rooms(tenant, f"in:{channel.channel_id}")
+            candidates = shared if len(shared) == 1 else []
+        router = self.engine.options.router
+        if router is not None:
+            rooms = [actor.state.snapshot() for actor in candidates]
+            chosen = await router.route(tenant, message, rooms)
+            return await self.engine.actor(tenant, chosen) if chosen is not None else None
+        return candidates[0] if candidates else None
+
+    async def _open_rooms(self, tenant: str, term: str) -> list[RoomActor]:
+        found: list[RoomActor] = []
+        after: str | None = None
+        while True:
+            page = await self.engine.store.records(
+                RecordQuery("binding", tenant, terms=(term,), after=after, limit=200)
+            )
+            for record in page:
+                actor = await self.engine.actor(tenant, record.room_id or "")
+                if actor is not None and actor.state.room.open:
+                    found.append(actor)
+            if len(page) < 200:
+                return found
+            after = page[-1].key
+
+    async def _seat(self, actor: RoomActor, channel: Channel, message: InboundMessage, sender: Sender) -> None:
+        """Attaches the source channel where it is not, and writes the person down where new."""
+        if not actor.state.room.open:
+            return
+        if channel.channel_id not in actor.state.bindings and channel.channel_id not in actor.state.detached:
+            binding = self._new_binding(channel, message, actor.room_id, sender, actor.tenant)
+            await actor.call(membership.attach, binding, False)
+        if sender.participant_id not in actor.state.participants and not sender.refused:
+            person = self._person(actor, channel, sender, message)
+            await actor.call(membership.add_person, person)
+            if sender.identity is not None:
+                self.engine.hooks.tell(IdentityResolved(actor.tenant, actor.room_id, person))
+
+    def _new_binding(
+        self, channel: Channel, message: InboundMessage, room_id: str, sender: Sender, tenant: str
+    ) -> ChannelBinding:
+        metadata: dict[str, Any] = {}
+        recipient_key = getattr(channel, "recipient_key", None)
+        if channel.reach == "outbox":
+            metadata["address"] = message.sender_id
+            if recipient_key:
+                metadata[recipient_key] = message.sender_id
+        return self.engine.binding(
+            channel,
+            room_id,
+            tenant,
+            metadata=metadata,
+            participant_id=sender.participant_id if channel.reach == "outbox" else None,
+            assurance=Assurance(message.metadata.get("assurance", Assurance.CLAIMED)),
+        )
+
+    def _person(self, actor: RoomActor, channel: Channel, sender: Sender, message: InboundMessage) -> Participant:
+        now = self.engine.now()
+        cid = channel.channel_id
+        old = actor.state.participants.get(sender.participant_id)
+        if old is not None:
+            if old.last_channel_id == cid and cid in old.connected_via:
+                return old
+            via = old.connected_via if cid in old.connected_via else (*old.connected_via, cid)
+            return old.model_copy(update={"last_channel_id": cid, "connected_via": via})
+        return Participant(
+            id=sender.participant_id,
+            room_id=actor.room_id,
+            tenant=actor.tenant,
+            channel_id=cid,
+            last_channel_id=cid,
+            connected_via=(cid,),
+            display_name=sender.name,
+            identification=sender.status,
+            identity_id=sender.identity.id if sender.identity else None,
+            candidates=sender.candidates,
+            address=message.sender_id if channel.reach == "outbox" else None,
+            resolved_at=now if sender.identity else None,
+            resolved_by="resolver" if sender.identity else None,
+            joined_at=now,
+        )
+
+    # -- who is it --------------------------------------------------------------------------------------------------
+
+    async def _identify(self, channel: Channel, message: InboundMessage, tenant: str) -> Sender:
+        claimed = message.participant_id or f"{channel.channel_type}:{message.sender_id}"
+        if message.participant_id is not None or channel.names_senders:
+            return Sender(claimed, message.sender_name, Identification.IDENTIFIED)
+        resolver = self.engine.resolver
+        kinds = self.engine.options.identity_channel_types
+        if resolver is None or (kinds is not None and channel.channel_type not in kinds):
+            return Sender(claimed, message.sender_name, Identification.UNKNOWN)
+        try:
+            call = resolver.resolve(tenant, channel.channel_type, message)
+            found = await bounded(call, self.engine.options.identity_timeout_s, "identity")
+        except TimeoutError:
+            self.engine.hooks.tell(IdentityTimedOut(tenant, "", channel.channel_id, message.sender_id))
+            found = Resolution(Identification.UNKNOWN)
+        except Exception as error:  # a resolver is a plug-in: its failure must not lose the message
+            log.exception("the identity resolver failed")
+            self.engine.count("identity_errors")
+            self.engine.hooks.tell(IdentityTimedOut(tenant, "", channel.channel_id, message.sender_id))
+            del error
+            found = Resolution(Identification.UNKNOWN)
+        if found.status is Identification.IDENTIFIED and found.identity is not None:
+            name = found.identity.display_name or message.sender_name
+            return Sender(found.identity.id, name, Identification.IDENTIFIED, found.identity)
+        return await self._ask(channel, message, tenant, found, claimed)
+
+    async def _ask(
+        self, channel: Channel, message: InboundMessage, tenant: str, found: Resolution, claimed: str
+    ) -> Sender:
+        sender = Sender(
+            claimed, message.sender_name, found.status, candidates=tuple(one.id for one in found.candidates)
+        )
+        if not self.engine.hooks.guarded(IdentityQuestion):
+            if found.status is Identification.REJECTED:
+                sender.refused = "identity_rejected"
+            return sender
+        now = self.engine.now()
+        nowhere = Room(id="", tenant=tenant, created_at=now, updated_at=now)
+        moment = IdentityQuestion(
+            nowhere,
+            message,
+            found.status.value,
+            found.candidates,
+            channel_id=channel.channel_id,
+            channel_type=channel.channel_type,
+            direction="inbound",
+        )
+        outcome = await self.engine.hooks.run(moment)
+        if outcome.blocked_by:
+            sender.refused = outcome.reason or "identity_rejected"
+            return sender
+        if isinstance(outcome.value, IdentityAnswer):
+            await self._take(sender, outcome.value, channel, message, tenant)
+        return sender
+
+    async def _take(
+        self, sender: Sender, answer: IdentityAnswer, channel: Channel, message: InboundMessage, tenant: str
+    ) -> None:
+        match answer.outcome:
+            case "resolved" | "create" if answer.identity is not None:
+                if answer.outcome == "create":
+                    addresses = {channel.channel_type: (message.sender_id,)}
+                    fresh = answer.identity.model_copy(
+                        update={"tenant": tenant, "addresses": {**addresses, **answer.identity.addresses}}
+                    )
+                    await self.engine.address_book.put(fresh)
+                sender.participant_id = answer.identity.id
+                sender.name = answer.identity.display_name or sender.name
+                sender.status, sender.identity = Identification.IDENTIFIED, answer.identity
+            case "pending":
+                sender.status = Identification.PENDING
+            case "challenge":
+                sender.status = Identification.CHALLENGE_SENT
+                sender.challenge = answer.message or "Please tell us who you are."
+            case "reject":
+                sender.refused = answer.reason or "identity_rejected"
+            case _:
+                sender.refused = "identity_answer_not_understood"
+
+    async def _challenge(self, actor: RoomActor, channel: Channel, text: str) -> None:
+        source = EventSource(channel_id="system", channel_type="system", direction="outbound")
+        draft = EventDraft(source=source, content=TextContent(text=text), visibility=channel.channel_id)
+        sub = messages.Submission(
+            draft, CURRENT.get() or Settlement(), binding_required=False, targets=(channel.channel_id,), guards=False
+        )
+        await actor.call(messages.submit, sub)
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

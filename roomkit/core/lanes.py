@@ -1,0 +1,357 @@
+"""Outbox lanes: one ordered line per (room, channel). A slow or dead channel delays nobody but itself.
+
+Rows of kind "outbox" stand in the event's own transaction and leave it together with the delivery's record, so every
+(event, channel) is delivered at least once, in order, across crashes (R4). What fails for good goes to the dead letters
+and the lane goes on (R5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from roomkit.core.actor import Change, RoomActor, delivery_record
+from roomkit.core.outgoing import Projection, project
+from roomkit.core.results import CURRENT, Settlement
+from roomkit.core.state import key
+from roomkit.errors import ProviderError, ProviderTimeout
+from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
+from roomkit.models.event import EventType, RoomEvent
+from roomkit.models.hooks import Delivered, DeliveryFailed
+from roomkit.models.stream import Ephemeral
+from roomkit.net.breaker import Breakers
+from roomkit.net.ratelimit import TokenBucket
+from roomkit.net.retry import RetryPolicy
+from roomkit.ports.channel import Channel
+from roomkit.ports.store import Batch, EventQuery, Record, RecordKey
+from roomkit.runtime import bounded
+from roomkit.runtime.crashpoint import crashpoint
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Item:
+    """One delivery to be made. `attempts` counts those noted before a crash."""
+
+    event: RoomEvent | None
+    index: int
+    event_id: str
+    settlement: Settlement | None
+    attempts: int = 0
+    parts: tuple[str, ...] = ()
+    maybe_duplicate: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    actor: RoomActor
+    channel_id: str
+    items: deque[Item] = field(default_factory=deque[Item])
+    busy: bool = False
+
+
+class OutboxLanes:
+    """All lanes of one kit."""
+
+    def __init__(self, engine: Engine, breakers: Breakers) -> None:
+        self.engine = engine
+        self.breakers = breakers
+        self._lanes: dict[tuple[str, str, str], Lane] = {}
+        self._buckets: dict[str, TokenBucket] = {}
+        self._done_put: dict[str, list[Record]] = {}
+        self._done_delete: dict[str, list[RecordKey]] = {}
+        self._flushing = False
+        self.backlog = 0
+
+    def busy(self, actor: RoomActor) -> bool:
+        return any(lane.actor is actor for lane in self._lanes.values())
+
+    def enqueue(self, actor: RoomActor, channel_id: str, event: RoomEvent, settlement: Settlement | None) -> None:
+        self.put(actor, channel_id, Item(event, event.index, event.id, settlement))
+
+    def put(self, actor: RoomActor, channel_id: str, item: Item) -> None:
+        if item.settlement is not None:
+            item.settlement.begin()
+        self.backlog += 1
+        lane_key = (actor.tenant, actor.room_id, channel_id)
+        lane = self._lanes.get(lane_key)
+        if lane is None:
+            lane = self._lanes[lane_key] = Lane(actor, channel_id)
+        lane.items.append(item)
+        if not lane.busy and not self.engine.draining:
+            lane.busy = True
+            self.engine.eager.start(self._run(lane_key, lane))
+
+    async def _run(self, lane_key: tuple[str, str, str], lane: Lane) -> None:
+        try:
+            while lane.items and not self.engine.draining:
+                item = lane.items.popleft()
+                token = CURRENT.set(item.settlement)
+                try:
+                    await self._deliver(lane, item)
+                finally:
+                    CURRENT.reset(token)
+                    self.backlog -= 1
+                    if item.settlement is not None:
+                        item.settlement.end()
+        finally:
+            lane.busy = False
+            if not lane.items:
+                self._lanes.pop(lane_key, None)
+
+    # -- one delivery ---------------------------------------------------------------------------------------------
+
+    async def _deliver(self, lane: Lane, item: Item) -> None:
+        actor = lane.actor
+        channel = self.engine.channels.get(lane.channel_id)
+        binding = actor.state.bindings.get(lane.channel_id)
+        event = item.event or await self._read(actor, item)
+        refusal = _refusal(channel, binding, event)
+        if refusal or channel is None or binding is None or event is None:
+            self._finish(lane, item, DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=refusal))
+            return
+        projection = await project(self.engine, actor, event, channel, binding)
+        if projection.event is None:
+            result = DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=projection.reason)
+            self._finish(lane, item, result)
+            return
+        policy = channel.delivery_policy
+        if item.attempts and not policy.idempotent:
+            item.maybe_duplicate = True
+            if policy.on_ambiguous == "stop_and_ask":
+                failed = DeliveryResult(success=False, state=DeliveryState.FAILED, error="ambiguous", ambiguous=True)
+                await self._bury(lane, item, event, failed)
+                return
+        result = await self._try(lane, item, channel, projection, policy)
+        if result.success:
+            self._finish(lane, item, result)
+        else:
+            await self._bury(lane, item, event, result)
+
+    async def _read(self, actor: RoomActor, item: Item) -> RoomEvent | None:
+        found = await self.engine.store.events(
+            EventQuery(actor.tenant, actor.room_id, start=item.index, stop=item.index + 1, limit=1)
+        )
+        return found[0] if found else None
+
+    async def _try(
+        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
+    ) -> DeliveryResult:
+        retry = RetryPolicy(policy.max_retries, policy.base_delay, policy.factor, policy.max_delay)
+        attempt = 0
+        while True:
+            result = await self._attempt(lane, item, channel, projection, policy)
+            item.maybe_duplicate = item.maybe_duplicate or result.ambiguous
+            if result.success or not result.retryable or attempt >= policy.max_retries:
+                return result
+            if result.ambiguous and not policy.idempotent and policy.on_ambiguous == "stop_and_ask":
+                return result
+            self.engine.count("delivery_retries")
+            await asyncio.sleep(retry.delay(attempt, retry_after=result.retry_after, rng=self.engine.random))
+            attempt += 1
+
+    async def _attempt(
+        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
+    ) -> DeliveryResult:
+        if policy.rate_per_s is not None:
+            bucket = self._buckets.get(channel.channel_id)
+            if bucket is None:
+                bucket = self._buckets[channel.channel_id] = TokenBucket(policy.rate_per_s, policy.burst)
+            await bucket.acquire()
+        binding = lane.actor.state.bindings.get(lane.channel_id) or projection.context.binding
+        provider = channel.channel_id
+        recipient = f"{lane.actor.room_id}"
+        item.attempts += 1
+        if self.engine.info.durable and not policy.idempotent:
+            await self._note(lane, item)
+        crashpoint("outbox.before_send")
+        projection.context.state["parts"] = item.parts
+        projection.context.state["part_done"] = lambda part_id: self._part_done(lane, item, part_id)
+        assert projection.event is not None
+        try:
+            permit = self.breakers.acquire(provider, recipient)
+        except ProviderError as error:
+            return _from_error(error)
+        try:
+            call = channel.deliver(projection.event, binding, projection.context)
+            result = await bounded(call, policy.timeout_s, f'delivery to "{lane.channel_id}"')
+        except TimeoutError:
+            error = ProviderTimeout(provider, f"no answer in {policy.timeout_s:g} s", ambiguous=True)
+            permit.failed(error)
+            return _from_error(error)
+        except ProviderError as error:
+            permit.failed(error)
+            return _from_error(error)
+        except asyncio.CancelledError:
+            permit.released()
+            raise
+        except Exception as error:  # a channel is a plug-in: its failure is this delivery's failure
+            permit.released()
+            log.exception('channel "%s" failed to deliver', lane.channel_id)
+            return DeliveryResult(success=False, state=DeliveryState.FAILED, error=f"{type(error).__name__}: {error}")
+        crashpoint("outbox.after_send")
+        if result.success:
+            permit.succeeded()
+        else:
+            permit.failed(ProviderError(provider, result.error or "refused", retryable=result.retryable))
+        return result
+
+    async def _note(self, lane: Lane, item: Item) -> None:
+        """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""
+        record = self._row(lane, item)
+        await self.engine.store.commit(Batch(lane.actor.tenant, self.engine.epoch, put=(record,)))
+
+    async def _part_done(self, lane: Lane, item: Item, part_id: str) -> None:
+        item.parts = (*item.parts, part_id)
+        await self._note(lane, item)
+
+    def _row(self, lane: Lane, item: Item) -> Record:
+        value = {
+            "channel": lane.channel_id,
+            "index": item.index,
+            "event_id": item.event_id,
+            "attempts": item.attempts,
+            "parts": list(item.parts),
+        }
+        actor = lane.actor
+        return Record("outbox", actor.tenant, key(actor.room_id, item.index, lane.channel_id), value, actor.room_id)
+
+    # -- what became of it ----------------------------------------------------------------------------------------
+
+    def _finish(self, lane: Lane, item: Item, result: DeliveryResult) -> None:
+        actor = lane.actor
+        record = self._record(lane, item, result)
+        row = RecordKey("outbox", actor.tenant, key(actor.room_id, item.index, lane.channel_id))
+        self._done_put.setdefault(actor.tenant, []).append(delivery_record(actor.tenant, record))
+        self._done_delete.setdefault(actor.tenant, []).append(row)
+        self.engine.count("delivered" if result.success else "delivery_skipped")
+        self._tell(actor, record)
+        if result.success and self.engine.hooks.heard(Delivered):
+            self.engine.hooks.tell(Delivered(actor.tenant, actor.room_id, record))
+        if not self._flushing:
+            self._flushing = True
+            self.engine.eager.start(self._flush())
+
+    async def _flush(self) -> None:
+        """Writes what was finished: everything that came together goes in one transaction."""
+        try:
+            while self._done_delete:
+                puts, self._done_put = self._done_put, {}
+                deletes, self._done_delete = self._done_delete, {}
+                for tenant, rows in deletes.items():
+                    batch = Batch(tenant, self.engine.epoch, put=tuple(puts.get(tenant, ())), delete=tuple(rows))
+                    await self.engine.commit_until_done(batch)
+        finally:
+            self._flushing = False
+
+    async def flushed(self) -> None:
+        while self._flushing:
+            await asyncio.sleep(0.005)
+
+    async def _bury(self, lane: Lane, item: Item, event: RoomEvent, result: DeliveryResult) -> None:
+        """Moves an item to the dead letters, with an event in the room, and lets the lane go on."""
+        actor = lane.actor
+        failed = result.model_copy(update={"state": DeliveryState.FAILED, "success": False})
+        record = self._record(lane, item, failed)
+        self.engine.count("dead_letters")
+
+        async def bury(actor: RoomActor) -> None:
+            change = Change(activity=False)
+            change.delete.append(RecordKey("outbox", actor.tenant, key(actor.room_id, item.index, lane.channel_id)))
+            change.put.append(delivery_record(actor.tenant, record))
+            dead = {
+                **self._row(lane, item).value,
+                "room_id": actor.room_id,
+                "error": result.error,
+                "code": result.code,
+                "failed_at": self.engine.now().isoformat(),
+            }
+            dead_key = key(actor.room_id, item.index, lane.channel_id)
+            change.put.append(Record("dead", actor.tenant, dead_key, dead, actor.room_id))
+            if actor.state.room.open and event.type != EventType.DELIVERY_FAILED:
+                change.system(
+                    EventType.DELIVERY_FAILED,
+                    "delivery_failed",
+                    channel_id=lane.channel_id,
+                    event_id=item.event_id,
+                    index=item.index,
+                    error=result.error,
+                )
+            await actor.commit(change)
+
+        await actor.call(bury)
+        self._tell(actor, record)
+        self.engine.hooks.tell(DeliveryFailed(actor.tenant, actor.room_id, record))
+        next_way = self.engine.fallback_for(actor, event, lane.channel_id)
+        if next_way is not None:
+            await self.engine.deliver_also(actor, event, next_way)
+
+    def _record(self, lane: Lane, item: Item, result: DeliveryResult) -> DeliveryRecord:
+        return DeliveryRecord(
+            room_id=lane.actor.room_id,
+            index=item.index,
+            event_id=item.event_id,
+            channel_id=lane.channel_id,
+            state=result.state,
+            reason=result.error,
+            attempts=item.attempts,
+            provider_message_id=result.provider_message_id,
+            maybe_duplicate=item.maybe_duplicate,
+            parts=item.parts or result.parts,
+            updated_at=self.engine.now(),
+        )
+
+    def _tell(self, actor: RoomActor, record: DeliveryRecord) -> None:
+        if actor.hub.idle:
+            return
+        data = record.model_dump(mode="json")
+        message = Ephemeral(
+            kind="delivery", room_id=actor.room_id, sender=record.channel_id, visibility="internal", data=data
+        )
+        actor.hub.ephemeral(message, actor.state.bindings)
+
+    def watch_fallbacks(
+        self, actor: RoomActor, event: RoomEvent, fallbacks: tuple[tuple[str, tuple[str, ...]], ...]
+    ) -> None:
+        """Arms the timer that tries another way to the same person when a message stays unread (D28)."""
+        for channel_id, _ in fallbacks:
+            binding = actor.state.bindings.get(channel_id)
+            if binding is not None and binding.fallback_after_s is not None:
+                data = {"index": event.index, "channel": channel_id}
+                name = f"fallback:{event.index}:{channel_id}"
+                self.engine.timers.set(actor, name, binding.fallback_after_s, data)
+
+
+def _refusal(channel: Channel | None, binding: Any, event: RoomEvent | None) -> str:
+    """Rights are looked at again when the lane gets there: a mute or detach reaches what already waits."""
+    if event is None:
+        return "event_erased"
+    if binding is None:
+        return "channel_detached"
+    if channel is None:
+        return "channel_not_registered"
+    if not binding.can_read:
+        return "no_read_access"
+    return "output_muted" if binding.output_muted else ""
+
+
+def _from_error(error: ProviderError) -> DeliveryResult:
+    return DeliveryResult(
+        success=False,
+        state=DeliveryState.FAILED,
+        error=str(error),
+        code=error.code,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        ambiguous=error.ambiguous,
+    )
+
+
+__all__ = ["Item", "Lane", "OutboxLanes"]

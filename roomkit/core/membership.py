@@ -1,0 +1,284 @@
+"""Channels and people of a room, and the room's own life. Every function runs in the actor and leaves a record."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from roomkit.core.actor import Change, RoomActor
+from roomkit.core.policy import no_wider
+from roomkit.core.state import key
+from roomkit.errors import ChannelNotFound, RoomClosed, StateError, UsageError
+from roomkit.models.event import EventType
+from roomkit.models.room import (
+    ChannelBinding,
+    Membership,
+    Participant,
+    Room,
+    RoomStatus,
+    RoomTimers,
+)
+from roomkit.models.stream import Ephemeral
+from roomkit.ports.store import Record, RecordKey
+
+
+def _binding(actor: RoomActor, channel_id: str) -> ChannelBinding:
+    found = actor.state.bindings.get(channel_id)
+    if found is None:
+        raise ChannelNotFound(channel_id, actor.state.bindings, where=f'room "{actor.room_id}"')
+    return found
+
+
+async def attach(actor: RoomActor, binding: ChannelBinding, explicit: bool = True) -> ChannelBinding:
+    """Seats a channel. Attaching again updates its address; it never widens rights that were narrowed, and what was
+    detached comes back only when asked for explicitly."""
+    if not actor.state.room.open:
+        raise RoomClosed(actor.room_id, actor.state.room.status)
+    old = actor.state.bindings.get(binding.channel_id)
+    if not explicit and (old is not None or binding.channel_id in actor.state.detached):
+        return old or binding
+    if old is not None:
+        binding = old.model_copy(update={"metadata": {**old.metadata, **binding.metadata}})
+        if binding == old:
+            return old
+    change = Change()
+    change.bindings[binding.channel_id] = binding
+    if binding.channel_id in actor.state.detached:
+        change.delete.append(RecordKey("detached", actor.tenant, key(actor.room_id, binding.channel_id)))
+    kind = EventType.CHANNEL_ATTACHED if old is None else EventType.CHANNEL_UPDATED
+    change.system(kind, kind.value, channel_id=binding.channel_id, channel_type=binding.channel_type)
+    await actor.commit(change)
+    actor.state.detached -= {binding.channel_id}
+    return binding
+
+
+async def detach(actor: RoomActor, channel_id: str) -> None:
+    """Unseats a channel, durably: nothing attaches it again by itself."""
+    _binding(actor, channel_id)
+    change = Change()
+    change.bindings[channel_id] = None
+    value = {"channel_id": channel_id}
+    change.put.append(Record("detached", actor.tenant, key(actor.room_id, channel_id), value, actor.room_id))
+    change.system(EventType.CHANNEL_DETACHED, "channel_detached", channel_id=channel_id)
+    for running_id, running in actor.engine.turns.running(actor):
+        if running_id == channel_id:
+            running.cancel("channel_detached")
+    await actor.commit(change)
+    actor.state.detached |= {channel_id}
+
+
+async def update_binding(actor: RoomActor, channel_id: str, by: str | None, update: dict[str, Any]) -> ChannelBinding:
+    """Changes rights, marks or metadata of a seat; live gates hear of it at once."""
+    old = _binding(actor, channel_id)
+    fields = {k: v for k, v in update.items() if getattr(old, k) != v}
+    if not fields:
+        return old
+    new = ChannelBinding.model_validate({**dict(old), **fields})
+    kind = EventType.CHANNEL_UPDATED
+    if "muted" in fields:
+        kind = EventType.CHANNEL_MUTED if fields["muted"] else EventType.CHANNEL_UNMUTED
+    shown = {k: v if isinstance(v, (bool, int, str)) else str(v) for k, v in fields.items() if k != "metadata"}
+    change = Change()
+    change.bindings[channel_id] = new
+    change.system(kind, kind.value, channel_id=channel_id, by=by, **shown)
+    await actor.commit(change)
+    return new
+
+
+async def add_person(actor: RoomActor, person: Participant) -> Participant:
+    """Adds somebody, or brings back who had left. An existing record is never re-homed to another channel."""
+    old = actor.state.participants.get(person.id)
+    if old is not None and old.status is Membership.BANNED:
+        raise StateError(f'"{person.id}" is banned from room "{actor.room_id}"; lift the ban with kit.update_member()')
+    change = Change()
+    if old is not None:
+        if old.status is Membership.ACTIVE:
+            return old
+        person = old.model_copy(update={"status": Membership.ACTIVE})
+    change.participants[person.id] = person
+    change.system(
+        EventType.PARTICIPANT_JOINED,
+        "participant_joined",
+        visibility="transport",
+        participant_id=person.id,
+        name=person.display_name,
+        role=person.role.value,
+    )
+    await actor.commit(change)
+    return person
+
+
+async def remove_person(actor: RoomActor, participant_id: str, status: Membership, reason: str | None) -> Participant:
+    person = _person(actor, participant_id)
+    if person.status is status:
+        return person
+    person = person.model_copy(update={"status": status})
+    change = Change()
+    change.participants[person.id] = person
+    change.system(
+        EventType.PARTICIPANT_LEFT,
+        "participant_left",
+        visibility="transport",
+        participant_id=person.id,
+        name=person.display_name,
+        status=status.value,
+        reason=reason,
+    )
+    await actor.commit(change)
+    return person
+
+
+async def update_person(actor: RoomActor, participant_id: str, update: dict[str, Any]) -> Participant:
+    """Renames, re-roles or identifies somebody; no change, no record."""
+    old = _person(actor, participant_id)
+    fields = {k: v for k, v in update.items() if getattr(old, k) != v}
+    if not fields:
+        return old
+    person = Participant.model_validate({**dict(old), **fields})
+    kind = EventType.PARTICIPANT_IDENTIFIED if "identity_id" in fields else EventType.PARTICIPANT_UPDATED
+    change = Change()
+    change.participants[person.id] = person
+    change.system(kind, kind.value, participant_id=person.id, fields=sorted(fields))
+    await actor.commit(change)
+    return person
+
+
+def _person(actor: RoomActor, participant_id: str) -> Participant:
+    found = actor.state.participants.get(participant_id)
+    if found is None:
+        known = ", ".join(sorted(actor.state.participants)) or "nobody"
+        raise StateError(f'participant "{participant_id}" is not in room "{actor.room_id}"; there are: {known}')
+    return found
+
+
+async def mark_read(actor: RoomActor, channel_id: str, index: int) -> None:
+    """Moves a read marker forward, never back."""
+    binding = _binding(actor, channel_id)
+    index = min(index, actor.state.next_index - 1)
+    if index <= binding.last_read_index:
+        return
+    change = Change(activity=False)
+    change.bindings[channel_id] = binding.model_copy(update={"last_read_index": index})
+    await actor.commit(change)
+    seen = Ephemeral(kind="read", room_id=actor.room_id, sender=channel_id, data={"index": index})
+    actor.hub.ephemeral(seen, actor.state.bindings)
+
+
+_TRANSITIONS: dict[RoomStatus, tuple[EventType, frozenset[RoomStatus]]] = {
+    RoomStatus.ACTIVE: (EventType.ROOM_REOPENED, frozenset({RoomStatus.CLOSED, RoomStatus.PAUSED})),
+    RoomStatus.PAUSED: (EventType.ROOM_PAUSED, frozenset({RoomStatus.ACTIVE})),
+    RoomStatus.CLOSED: (EventType.ROOM_CLOSED, frozenset({RoomStatus.ACTIVE, RoomStatus.PAUSED})),
+    RoomStatus.ARCHIVED: (
+        EventType.ROOM_ARCHIVED,
+        frozenset({RoomStatus.ACTIVE, RoomStatus.PAUSED, RoomStatus.CLOSED}),
+    ),
+}
+
+
+async def set_status(actor: RoomActor, status: RoomStatus, by: str | None, reason: str | None = None) -> Room:
+    """Moves the room along; its own record is the one thing a closed room still takes. No change, no record."""
+    room = actor.state.room
+    if room.status is status:
+        return actor.state.snapshot()
+    kind, allowed = _TRANSITIONS[status]
+    if room.status not in allowed:
+        raise StateError(f'room "{room.id}" is {room.status} and cannot become {status}')
+    now = actor.engine.now()
+    update: dict[str, Any] = {"status": status, "updated_at": now}
+    update["paused_at"] = now if status is RoomStatus.PAUSED else None
+    if status in (RoomStatus.CLOSED, RoomStatus.ARCHIVED):
+        update["closed_at"] = room.closed_at or now
+        update["attention"] = None
+    if status is RoomStatus.ACTIVE:
+        kind = EventType.ROOM_RESUMED if room.status is RoomStatus.PAUSED else kind
+        update["closed_at"] = None
+    # Whoever is still speaking is cut off before the door closes, so that what was heard is kept.
+    if status in (RoomStatus.CLOSED, RoomStatus.ARCHIVED):
+        ending = Change()
+        stopped = actor.engine.turns.close_running(actor, ending, "room_closed")
+        actor.engine.turns.drop_pending(actor, ending)
+        if stopped or ending.delete:
+            await actor.commit(ending)
+        for running in stopped:
+            running.cancel("room_closed")
+    change = Change(room=room.model_copy(update=update), activity=status is RoomStatus.ACTIVE)
+    change.system(kind, kind.value, visibility="transport", by=by, reason=reason)
+    await actor.commit(change)
+    if room.attention is not None and actor.state.room.attention is None:
+        actor.engine.attention_changed(actor)
+    arm_timers(actor)
+    return actor.state.snapshot()
+
+
+async def patch_metadata(actor: RoomActor, patch: dict[str, Any]) -> Room:
+    """Merges keys; None removes one."""
+    merged = {**actor.state.room.metadata, **patch}
+    merged = {k: v for k, v in merged.items() if v is not None}
+    change = Change(activity=False)
+    change.room = actor.state.room.model_copy(update={"metadata": merged, "updated_at": actor.engine.now()})
+    await actor.commit(change)
+    return actor.state.snapshot()
+
+
+async def set_settings(actor: RoomActor, update: dict[str, Any]) -> Room:
+    """Changes timers, policies or language; the idle clock keeps running."""
+    change = Change(activity=False)
+    change.room = Room.model_validate({**dict(actor.state.room), **update, "updated_at": actor.engine.now()})
+    await actor.commit(change)
+    arm_timers(actor)
+    return actor.state.snapshot()
+
+
+def arm_timers(actor: RoomActor) -> None:
+    """(Re)arms the timer that the room's status asks for, counted from what really happened last."""
+    room, now = actor.state.room, actor.engine.now()
+    timers: RoomTimers = room.timers
+    if room.status is RoomStatus.ACTIVE and timers.inactive_after_seconds is not None:
+        if actor.state.last_activity is not None:
+            due = actor.state.last_activity + timedelta(seconds=timers.inactive_after_seconds)
+            actor.engine.timers.set(actor, "idle", (due - now).total_seconds(), {})
+    elif room.status is RoomStatus.PAUSED and timers.closed_after_seconds is not None and room.paused_at is not None:
+        due = room.paused_at + timedelta(seconds=timers.closed_after_seconds)
+        actor.engine.timers.set(actor, "close", (due - now).total_seconds(), {})
+
+
+async def timer_due(actor: RoomActor, name: str) -> None:
+    """An idle or closing timer rang: look again under the actor whether it still holds."""
+    room, now = actor.state.room, actor.engine.now()
+    if name == "idle" and room.status is RoomStatus.ACTIVE and room.timers.inactive_after_seconds is not None:
+        last = actor.state.last_activity
+        if last is not None and (now - last).total_seconds() >= room.timers.inactive_after_seconds:
+            await set_status(actor, RoomStatus.PAUSED, "timer", "inactive")
+        else:
+            arm_timers(actor)
+    elif name == "close" and room.status is RoomStatus.PAUSED and room.paused_at is not None:
+        after = room.timers.closed_after_seconds
+        if after is not None and (now - room.paused_at).total_seconds() >= after:
+            await set_status(actor, RoomStatus.CLOSED, "timer", "inactive")
+        else:
+            arm_timers(actor)
+
+
+def check_rights(child: ChannelBinding, parent: ChannelBinding) -> None:
+    """Rights that are passed on never grow (P30). Raises `UsageError` naming what would widen."""
+    if not no_wider(child.visibility, parent.visibility):
+        raise UsageError(f'visibility "{child.visibility}" is wider than "{parent.visibility}", which it comes from')
+    if (child.can_read and not parent.can_read) or (child.can_write and not parent.can_write):
+        raise UsageError(f'access "{child.access}" is wider than "{parent.access}", which it comes from')
+
+
+__all__ = [
+    "add_person",
+    "arm_timers",
+    "attach",
+    "check_rights",
+    "detach",
+    "mark_read",
+    "patch_metadata",
+    "remove_person",
+    "set_settings",
+    "set_status",
+    "timer_due",
+    "update_binding",
+    "update_person",
+]

@@ -1,0 +1,263 @@
+"""Events on their way into the log: open? duplicate? guards, may-write, commit (D20). All of it runs in the actor.
+
+Inbound messages, host messages, injected events and replies pass the same gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from roomkit.core import policy
+from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.results import InboundResult, Settlement
+from roomkit.core.state import event_by_id, key
+from roomkit.models.content import DeleteContent, EditContent, ReactionContent
+from roomkit.models.event import EventDraft, EventStatus, EventType, RoomEvent
+from roomkit.models.hooks import BeforeCommit, ChainDepthExceeded, Injected, RoomRefused
+from roomkit.models.room import Membership, Participant, RoomStatus
+from roomkit.ports.channel import ChannelOutput
+from roomkit.ports.store import Duplicate, Record, RecordKey, RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.hooks import Outcome
+
+_ACTIONS = {EventType.EDIT, EventType.DELETE, EventType.REACTION}
+
+
+@dataclass(slots=True)
+class Submission:
+    """One event that wants in. `binding_required` is false for the host's own writing."""
+
+    draft: EventDraft
+    settlement: Settlement
+    binding_required: bool = True
+    dedupe: tuple[str, str, float] | None = None
+    person: Participant | None = None
+    status: EventStatus = EventStatus.COMMITTED
+    targets: tuple[str, ...] | None = None
+    wake: tuple[str, ...] = ()
+    guards: bool = True
+    stream_id: str | None = None
+    rows: list[RecordKey] = field(default_factory=list[RecordKey])
+    put: list[Record] = field(default_factory=list[Record])
+    output: ChannelOutput | None = None
+    blocked: tuple[str, str] | None = None
+
+
+async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
+    """Takes one event through the gate and commits it, blocked ones as blocked."""
+    room = actor.state.room
+    if not room.open:
+        actor.engine.hooks.tell(RoomRefused(actor.tenant, actor.room_id, "room_closed", sub.draft.source.channel_id))
+        actor.engine.count("refused_room_closed")
+        await forget(actor, sub.rows)
+        return InboundResult(None, actor.room_id, blocked=True, reason="room_closed", settlement=sub.settlement)
+    if sub.dedupe is not None and actor.engine.hooks.guarded(BeforeCommit):
+        known = await known_duplicate(actor, *sub.dedupe[:2])
+        if known is not None:
+            return known
+    change = Change(settlement=sub.settlement, dedupe_for=sub.dedupe)
+    change.put.extend(sub.put)
+    change.delete.extend(sub.rows)
+    draft = sub.draft
+    if draft.parent_event_id is not None:
+        draft = await _thread_root(actor, draft)
+    if draft.type in _ACTIONS:
+        refusal, draft = await _act(actor, draft, change)
+        if refusal:
+            return InboundResult(None, actor.room_id, blocked=True, reason=refusal, settlement=sub.settlement)
+    outcome: Outcome | None = None
+    if sub.guards and actor.engine.hooks.guarded(BeforeCommit):
+        outcome = await _guard(actor, draft)
+        draft = outcome.value
+        if outcome.metadata:
+            draft = draft.model_copy(update={"metadata": {**draft.metadata, **outcome.metadata}})
+    entry = _verdict(actor, sub, draft, outcome)
+    if entry.blocked_by:
+        change.put = list(sub.put)
+    change.add(entry)
+    _side_records(change, sub.output, outcome)
+    for injected in outcome.inject if outcome else ():
+        change.add(_injected(injected))
+    _wake_up(actor, sub, change)
+    done = await actor.commit(change)
+    if isinstance(done, Duplicate):
+        return await _first_of(actor, done)
+    event = done[0]
+    if event.blocked_by == "event_chain_depth_limit":
+        actor.engine.hooks.tell(ChainDepthExceeded(actor.tenant, actor.room_id, event))
+    reason = event.blocked_reason or event.blocked_by
+    return InboundResult(event, actor.room_id, blocked=event.blocked, reason=reason, settlement=sub.settlement)
+
+
+def _verdict(actor: RoomActor, sub: Submission, draft: EventDraft, outcome: Outcome | None) -> Entry:
+    entry = Entry(draft, status=sub.status, targets=sub.targets, stream_id=sub.stream_id, wake=sub.wake)
+    if sub.blocked is not None:
+        entry.blocked_by, entry.blocked_reason = sub.blocked
+        return entry
+    if outcome is not None and outcome.blocked_by:
+        entry.blocked_by, entry.blocked_reason = outcome.blocked_by, outcome.reason
+        return entry
+    binding = actor.state.bindings.get(draft.source.channel_id)
+    if binding is None and sub.binding_required:
+        entry.blocked_by = "source_not_attached"
+        return entry
+    writer = actor.state.participants.get(draft.source.participant_id or "")
+    if writer is not None and writer.status is Membership.BANNED:
+        entry.blocked_by = "source_banned"
+        return entry
+    entry.blocked_by = policy.may_write(binding, draft.chain_depth, actor.engine.options.max_chain_depth).blocked_by
+    return entry
+
+
+async def _guard(actor: RoomActor, draft: EventDraft) -> Outcome:
+    source = draft.source
+    moment = BeforeCommit(actor.state.snapshot(), draft, source.channel_id, source.channel_type, source.direction)
+    return await actor.engine.hooks.run(moment)
+
+
+def _injected(injected: Injected) -> Entry:
+    return Entry(injected.draft, targets=injected.targets or (), wakes=False)
+
+
+def _side_records(change: Change, output: ChannelOutput | None, outcome: Outcome | None) -> None:
+    """Tasks and observations always flow: muting silences the voice, not the brain."""
+    if output is not None:
+        change.tasks.extend(output.tasks)
+        change.observations.extend(output.observations)
+    if outcome is not None:
+        change.tasks.extend(outcome.tasks)
+        change.observations.extend(outcome.observations)
+
+
+def _wake_up(actor: RoomActor, sub: Submission, change: Change) -> None:
+    """A message resumes a paused room, and is where its writer was seen last."""
+    room = actor.state.room
+    if room.status is RoomStatus.PAUSED:
+        change.room = room.model_copy(
+            update={"status": RoomStatus.ACTIVE, "paused_at": None, "updated_at": actor.engine.now()}
+        )
+        change.system(EventType.ROOM_RESUMED, "room_resumed", visibility="all")
+    person = sub.person
+    if person is not None and actor.state.participants.get(person.id) != person:
+        change.participants[person.id] = person
+
+
+async def _thread_root(actor: RoomActor, draft: EventDraft) -> EventDraft:
+    """Threads are flat: a reply to a reply belongs to the root; a parent from elsewhere makes it top level."""
+    parent = await event_by_id(actor.engine.store, actor.tenant, actor.room_id, draft.parent_event_id or "")
+    if parent is None:
+        actor.engine.warn(
+            actor, f"parent event {draft.parent_event_id} is not of this room: kept as a top-level message"
+        )
+        return draft.model_copy(
+            update={"parent_event_id": None, "metadata": {**draft.metadata, "unknown_parent": draft.parent_event_id}}
+        )
+    root = parent.parent_event_id or parent.id
+    return draft if root == draft.parent_event_id else draft.model_copy(update={"parent_event_id": root})
+
+
+async def _act(actor: RoomActor, draft: EventDraft, change: Change) -> tuple[str, EventDraft]:
+    """Checks an edit, delete or reaction, and adds what it does to its target: true only if the event commits."""
+    content = draft.content
+    if not isinstance(content, (EditContent, DeleteContent, ReactionContent)):
+        return "content_does_not_match_type", draft
+    target = await event_by_id(actor.engine.store, actor.tenant, actor.room_id, content.target_event_id)
+    if target is None or target.blocked:
+        return "target_event_not_found", draft
+    binding = actor.state.bindings.get(draft.source.channel_id)
+    if binding is not None and not policy.may_see(target, binding):
+        return "target_event_not_found", draft
+    author = actor.state.participants.get(draft.source.participant_id or "")
+    if not isinstance(content, ReactionContent):
+        refusal = policy.may_mutate(content, draft, target, author)
+        if refusal:
+            return refusal, draft
+    value = await _mark(actor, target.index)
+    value = _changed(value, content, draft.source.participant_id or draft.source.external_id or "")
+    change.put.append(Record("mutation", actor.tenant, key(actor.room_id, target.index), value, actor.room_id))
+    # Who could not see the original must not see what replaces it.
+    if draft.visibility == "all" and target.visibility != "all":
+        draft = draft.model_copy(update={"visibility": target.visibility})
+    return "", draft
+
+
+async def _mark(actor: RoomActor, index: int) -> dict[str, Any]:
+    found = await actor.engine.store.records(RecordQuery("mutation", actor.tenant, key=key(actor.room_id, index)))
+    return dict(found[0].value) if found else {"index": index}
+
+
+def _changed(value: dict[str, Any], content: EditContent | DeleteContent | ReactionContent, who: str) -> dict[str, Any]:
+    if isinstance(content, EditContent):
+        return {**value, "edit": content.model_dump(mode="json")}
+    if isinstance(content, DeleteContent):
+        return {**value, "deleted": True, "reason": content.reason}
+    reactions = {emoji: list(people) for emoji, people in value.get("reactions", {}).items()}
+    people = [p for p in reactions.get(content.emoji, []) if p != who]
+    if not content.removed:
+        people.append(who)
+    reactions[content.emoji] = people
+    return {**value, "reactions": {emoji: people for emoji, people in reactions.items() if people}}
+
+
+async def known_duplicate(actor: RoomActor, channel_id: str, dedupe_key: str) -> InboundResult | None:
+    found = await actor.engine.store.records(RecordQuery("dedupe", actor.tenant, key=f"{channel_id}\n{dedupe_key}"))
+    if not found:
+        return None
+    value = found[0].value
+    return await _first_of(actor, Duplicate(value["room_id"], value["event_id"], value["index"]))
+
+
+async def _first_of(actor: RoomActor, duplicate: Duplicate) -> InboundResult:
+    """What a redelivery gets: the first event, blocked or not, and nothing else happens (D22)."""
+    actor.engine.count("duplicates")
+    return await actor.engine.first_result(actor.tenant, duplicate)
+
+
+async def submit_reply(
+    actor: RoomActor,
+    draft: EventDraft,
+    floor_generation: int,
+    rows: list[RecordKey],
+    output: ChannelOutput | None,
+    settlement: Settlement | None,
+    stream_id: str | None = None,
+    blocked: tuple[str, str] | None = None,
+) -> RoomEvent | None:
+    """A brain's answer re-enters through the same gate, one step deeper; its rows leave in the same transaction."""
+    if blocked is None and floor_generation != actor.state.room.floor.generation:
+        blocked = ("floor_changed", "somebody else took the floor")
+    sub = Submission(
+        draft,
+        settlement or Settlement(),
+        stream_id=stream_id,
+        rows=rows,
+        output=output,
+        blocked=blocked,
+        guards=blocked is None,
+    )
+    result = await submit(actor, sub)
+    if result.event is None and stream_id is not None:
+        actor.hub.fail(stream_id, result.reason or "refused", actor.state.bindings)
+    return result.event
+
+
+async def forget(actor: RoomActor, rows: Iterable[RecordKey], output: ChannelOutput | None = None) -> None:
+    """Removes rows whose work is over without a message, keeping the side records."""
+    change = Change(activity=False)
+    change.delete.extend(rows)
+    if actor.state.room.open:
+        _side_records(change, output, None)
+    if change.delete or change.tasks or change.observations:
+        await actor.commit(change)
+
+
+async def merge_binding_metadata(actor: RoomActor, channel_id: str, updates: dict[str, Any]) -> None:
+    binding = actor.state.bindings.get(channel_id)
+    if binding is None:
+        return
+    change = Change(activity=False)
+    change.bindings[channel_id] = binding.model_copy(update={"metadata": {**binding.metadata, **updates}})
+    await actor.commit(change)

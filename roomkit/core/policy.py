@@ -1,0 +1,222 @@
+"""PURE: who may write, who sees, who is asked, how deep a chain may go. No state, no clock, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from roomkit.models.content import DeleteContent, EditContent
+from roomkit.models.event import EventDraft, EventType, RoomEvent
+from roomkit.models.room import (
+    AgentResponsePolicy,
+    Category,
+    ChannelBinding,
+    Floor,
+    FloorMode,
+    Participant,
+    Role,
+    Room,
+)
+
+MAX_CHAIN_DEPTH = 5
+"""An event at this depth is stored as blocked; it cannot be switched off."""
+
+SOLICITING = frozenset({EventType.MESSAGE})
+OUTBOUND = frozenset({EventType.MESSAGE, EventType.EDIT, EventType.DELETE, EventType.REACTION, EventType.DTMF})
+"""Only what people and agents say leaves the house; the timeline stays on dashboards and sockets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an event may be written: `blocked_by` names the rule, empty when allowed."""
+
+    blocked_by: str = ""
+
+    @property
+    def allowed(self) -> bool:
+        return not self.blocked_by
+
+
+ALLOWED = Verdict()
+
+
+def may_write(binding: ChannelBinding | None, chain_depth: int, max_depth: int = MAX_CHAIN_DEPTH) -> Verdict:
+    """The gate of every writer, replies included. No binding means the framework itself or the host."""
+    if chain_depth >= max_depth:
+        return Verdict("event_chain_depth_limit")
+    if binding is None:
+        return ALLOWED
+    if not binding.can_write:
+        return Verdict("source_read_only")
+    if binding.muted:
+        return Verdict("source_muted")
+    return ALLOWED
+
+
+@lru_cache(maxsize=4096)
+def _ids(visibility: str) -> frozenset[str]:
+    return frozenset(part.strip() for part in visibility.split(",") if part.strip())
+
+
+def visible(visibility: str, channel_id: str, category: Category) -> bool:
+    """Whether a channel may see what carries `visibility`. Unknown ids in a list are ignored."""
+    if visibility == "all":
+        return True
+    if visibility in ("none", "internal"):
+        return False
+    if visibility == "transport":
+        return category is Category.TRANSPORT
+    if visibility == "intelligence":
+        return category is Category.INTELLIGENCE
+    return channel_id in _ids(visibility)
+
+
+def effective_visibility(own: str, binding: ChannelBinding | None) -> str:
+    """What is stamped at commit (D9): the event's own value unless it is "all", else the source binding's."""
+    return own if own != "all" or binding is None else binding.visibility
+
+
+def may_see(event: RoomEvent, binding: ChannelBinding) -> bool:
+    """The one visibility rule: delivery, streams and rebuilt history all ask here."""
+    if event.source.channel_id == binding.channel_id:
+        return not event.blocked
+    return not event.blocked and binding.can_read and visible(event.visibility, binding.channel_id, binding.category)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryPlan:
+    """Where one event goes. `skipped` tells why a binding gets nothing; `fallbacks` maps a chosen binding to the
+    other ways to the same person (D28), best first."""
+
+    outbox: tuple[str, ...] = ()
+    cursors: tuple[str, ...] = ()
+    turns: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    fallbacks: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+EMPTY_PLAN = DeliveryPlan()
+
+
+def plan(
+    event: RoomEvent | EventDraft,
+    visibility: str,
+    room: Room,
+    bindings: Iterable[ChannelBinding],
+    reach: Mapping[str, str],
+    participants: Mapping[str, Participant],
+) -> DeliveryPlan:
+    """The delivery plan of a committed, unblocked event. `reach` maps a channel id to how the core gets to it."""
+    outbox: list[ChannelBinding] = []
+    cursors: list[str] = []
+    turns: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    source_id = event.source.channel_id
+    source: ChannelBinding | None = None
+    outbound = event.type in OUTBOUND
+    for binding in bindings:
+        cid = binding.channel_id
+        if cid == source_id:
+            source = binding
+            continue
+        if not binding.can_read or binding.direction == "inbound":
+            skipped.append((cid, "no_read_access"))
+        elif not visible(visibility, cid, binding.category):
+            skipped.append((cid, "not_visible"))
+        elif reach.get(cid) == "turn":
+            turns.append(cid)
+        elif binding.output_muted:
+            skipped.append((cid, "output_muted"))
+        elif reach.get(cid) == "cursor":
+            cursors.append(cid)
+        elif outbound and reach.get(cid) is not None:
+            outbox.append(binding)
+    chosen, doubles, fallbacks = (
+        _reach_once(outbox, cursors, room, participants) if len(outbox) > 1 else (outbox, [], [])
+    )
+    turns = solicited(event, turns, room, source)
+    return DeliveryPlan(
+        outbox=tuple(b.channel_id for b in chosen),
+        cursors=tuple(cursors),
+        turns=tuple(turns),
+        skipped=(*skipped, *doubles),
+        fallbacks=tuple(fallbacks),
+    )
+
+
+def _reach_once(
+    outbox: list[ChannelBinding], cursors: list[str], room: Room, participants: Mapping[str, Participant]
+) -> tuple[list[ChannelBinding], list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
+    if room.delivery == "every_channel":
+        return outbox, [], []
+    chosen: list[ChannelBinding] = []
+    doubles: list[tuple[str, str]] = []
+    fallbacks: list[tuple[str, tuple[str, ...]]] = []
+    by_person: dict[str, list[ChannelBinding]] = {}
+    for binding in outbox:
+        if binding.participant_id is None:
+            chosen.append(binding)
+        else:
+            by_person.setdefault(binding.participant_id, []).append(binding)
+    for person, ways in by_person.items():
+        known = participants.get(person)
+        last = known.last_channel_id if known else None
+        ways.sort(key=lambda b: (b.channel_id != last, b.attached_at, b.channel_id))
+        chosen.append(ways[0])
+        rest = tuple(b.channel_id for b in ways[1:])
+        doubles.extend((cid, "reach_once") for cid in rest)
+        if rest:
+            fallbacks.append((ways[0].channel_id, rest))
+    return chosen, doubles, fallbacks
+
+
+def solicited(
+    event: RoomEvent | EventDraft, candidates: list[str], room: Room, source: ChannelBinding | None
+) -> list[str]:
+    """The intelligence channels that are asked to answer. Addressing never changes who sees."""
+    if event.type not in SOLICITING or not candidates or not ai_may_answer(room.floor):
+        return []
+    if event.addressed_to is not None:
+        return [cid for cid in candidates if cid in event.addressed_to]
+    by_agent = source is not None and source.category is Category.INTELLIGENCE
+    if by_agent and room.agent_response_policy is AgentResponsePolicy.ADDRESSED_ONLY:
+        return []
+    return candidates
+
+
+def ai_may_answer(floor: Floor) -> bool:
+    return floor.mode in (FloorMode.AI, FloorMode.BOTH)
+
+
+def may_mutate(
+    content: EditContent | DeleteContent, draft: EventDraft, target: RoomEvent | None, author: Participant | None
+) -> str:
+    """The reason why an edit or delete is refused, empty when allowed. Claims in the payload count for nothing:
+    "system" and "admin" must be backed by the channel or by the participant's role; any other value is "sender"."""
+    if target is None:
+        return "target_event_not_found"
+    claim = content.edit_source if isinstance(content, EditContent) else content.delete_type
+    if claim == "system":
+        return "" if draft.source.channel_type == "system" else "not_authorized"
+    if claim == "admin":
+        return "" if author is not None and author.role is Role.OWNER else "not_authorized"
+    writer = draft.source.participant_id
+    if writer is None and draft.source.external_id is None:
+        return "identity_required_for_edit"
+    same = writer is not None and writer == target.source.participant_id
+    same_address = (
+        draft.source.channel_id == target.source.channel_id
+        and draft.source.external_id is not None
+        and draft.source.external_id == target.source.external_id
+    )
+    return "" if same or same_address else "not_original_author"
+
+
+def no_wider(child: str, parent: str) -> bool:
+    """Whether visibility `child` shows nothing to anybody whom `parent` hides it from."""
+    if parent == "all" or child in ("none", "internal") or child == parent:
+        return True
+    if parent in ("none", "internal", "transport", "intelligence") or child in ("all", "transport", "intelligence"):
+        return False
+    return _ids(child) <= _ids(parent)

@@ -1,0 +1,121 @@
+"""After a restart: deliveries go on, replies that were cut are closed with their durable text, questions are asked."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.lanes import Item
+from roomkit.core.state import event_by_id
+from roomkit.models.content import TextContent, ToolCallContent
+from roomkit.models.event import EventDraft, EventSource, EventType
+from roomkit.ports.store import Record, RecordKey, RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+
+log = logging.getLogger(__name__)
+ALL = 10_000_000
+
+
+async def recover(engine: Engine) -> dict[str, int]:
+    """Resumes everything unfinished; returns how much there was of each kind."""
+    counts = {"streams": 0, "turns": 0, "outbox": 0}
+    for record in await engine.store.records(RecordQuery("stream", None, limit=ALL)):
+        actor = await engine.actor(record.tenant, record.room_id or "")
+        if actor is not None:
+            await actor.call(_close_stream, record)
+            counts["streams"] += 1
+    for record in await engine.store.records(RecordQuery("turn", None, limit=ALL)):
+        actor = await engine.actor(record.tenant, record.room_id or "")
+        if actor is not None and await _ask_again(engine, actor, record):
+            counts["turns"] += 1
+    for record in await engine.store.records(RecordQuery("outbox", None, limit=ALL)):
+        actor = await engine.actor(record.tenant, record.room_id or "")
+        if actor is not None:
+            value = record.value
+            item = Item(None, value["index"], value["event_id"], None, value["attempts"], tuple(value.get("parts", ())))
+            engine.lanes.put(actor, value["channel"], item)
+            counts["outbox"] += 1
+    if any(counts.values()):
+        log.info("resumed after restart: %(outbox)d deliveries, %(turns)d questions, %(streams)d cut replies", counts)
+    return counts
+
+
+async def _close_stream(actor: RoomActor, record: Record) -> None:
+    """The reply ends as interrupted, with what is durable of it; every call gets its one answer (R7, R8)."""
+    value = record.value
+    channel = actor.engine.channels.get(value["channel"])
+    again = channel is not None and channel.turn_policy.on_crash == "ask_again"
+    binding = actor.state.bindings.get(value["channel"])
+    source = EventSource(
+        channel_id=value["channel"],
+        channel_type=binding.channel_type if binding else "ai",
+        direction="outbound",
+        participant_id=binding.participant_id if binding else None,
+    )
+    change = Change()
+    await _close_calls(actor, change, record, source)
+    if value["text"] and actor.state.room.open:
+        draft = EventDraft(
+            event_id=value["id"],
+            source=source,
+            content=TextContent(text=value["text"]),
+            chain_depth=value["depth"],
+            parent_event_id=value.get("parent"),
+            correlation_id=value["cause"],
+            metadata={"end_reason": "interrupted", "interrupted": "crash"},
+        )
+        blocked_by = ""
+        if binding is None or binding.muted:
+            blocked_by = "source_muted" if binding is not None else "source_not_attached"
+        change.add(Entry(draft, blocked_by=blocked_by, stream_id=value["id"], wakes=False))
+    change.delete.append(RecordKey("stream", actor.tenant, record.key))
+    if not again:
+        change.delete.extend(RecordKey("turn", actor.tenant, row) for row in value["turns"])
+    await actor.commit(change)
+
+
+async def _close_calls(actor: RoomActor, change: Change, record: Record, source: EventSource) -> None:
+    engine = actor.engine
+    prefix = f"{record.key}\n"
+    for journal in await engine.store.records(RecordQuery("journal", actor.tenant, prefix=prefix, limit=ALL)):
+        value: dict[str, Any] = journal.value
+        if value["status"] != "pending":
+            continue
+        call = ToolCallContent.model_validate({k: v for k, v in value.items() if k in ToolCallContent.model_fields})
+        call = await _outcome(engine, actor, call, value)
+        kept = {**value, **call.model_dump(mode="json")}
+        change.put.append(Record("journal", actor.tenant, journal.key, kept, actor.room_id))
+        if actor.state.room.open:
+            draft = EventDraft(
+                source=source,
+                content=call,
+                type=EventType.TOOL_CALL_END,
+                visibility="internal",
+                correlation_id=value["reply"],
+                metadata={"tool_record": True, "after_crash": True},
+            )
+            change.add(Entry(draft, targets=()))
+
+
+async def _outcome(engine: Engine, actor: RoomActor, call: ToolCallContent, value: dict[str, Any]) -> ToolCallContent:
+    """An idempotent tool runs again under the same key; of any other nobody knows whether it ran."""
+    rerun = getattr(engine.channels.get(value["channel"]), "rerun_tool", None)
+    if value.get("idempotent") and rerun is not None:
+        try:
+            result = await rerun(call, room_id=actor.room_id, tenant=actor.tenant)
+            return call.model_copy(update={"status": "completed", "result": result})
+        except Exception as error:  # a tool is user code
+            return call.model_copy(update={"status": "failed", "error": f"{type(error).__name__}: {error}"})
+    return call.model_copy(update={"status": "unknown_outcome", "error": "the process stopped while it was running"})
+
+
+async def _ask_again(engine: Engine, actor: RoomActor, record: Record) -> bool:
+    event = await event_by_id(engine.store, actor.tenant, actor.room_id, record.value["event_id"])
+    if event is None or not actor.state.room.open:
+        await engine.forget_row(record)
+        return False
+    engine.turns.enqueue(actor, record.value["channel"], event, None)
+    return True

@@ -1,0 +1,380 @@
+"""Reply: pulls a brain's stream, shows it while it grows, checkpoints it, and ends as one committed event (D18)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
+
+from roomkit.core import messages
+from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.policy import effective_visibility
+from roomkit.core.results import Settlement
+from roomkit.core.state import key
+from roomkit.core.streams import OpenStream
+from roomkit.models.content import TextContent, ToolCallContent
+from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
+from roomkit.models.hooks import BeforeCommit, Thought
+from roomkit.models.stream import Ephemeral, ReplyEnd, ReplyPart, StreamStart, TextDelta, ThinkingDelta, ToolStep
+from roomkit.ports.channel import ChannelOutput
+from roomkit.ports.store import Batch, Record, RecordKey
+from roomkit.runtime import monotonic
+from roomkit.runtime.crashpoint import crashpoint
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+
+CHECKPOINT_S = 0.25
+CHECKPOINT_CHARS = 1024
+_SENTENCE = re.compile(r"(?<=[.!?…])\s+|\n+")
+
+
+class Reply:
+    """One answer in the making. `id` is reserved for its event from the start."""
+
+    def __init__(self, engine: Engine, actor: RoomActor, channel_id: str, cause: RoomEvent, *, depth: int) -> None:
+        self.engine = engine
+        self.actor = actor
+        self.channel_id = channel_id
+        self.cause = cause
+        self.depth = depth
+        self.id = engine.new_id()
+        self.floor_generation = actor.state.room.floor.generation
+        self.settlement: Settlement | None = None
+        self.turn_rows: list[RecordKey] = []
+        self.event: RoomEvent | None = None
+        self.end_reason = "completed"
+        self.error: str | None = None
+        self.usage: dict[str, int] = {}
+        self.metadata: dict[str, Any] = {}
+        self.first_token_at: float | None = None
+        self._text: list[str] = []
+        self._held = ""
+        self._stream: OpenStream | None = None
+        self._durable = False
+        self._stopped = False
+        self._unsaved = 0
+        self._saving: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._open_calls: dict[str, ToolCallContent] = {}
+        self._mode = "pass"
+        self._blocked: tuple[str, str] | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
+    def source(self) -> EventSource:
+        binding = self.actor.state.bindings.get(self.channel_id)
+        return EventSource(
+            channel_id=self.channel_id,
+            channel_type=binding.channel_type if binding else "ai",
+            direction="outbound",
+            participant_id=binding.participant_id if binding else None,
+        )
+
+    def rows(self) -> list[RecordKey]:
+        """The rows that leave with the reply."""
+        return [RecordKey("stream", self.actor.tenant, key(self.actor.room_id, self.id))] if self._durable else []
+
+    def stop(self) -> None:
+        """Nothing of this reply is shown or kept from here on (an older generation)."""
+        self._stopped = True
+        self._disarm()
+
+    # -- growing --------------------------------------------------------------------------------------------------
+
+    async def pull(self, stream: AsyncIterator[ReplyPart]) -> None:
+        """Takes the stream to its end; it is closed on every exit."""
+        await self._begin()
+        async with aclosing(cast("Any", stream)) as parts:
+            async for part in parts:
+                if self._stopped or self._blocked:
+                    break
+                if isinstance(part, TextDelta):
+                    await self._say(part.text)
+                elif isinstance(part, str):
+                    await self._say(part)
+                elif isinstance(part, ToolStep):
+                    await self._step(part)
+                elif isinstance(part, ThinkingDelta):
+                    self._think(part.text)
+                else:
+                    self._end(part)
+        if self._held:
+            await self._release(final=True)
+
+    async def _begin(self) -> None:
+        if self.engine.info.durable:
+            self._durable = True
+            await self._save()
+        if self.engine.hooks.guarded(BeforeCommit):
+            self._mode = self.engine.hooks.stream_mode(self._moment(""))
+
+    def _moment(self, text: str) -> BeforeCommit:
+        binding = self.actor.state.bindings.get(self.channel_id)
+        channel_type = binding.channel_type if binding else ""
+        return BeforeCommit(self.actor.state.room, self._draft(text), self.channel_id, channel_type, "outbound")
+
+    async def _say(self, delta: str) -> None:
+        if not delta:
+            return
+        if self.first_token_at is None:
+            self.first_token_at = monotonic()
+        if self._mode != "pass":
+            self._held += delta
+            if self._mode == "sentence":
+                await self._release(final=False)
+            return
+        self._emit(delta)
+        if self._durable and self._unsaved >= CHECKPOINT_CHARS:
+            await self.checkpoint()
+
+    async def _release(self, *, final: bool) -> None:
+        """Lets go of whole sentences that the guards have passed; withheld text waits for the commit."""
+        if self._mode == "withhold":
+            if final:
+                self._text.append(self._held)
+                self._held = ""
+            return
+        cut = len(self._held) if final else _last_border(self._held)
+        if cut <= 0:
+            return
+        sentence, self._held = self._held[:cut], self._held[cut:]
+        outcome = await self.engine.hooks.run(self._moment(sentence))
+        if outcome.blocked_by:
+            self._text.append(sentence)
+            self._blocked = (outcome.blocked_by, outcome.reason)
+            return
+        content = outcome.value.content
+        self._emit(content.text if isinstance(content, TextContent) else sentence)
+
+    def _emit(self, delta: str) -> None:
+        state = self.actor.state
+        stream = self._stream
+        if stream is None:
+            binding = state.bindings.get(self.channel_id)
+            start = StreamStart(
+                room_id=self.actor.room_id,
+                stream_id=self.id,
+                source=self.source,
+                parent_event_id=self.cause.parent_event_id,
+            )
+            stream = self._stream = OpenStream(start, effective_visibility("all", binding), silent=self._silent())
+            self.actor.hub.begin(stream, state.bindings)
+        elif not stream.silent and self._silent():
+            self.actor.hub.fail(self.id, "muted", state.bindings)
+            stream.silent = True
+        self._text.append(delta)
+        self.actor.hub.chunk(stream, delta, state.bindings)
+        if self._durable:
+            self._unsaved += len(delta)
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(CHECKPOINT_S, self._due)
+
+    def _silent(self) -> bool:
+        """A muted brain goes on thinking, but nobody hears it."""
+        binding = self.actor.state.bindings.get(self.channel_id)
+        room = self.actor.state.room
+        return binding is None or binding.muted or not binding.can_write or not room.open or self._too_deep()
+
+    def _too_deep(self) -> bool:
+        return self.depth >= self.engine.options.max_chain_depth
+
+    def _think(self, text: str) -> None:
+        actor = self.actor
+        if not actor.hub.idle:
+            data = {"stream_id": self.id, "text": text}
+            thought = Ephemeral(
+                kind="thinking", room_id=actor.room_id, sender=self.channel_id, visibility="internal", data=data
+            )
+            actor.hub.ephemeral(thought, actor.state.bindings)
+        if self.engine.hooks.heard(Thought):
+            self.engine.hooks.tell(Thought(actor.tenant, actor.room_id, self.channel_id, text))
+
+    def _end(self, end: ReplyEnd) -> None:
+        self.end_reason, self.usage, self.error = end.reason, dict(end.usage), end.error
+        self.metadata.update(end.metadata)
+
+    async def _step(self, step: ToolStep) -> None:
+        """Commits one step of a tool call: a pending one is the journal's intent, the rest its result (R8)."""
+        crashpoint("reply.before_tool_step")
+        await self.actor.call(self._commit_step, step)
+        crashpoint("reply.after_tool_step")
+
+    async def _commit_step(self, actor: RoomActor, step: ToolStep) -> None:
+        if self._stopped:
+            return
+        change = Change()
+        self._add_step(change, step)
+        if self._durable and self._unsaved:
+            change.put.append(self._record())
+            self._unsaved = 0
+        await actor.commit(change)
+
+    def cancel_calls(self, change: Change, reason: str) -> None:
+        """Gives every call without an answer its one answer."""
+        for call in tuple(self._open_calls.values()):
+            self._add_step(change, ToolStep(call.model_copy(update={"status": "cancelled", "error": reason})))
+
+    def _add_step(self, change: Change, step: ToolStep) -> None:
+        actor, call = self.actor, step.call
+        pending = call.status == "pending"
+        if actor.state.room.open:
+            kind = EventType.TOOL_CALL_START if pending else EventType.TOOL_CALL_END
+            draft = EventDraft(
+                source=self.source,
+                content=call,
+                type=kind,
+                visibility="internal",
+                chain_depth=self.depth,
+                correlation_id=self.id,
+                metadata={"cause": self.cause.id, "tool_record": True},
+            )
+            change.add(Entry(draft, targets=()))
+        value = {**call.model_dump(mode="json"), "reply": self.id, "channel": self.channel_id}
+        value["idempotent"] = step.idempotent
+        journal = Record("journal", actor.tenant, key(actor.room_id, self.id, call.call_id), value, actor.room_id)
+        change.put.append(journal)
+        if pending:
+            self._open_calls[call.call_id] = call
+        else:
+            self._open_calls.pop(call.call_id, None)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def _due(self) -> None:
+        self._timer = None
+        if not self._stopped and self._saving is None:
+            self.engine.eager.start(self._checkpoint_quietly())
+
+    async def _checkpoint_quietly(self) -> None:
+        try:
+            await self.checkpoint()
+        except Exception as error:  # noqa: BLE001 - the reply goes on; its final commit will tell whether the store works
+            self.engine.trouble(self.actor, "checkpoint", error)
+
+    async def checkpoint(self) -> None:
+        """Makes the text so far durable. One at a time; never after the reply's own end."""
+        while self._saving is not None:
+            await asyncio.shield(self._saving)
+        if not self._durable or self._stopped or not self._unsaved:
+            return
+        await self._save()
+
+    async def _save(self) -> None:
+        self._saving = asyncio.get_running_loop().create_future()
+        try:
+            self._unsaved = 0
+            crashpoint("reply.before_checkpoint")
+            await self.engine.store.commit(Batch(self.actor.tenant, self.engine.epoch, put=(self._record(),)))
+            crashpoint("reply.after_checkpoint")
+        finally:
+            saving, self._saving = self._saving, None
+            saving.set_result(None)
+
+    async def _settled_saves(self) -> None:
+        self._disarm()
+        while self._saving is not None:
+            await asyncio.shield(self._saving)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _record(self) -> Record:
+        value = {
+            "id": self.id,
+            "channel": self.channel_id,
+            "text": self.text if self._mode != "withhold" else "",
+            "cause": self.cause.id,
+            "cause_index": self.cause.index,
+            "parent": self.cause.parent_event_id,
+            "depth": self.depth,
+            "turns": [row.key for row in self.turn_rows],
+        }
+        return Record("stream", self.actor.tenant, key(self.actor.room_id, self.id), value, self.actor.room_id)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _draft(self, text: str, **metadata: Any) -> EventDraft:
+        return EventDraft(
+            event_id=self.id,
+            source=self.source,
+            content=TextContent(text=text),
+            chain_depth=self.depth,
+            parent_event_id=self.cause.parent_event_id,
+            correlation_id=self.cause.id,
+            metadata={**self.metadata, **metadata},
+        )
+
+    async def close(self, output: ChannelOutput | None = None) -> None:
+        """Commits the reply under the same gates as any other event; empty ones leave no message."""
+        await self._settled_saves()
+        crashpoint("reply.before_commit")
+        self.event = await self.actor.call(self._commit_close, output)
+        crashpoint("reply.after_commit")
+
+    async def _commit_close(self, actor: RoomActor, output: ChannelOutput | None) -> RoomEvent | None:
+        rows = [*self.rows(), *self.turn_rows]
+        if self._stopped:
+            return self.event
+        self._stopped = True
+        if not self.text:
+            actor.hub.fail(self.id, self.end_reason, actor.state.bindings)
+            await messages.forget(actor, rows, output)
+            return None
+        metadata: dict[str, Any] = {"end_reason": self.end_reason}
+        if self.usage:
+            metadata["usage"] = self.usage
+        if self.end_reason in ("error", "cancelled", "timeout", "interrupted"):
+            metadata["interrupted"] = self.end_reason
+        draft = self._draft(self.text, **metadata)
+        return await messages.submit_reply(
+            actor, draft, self.floor_generation, rows, output, self.settlement, self.id, self._blocked
+        )
+
+    def interrupted(self, reason: str) -> Entry | None:
+        """The reply as it stands, closed by somebody else's commit; None when nothing was said yet."""
+        self.end_reason = "cancelled"
+        text = self.text if self._mode != "withhold" else ""
+        if not text:
+            self.actor.hub.fail(self.id, reason, self.actor.state.bindings)
+            return None
+        draft = self._draft(text, end_reason="cancelled", interrupted=reason)
+        blocked_by = "source_muted" if self._silent() else ""
+        return Entry(draft, blocked_by=blocked_by, stream_id=self.id, wakes=False)
+
+    async def close_interrupted(self, reason: str) -> None:
+        """Ends the reply with what it has said so far; tool calls without an answer are closed as cancelled."""
+        await self._settled_saves()
+        self.event = await self.actor.call(self._commit_interrupted, reason)
+
+    async def _commit_interrupted(self, actor: RoomActor, reason: str) -> RoomEvent | None:
+        rows = [*self.rows(), *self.turn_rows]
+        if self._stopped:
+            return self.event
+        self._stopped = True
+        change = Change(settlement=self.settlement)
+        self.cancel_calls(change, reason)
+        entry = self.interrupted(reason)
+        if self.error is not None:
+            self.end_reason = "error"
+        if not actor.state.room.open:
+            change.entries.clear()
+        elif entry is not None:
+            change.add(entry)
+        change.delete.extend(rows)
+        done = await actor.commit(change)
+        return done[-1] if entry is not None and isinstance(done, list) and done else None
+
+
+def _last_border(text: str) -> int:
+    end = 0
+    for match in _SENTENCE.finditer(text):
+        end = match.end()
+    return end

@@ -1,0 +1,122 @@
+"""RoomState: one room as its actor holds it in memory, and its form in the store.
+
+Rooms, bindings and participants are stored with their defaults left out, so that an idle room is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from roomkit.models.room import ChannelBinding, ChannelCapabilities, Participant, Room
+from roomkit.ports.store import EventQuery, Record, RecordQuery, Store
+
+ROOM, BINDING, PARTICIPANT = "room", "binding", "participant"
+SEP = "\n"
+_LIVE = {"latest_index", "last_activity_at"}
+
+
+@dataclass(slots=True)
+class RoomState:
+    """Everything the actor needs to decide. Values are frozen; the state swaps them after a commit."""
+
+    room: Room
+    bindings: dict[str, ChannelBinding] = field(default_factory=dict[str, ChannelBinding])
+    participants: dict[str, Participant] = field(default_factory=dict[str, Participant])
+    next_index: int = 0
+    last_activity: datetime | None = None
+    detached: frozenset[str] = frozenset()
+
+    def snapshot(self) -> Room:
+        """The room with its live head filled in."""
+        return self.room.model_copy(
+            update={"latest_index": self.next_index - 1, "last_activity_at": self.last_activity}
+        )
+
+
+def room_record(room: Room, bindings: Iterable[ChannelBinding], participants: Iterable[Participant]) -> Record:
+    """The room with the terms by which a list or a search finds it."""
+    terms = {f"status:{room.status}", f"floor:{room.floor.mode}"}
+    if room.external_id is not None:
+        terms.add(f"external:{room.external_id}")
+    if room.attention is not None:
+        terms.add("attention:waiting")
+    terms.update(f"meta:{k}={v}" for k, v in room.metadata.items() if isinstance(v, (str, int)))
+    for binding in bindings:
+        terms.add(f"channel:{binding.channel_id}")
+        terms.add(f"type:{binding.channel_type}")
+    for person in participants:
+        terms.add(f"person:{person.identity_id or person.id}")
+        if person.address:
+            terms.add(f"address:{person.address}")
+        terms.update(f"name:{word}" for word in (person.display_name or "").casefold().split())
+    value = room.model_dump(mode="json", exclude_defaults=True, exclude=_LIVE)
+    return Record(ROOM, room.tenant, room.id, value, terms=tuple(sorted(terms)))
+
+
+def binding_record(binding: ChannelBinding) -> Record:
+    address = binding.metadata.get("address")
+    terms = (f"from:{binding.channel_id}:{address}",) if address else (f"in:{binding.channel_id}",)
+    value = binding.model_dump(mode="json", exclude_defaults=True, exclude={"capabilities"})
+    return Record(
+        BINDING, binding.tenant, key(binding.room_id, binding.channel_id), value, binding.room_id, None, terms
+    )
+
+
+def participant_record(person: Participant) -> Record:
+    value = person.model_dump(mode="json", exclude_defaults=True)
+    terms = (f"identity:{person.identity_id}",) if person.identity_id else ()
+    return Record(PARTICIPANT, person.tenant, key(person.room_id, person.id), value, person.room_id, None, terms)
+
+
+def key(*parts: str | int) -> str:
+    """A record key; numbers are padded so that keys sort as their numbers do."""
+    return SEP.join(f"{part:010d}" if isinstance(part, int) else part for part in parts)
+
+
+def room_of(value: dict[str, Any]) -> Room:
+    return Room.model_validate(value)
+
+
+async def load(
+    store: Store, tenant: str, room_id: str, capabilities: dict[str, ChannelCapabilities]
+) -> RoomState | None:
+    """Reads a room back; None when there is no such room in this tenant."""
+    found = await store.records(RecordQuery(ROOM, tenant, key=room_id))
+    if not found:
+        return None
+    state = RoomState(Room.model_validate(found[0].value))
+    for record in await _all(store, BINDING, tenant, room_id):
+        binding = ChannelBinding.model_validate(record.value)
+        caps = capabilities.get(binding.channel_id)
+        state.bindings[binding.channel_id] = binding.model_copy(update={"capabilities": caps}) if caps else binding
+    for record in await _all(store, PARTICIPANT, tenant, room_id):
+        person = Participant.model_validate(record.value)
+        state.participants[person.id] = person
+    heads = await store.records(RecordQuery("head", tenant, key=room_id))
+    if heads:
+        state.next_index = heads[0].value["next_index"]
+        stamp = heads[0].value["last_activity"]
+        state.last_activity = datetime.fromtimestamp(stamp, UTC) if stamp is not None else None
+    gone = await _all(store, "detached", tenant, room_id)
+    state.detached = frozenset(record.value["channel_id"] for record in gone)
+    return state
+
+
+async def _all(store: Store, kind: str, tenant: str, room_id: str) -> list[Record]:
+    found: list[Record] = []
+    after: str | None = None
+    while True:
+        page = await store.records(RecordQuery(kind, tenant, room_id=room_id, after=after, limit=500))
+        found += page
+        if len(page) < 500:
+            return found
+        after = page[-1].key
+
+
+async def event_by_id(store: Store, tenant: str, room_id: str, event_id: str) -> Any:
+    """The event with this id, if it is one of this room's."""
+    found = await store.events(EventQuery(tenant, room_id, ids=(event_id,), limit=1))
+    return found[0] if found and found[0].room_id == room_id else None

@@ -1,0 +1,183 @@
+"""The room's hub: committed events, replies in the making and signs of life, to everyone who may see them.
+
+Delivery is a plain call into each subscriber, in log order, and must not wait: a subscriber keeps its own bounded
+buffer, so that a slow one costs only its own latency (D50).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from roomkit.core.policy import may_see, visible
+from roomkit.models.access import Principal
+from roomkit.models.event import RoomEvent
+from roomkit.models.room import ChannelBinding, Participant, Room
+from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamMessage, StreamStart
+
+log = logging.getLogger(__name__)
+Deliver = Callable[[Any], None]
+"""Takes a RoomEvent, a StreamMessage or an Ephemeral; must return at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """A way of looking at a room: as a channel bound to it, or `internal`, which sees the whole log (D34)."""
+
+    channel_id: str | None = None
+    internal: bool = False
+
+    @classmethod
+    def of(cls, principal: Principal, channel_id: str = "web") -> Viewer:
+        return cls(internal=True) if principal.sees_internal else cls(channel_id=channel_id)
+
+    def sees(self, event: RoomEvent, bindings: Mapping[str, ChannelBinding]) -> bool:
+        if self.internal:
+            return True
+        binding = bindings.get(self.channel_id or "")
+        return binding is not None and may_see(event, binding)
+
+    def sees_visibility(self, visibility: str, source_id: str, bindings: Mapping[str, ChannelBinding]) -> bool:
+        if self.internal:
+            return True
+        binding = bindings.get(self.channel_id or "")
+        if binding is None or not binding.can_read:
+            return False
+        return source_id == binding.channel_id or visible(visibility, binding.channel_id, binding.category)
+
+
+INTERNAL = Viewer(internal=True)
+
+
+@dataclass(slots=True)
+class OpenStream:
+    """A reply in the making. `visibility` is what its event will carry; `silent` streams are shown to nobody."""
+
+    start: StreamStart
+    visibility: str
+    parts: list[str] = field(default_factory=list[str])
+    length: int = 0
+    silent: bool = False
+
+    @property
+    def text(self) -> str:
+        if len(self.parts) > 1:
+            self.parts = ["".join(self.parts)]
+        return self.parts[0] if self.parts else ""
+
+
+@dataclass(slots=True)
+class View:
+    """A subscription with everything that came before it. `events` are the missed ones (or the tail), oldest first;
+    `resync` says that too much was missed and that they are the tail instead. Later items go to `deliver`."""
+
+    events: list[RoomEvent]
+    index: int
+    epoch: str
+    resync: bool
+    room: Room
+    bindings: list[ChannelBinding]
+    participants: list[Participant]
+    streams: list[tuple[StreamStart, str]]
+    close: Callable[[], None]
+
+
+class Hub:
+    """Subscribers of one room, grouped by viewer so that each visibility question is asked once per event."""
+
+    __slots__ = ("_groups", "_ids", "streams")
+
+    def __init__(self) -> None:
+        self._groups: dict[Viewer, dict[int, Deliver]] = {}
+        self._ids = 0
+        self.streams: dict[str, OpenStream] = {}
+
+    @property
+    def idle(self) -> bool:
+        return not self._groups and not self.streams
+
+    def subscribe(self, viewer: Viewer, deliver: Deliver) -> Callable[[], None]:
+        self._ids += 1
+        number = self._ids
+        self._groups.setdefault(viewer, {})[number] = deliver
+
+        def leave() -> None:
+            group = self._groups.get(viewer)
+            if group is not None:
+                group.pop(number, None)
+                if not group:
+                    self._groups.pop(viewer, None)
+
+        return leave
+
+    def viewers(self) -> int:
+        return sum(map(len, self._groups.values()))
+
+    def event(self, event: RoomEvent, bindings: Mapping[str, ChannelBinding]) -> None:
+        for viewer, group in tuple(self._groups.items()):
+            if viewer.sees(event, bindings):
+                _hand(group, event)
+
+    def begin(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> None:
+        self.streams[stream.start.stream_id] = stream
+        self._tell(stream, stream.start, bindings)
+
+    def chunk(self, stream: OpenStream, delta: str, bindings: Mapping[str, ChannelBinding]) -> None:
+        message = StreamChunk.model_construct(
+            type="stream_chunk",
+            room_id=stream.start.room_id,
+            stream_id=stream.start.stream_id,
+            offset=stream.length,
+            delta=delta,
+        )
+        stream.parts.append(delta)
+        stream.length += len(delta)
+        self._tell(stream, message, bindings)
+
+    def end(self, stream_id: str, event: RoomEvent, bindings: Mapping[str, ChannelBinding]) -> None:
+        """The reply is stored: viewers of the event get it as StreamEnd, those who only saw it grow lose it again."""
+        stream = self.streams.pop(stream_id, None)
+        done = StreamEnd(room_id=event.room_id, stream_id=stream_id, event=event)
+        error = event.blocked_by or "withheld"
+        lost = StreamError(room_id=event.room_id, stream_id=stream_id, error=error)
+        for viewer, group in tuple(self._groups.items()):
+            if viewer.sees(event, bindings):
+                _hand(group, done)
+            elif stream is not None and self._shown(stream, viewer, bindings):
+                _hand(group, lost)
+
+    def fail(self, stream_id: str, error: str, bindings: Mapping[str, ChannelBinding]) -> None:
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            self._tell(stream, StreamError(room_id=stream.start.room_id, stream_id=stream_id, error=error), bindings)
+
+    def ephemeral(self, message: Ephemeral, bindings: Mapping[str, ChannelBinding]) -> None:
+        for viewer, group in tuple(self._groups.items()):
+            if viewer.sees_visibility(message.visibility, message.sender, bindings):
+                _hand(group, message)
+
+    def open_streams(self, viewer: Viewer, bindings: Mapping[str, ChannelBinding]) -> list[tuple[StreamStart, str]]:
+        return [(s.start, s.text) for s in self.streams.values() if self._shown(s, viewer, bindings)]
+
+    def _tell(self, stream: OpenStream, message: StreamMessage, bindings: Mapping[str, ChannelBinding]) -> None:
+        if stream.silent:
+            return
+        for viewer, group in tuple(self._groups.items()):
+            if self._shown(stream, viewer, bindings):
+                _hand(group, message)
+
+    @staticmethod
+    def _shown(stream: OpenStream, viewer: Viewer, bindings: Mapping[str, ChannelBinding]) -> bool:
+        if stream.silent:
+            return False
+        return viewer.sees_visibility(stream.visibility, stream.start.source.channel_id, bindings)
+
+
+def _hand(group: dict[int, Deliver], item: Any) -> None:
+    for deliver in tuple(group.values()):
+        try:
+            deliver(item)
+        except Exception:  # one broken subscriber must not cost the others their event
+            log.exception("a subscriber of the room failed")

@@ -1,0 +1,674 @@
+"""Rooms: everything one tenant can do with its rooms (D24). `RoomKit` is the default tenant's, `kit.tenant()` others'.
+
+Each method only finds the room's actor and hands the work to core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from roomkit.core import approvals, floor, membership, messages
+from roomkit.core.actor import RoomActor
+from roomkit.core.engine import Engine
+from roomkit.core.history import projected
+from roomkit.core.results import CURRENT, InboundResult, Settlement
+from roomkit.core.state import key, room_of
+from roomkit.core.streams import INTERNAL, Deliver, View, Viewer
+from roomkit.errors import AlreadyRegistered, RoomNotFound, StateError, UsageError
+from roomkit.models.access import Principal
+from roomkit.models.content import Content, TextContent
+from roomkit.models.delivery import DeliveryRecord, DeliveryState, DeliveryStatus, InboundMessage, forward
+from roomkit.models.event import EventDraft, EventType, RoomEvent
+from roomkit.models.hooks import StatusChanged
+from roomkit.models.room import (
+    Access,
+    AgentResponsePolicy,
+    Assurance,
+    ChannelBinding,
+    FloorMode,
+    Membership,
+    Observation,
+    Participant,
+    Role,
+    Room,
+    RoomStatus,
+    RoomTimers,
+    Task,
+)
+from roomkit.models.steering import Cancel, InjectMessage, SteeringDirective
+from roomkit.models.stream import Ephemeral
+from roomkit.ports.channel import Channel
+from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery
+
+MAX_MISSED = 1_000
+"""A viewer that missed more events than this is given the tail and told to start over."""
+
+
+class Rooms:
+    """One tenant's rooms. Methods raise `RoomNotFound` for ids that are not this tenant's."""
+
+    def __init__(self, engine: Engine, tenant: str = "default") -> None:
+        self._engine = engine
+        self.tenant_id = tenant
+
+    async def _actor(self, room_id: str) -> RoomActor:
+        await self._ready()
+        return await self._engine.require_actor(self.tenant_id, room_id)
+
+    async def _ready(self) -> None:
+        """An in-memory kit starts by itself; a durable one must have been started (D38)."""
+        if not self._engine.started:
+            from roomkit.core.memory import MemoryStore
+
+            if isinstance(self._engine.store, MemoryStore):
+                await self._engine.start()
+            self._engine.require_started()
+
+    # -- channels -----------------------------------------------------------------------------------------------------
+
+    def register_channel(self, channel: Channel, *, default: bool = False) -> None:
+        """Makes a channel known; `default=True` seats it in every new room. Raises `AlreadyRegistered`."""
+        if channel.channel_id in self._engine.channels:
+            raise AlreadyRegistered(channel.channel_id)
+        self._engine.register(channel, self.tenant_id, default=default)
+        channel.set_framework(_Port(self._engine, self.tenant_id, channel.channel_id))
+
+    async def unregister_channel(self, channel_id: str) -> None:
+        """Forgets a channel and closes it; its seats in rooms stay and are skipped until it is back."""
+        channel = self._engine.channel(channel_id, self.tenant_id)
+        if self._engine.channels.get(channel_id) is channel:
+            self._engine.unregister(channel_id)
+        await channel.close()
+
+    # -- a room's life ------------------------------------------------------------------------------------------------
+
+    async def create_room(
+        self,
+        room_id: str | None = None,
+        *,
+        external_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        channels: Sequence[str] | None = None,
+        timers: RoomTimers | None = None,
+        agent_response_policy: AgentResponsePolicy = AgentResponsePolicy.AGENT_CHAIN,
+        language: str = "en",
+        delivery: str = "reach_once",
+    ) -> Room:
+        """Creates a room with `channels` (None: the template's, by default every default AI channel)."""
+        await self._ready()
+        settings: dict[str, Any] = {
+            "agent_response_policy": agent_response_policy,
+            "language": language,
+            "delivery": delivery,
+        }
+        if timers is not None:
+            settings["timers"] = timers
+        actor = await self._engine.create_room(
+            self.tenant_id,
+            room_id=room_id,
+            external_id=external_id,
+            metadata=metadata,
+            channels=tuple(channels) if channels is not None else None,
+            settings=settings,
+        )
+        return actor.state.snapshot()
+
+    async def get_room(self, room_id: str) -> Room:
+        return (await self._actor(room_id)).state.snapshot()
+
+    async def list_rooms(
+        self,
+        *,
+        q: str | None = None,
+        status: str | None = None,
+        channel: str | None = None,
+        external_id: str | None = None,
+        person: str | None = None,
+        attention: bool | None = None,
+        metadata: dict[str, str] | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Room]:
+        """Rooms that match every filter, latest activity first. `q` is a name, an address, a person, an external id
+        or a room id."""
+        await self._ready()
+        terms = [f"{name}:{value}" for name, value in (("status", status), ("external", external_id)) if value]
+        if channel:
+            terms.append(f"channel:{channel}" if channel in self._engine.channels else f"type:{channel}")
+        if person:
+            terms.append(f"person:{person}")
+        if attention:
+            terms.append("attention:waiting")
+        terms.extend(f"meta:{k}={v}" for k, v in (metadata or {}).items())
+        if not q:
+            found = await self._rooms(tuple(terms), limit, offset)
+        else:
+            found = await self._search(q.strip(), tuple(terms), limit, offset)
+        if attention is False:
+            found = [room for room in found if room.attention is None]
+        return found
+
+    async def _rooms(self, terms: tuple[str, ...], limit: int, offset: int) -> list[Room]:
+        query = RecordQuery("room", self.tenant_id, terms=terms, order="activity", limit=limit, offset=offset)
+        return [await self._with_head(record.value) for record in await self._engine.store.records(query)]
+
+    async def _with_head(self, value: dict[str, Any]) -> Room:
+        room = room_of(value)
+        actor = await self._engine.actor(self.tenant_id, room.id)
+        return actor.state.snapshot() if actor is not None else room
+
+    async def _search(self, q: str, terms: tuple[str, ...], limit: int, offset: int) -> list[Room]:
+        names = tuple(f"name:{word}" for word in q.casefold().split())
+        ways = [(f"address:{q}",), (f"person:{q}",), (f"external:{q}",), names]
+        seen: dict[str, Room] = {}
+        direct = await self._engine.actor(self.tenant_id, q)
+        if direct is not None and not terms:
+            seen[q] = direct.state.snapshot()
+        for way in ways:
+            for room in await self._rooms((*terms, *way), limit + offset, 0):
+                seen.setdefault(room.id, room)
+        return list(seen.values())[offset : offset + limit]
+
+    async def close_room(self, room_id: str, *, by: str | None = None, reason: str | None = None) -> Room:
+        """Closes: running replies end, nothing more is taken. Reading still works; `reopen_room` undoes it."""
+        return await (await self._actor(room_id)).call(membership.set_status, RoomStatus.CLOSED, by, reason)
+
+    async def reopen_room(self, room_id: str, *, by: str | None = None) -> Room:
+        return await (await self._actor(room_id)).call(membership.set_status, RoomStatus.ACTIVE, by)
+
+    async def pause_room(self, room_id: str, *, by: str | None = None) -> Room:
+        """Pauses; the next message resumes it."""
+        return await (await self._actor(room_id)).call(membership.set_status, RoomStatus.PAUSED, by)
+
+    async def archive_room(self, room_id: str, *, by: str | None = None) -> Room:
+        """Archives for good; an archived room cannot be reopened."""
+        return await (await self._actor(room_id)).call(membership.set_status, RoomStatus.ARCHIVED, by)
+
+    async def update_room_metadata(self, room_id: str, patch: dict[str, Any]) -> Room:
+        """Merges `patch` atomically; a value of None removes its key."""
+        return await (await self._actor(room_id)).call(membership.patch_metadata, patch)
+
+    async def update_room(self, room_id: str, **settings: Any) -> Room:
+        """Changes external_id, agent_response_policy, delivery or language of a live room."""
+        allowed = {"external_id", "agent_response_policy", "delivery", "language"}
+        if unknown := set(settings) - allowed:
+            raise UsageError(
+                f"update_room() cannot change {', '.join(sorted(unknown))}; only {', '.join(sorted(allowed))}"
+            )
+        return await (await self._actor(room_id)).call(membership.set_settings, settings)
+
+    async def set_room_timers(self, room_id: str, timers: RoomTimers) -> Room:
+        """Changes the thresholds; the idle clock keeps running."""
+        return await (await self._actor(room_id)).call(membership.set_settings, {"timers": timers})
+
+    # -- seats --------------------------------------------------------------------------------------------------------
+
+    async def attach_channel(
+        self,
+        room_id: str,
+        channel_id: str,
+        *,
+        metadata: dict[str, Any] | None = None,
+        access: Access = Access.READ_WRITE,
+        visibility: str = "all",
+        participant_id: str | None = None,
+        assurance: Assurance = Assurance.CLAIMED,
+        fallback_after_s: float | None = None,
+    ) -> ChannelBinding:
+        """Seats a channel; `metadata` holds the address it reaches (for SMS {"phone_number": "+44..."})."""
+        actor = await self._actor(room_id)
+        channel = self._engine.channel(channel_id, self.tenant_id)
+        binding = self._engine.binding(
+            channel,
+            room_id,
+            self.tenant_id,
+            metadata=metadata,
+            access=Access(access),
+            visibility=visibility,
+            participant_id=participant_id,
+            assurance=assurance,
+            fallback_after_s=fallback_after_s,
+        )
+        return await actor.call(membership.attach, binding, True)
+
+    async def detach_channel(self, room_id: str, channel_id: str) -> None:
+        """Unseats a channel, durably: it comes back only by `attach_channel`."""
+        await (await self._actor(room_id)).call(membership.detach, channel_id)
+
+    async def _update(self, room_id: str, channel_id: str, by: str | None, **update: Any) -> ChannelBinding:
+        return await (await self._actor(room_id)).call(membership.update_binding, channel_id, by, update)
+
+    async def mute(
+        self, room_id: str, channel_id: str, *, by: str | None = None, output: bool = False
+    ) -> ChannelBinding:
+        """Silences what the channel says (it goes on reading, and an AI goes on thinking); `output=True` instead
+        stops deliveries to it."""
+        return await self._update(room_id, channel_id, by, **{"output_muted" if output else "muted": True})
+
+    async def unmute(
+        self, room_id: str, channel_id: str, *, by: str | None = None, output: bool = False
+    ) -> ChannelBinding:
+        return await self._update(room_id, channel_id, by, **{"output_muted" if output else "muted": False})
+
+    async def set_access(
+        self, room_id: str, channel_id: str, access: Access, *, by: str | None = None
+    ) -> ChannelBinding:
+        return await self._update(room_id, channel_id, by, access=Access(access))
+
+    async def set_visibility(
+        self, room_id: str, channel_id: str, visibility: str, *, by: str | None = None
+    ) -> ChannelBinding:
+        """Who sees what this channel says from now on; events already committed keep theirs (D9)."""
+        return await self._update(room_id, channel_id, by, visibility=visibility)
+
+    async def update_binding_metadata(self, room_id: str, channel_id: str, patch: dict[str, Any]) -> ChannelBinding:
+        actor = await self._actor(room_id)
+        await actor.call(messages.merge_binding_metadata, channel_id, patch)
+        return actor.state.bindings[channel_id]
+
+    async def bindings(self, room_id: str) -> list[ChannelBinding]:
+        return list((await self._actor(room_id)).state.bindings.values())
+
+    # -- people -------------------------------------------------------------------------------------------------------
+
+    async def participants(self, room_id: str) -> list[Participant]:
+        return list((await self._actor(room_id)).state.participants.values())
+
+    async def add_member(
+        self,
+        room_id: str,
+        participant_id: str,
+        *,
+        display_name: str | None = None,
+        role: Role = Role.MEMBER,
+        channel_id: str = "host",
+        metadata: dict[str, Any] | None = None,
+    ) -> Participant:
+        actor = await self._actor(room_id)
+        person = Participant(
+            id=participant_id,
+            room_id=room_id,
+            tenant=self.tenant_id,
+            channel_id=channel_id,
+            display_name=display_name,
+            role=Role(role),
+            joined_at=self._engine.now(),
+            metadata=metadata or {},
+        )
+        return await actor.call(membership.add_person, person)
+
+    async def remove_member(
+        self, room_id: str, participant_id: str, *, ban: bool = False, reason: str | None = None
+    ) -> Participant:
+        status = Membership.BANNED if ban else Membership.LEFT
+        return await (await self._actor(room_id)).call(membership.remove_person, participant_id, status, reason)
+
+    async def rename_member(self, room_id: str, participant_id: str, display_name: str) -> Participant:
+        return await self.update_member(room_id, participant_id, display_name=display_name)
+
+    async def update_member(self, room_id: str, participant_id: str, **update: Any) -> Participant:
+        """Changes role, status, identity_id, identification or display_name of somebody (manual disambiguation)."""
+        return await (await self._actor(room_id)).call(membership.update_person, participant_id, update)
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> InboundResult:
+        """Takes a message in; returns when it is committed (D15). `await result.settled()` waits for all that follows.
+
+        A repeated (channel, external_id) returns the first event. Raises `Overloaded` before anything is stored."""
+        await self._ready()
+        return await self._engine.inbound.process(message, self.tenant_id, room_id)
+
+    async def send(
+        self,
+        room_id: str,
+        content: Content | str,
+        *,
+        by: str = "host",
+        channel_id: str | None = None,
+        visibility: str = "all",
+        addressed_to: Sequence[str] | None = None,
+        parent_event_id: str | None = None,
+        type: EventType = EventType.MESSAGE,
+        metadata: dict[str, Any] | None = None,
+    ) -> InboundResult:
+        """Writes into a room as the host, or as `channel_id` with that channel's rights."""
+        actor = await self._actor(room_id)
+        source = floor.host_source(by, "outbound")
+        if channel_id is not None:
+            channel = self._engine.channel(channel_id, self.tenant_id)
+            source = source.model_copy(update={"channel_id": channel_id, "channel_type": channel.channel_type})
+        draft = EventDraft(
+            source=source,
+            content=TextContent(text=content) if isinstance(content, str) else content,
+            type=type,
+            visibility=visibility,
+            addressed_to=tuple(addressed_to) if addressed_to is not None else None,
+            parent_event_id=parent_event_id,
+            metadata=metadata or {},
+        )
+        sub = messages.Submission(draft, Settlement(), binding_required=channel_id is not None)
+        result = await actor.call(messages.submit, sub)
+        if actor.state.room.floor.holder == by:
+            await actor.call(floor.renew, by)
+        return result
+
+    async def events(
+        self,
+        room_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+        raw: bool = False,
+        parent: str | None = None,
+        viewer: Viewer = INTERNAL,
+    ) -> list[RoomEvent]:
+        """A page of the log as `viewer` may see it, edits and deletes projected unless `raw` (D21)."""
+        actor = await self._actor(room_id)
+        query = EventQuery(
+            self.tenant_id,
+            room_id,
+            start=0 if after is None else after + 1,
+            stop=before,
+            limit=limit,
+            newest_first=newest_first,
+            parent=parent,
+        )
+        found = [e for e in await self._engine.store.events(query) if viewer.sees(e, actor.state.bindings)]
+        if raw or not found:
+            return found
+        ordered = sorted(found, key=lambda e: e.index)
+        shown = await projected(self._engine, self.tenant_id, room_id, ordered)
+        return shown[::-1] if newest_first else shown
+
+    async def mark_read(self, room_id: str, channel_id: str, index: int) -> None:
+        await (await self._actor(room_id)).call(membership.mark_read, channel_id, index)
+
+    async def deliveries(self, room_id: str, start: int = 0, stop: int | None = None) -> list[DeliveryRecord]:
+        """What became of the events with start <= index < stop on their way to each channel, and why."""
+        await self._actor(room_id)
+        after = key(room_id, start - 1, "\uffff") if start > 0 else None
+        query = RecordQuery("delivery", self.tenant_id, room_id=room_id, after=after, limit=10_000)
+        found = [DeliveryRecord.model_validate(r.value) for r in await self._engine.store.records(query)]
+        return [record for record in found if stop is None or record.index < stop]
+
+    async def delivery_status(self, status: DeliveryStatus) -> DeliveryRecord | None:
+        """Takes a vendor's status report; states only move forward, unknown messages are ignored."""
+        await self._ready()
+        term = f"pmid:{status.channel_id}:{status.provider_message_id}"
+        found = await self._engine.store.records(RecordQuery("delivery", self.tenant_id, terms=(term,), limit=1))
+        if not found:
+            self._engine.count("unknown_delivery_status")
+            return None
+        record = DeliveryRecord.model_validate(found[0].value)
+        actor = await self._engine.require_actor(self.tenant_id, record.room_id)
+        return await actor.call(_move_status, record, status)
+
+    async def dead_letters(self, room_id: str | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
+        """Deliveries that failed for good, with the error; `resend` tries one again."""
+        await self._ready()
+        query = RecordQuery("dead", self.tenant_id, room_id=room_id, limit=limit)
+        found = await self._engine.store.records(query)
+        return [{"id": _letter_id(record.key), **record.value} for record in found]
+
+    async def resend(self, dead_id: str) -> None:
+        """Puts a dead letter back into its lane."""
+        await self._ready()
+        dead_key = dead_id.replace("~", "\n")
+        found = await self._engine.store.records(RecordQuery("dead", self.tenant_id, key=dead_key))
+        if not found:
+            raise StateError(f'dead letter "{dead_id}" does not exist; list them with kit.dead_letters()')
+        value = found[0].value
+        actor = await self._engine.require_actor(self.tenant_id, value["room_id"])
+        query = EventQuery(self.tenant_id, actor.room_id, start=value["index"], stop=value["index"] + 1)
+        events = await self._engine.store.events(query)
+        gone = RecordKey("dead", self.tenant_id, dead_key)
+        await self._engine.store.commit(Batch(self.tenant_id, self._engine.epoch, delete=(gone,)))
+        if events:
+            await self._engine.deliver_also(actor, events[0], value["channel"])
+
+    # -- people at the desk ---------------------------------------------------------------------------------------------
+
+    async def take_over(self, room_id: str, who: str, *, force: bool = False, lease_s: float | None = None) -> Room:
+        """`who` takes the floor; the running AI turn ends in the same step. Raises `FloorTaken` unless `force`."""
+        return await (await self._actor(room_id)).call(floor.take_over, who, force, lease_s)
+
+    async def release(self, room_id: str, who: str | None = None, *, note: str | None = None) -> Room:
+        """Hands the floor back to the AI, with a note that it reads."""
+        return await (await self._actor(room_id)).call(floor.release, who, note)
+
+    async def set_floor(self, room_id: str, mode: FloorMode, holder: str | None = None) -> Room:
+        return await (await self._actor(room_id)).call(floor.set_floor, FloorMode(mode), holder)
+
+    async def request_human(self, room_id: str, reason: str, *, by: str = "host", priority: int = 0) -> Room:
+        """Puts the room into the waiting queue; asking again keeps its clock."""
+        return await (await self._actor(room_id)).call(floor.request_human, reason, by, priority)
+
+    async def clear_attention(self, room_id: str, *, by: str = "host") -> Room:
+        return await (await self._actor(room_id)).call(floor.clear_attention, by)
+
+    async def attention(self) -> list[Room]:
+        """Rooms waiting for a person, most urgent and then longest waiting first."""
+        waiting = [room for room in await self.list_rooms(attention=True, limit=10_000) if room.attention]
+        return sorted(
+            waiting, key=lambda r: (-r.attention.priority, r.attention.since) if r.attention else (0, r.created_at)
+        )
+
+    async def whisper(self, room_id: str, text: str, *, to: str, by: str) -> RoomEvent:
+        """Words for one channel only; a running AI turn hears them before its next round."""
+        actor = await self._actor(room_id)
+        event = await actor.call(floor.whisper, text, to, by)
+        channel = self._engine.channels.get(to)
+        if any(cid == to for cid, _ in self._engine.turns.running(actor)) and hasattr(channel, "steer"):
+            self._steer(channel, InjectMessage(f"[from {by}, your supervisor] {text}", role="system"), room_id)
+        return event
+
+    async def note(self, room_id: str, text: str, by: str, *, for_ai: bool = False) -> RoomEvent:
+        """A note between colleagues; `for_ai` lets the AI read it too."""
+        visibility = "intelligence" if for_ai else "internal"
+        return await (await self._actor(room_id)).call(floor.write_note, text, by, visibility)
+
+    async def draft(self, room_id: str, content: Content | str, *, by: str) -> RoomEvent:
+        """A proposed message, sent only when `settle_draft` approves it."""
+        body = TextContent(text=content) if isinstance(content, str) else content
+        return await (await self._actor(room_id)).call(floor.write_draft, body, by)
+
+    async def drafts(self, room_id: str) -> list[dict[str, Any]]:
+        await self._actor(room_id)
+        found = await self._engine.store.records(RecordQuery("draft", self.tenant_id, room_id=room_id, limit=1000))
+        return [record.value for record in found if record.value["status"] == "pending"]
+
+    async def settle_draft(self, room_id: str, draft_id: str, approve: bool, *, by: str) -> InboundResult:
+        return await (await self._actor(room_id)).call(floor.settle_draft, draft_id, approve, by)
+
+    async def approvals(self, room_id: str | None = None, *, status: str = "pending") -> list[dict[str, Any]]:
+        await self._ready()
+        found = await approvals.pending(self._engine, self.tenant_id, room_id, status)
+        return [record.value for record in found]
+
+    async def answer_approval(
+        self,
+        approval_id: str,
+        granted: bool,
+        *,
+        by: str,
+        reason: str | None = None,
+        room_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Answers a tool call's question, once. After a restart the answer starts a new turn (D36)."""
+        if room_id is None:
+            found = [a for a in await self.approvals() if a["id"] == approval_id]
+            if not found:
+                raise StateError(f'approval "{approval_id}" is not pending; list them with kit.approvals()')
+            room_id = found[0]["room_id"]
+        return await (await self._actor(cast("str", room_id))).call(approvals.answer, approval_id, granted, by, reason)
+
+    async def steer(self, room_id: str, directive: SteeringDirective, *, channel_id: str | None = None) -> None:
+        """Sends a directive to the room's running AI turn. Raises `UsageError` when there is none, or several."""
+        actor = await self._actor(room_id)
+        running = [cid for cid, _ in self._engine.turns.running(actor)]
+        if channel_id is None:
+            if len(running) != 1:
+                names = ", ".join(running) or "none"
+                raise UsageError(
+                    f'room "{room_id}" has {len(running)} running turns ({names}); name one with channel_id'
+                )
+            channel_id = running[0]
+        channel = self._engine.channels.get(channel_id)
+        if hasattr(channel, "steer"):
+            self._steer(channel, directive, room_id)
+        elif isinstance(directive, Cancel):
+            for cid, turn in self._engine.turns.running(actor):
+                if cid == channel_id:
+                    turn.cancel(directive.reason)
+        else:
+            raise UsageError(f'channel "{channel_id}" takes no {type(directive).__name__}; only Cancel works on it')
+
+    @staticmethod
+    def _steer(channel: Any, directive: SteeringDirective, room_id: str) -> None:
+        channel.steer(directive, room_id=room_id)
+
+    async def tasks(self, room_id: str) -> list[Task]:
+        await self._actor(room_id)
+        found = await self._engine.store.records(RecordQuery("task", self.tenant_id, room_id=room_id, limit=10_000))
+        return [Task.model_validate(record.value) for record in found]
+
+    async def observations(self, room_id: str) -> list[Observation]:
+        await self._actor(room_id)
+        query = RecordQuery("observation", self.tenant_id, room_id=room_id, limit=10_000)
+        return [Observation.model_validate(record.value) for record in await self._engine.store.records(query)]
+
+    # -- live ---------------------------------------------------------------------------------------------------------
+
+    def publish(self, message: Ephemeral) -> None:
+        """A sign of life: never stored, at most once, never waits (R12)."""
+        for actor in self._engine.actors():
+            if actor.room_id == message.room_id and actor.tenant == self.tenant_id:
+                actor.hub.ephemeral(message, actor.state.bindings)
+        self._engine.bus.publish(self.tenant_id, message)
+
+    def publish_typing(self, room_id: str, who: str, *, on: bool = True) -> None:
+        self.publish(Ephemeral(kind="typing", room_id=room_id, sender=who, data={"on": on}))
+
+    def publish_presence(self, room_id: str, who: str, state: str) -> None:
+        self.publish(Ephemeral(kind="presence", room_id=room_id, sender=who, data={"state": state}))
+
+    async def open_view(
+        self,
+        room_id: str,
+        viewer: Viewer | Principal | str,
+        deliver: Deliver,
+        *,
+        after: int | None = None,
+        tail: int = 50,
+    ) -> View:
+        """A gapless view of a room: what was missed since `after` (or the last `tail` events), then everything live.
+
+        `deliver` gets RoomEvent, stream messages and Ephemeral in log order and must return at once."""
+        actor = await self._actor(room_id)
+        if isinstance(viewer, Principal):
+            viewer = Viewer.of(viewer)
+        elif isinstance(viewer, str):
+            viewer = Viewer(channel_id=viewer)
+        return await actor.call(_open_view, viewer, deliver, after, tail)
+
+
+async def _open_view(actor: RoomActor, viewer: Viewer, deliver: Deliver, after: int | None, tail: int) -> View:
+    """Reads and subscribes within one operation of the actor, so that nothing falls between."""
+    state, store = actor.state, actor.engine.store
+    head = state.next_index - 1
+    resync = after is not None and (after > head or head - after > MAX_MISSED)
+    if after is not None and not resync:
+        query = EventQuery(actor.tenant, actor.room_id, start=after + 1, limit=MAX_MISSED + 1)
+    else:
+        query = EventQuery(actor.tenant, actor.room_id, limit=max(tail, 1), newest_first=True)
+    page = await store.events(query) if head >= 0 and tail >= 0 else []
+    page = sorted(page, key=lambda e: e.index)
+    events = [event for event in page if viewer.sees(event, state.bindings)]
+    events = await projected(actor.engine, actor.tenant, actor.room_id, events)
+    leave = actor.hub.subscribe(viewer, deliver)
+    return View(
+        events=events,
+        index=head,
+        epoch=actor.engine.info.incarnation,
+        resync=resync,
+        room=state.snapshot(),
+        bindings=list(state.bindings.values()),
+        participants=list(state.participants.values()),
+        streams=actor.hub.open_streams(viewer, state.bindings),
+        close=leave,
+    )
+
+
+async def _move_status(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus) -> DeliveryRecord:
+    from roomkit.core.actor import Change, delivery_record
+
+    found = await actor.engine.store.records(
+        RecordQuery("delivery", actor.tenant, key=key(record.room_id, record.index, record.channel_id))
+    )
+    current = DeliveryRecord.model_validate(found[0].value) if found else record
+    moved = forward(current.state, status.state)
+    if moved is current.state:
+        return current
+    reason = status.error or (status.code if moved is DeliveryState.FAILED else current.reason)
+    new = current.model_copy(update={"state": moved, "reason": reason, "updated_at": actor.engine.now()})
+    change = Change(activity=False)
+    change.put.append(delivery_record(actor.tenant, new))
+    await actor.commit(change)
+    data = new.model_dump(mode="json")
+    note = Ephemeral(kind="delivery", room_id=actor.room_id, sender=new.channel_id, visibility="internal", data=data)
+    actor.hub.ephemeral(note, actor.state.bindings)
+    actor.engine.tell(StatusChanged(actor.tenant, actor.room_id, new))
+    if moved is DeliveryState.FAILED:
+        events = await actor.engine.store.events(
+            EventQuery(actor.tenant, actor.room_id, start=new.index, stop=new.index + 1)
+        )
+        way = actor.engine.fallback_for(actor, events[0], new.channel_id) if events else None
+        if way is not None:
+            await actor.engine.deliver_also(actor, events[0], way)
+    return new
+
+
+def _letter_id(record_key: str) -> str:
+    return record_key.replace("\n", "~")
+
+
+class _Port:
+    """The narrow RoomPort given to one channel (D48)."""
+
+    def __init__(self, engine: Engine, tenant: str, channel_id: str) -> None:
+        self._engine = engine
+        self._rooms = Rooms(engine, tenant)
+        self._channel_id = channel_id
+
+    async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> InboundResult:
+        return await self._rooms.process_inbound(message, room_id=room_id)
+
+    async def submit(self, room_id: str, draft: EventDraft) -> RoomEvent:
+        actor = await self._engine.require_actor(self._rooms.tenant_id, room_id)
+        if self._channel_id not in actor.state.bindings:
+            raise RoomNotFound(room_id)
+        source = draft.source.model_copy(update={"channel_id": self._channel_id})
+        draft = draft.model_copy(update={"source": source})
+        result = await actor.call(messages.submit, messages.Submission(draft, CURRENT.get() or Settlement()))
+        if result.event is None:
+            raise StateError(f'room "{room_id}" did not take the event: {result.reason}')
+        return result.event
+
+    def publish(self, message: Ephemeral) -> None:
+        self._rooms.publish(message)
+
+    def subscribe(self, room_id: str, deliver: Callable[[Any], None], *, channel_id: str) -> Callable[[], None]:
+        for actor in self._engine.actors():
+            if actor.room_id == room_id:
+                return actor.hub.subscribe(Viewer(channel_id=channel_id), deliver)
+        raise RoomNotFound(room_id)
+
+    async def open_view(self, room_id: str, deliver: Deliver, *, after: int | None = None, tail: int = 0) -> View:
+        return await self._rooms.open_view(room_id, self._channel_id, deliver, after=after, tail=tail)
+
+    def now(self) -> Any:
+        return self._engine.now()
