@@ -358,11 +358,11 @@ class _Table:
         if postings:
             keys: Iterable[str] = sorted(min(postings, key=len))
         else:
-            keys = self.sorted_keys()
-            start = bisect_left(keys, query.prefix or "")
+            ordered = self.sorted_keys()
+            start = bisect_left(ordered, query.prefix or "")
             if query.after is not None:
-                start = max(start, bisect_right(keys, query.after))
-            keys = (keys[at] for at in range(start, len(keys)))
+                start = max(start, bisect_right(ordered, query.after))
+            keys = (ordered[at] for at in range(start, len(ordered)))
             if query.prefix:
                 keys = _while_prefix(keys, query.prefix)
         return (self.records[key] for key in keys)

@@ -1,0 +1,108 @@
+"""MemoryStore: the conformance kit, and what is its own."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import pytest
+
+from roomkit.core.memory import MemoryStore
+from roomkit.errors import Fenced, StoreUnavailable
+from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery, Store
+from roomkit.testing.stores import CHECKS, START, Check, check_store, event, record, run_check
+
+
+def make(name: str) -> Store:
+    return MemoryStore()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_it_conforms(check: Check) -> None:
+    await run_check(check, make)
+
+
+async def test_the_kit_runs_without_pytest() -> None:
+    assert await check_store(make) == len(CHECKS)
+
+
+async def test_values_are_shared_not_copied() -> None:
+    store = MemoryStore()
+    first, kept = event(0), record("k", "a", {"n": []})
+    await store.commit(Batch("t", 1, "r", (first,), put=(kept,)))
+    assert (await store.events(EventQuery("t", "r")))[0] is first
+    assert (await store.records(RecordQuery("k", "t")))[0] is kept
+
+
+def test_a_commit_never_suspends() -> None:
+    coroutine = MemoryStore().commit(Batch("t", 1, "r", (event(0),)))
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+    assert ended.value.value is None
+
+
+async def test_a_new_owner_fences_the_old_one() -> None:
+    store = MemoryStore()
+    old = await store.open()
+    new = store.take_over()
+    assert new.incarnation == old.incarnation
+    with pytest.raises(Fenced):
+        await store.commit(Batch("t", old.epoch, "r", (event(0),)))
+    await store.commit(Batch("t", new.epoch, "r", (event(0),)))
+
+
+async def test_closed_it_refuses_and_open_again_it_goes_on() -> None:
+    store = MemoryStore()
+    old = await store.open()
+    await store.commit(Batch("t", old.epoch, "r", (event(0),)))
+    await store.aclose()
+    assert not store.health().writable
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.commit(Batch("t", old.epoch, "r", (event(1),)))
+    new = await store.open()
+    assert new.epoch > old.epoch
+    await store.commit(Batch("t", new.epoch, "r", (event(1),)))
+    assert len(await store.events(EventQuery("t", "r"))) == 2
+
+
+@pytest.mark.may_block
+async def test_replaced_due_times_do_not_pile_up() -> None:
+    store = MemoryStore()
+    await store.commit(Batch("t", 1, put=(record("timer", "other", due=1.0),)))
+    gc.collect()
+    tracemalloc.start()
+    for second in range(2_000):  # A room's timer moves with every message.
+        await store.commit(Batch("t", 1, put=(record("timer", "r", due=float(second)),)))
+    for number in range(2_000):  # Delivery rows come and go.
+        await store.commit(Batch("t", 1, put=(record("outbox", str(number), room_id="r", due=1.0, terms=("x",)),)))
+        await store.commit(Batch("t", 1, delete=(RecordKey("outbox", "t", str(number)),)))
+    gc.collect()
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 30_000
+    due = await store.records(RecordQuery("timer", None, due_before=1e9, order="due"))
+    assert [one.key for one in due] == ["other", "r"]
+
+
+@pytest.mark.may_block
+async def test_an_idle_room_is_small() -> None:
+    store = MemoryStore()
+
+    async def rooms(start: int, stop: int) -> None:
+        for number in range(start, stop):
+            room = f"room{number}"
+            put = (
+                record("room", room, room_id=room, due=float(number), terms=("status:active",)),
+                record("binding", f"{room}/sms", room_id=room, terms=(f"address:{number}",)),
+                record("participant", f"{room}/p", room_id=room),
+            )
+            await store.commit(Batch("t", 1, room, put=put, activity_at=START))
+
+    await rooms(0, 1_000)
+    gc.collect()
+    tracemalloc.start()
+    await rooms(1_000, 2_000)
+    gc.collect()
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown / 1_000 < 4_096  # Records and keys included, of the 8 KiB that a whole idle room may cost.
