@@ -1,0 +1,152 @@
+"""The commands and their options. What a command does stands in the module of its name, imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="roomkit",
+    help="Rooms you can talk in: people, AI agents and channels around one durable log.",
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+# What typer raises for wrong options and names; itself it only exports the subclasses.
+_WrongUse: type[Exception] = typer.BadParameter.__bases__[0]
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; without it the first free one from 8000 on.")]
+PublicUrl = Annotated[
+    str | None, typer.Option(help="Where the world reaches this server, e.g. https://chat.example.com; signatures count.")
+]
+Target = Annotated[str, typer.Argument(help="Your program: app.py, app:kit or package.module:kit.")]
+
+
+class Brain(StrEnum):
+    AUTO = "auto"
+    OFFLINE = "offline"
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command; returns its exit code. Wrong use is one line, not a page."""
+    if not arguments:
+        arguments = ["--help"]
+    try:
+        code: object = app(arguments, prog_name="roomkit", standalone_mode=False)
+    except _WrongUse as error:
+        context = getattr(error, "ctx", None)
+        command = getattr(context, "command_path", "roomkit")
+        told = str(getattr(error, "format_message", error.__str__)()).strip().rstrip(".").replace("\n", " ")
+        print(f"roomkit: {told}; see {command} --help", file=sys.stderr)
+        return 2
+    except typer.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"roomkit {version('roomkit-framework')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Rooms you can talk in: people, AI agents and channels around one durable log."""
+
+
+@app.command()
+def demo(
+    host: Host = "127.0.0.1",
+    port: Port = None,
+    db: Annotated[Path, typer.Option(help="SQLite file that keeps the rooms.")] = Path("roomkit-demo.db"),
+    brain: Annotated[
+        Brain, typer.Option(help="Who answers; auto is the vendor whose key is in the environment, else offline.")
+    ] = Brain.AUTO,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the chat in a browser.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead, for programs.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Try everything without a person, a kill -9 included, and give a verdict.")
+    ] = False,
+) -> int:
+    """Start a server with web chat and supervisor page, and a brain that needs no key."""
+    from roomkit.cli import demo as command
+
+    if check:
+        from roomkit.cli.check import check_demo
+
+        return check_demo()
+    return command.run_demo(command.DemoOptions(host, port, db, brain.value, open_browser, json))
+
+
+@app.command()
+def dev(
+    target: Target,
+    host: Host = "127.0.0.1",
+    port: Port = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Start again whenever a Python file changes.")] = False,
+    pages: Annotated[bool, typer.Option("--pages/--no-pages", help="Serve the web pages as well.")] = True,
+) -> int:
+    """Talk to your program in the terminal and on a web page."""
+    from roomkit.cli import dev as command
+
+    options = command.DevOptions(target, host, port, pages)
+    return command.reload(options) if reload else command.run_dev(options)
+
+
+@app.command(name="run")
+def run_command(
+    target: Target,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option(help="Processes; one, because one process owns the rooms.")] = 1,
+    public_url: PublicUrl = None,
+) -> int:
+    """Serve your program in production: SIGTERM drains, a second one ends at once."""
+    from roomkit.cli.run import RunOptions, run_server
+
+    return run_server(RunOptions(target, host, port, workers, public_url))
+
+
+@app.command()
+def doctor(
+    target: Annotated[str | None, typer.Argument(help="Your program, e.g. app:kit; without it only the machine.")] = None,
+    port: Annotated[int, typer.Option(help="Port that the server will use.")] = 8000,
+    public_url: PublicUrl = None,
+) -> int:
+    """Look for what is missing or wrong: extras, keys, ports, webhook URLs, clock, store."""
+    from roomkit.cli.doctor import examine
+
+    return examine(target, port=port, public_url=public_url)
+
+
+@app.command()
+def send(
+    channel: Annotated[str, typer.Option(help="Channel id, as in /webhooks/ID.")],
+    text: Annotated[str, typer.Option(help="What is said.")],
+    sender: Annotated[str, typer.Option("--from", help="Who says it, e.g. +447700900001.")],
+    to: Annotated[str | None, typer.Option(help="The number or address that was written to.")] = None,
+    url: Annotated[str, typer.Option(help="The server, prefix included.")] = "http://127.0.0.1:8000",
+    public_url: PublicUrl = None,
+    provider: Annotated[str, typer.Option(help="Whose webhook it is: twilio or http.")] = "twilio",
+    message_id: Annotated[str | None, typer.Option("--id", help="The vendor's id, to send the same one again.")] = None,
+    db: Annotated[Path | None, typer.Option(help="Sign for the demo that uses this file.")] = None,
+) -> int:
+    """Send a message as a vendor would: a webhook with a good signature, from your own keys."""
+    from roomkit.cli.send import SendOptions, send_message
+
+    return send_message(SendOptions(channel, text, sender, to, url, public_url, provider, message_id, db))

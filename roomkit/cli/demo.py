@@ -1,0 +1,166 @@
+"""`roomkit demo`: a server with everything in it, that needs no key and forgets nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roomkit.cli.console import clean, paint, say
+from roomkit.cli.environment import need, need_server, secret_of
+from roomkit.cli.serving import Serving, is_loopback, listen, own_origins, run_async, url_of
+from roomkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from roomkit.channels.ai import AIChannel
+    from roomkit.kit import RoomKit
+
+TOKEN_S = 12 * 3600.0
+VENDORS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
+PROMPT = "You are the assistant of a small shop. Be brief and friendly, and use your tools instead of guessing."
+NUMBER = "+15550100"
+ACCOUNT = "AC" + "0" * 32
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    host: str = "127.0.0.1"
+    port: int | None = None
+    db: Path = Path("roomkit-demo.db")
+    brain: str = "auto"
+    open_browser: bool = True
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What a person or program needs to enter the demo."""
+
+    url: str
+    chat: str
+    supervisor: str
+    room: str
+    guest_token: str
+    supervisor_token: str
+    brain: str
+    db: str
+    pid: int
+
+
+def run_demo(options: DemoOptions) -> int:
+    need_server("roomkit demo")
+    if not is_loopback(options.host):
+        raise ConfigError(
+            f"the demo invites whoever has its links, so it stays on this machine and not on {options.host}; "
+            "serve others with: roomkit run app:kit"
+        )
+    return run_async(_demo(options))
+
+
+async def _demo(options: DemoOptions) -> int:
+    brain = choose_brain(options.brain)
+    kit = build_kit(options.db, brain)
+    listener = listen(options.host, options.port)
+    url = url_of(listener)
+    app = kit.asgi(public_url=url, allowed_origins=own_origins(url))
+    try:
+        async with kit:
+            return await Serving(app, listener).run(lambda: _welcome(kit, url, brain, options))
+    finally:
+        listener.close()
+
+
+async def _welcome(kit: RoomKit, url: str, brain: str, options: DemoOptions) -> None:
+    room = await kit.create_room(channels=["web", "assistant"])
+    guest = kit.tokens.mint("guest", room.id, TOKEN_S, id=f"guest-{secrets.token_hex(3)}", display_name="Guest")
+    boss = kit.tokens.mint("supervisor", None, TOKEN_S, id="supervisor", display_name="Supervisor")
+    chat, desk = f"{url}/#token={guest}&room={room.id}", f"{url}/supervisor#token={boss}&room={room.id}"
+    invitation = Invitation(url, chat, desk, room.id, guest, boss, brain, str(options.db), os.getpid())
+    if options.json:
+        say(json.dumps(asdict(invitation)))
+        return
+    say()
+    say(paint("roomkit demo", "bold") + f"  {_told_brain(brain)}; rooms are kept in {options.db}")
+    say()
+    say(f"  web chat    {paint(chat, 'cyan')}")
+    say(f"  supervisor  {paint(desk, 'cyan')}")
+    say()
+    say(paint(f'  an SMS, as if by phone:  roomkit send --url {url} --db {options.db} --channel sms --from +15550123 --text "Hi"', "dim"))
+    say(paint('  try: "What time is it, and what is 12 * 7?"  "Refund order 1042"  "Tell me a story"  "A human, please"', "dim"))
+    say(paint("  Ctrl-C stops; nothing is lost, start again and go on", "dim"))
+    say()
+    if options.open_browser and not os.environ.get("CI") and os.isatty(1):
+        import webbrowser
+
+        webbrowser.open(chat)
+
+
+def _told_brain(brain: str) -> str:
+    return "a built-in offline brain answers (no language model)" if brain == "offline" else f"{brain} answers"
+
+
+def choose_brain(wanted: str) -> str:
+    """The name of the AI provider. Raises `ConfigError` for a vendor without its key or its extra."""
+    if wanted == "auto":
+        wanted = next((vendor for vendor, key in VENDORS.items() if os.environ.get(key)), "offline")
+    elif wanted in VENDORS and not os.environ.get(VENDORS[wanted]):
+        raise ConfigError(f"--brain {wanted} needs {VENDORS[wanted]} in the environment or in .env; or use --brain offline")
+    if wanted in VENDORS:
+        need(f"--brain {wanted}", wanted, wanted)
+    return wanted
+
+
+def build_kit(db: Path, brain: str) -> RoomKit:
+    """The demo's rooms: a web chat, an SMS number whose texts appear in the terminal, and an assistant."""
+    from roomkit.channels.websocket import WebSocketChannel
+    from roomkit.kit import RoomKit
+
+    if not db.parent.is_dir():
+        raise ConfigError(f'--db {db}: there is no directory "{db.parent}"; create it or choose another file')
+    secret = secret_of(db)
+    kit = RoomKit(f"sqlite:///{db}", token_secrets=(secret,))
+    kit.register_channel(WebSocketChannel("web"))
+    kit.register_channel(_assistant(brain), default=True)
+    kit.register_channel(_phone(secret))
+    return kit
+
+
+def _assistant(brain: str) -> AIChannel:
+    from roomkit.ai.tools import tool
+    from roomkit.channels.ai import AIChannel
+
+    offline: Any = import_module("roomkit.providers.offline.tools")
+    tools = [tool(**offline.MARKS[each.__name__])(each) for each in offline.TOOLS]
+    model = os.environ.get("ROOMKIT_MODEL")
+    name = f"{brain}:{model}" if model and brain in VENDORS else brain
+    return AIChannel("assistant", name, system_prompt=PROMPT).configure(tools=tools, human_tool=True)
+
+
+def _phone(secret: str) -> Any:
+    """An SMS channel with a real provider whose vendor is this terminal."""
+    import httpx2
+
+    from roomkit.channels.messaging import SMSChannel
+
+    def vendor(request: httpx2.Request) -> httpx2.Response:
+        form = dict(httpx2.QueryParams(request.content.decode()))
+        say(paint(f"  SMS to {clean(form.get('To', '?'))}: ", "yellow") + clean(form.get("Body", "")))
+        return httpx2.Response(201, json={"sid": f"SM{secrets.token_hex(16)}", "status": "queued"})
+
+    twilio: Any = import_module("roomkit.providers.twilio.sms")
+    provider = twilio.TwilioSMSProvider(
+        twilio.TwilioOptions(ACCOUNT, auth_token=phone_secret(secret), from_number=NUMBER),
+        transport=httpx2.MockTransport(vendor),
+    )
+    return SMSChannel("sms", provider=provider, from_number=NUMBER)
+
+
+def phone_secret(secret: str) -> str:
+    """The pretended vendor's webhook key, made from the secret of the store file."""
+    import hashlib
+
+    return hashlib.sha256(f"roomkit demo sms\0{secret}".encode()).hexdigest()
