@@ -12,6 +12,7 @@ from roomkit.core import approvals, floor, membership, messages
 from roomkit.core.actor import RoomActor
 from roomkit.core.engine import Engine
 from roomkit.core.history import projected
+from roomkit.core.inbound import DEDUPE_DAYS
 from roomkit.core.results import CURRENT, InboundResult, Settlement
 from roomkit.core.state import key, room_of
 from roomkit.core.streams import INTERNAL, Deliver, View, Viewer
@@ -332,8 +333,10 @@ class Rooms:
         parent_event_id: str | None = None,
         type: EventType = EventType.MESSAGE,
         metadata: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> InboundResult:
-        """Writes into a room as the host, or as `channel_id` with that channel's rights."""
+        """Writes into a room as the host, or as `channel_id` with that channel's rights. A repeated
+        `idempotency_key` (per tenant and source channel) returns the first event and does nothing else."""
         actor = await self._actor(room_id)
         source = floor.host_source(by, "outbound")
         if channel_id is not None:
@@ -347,8 +350,12 @@ class Rooms:
             addressed_to=tuple(addressed_to) if addressed_to is not None else None,
             parent_event_id=parent_event_id,
             metadata=metadata or {},
+            idempotency_key=idempotency_key,
         )
-        sub = messages.Submission(draft, Settlement(), binding_required=channel_id is not None)
+        dedupe = None
+        if idempotency_key is not None:
+            dedupe = (source.channel_id, idempotency_key, self._engine.now().timestamp() + DEDUPE_DAYS * 86_400)
+        sub = messages.Submission(draft, Settlement(), binding_required=channel_id is not None, dedupe=dedupe)
         result = await actor.call(messages.submit, sub)
         if actor.state.room.floor.holder == by:
             await actor.call(floor.renew, by)

@@ -134,7 +134,7 @@ class RoomClient:
         return await asyncio.shield(receipt)
 
     def say(self, kind: str, **fields: Any) -> None:
-        """Sends a frame that is not kept: typing(on), presence(state), read(index), history(before, limit), watch(on)."""
+        """Sends a frame that is not kept, such as `say("typing", on=True)`; see docs/reference/room-socket.md."""
         self._session.say(kind, **fields)
         self._wake.set()
 
@@ -161,11 +161,10 @@ class RoomClient:
             while True:
                 try:
                     wire = await bounded(self._connect(self._url), self._options.connect_timeout_s, "connecting")
-                    was = self._session.live
                     try:
                         await self._serve(wire)
                     finally:
-                        tries = 0 if self._session.live or was else tries
+                        tries = 0 if self._session.live else tries
                         self._session.live = False
                         await wire.close()
                 except Disconnected as end:
@@ -193,12 +192,12 @@ class RoomClient:
     async def _serve(self, wire: Wire) -> None:
         self._session.connected(await self._fresh())
         self._wake.set()
-        async with Scope("room connection", on_failure=lambda _: None) as scope:
+        async with Scope("room connection") as scope:
             writer = scope.spawn(self._write(wire), name="write", awaited=True)
             reader = scope.spawn(self._read(wire), name="read", awaited=True)
-            done, _ = await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
+        errors = [task.exception() for task in (reader, writer) if not task.cancelled()]
+        raise next(filter(None, errors), Disconnected())
 
     async def _write(self, wire: Wire) -> None:
         while True:

@@ -6,11 +6,14 @@ import inspect
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from roomkit.core import membership
 from roomkit.core.streams import Viewer
 from roomkit.errors import AccessDenied
 from roomkit.models.access import Principal
+from roomkit.models.event import RoomEvent
+from roomkit.models.stream import Ephemeral
 from roomkit.net.ratelimit import RateLimiter
-from roomkit.runtime import Scope
+from roomkit.runtime import Metrics, Scope
 from roomkit.runtime.eager import Eager
 from roomkit.servers.access import Action, TokenAuthentication, allowed
 from roomkit.servers.lobby import Lobby
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from roomkit.kit import RoomKit
+    from roomkit.ports.channel import Channel
+    from roomkit.rooms import Rooms
+
+MAX_WINDOWS = 20
 
 
 class Unauthenticated(AccessDenied):
@@ -38,6 +45,9 @@ class Door:
         self.texts = EventTexts()
         self.lobby = Lobby(self)
         self.draining = False
+        self.metrics = Metrics()
+        self.metrics.gauge("roomkit_sockets", "Open room sockets.").labels().follow(lambda: float(len(self.lobby)))
+        self.cuts = self.metrics.counter("roomkit_socket_cuts_total", "Sockets closed by us, by code.", ["code"])
         self.writes = RateLimiter(options.requests_per_s, options.requests_per_s * 3)
         self._authenticate = options.authenticate or TokenAuthentication(kit.tokens)
         self._authorize = options.authorize or allowed
@@ -71,9 +81,67 @@ class Door:
             return False
         return not self.kit.tokens.revoked(principal)
 
-    def rooms(self, principal: Principal) -> Any:
+    def rooms(self, principal: Principal) -> Rooms:
         """The kit as this principal's tenant sees it (D24)."""
         return self.kit.tenant(principal.tenant)
+
+    def channel(self, channel_id: str) -> tuple[Channel | None, str]:
+        """A registered channel and the tenant it belongs to."""
+        return self.kit.engine.channels.get(channel_id), self.kit.channel_tenant(channel_id)
+
+    async def seat(self, principal: Principal, room_id: str) -> None:
+        """Gives the web channel its seat when the first guest comes in; what was taken away stays away."""
+        engine, web = self.kit.engine, self.options.web_channel
+        actor = await engine.require_actor(principal.tenant, room_id)
+        if actor.state.room.open and web not in actor.state.bindings and web not in actor.state.detached:
+            binding = engine.binding(engine.channel(web, principal.tenant), room_id, principal.tenant)
+            await actor.call(membership.attach, binding, False)
+
+    async def page(
+        self,
+        principal: Principal,
+        room_id: str,
+        *,
+        after: int | None = None,
+        before: int | None = None,
+        limit: int = 50,
+        raw: bool = False,
+    ) -> tuple[list[RoomEvent], bool]:
+        """Events that this principal may see, oldest first, and whether there are more in that direction. Indexes
+        have no gaps, so each step reads a window of them; hidden events only make further steps."""
+        rooms, viewer = self.rooms(principal), self.viewer(principal)
+        end = (await rooms.get_room(room_id)).latest_index + 1
+        low = max(0, after + 1) if after is not None else 0
+        high = end if before is None else min(before, end)
+        found: list[RoomEvent] = []
+        for _ in range(MAX_WINDOWS):
+            if low >= high or len(found) >= limit:
+                break
+            forward = after is not None
+            start, stop = (low, min(high, low + limit)) if forward else (max(low, high - limit), high)
+            window = await rooms.events(
+                room_id, after=start - 1, before=stop, limit=stop - start, raw=raw, viewer=viewer
+            )
+            found = [*found, *window] if forward else [*window, *found]
+            low, high = (stop, high) if forward else (low, start)
+        more = low < high or len(found) > limit
+        return found[:limit] if after is not None else found[-limit:], more
+
+    async def mark_read(self, principal: Principal, room_id: str, index: int) -> None:
+        """A guest's mark is its channel's, and durable; among staff it is a sign of life."""
+        rooms = self.rooms(principal)
+        if not principal.sees_internal:
+            await rooms.mark_read(room_id, self.options.web_channel, index)
+            return
+        data = {"index": index}
+        rooms.publish(Ephemeral(kind="read", room_id=room_id, sender=principal.id, visibility="internal", data=data))
+
+    async def sign(self, principal: Principal, room_id: str, kind: str, data: dict[str, Any]) -> None:
+        """Typing or presence. Of the staff, only who holds the floor is seen by the other side (D34)."""
+        rooms = self.rooms(principal)
+        seen = not principal.sees_internal or (await rooms.get_room(room_id)).floor.holder == principal.id
+        visibility = "all" if seen else "internal"
+        rooms.publish(Ephemeral(kind=kind, room_id=room_id, sender=principal.id, visibility=visibility, data=data))
 
     def viewer(self, principal: Principal) -> Viewer:
         return Viewer.of(principal, self.options.web_channel)

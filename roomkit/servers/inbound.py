@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roomkit.errors import UsageError
 from roomkit.models.access import Principal, PrincipalRole
@@ -39,7 +39,7 @@ _GUEST = (
     DeleteContent,
 )
 _STAFF = (*_GUEST, RichContent, TemplateContent)
-_TYPES = {EditContent: EventType.EDIT, DeleteContent: EventType.DELETE, ReactionContent: EventType.REACTION}
+_TYPES: dict[type[Any], EventType] = {EditContent: EventType.EDIT, DeleteContent: EventType.DELETE, ReactionContent: EventType.REACTION}
 
 
 async def write(
@@ -57,19 +57,55 @@ async def write(
     metadata = {"client_id": client_id} if client_id else {}
     if principal.display_name:
         metadata["sender_name"] = principal.display_name
+    kind = _TYPES.get(type(content), EventType.MESSAGE)
+    dedupe = f"{principal.id}:{client_id}" if client_id else None
+    rooms = door.rooms(principal)
+    if principal.sees_internal:
+        # Staff speak for the house, to people: no AI is asked to answer them.
+        return await rooms.send(
+            room_id,
+            content,
+            by=principal.id,
+            type=kind,
+            addressed_to=(),
+            parent_event_id=parent,
+            metadata=metadata,
+            idempotency_key=dedupe,
+        )
+    await door.seat(principal, room_id)
     message = InboundMessage(
         channel_id=door.options.web_channel,
         sender_id=principal.id,
         content=content,
-        external_id=f"{principal.id}:{client_id}" if client_id else None,
-        type=_TYPES.get(type(content), EventType.MESSAGE),
+        external_id=dedupe,
+        type=kind,
         sender_name=principal.display_name,
         participant_id=principal.id,
         parent_event_id=parent,
         provider="roomkit",
         metadata=metadata,
     )
-    return await door.rooms(principal).process_inbound(message, room_id=room_id)
+    return await rooms.process_inbound(message, room_id=room_id)
+
+
+class Refusal(NamedTuple):
+    """Why a message was not taken; with `retry_after` (seconds) it may be sent again."""
+
+    code: str
+    message: str
+    retry_after: float | None = None
+
+
+def refusal_of(result: InboundResult) -> Refusal:
+    match result.reason:
+        case "room_closed":
+            return Refusal("room_closed", "the room is closed")
+        case "rate_limited":
+            return Refusal("rate_limited", "too many messages; slow down", 1.0)
+        case "process_timeout":
+            return Refusal("unavailable", "the message could not be handled in time", 1.0)
+        case reason:
+            return Refusal("blocked", reason or "a rule stopped it")
 
 
 def check(principal: Principal, content: Content) -> None:

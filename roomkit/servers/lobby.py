@@ -9,7 +9,7 @@ from roomkit.core.hooks import Filter
 from roomkit.errors import RoomKitError
 from roomkit.models.event import EventType
 from roomkit.models.hooks import Committed
-from roomkit.runtime import monotonic
+from roomkit.runtime import Wakeup, monotonic
 from roomkit.servers.views import principal_view, room_view, summary
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Lobby:
         self._rooms: dict[RoomKey, set[Connection]] = {}
         self._watchers: set[Connection] = set()
         self._dirty: set[RoomKey] = set()
+        self._left = Wakeup()
         self._sweeping = False
         self._telling = False
         self._unhook: dict[str, Callable[[], None]] = {}
@@ -67,6 +68,13 @@ class Lobby:
     def remove(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self.watch(connection, on=False)
+        if not self._connections:
+            self._left.set()
+
+    async def emptied(self) -> None:
+        """Waits until everybody has left. For one caller at a time."""
+        while self._connections:
+            await self._left.wait()
 
     def enter(self, connection: Connection, key: RoomKey) -> None:
         self._rooms.setdefault(key, set()).add(connection)

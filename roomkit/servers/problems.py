@@ -90,7 +90,5 @@ def _known(error: Exception, status: int, code: str) -> JSONResponse:
     return answer(status, code, message, headers=headers, **more)
 
 
-def answer(
-    status: int, code: str, message: str, *, headers: dict[str, str] | None = None, **more: Any
-) -> JSONResponse:
+def answer(status: int, code: str, message: str, *, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
     return JSONResponse({"error": {"code": code, "message": message, **more}}, status, headers=headers)

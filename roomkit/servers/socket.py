@@ -33,7 +33,7 @@ from roomkit.runtime import bounded, monotonic
 from roomkit.servers import views
 from roomkit.servers.access import Action
 from roomkit.servers.door import Door, Unauthenticated
-from roomkit.servers.inbound import write
+from roomkit.servers.inbound import refusal_of, write
 from roomkit.servers.writer import SocketWriter
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ CLOSE_S = 2.0
 RETRY_S = 2.0
 SILENCE = 2.5
 """A connection is cut when it was silent for this many heartbeats."""
-MISSED = 500
-"""A viewer further behind than this gets a snapshot instead."""
 
 
 class SocketDoor:
@@ -132,7 +130,7 @@ class Connection:
 
     # -- called from elsewhere; never waits -----------------------------------------------------------------------
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    def tell(self, kind: str, /, **fields: Any) -> None:
         """A frame without a position, dropped for a connection that is behind."""
         if self._session.authenticated:
             self._writer.push_lossy(self._session.say(kind, **fields))
@@ -141,6 +139,7 @@ class Connection:
         """Ends the connection with a close code. May be called from anywhere; only the first call counts."""
         if self._cut is None:
             self._cut = (code, reason)
+            self._door.cuts.labels(str(code)).inc()
             self._writer.close()
             self._door.scope.spawn(self._end(code, reason), name="close socket")
 
@@ -247,6 +246,8 @@ class Connection:
 
     async def _join(self, principal: Principal, frame: Join) -> None:
         await self._door.demand(principal, Action.READ_ROOM, frame.room_id)
+        if not self.staff:
+            await self._door.seat(principal, frame.room_id)
         self._leave()
         self._held = []
         try:
@@ -275,9 +276,10 @@ class Connection:
             view: View = await rooms.open_view(
                 frame.room_id, viewer, self._deliver, after=resume.index, tail=frame.tail
             )
-            if view.epoch == resume.epoch and resume.index <= view.index:
-                return view, "too_far" if view.resync else ""
-            refusal = "ahead" if view.epoch == resume.epoch else "epoch"
+            if view.epoch == resume.epoch:
+                reason = "ahead" if resume.index > view.index else "too_far"
+                return view, reason if view.resync else ""
+            refusal = "epoch"
             view.close()
             self._held = []
         return await rooms.open_view(frame.room_id, viewer, self._deliver, after=None, tail=frame.tail), refusal
@@ -327,6 +329,8 @@ class Connection:
 
     async def _write(self, principal: Principal, frame: Send) -> None:
         room_id = self._session.room_id or ""
+        if self._door.draining:
+            raise Overloaded("the server is going away; send it again in a moment")
         await self._door.demand(principal, Action.WRITE, room_id)
         content = frame.content if frame.content is not None else TextContent(text=frame.text or "")
         result = await write(self._door, principal, room_id, content, client_id=frame.client_id, parent=frame.parent)
@@ -334,27 +338,26 @@ class Connection:
 
     def _receipt(self, client_id: str, result: InboundResult) -> str:
         if result.event is None or result.blocked:
-            code = "room_closed" if result.reason == "room_closed" else "blocked"
-            return self._session.nack(client_id, code, result.reason or "a rule stopped it")
+            refusal = refusal_of(result)
+            return self._session.nack(client_id, refusal.code, refusal.message, refusal.retry_after)
         return self._session.ack(client_id, result.event.index, result.event.id, duplicate=result.duplicate)
 
     async def _history(self, principal: Principal, frame: History) -> None:
         room_id = self._session.room_id or ""
         await self._door.demand(principal, Action.READ_ROOM, room_id)
-        events = await self._door.page(principal, room_id, before=frame.before, limit=frame.limit)
+        events, more = await self._door.page(principal, room_id, before=frame.before, limit=frame.limit)
         texts = [self._door.texts(event, staff=self.staff) for event in events]
-        more = len(events) == frame.limit and events[0].index > 0
         self._writer.push(self._session.history(room_id, texts, more=more))
 
     async def _sign(self, principal: Principal, frame: ClientFrame) -> None:
-        rooms, room_id = self._door.rooms(principal), self._session.room_id or ""
+        room_id = self._session.room_id or ""
         match frame:
             case Typing():
-                rooms.publish_typing(room_id, principal.id, on=frame.on)
+                await self._door.sign(principal, room_id, "typing", {"on": frame.on})
             case Presence():
-                rooms.publish_presence(room_id, principal.id, frame.state)
+                await self._door.sign(principal, room_id, "presence", {"state": frame.state})
             case Read():
-                await rooms.mark_read(room_id, self._door.options.web_channel, frame.index)
+                await self._door.mark_read(principal, room_id, frame.index)
             case _:
                 raise UsageError(f"{frame.type} is not handled")
 

@@ -18,6 +18,7 @@ from roomkit.servers.access import Action
 from roomkit.servers.problems import Draining, TooLarge, problem
 
 if TYPE_CHECKING:
+    from roomkit.rooms import Rooms
     from roomkit.servers.door import Door
 
 M = TypeVar("M", bound=BaseModel)
@@ -43,7 +44,7 @@ class Call:
     room_id: str
 
     @property
-    def rooms(self) -> Any:
+    def rooms(self) -> Rooms:
         """The kit as the caller's tenant sees it."""
         return self.door.rooms(self.principal)
 
@@ -106,7 +107,9 @@ def route(door: Door, row: Endpoint) -> Route:
 
     async def serve(request: Request) -> Response:
         try:
-            return await _serve(door, row, request)
+            response = await _serve(door, row, request)
+            response.headers.setdefault("cache-control", "no-store")
+            return response
         except (RoomKitError, ValidationError) as error:
             return problem(error)
 
