@@ -17,6 +17,8 @@ from roomkit.runtime import BlockingBuffer, BufferClosed, Scope, TaskFailure, bo
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
+_MOMENT = 5  # turns of the loop
+
 
 class ConnectionCut(Exception):
     """Raised by an app to drop the connection: before an answer, or in the middle of it."""
@@ -112,12 +114,18 @@ class _Exchange(httpx2.AsyncByteStream):
             raise self._error
 
     async def aclose(self) -> None:
-        """The client reads no further. An app with more to say is told so and cancelled."""
+        """The client reads no further. The app is told so, gets a moment to leave by itself, and is then cancelled."""
         self._gone.set()
         self._chunks.close()
-        if not self._complete and self.task is not None and not self.task.done():
-            self.task.cancel()
-            await asyncio.wait({self.task})
+        task = self.task
+        if self._complete or task is None:
+            return
+        try:
+            for _ in range(_MOMENT):
+                await asyncio.sleep(0)
+        finally:
+            task.cancel()
+        await asyncio.wait({task})
 
     async def _in_time(self, awaitable: Awaitable[Any]) -> Any:
         try:
