@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module, metadata
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +18,8 @@ def find_provider(name: str, kind: str, **options: Any) -> Any:
     vendor, _, account = name.partition(":")
     package = f"roomkit.providers.{vendor}"
     if not vendor.isidentifier() or find_spec(package) is None:
+        from importlib import metadata
+
         found = metadata.entry_points(group="roomkit.providers", name=vendor)
         if not found:
             raise ConfigError(

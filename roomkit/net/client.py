@@ -6,7 +6,6 @@ import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -167,6 +166,8 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after")
     if (seconds := _number(value)) is not None or value is None:
         return seconds
+    from email.utils import parsedate_to_datetime
+
     try:
         wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])
     except (ValueError, TypeError, KeyError):
