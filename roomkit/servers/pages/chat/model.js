@@ -36,7 +36,7 @@ export const me = () => client.principal?.id ?? null;
 export const isOwn = (source) => source.participant_id != null && source.participant_id === me();
 
 /** @param {import("../shared/types.js").Source} source */
-export const isAI = (source) => source.channel_type === "ai";
+export const isAI = (source) => ["ai", "app"].includes(source.channel_type);
 
 /** @param {import("../shared/types.js").Source} source @param {Record<string, any>} [metadata] */
 export function nameOf(source, metadata = {}) {
@@ -76,6 +76,7 @@ export function timeline(event) {
       if (data.mode === "human") return { words: `${data.name ?? personName(data.holder)} has joined and answers from now on`, tone: "human" };
       if (data.mode === "ai") return { words: "The assistant answers again", tone: "ai" };
       return null;
+    case "attention_changed": return data.reason ? { words: "A person has been asked to join. You can go on writing meanwhile.", tone: "wait" } : null;
     case "room_closed": return { words: told || "This conversation was closed", tone: "" };
     case "room_reopened": return { words: told || "This conversation is open again", tone: "" };
     case "delivery_failed": return null;
@@ -109,7 +110,17 @@ export const lines = computed(() => {
     before = { writer, at: line.at, line };
     out.push(line);
   };
+  const unsent = [...state.value.outbox];
+  /** A message that was refused stays where it was written; one on its way is last. */
+  const pushUnsent = (/** @type {number} */ until) => {
+    while (unsent.length && (until === Infinity || (unsent[0].state === "failed" && unsent[0].at < until))) {
+      const pending = /** @type {import("../shared/types.js").Pending} */ (unsent.shift());
+      stamp(pending.at);
+      push({ kind: "message", key: pending.client_id, own: true, source: { channel_id: "", channel_type: "" }, content: pending.content, at: pending.at, pending, reactions: {} });
+    }
+  };
   for (const { event, content, edited, deleted, reactions } of project(state.value.events)) {
+    pushUnsent(Date.parse(event.created_at));
     if (event.visibility === "internal" || event.status !== "committed") continue;
     if (event.type !== "message") {
       const told = timeline(event);
@@ -124,10 +135,7 @@ export const lines = computed(() => {
     if (isAI(event.source)) disclose();
     push({ kind: "message", key: event.id, own: isOwn(event.source), source: event.source, content, edited, deleted, reactions, at: Date.parse(event.created_at), event });
   }
-  for (const pending of state.value.outbox) {
-    stamp(pending.at);
-    push({ kind: "message", key: pending.client_id, own: true, source: { channel_id: "", channel_type: "" }, content: pending.content, at: pending.at, pending, reactions: {} });
-  }
+  pushUnsent(Infinity);
   for (const stream of Object.values(state.value.streams)) {
     const at = Math.max(before?.at ?? 0, 0);
     if (isAI(stream.source)) disclose();

@@ -109,7 +109,7 @@ function Brain({ binding }) {
   </${Section}>`;
 }
 
-const ACCESS = [["read_write", "read and write"], ["read_only", "read only"], ["write_only", "write only"], ["none", "no access"]];
+const ACCESS = [["read_write", "reads, writes"], ["read_only", "only reads"], ["write_only", "only writes"], ["none", "no access"]];
 const SIGHT = [["all", "seen by all"], ["transport", "seen by people"], ["intelligence", "seen by AI"], ["internal", "seen by staff"], ["none", "seen by nobody"]];
 
 function Channels() {

@@ -4,7 +4,7 @@ import { clockTime, dayName, initials, spaced } from "../shared/format.js";
 import { channelIcon, Icon } from "../shared/icons.js";
 import { computed, html, useEffect, useLayoutEffect, useRef, useState } from "../shared/lib.js";
 import { project } from "../shared/room_state.js";
-import { beside, client, me, now, people, personName, state } from "./model.js";
+import { beside, bindings, client, me, now, people, personName, state } from "./model.js";
 
 /** @typedef {import("../shared/types.js").RoomEvent} RoomEvent */
 /** @typedef {import("../shared/types.js").Source} Source */
@@ -33,7 +33,7 @@ const rows = computed(() => {
     }
   }
   for (const pending of state.value.outbox) {
-    const event = { id: pending.client_id, created_at: new Date(pending.at).toISOString(), source: { channel_id: "", channel_type: "app", participant_id: me.value?.id }, metadata: {}, visibility: "all", status: "committed" };
+    const event = { id: pending.client_id, created_at: new Date(pending.at).toISOString(), source: { channel_id: "", channel_type: "host", participant_id: me.value?.id }, metadata: {}, visibility: "all", status: "committed" };
     out.push({ kind: "message", key: pending.client_id, event, content: pending.content, pending, reactions: {} });
   }
   for (const stream of Object.values(state.value.streams)) {
@@ -45,6 +45,7 @@ const rows = computed(() => {
 /** @param {RoomEvent} event */
 function kindOf(event) {
   if (event.content.type === "tool_call") return "tool";
+  if (event.metadata.whisper) return "whisper";
   if (event.type === "note") return "note";
   if (event.status === "draft") return "draft";
   if (event.type !== "message" && event.status !== "blocked") return "timeline";
@@ -104,7 +105,7 @@ function Said({ row, deliveries = [] }) {
   const { event, content, growing, pending } = row;
   const { source } = event;
   const who = writer(event);
-  const side = source.channel_type === "ai" ? "ai" : isStaff(source) ? "human" : "guest";
+  const side = ["ai", "app"].includes(source.channel_type) ? "ai" : isStaff(source) ? "human" : "guest";
   return html`<li class="said ${side} ${row.kind} ${growing ? "writing" : ""}" data-event=${row.key} data-index=${event.index} aria-busy=${growing ? "true" : undefined}>
     <span class="face ${side}" aria-hidden="true">${side === "ai" ? html`<${Icon} name="spark" size=${16} />` : initials(who)}</span>
     <div class="said-body">
@@ -114,7 +115,7 @@ function Said({ row, deliveries = [] }) {
       <div class="said-text">${row.deleted ? html`<p class="gone">Deleted</p>` : growing && !content.text ? html`<span class="dots" aria-label="writing"><i></i><i></i><i></i></span>` : html`<${ContentView} content=${content} roomId=${client.roomId ?? ""} growing=${growing} />`}</div>
       ${row.kind === "blocked" && html`<p class="why"><${Icon} name="warning" size=${14} /><span>Blocked by <b>${spaced(event.blocked_by ?? "a rule")}</b>${event.blocked_reason ? `: ${event.blocked_reason}` : ""}</span></p>`}
       ${Object.keys(row.reactions).length > 0 && html`<p class="reactions">${Object.entries(row.reactions).map(([emoji, count]) => `${emoji} ${count}`)}</p>`}
-      <${Foot} event=${event} deliveries=${deliveries} pending=${pending} edited=${row.edited} />
+      <${Foot} event=${event} deliveries=${withReads(event, deliveries)} pending=${pending} edited=${row.edited} />
     </div>
   </li>`;
 }
@@ -133,6 +134,15 @@ function Foot({ event, deliveries, pending, edited }) {
   const notes = [edited && "edited", reason && reason !== "completed" && `ended: ${spaced(reason)}`, usage?.output_tokens && `${usage.input_tokens ?? 0} + ${usage.output_tokens} tokens`].filter(Boolean);
   if (!deliveries.length && !notes.length) return null;
   return html`<p class="foot">${deliveries.map((one) => html`<${Delivered} key=${one.channel_id} one=${one} />`)}${notes.map((note) => html`<span class="plain" key=${note}>${note}</span>`)}</p>`;
+}
+
+/** A channel without delivery records, such as a socket, still tells how far its reader has read.
+ * @param {any} event @param {import("../shared/types.js").Delivery[]} deliveries */
+function withReads(event, deliveries) {
+  if (event.index === undefined || event.type !== "message" || event.status !== "committed") return deliveries;
+  const read = bindings.value.filter((one) => one.category === "transport" && one.channel_id !== event.source.channel_id && one.last_read_index >= event.index
+    && !deliveries.some((known) => known.channel_id === one.channel_id));
+  return [...deliveries, ...read.map((one) => ({ channel_id: one.channel_id, state: "read", attempts: 0 }))];
 }
 
 const MARKS = { held: "clock", queued: "clock", sent: "check", delivered: "check", read: "check", failed: "warning", skipped: "hidden" };
@@ -174,14 +184,15 @@ const brief = (values) => Object.entries(values ?? {}).map(([name, value]) => `$
 
 /** @param {{source: Source}} props */
 export function Badge({ source }) {
-  if (!source.channel_id) return null;
+  if (!source.channel_id || source.channel_type === "host") return null;
   return html`<span class="badge"><${Icon} name=${channelIcon(source.channel_type)} size=${12} />${source.channel_id}</span>`;
 }
 
 /** Who cannot see this. @param {{event: RoomEvent, quiet?: boolean}} props */
 function Hidden({ event, quiet = false }) {
   const visibility = event.visibility ?? "all";
-  if (["all", ""].includes(visibility) || event.type === "note") return null;
+  if (["all", ""].includes(visibility) || (event.type === "note" && visibility === "internal")) return null;
+  if (event.type === "note" && visibility === "intelligence") return html`<span class="seen-by"><${Icon} name="spark" size=${13} />the AI reads it</span>`;
   const words = { none: "hidden from everyone", internal: "staff only", transport: "people only, no AI", intelligence: "AI only" }[/** @type {"none"} */ (visibility)] ?? `only ${visibility.split(",").join(", ")}`;
   return html`<span class="seen-by" title=${words}><${Icon} name="hidden" size=${13} />${quiet ? html`<span class="unseen">${words}</span>` : words}</span>`;
 }
@@ -199,7 +210,7 @@ const staff = computed(() => new Set([
 ]));
 
 /** @param {Source} source */
-const isStaff = (source) => source.channel_type === "app" || (source.participant_id != null && staff.value.has(source.participant_id));
+const isStaff = (source) => source.channel_type === "host" || (source.participant_id != null && staff.value.has(source.participant_id));
 
 /** What the room says about itself, in words. @param {RoomEvent} event */
 function happened(event) {
@@ -209,7 +220,11 @@ function happened(event) {
   const channel = data.channel_id ?? "";
   switch (event.type) {
     case "floor_changed": return { human: `${who || "A person"} took over`, ai: "The AI answers again", both: "AI and person may answer", none: "Nobody is asked to answer", waiting: "Waiting for a person again" }[/** @type {"ai"} */ (data.mode)] ?? "The floor changed";
-    case "attention_changed": return data.reason ? `A person was asked for: ${data.reason}` : "Nobody waits any more";
+    case "attention_changed": return data.reason ? `${personName(data.requested_by) || "Somebody"} asked for a person: ${data.reason}` : "Nobody waits any more";
+    case "room_created": return "The room was made";
+    case "participant_joined": return `${who} joined`;
+    case "participant_left": return `${who} left`;
+    case "stream_start": return `${channel || event.source.channel_id} began to answer`;
     case "approval_requested": return `Approval asked for ${spaced(data.name ?? data.tool ?? "a tool")}`;
     case "approval_answered": return `${data.granted ? "Approved" : "Denied"}${data.by ? ` by ${personName(data.by)}` : ""}${data.reason ? `: ${data.reason}` : ""}`;
     case "channel_muted": return `${channel} was muted`;
