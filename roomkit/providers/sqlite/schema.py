@@ -41,18 +41,18 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
-def migrate(connection: sqlite3.Connection, path: str, *, upto: int = SCHEMA_VERSION) -> None:
-    """Brings the file to version `upto`, each step in a transaction of its own. Raises `StoreError` for a file that is
-    newer than this code, or another program's."""
+def migrate(connection: sqlite3.Connection, path: str) -> None:
+    """Brings the file to the newest version, each step in a transaction of its own. Raises `StoreError` for a file that
+    is newer than this code, or another program's."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if tables and "migrations" not in tables:
         raise StoreError(f'"{path}" is the database of another program; choose another file for the rooms')
     version = 0
     if tables:
         ((version,),) = connection.execute("SELECT coalesce(max(version), 0) FROM migrations")
-    if version > SCHEMA_VERSION:
-        raise StoreError(f'"{path}" has schema {version}, this roomkit knows {SCHEMA_VERSION}; use a newer roomkit')
-    for number, (name, statements) in enumerate(MIGRATIONS[version:upto], version + 1):
+    if version > len(MIGRATIONS):
+        raise StoreError(f'"{path}" has schema {version}, this roomkit knows {len(MIGRATIONS)}; use a newer roomkit')
+    for number, (name, statements) in enumerate(MIGRATIONS[version:], version + 1):
         connection.execute("BEGIN IMMEDIATE")
         if number == 1:
             connection.execute("CREATE TABLE migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL)")

@@ -109,7 +109,7 @@ class _Open:
         self._options = options
         self._lock: FileLock | None = None
         self._writer: Writer | None = None
-        self._reading: sqlite3.Connection | None = None
+        self._connections: list[sqlite3.Connection] = []
         self._scope = Scope("sqlite-store")
         self.commits: Combiner[Encoded, Any] = Combiner("roomkit-sqlite-writer", self._write, largest=options.group)
         self.reads: Combiner[Query, list[Any]] = Combiner("roomkit-sqlite-reader", self._read)
@@ -152,11 +152,11 @@ class _Open:
         self._lock = FileLock(self._path.with_name(f"{self._path.name}.lock"), str(self._path))
         try:
             _create(self._path)
-            connection = self._connect()
-            migrate(connection, str(self._path))
-            incarnation, epoch = next_epoch(connection)
-            self._writer = Writer(connection)
-            self._reading = self._connect()
+            writing = self._connect()
+            migrate(writing, str(self._path))
+            incarnation, epoch = next_epoch(writing)
+            self._writer = Writer(writing)
+            self._connect()
         except sqlite3.Error as error:
             raise StoreError(
                 f'"{self._path}" cannot be opened as a store ({error}); choose or restore a file'
@@ -165,6 +165,7 @@ class _Open:
 
     def _connect(self) -> sqlite3.Connection:
         connection = self._options.connect(str(self._path), isolation_level=None, check_same_thread=False)
+        self._connections.append(connection)
         for pragma in (
             "busy_timeout = 5000",
             "journal_mode = WAL",
@@ -183,15 +184,12 @@ class _Open:
         return self._writer.write(items)
 
     def _read(self, queries: list[Query]) -> list[list[Any] | Exception]:
-        assert self._reading is not None
-        return read(self._reading, queries)
+        return read(self._connections[-1], queries)
 
     def _close(self) -> None:
         """The reader first: the last one to leave empties the log of changes into the file."""
-        if self._reading is not None:
-            self._reading.close()
-        if self._writer is not None:
-            self._writer.close()
+        for connection in reversed(self._connections):
+            connection.close()
         if self._lock is not None:
             self._lock.release()
 

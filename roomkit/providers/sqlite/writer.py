@@ -110,9 +110,6 @@ class Writer:
             in_a_row = in_a_row + 1 if isinstance(outcomes[-1], StoreUnavailable) else 0
         return outcomes
 
-    def close(self) -> None:
-        self._connection.close()
-
     def _transaction(self, items: list[Encoded]) -> list[Outcome]:
         run = self._connection.execute
         try:
