@@ -38,6 +38,7 @@ from roomkit.models.ai import (
 from roomkit.net import ClientOptions
 from roomkit.ports.ai import AIProvider
 from roomkit.providers.anthropic.ai import DEFAULT_MAX_TOKENS, AnthropicProvider, provider
+from roomkit.testing.ai import check_ai_provider
 from roomkit.testing.vendors.anthropic import FakeAnthropic
 from roomkit.testing.vendors.script import Call, Cut, Garbage, Pause, Refuse, Say, Think, Trouble, Vanish
 
@@ -359,3 +360,14 @@ async def test_cancelling_closes_the_connection(fake: FakeAnthropic, make: Make)
         async with asyncio.timeout(150):
             await collect(make().stream(ask()))
     assert (fake.streaming, fake.abandoned) == (0, 1)
+
+
+async def test_it_conforms(fake: FakeAnthropic, make: Make) -> None:
+    fake.reply("Hello.")
+    fake.reply("Look: ", Call("clock"), Call("clock"))
+    fake.fail(503, "overloaded_error")
+    fake.reply(Say("one two three", every=1))
+    fake.reply("Hello again.")
+    await check_ai_provider(
+        make, tools=ask(tools=(ToolSpec(name="clock"),)), failing=ask(), streams_open=lambda: fake.streaming
+    )

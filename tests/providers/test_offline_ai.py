@@ -27,6 +27,7 @@ from roomkit.ports.ai import AIProvider
 from roomkit.providers.offline.ai import OfflineBrain, plan, provider
 from roomkit.providers.offline.rules import STORY, WHO
 from roomkit.providers.offline.tools import MARKS, ORDERS, TOOLS, calculator, clock, find_order, refund_order
+from roomkit.testing.ai import check_ai_provider
 
 ALL = tuple(ToolSpec(name=name) for name in (*MARKS, "request_human"))
 
@@ -238,3 +239,7 @@ def test_a_tool_it_does_not_know_is_told_plainly() -> None:
     call = ToolCallPart(call_id="c", name="weather", arguments={})
     result = ToolResultPart(call_id="c", name="weather", output="sunny")
     assert "weather says: sunny." in plan(ask("hm", message("assistant", call), message("tool", result))).text
+
+
+async def test_it_conforms() -> None:
+    await check_ai_provider(OfflineBrain, tools=ask("what time is it and 2 + 2"))

@@ -39,6 +39,7 @@ from roomkit.net import ClientOptions
 from roomkit.ports.ai import AIProvider
 from roomkit.providers.openai.ai import OpenAIProvider, provider
 from roomkit.providers.openai.dialects import COMPATIBLE, OPENAI, OPENAI_CHAT, OpenAIDialect
+from roomkit.testing.ai import check_ai_provider
 from roomkit.testing.vendors.openai import FakeOpenAI
 from roomkit.testing.vendors.script import Call, Cut, Garbage, Pause, Refuse, Say, Think, Trouble, Vanish
 
@@ -180,7 +181,7 @@ async def test_thinking_travels_back_with_its_proof(fake: FakeOpenAI) -> None:
     assert proof is not None
     parts = (
         ThinkingPart(text="First this.\n\nThen that.", signature=proof, provider="openai"),
-        ThinkingPart(text="not ours", signature="sig-of-somebody", provider="anthropic"),
+        ThinkingPart(text="not ours", signature='{"id": "rs_9", "encrypted_content": "z"}', provider="else"),
         ToolCallPart(call_id="c1", name="clock", arguments={}),
         ThinkingPart(text="interrupted", signature=proof),
     )
@@ -388,3 +389,14 @@ async def test_many_first_uses_build_one_client(fake: FakeOpenAI, make: Make) ->
 
 def test_a_dialect_is_data() -> None:
     assert OpenAIDialect(max_tokens="max_completion_tokens").api == "chat"
+
+
+async def test_it_conforms(fake: FakeOpenAI, make: Make) -> None:
+    fake.reply("Hello.")
+    fake.reply("Look: ", Call("clock"), Call("clock"))
+    fake.fail(503, "overloaded_error")
+    fake.reply(Say("one two three", every=1))
+    fake.reply("Hello again.")
+    await check_ai_provider(
+        make, tools=ask(tools=(ToolSpec(name="clock"),)), failing=ask(), streams_open=lambda: fake.streaming
+    )

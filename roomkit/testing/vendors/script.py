@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkit.models.ai import Usage
+from roomkit.runtime import Scope
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -197,13 +198,23 @@ class EventStream:
     def __init__(self, events: AsyncGenerator[bytes]) -> None:
         self.events = events
 
-    async def __call__(self, scope: object, receive: object, send: Callable[[JSON], Awaitable[None]]) -> None:
+    async def __call__(
+        self, scope: object, receive: Callable[[], Awaitable[JSON]], send: Callable[[JSON], Awaitable[None]]
+    ) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        async with contextlib.aclosing(self.events) as events:
+        async with Scope("event stream") as watching, contextlib.aclosing(self.events) as events:
+            gone = watching.spawn(_gone(receive), name="disconnect")  # Not every server fails a send to nobody.
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async for event in events:
+                if gone.done():
+                    return
                 await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _gone(receive: Callable[[], Awaitable[JSON]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def read_json(request: Request) -> JSON:
