@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl, urlencode
 
@@ -196,6 +197,20 @@ async def test_no_answer_is_ambiguous_and_comes_in_time():
     await twilio.aclose()
 
 
+async def test_an_answer_that_drips_is_cut_at_the_total_time():
+    class Drip(httpx2.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                await asyncio.sleep(10)
+                yield b" "
+
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(201, stream=Drip()))
+    start = monotonic()
+    with pytest.raises(ProviderTimeout):
+        await TwilioSMSProvider(FakeTwilio().options(), transport=transport).send(message_to(TO))
+    assert monotonic() - start == pytest.approx(15)
+
+
 async def test_a_failed_status_in_a_success_is_no_success():
     body = {"sid": "SM1", "status": "failed", "error_code": 30007, "error_message": "filtered"}
 
@@ -274,6 +289,7 @@ def test_shared_keys_sign_with_sha256_and_do_not_mix_with_the_auth_token():
         ("a-shared-secret", "key=key_two,algorithm=HMAC_SHA256", "HMAC_SHA256"),
         (fake.auth_token, "key=key_one,algorithm=HMAC_SHA256", "HMAC_SHA256"),
         (fake.auth_token, "algorithm=HMAC_SHA256", "HMAC_SHA256"),
+        ("a-shared-secret", "key=key_one,algorithm=HMAC_MD5", "HMAC_SHA256"),
     ):
         with pytest.raises(AccessDenied):
             twilio.verify(signed(secret, settings, algorithm))
@@ -308,6 +324,14 @@ def test_the_port_may_be_signed_or_not_but_only_of_the_configured_url():
         else:
             with pytest.raises(AccessDenied):
                 twilio.verify(request)
+
+
+def test_json_whose_body_is_not_signed_is_refused():
+    fake = FakeTwilio()
+    signature = RequestValidator(fake.auth_token).compute_signature(fake.webhook_url, {})
+    headers = {"content-type": "application/json", "x-twilio-signature": signature}
+    with pytest.raises(AccessDenied, match="the body is not the one"):
+        made(fake).verify(WebhookRequest("POST", fake.webhook_url, headers, b'{"messageSid": "forged"}'))
 
 
 def test_headers_of_proxies_change_nothing():
