@@ -177,7 +177,7 @@ def _front_matter(text: str) -> tuple[dict[str, str], str]:
     key = ""
     for number, line in enumerate(lines[1:], 1):
         if line.strip() == "---":
-            return {k: v.strip().strip("\"'") for k, v in head.items()}, "\n".join(lines[number + 1 :])
+            return {k: _unquoted(v.strip()) for k, v in head.items()}, "\n".join(lines[number + 1 :])
         if line[:1].isspace() and key:
             head[key] = f"{head[key]} {line.strip()}".strip()
         elif ":" in line:
@@ -185,6 +185,10 @@ def _front_matter(text: str) -> tuple[dict[str, str], str]:
             key = key.strip()
             head[key] = "" if value.strip() in (">", "|", ">-", "|-") else value.strip()
     return {}, text
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 
 def _spec(name: str, description: str, skills: list[str], *texts: str, arguments: bool = False) -> ToolSpec:

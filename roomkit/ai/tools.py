@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, get_type_hints, overload
+from typing import Any, get_args, get_type_hints, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 from roomkit.ai import schema
 from roomkit.errors import ToolFailed, ToolRetry, UsageError
@@ -104,20 +105,26 @@ def tool(function: Function | None = None, /, **options: Any) -> Tool | Callable
 
 def _make(function: Function, *, name: str | None = None, description: str | None = None, **marks: Any) -> Tool:
     name = name or str(getattr(function, "__name__", type(function).__name__))
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise UsageError(f'tool "{name}": {error}; types of parameters must be names of the module') from None
     fields: dict[str, Any] = {}
     context: str | None = None
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise UsageError(f'tool "{name}" has the parameter {parameter}: give every parameter a name of its own')
         hint = hints.get(parameter.name, Any)
-        if hint is ToolContext:
+        if hint is ToolContext or ToolContext in get_args(hint):
             context = parameter.name
         else:
             default: Any = ... if parameter.default is parameter.empty else parameter.default
             fields[parameter.name] = (hint, default if default is ... else Field(default=default))
     model = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
-    parameters = model.model_json_schema()
+    try:
+        parameters = model.model_json_schema()
+    except PydanticInvalidForJsonSchema as error:
+        raise UsageError(f'tool "{name}" has a parameter that no JSON can hold: {error.message}') from None
     parameters.pop("title", None)
     for each in parameters.get("properties", {}).values():
         each.pop("title", None)

@@ -17,12 +17,12 @@ from roomkit.ai.loop import LoopLimits, ToolLoop
 from roomkit.ai.memory import SlidingWindow
 from roomkit.ai.named import provider_named
 from roomkit.ai.policy import ToolPolicy
-from roomkit.ai.results import READ_STORED_RESULT, StoredResults
+from roomkit.ai.results import CUT, READ_STORED_RESULT, StoredResults
 from roomkit.ai.run import Reply
 from roomkit.ai.skills import ScriptExecutor, SkillRegistry
 from roomkit.ai.tools import HandlerSource, HumanTool, Tool, Toolbox, ToolContext, ToolSource
 from roomkit.errors import RoomKitError, UsageError
-from roomkit.models.ai import AIMessage, AIRequest, ToolSpec
+from roomkit.models.ai import AIMessage, AIRequest, ToolResultPart, ToolSpec
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Assurance, Category, ChannelBinding, ChannelCapabilities, ChannelType
 from roomkit.models.steering import SteeringDirective
@@ -238,6 +238,9 @@ class AIChannel(Channel):
         )
         messages = await self._messages(provider, events, context)
         gate = await self._gate(events, binding, context, tool_context)
+        gate.cut = any(
+            f"[{CUT}" in part.output for m in messages for part in m.parts if isinstance(part, ToolResultPart)
+        )
         override = binding.metadata.get
         request = AIRequest(
             messages=tuple(messages),

@@ -59,6 +59,7 @@ class ScriptedAI:
         self.closed = 0
         self.shut = False
         self._rounds = list(rounds)
+        self._played = 0
         self._usage = usage or Usage(input_tokens=10, output_tokens=5)
         self._delay = delay
         self._repeat = repeat
@@ -101,13 +102,12 @@ class ScriptedAI:
         self.shut = True
 
     def _next(self, request: AIRequest) -> Sequence[Item]:
-        position = len(self.requests)
         self.requests.append(request)
-        if position >= len(self._rounds):
-            if not self._repeat or not self._rounds:
-                raise BadResponse(self.name, f"the script has only {len(self._rounds)} rounds; add more or repeat=True")
-            position = -1
-        chosen = self._rounds[position]
+        if self._played < len(self._rounds):
+            self._played += 1
+        elif not self._repeat or not self._rounds:
+            raise BadResponse(self.name, f"the script has only {len(self._rounds)} rounds; add more or repeat=True")
+        chosen = self._rounds[self._played - 1]
         items = chosen(request) if callable(chosen) else chosen
         return [items] if isinstance(items, str) else items
 

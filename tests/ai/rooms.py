@@ -130,10 +130,10 @@ class Talk:
         assert output.response_stream is not None
         return output.response_stream
 
-    async def say(self, channel: AIChannel, text: str = "hello", **more: Any) -> list[ReplyPart]:
+    async def say(self, ai: AIChannel, text: str = "hello", **more: Any) -> list[ReplyPart]:
         """Says something and takes the whole reply, keeping tool steps and text in the log."""
         event = self.event(text, **more)
-        return [part async for part in self.keep(await self.open(channel, event))]
+        return [part async for part in self.keep(await self.open(ai, event))]
 
     async def keep(self, stream: AsyncIterator[ReplyPart]) -> AsyncIterator[ReplyPart]:
         said = ""
