@@ -23,7 +23,8 @@ _WrongUse: type[Exception] = typer.BadParameter.__bases__[0]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; without it the first free one from 8000 on.")]
 PublicUrl = Annotated[
-    str | None, typer.Option(help="Where the world reaches this server, e.g. https://chat.example.com; signatures count.")
+    str | None,
+    typer.Option(help="Where the world reaches this server, e.g. https://chat.example.com; signatures count."),
 ]
 Target = Annotated[str, typer.Argument(help="Your program: app.py, app:kit or package.module:kit.")]
 
@@ -124,7 +125,9 @@ def run_command(
 
 @app.command()
 def doctor(
-    target: Annotated[str | None, typer.Argument(help="Your program, e.g. app:kit; without it only the machine.")] = None,
+    target: Annotated[
+        str | None, typer.Argument(help="Your program, e.g. app:kit; without it only the machine.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Port that the server will use.")] = 8000,
     public_url: PublicUrl = None,
 ) -> int:

@@ -11,8 +11,8 @@ _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 
 def coloured(out: TextIO | None = None) -> bool:
     """Whether `out` (default: standard output) is a terminal that takes colours."""
-    out = out or sys.stdout
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    terminal = sys.stdout if out is None else out
+    return terminal.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def paint(text: str, style: str, out: TextIO | None = None) -> str:
@@ -26,4 +26,4 @@ def say(text: str = "") -> None:
 
 def clean(text: str) -> str:
     """Text of others, without the control characters that could move a terminal's cursor or change its title."""
-    return "".join(char for char in text if char in "\n\t" or (char.isprintable() or char.isspace() and char > "\x9f"))
+    return "".join(char for char in text if char in "\n\t" or char.isprintable())

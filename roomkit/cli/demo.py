@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roomkit.cli.console import clean, paint, say
+from roomkit.cli.console import clean, coloured, paint, say
 from roomkit.cli.environment import need, need_server, secret_of
 from roomkit.cli.serving import Serving, is_loopback, listen, own_origins, run_async, url_of
 from roomkit.errors import ConfigError
@@ -83,20 +83,28 @@ async def _welcome(kit: RoomKit, url: str, brain: str, options: DemoOptions) -> 
     if options.json:
         say(json.dumps(asdict(invitation)))
         return
-    say()
-    say(paint("roomkit demo", "bold") + f"  {_told_brain(brain)}; rooms are kept in {options.db}")
-    say()
-    say(f"  web chat    {paint(chat, 'cyan')}")
-    say(f"  supervisor  {paint(desk, 'cyan')}")
-    say()
-    say(paint(f'  an SMS, as if by phone:  roomkit send --url {url} --db {options.db} --channel sms --from +15550123 --text "Hi"', "dim"))
-    say(paint('  try: "What time is it, and what is 12 * 7?"  "Refund order 1042"  "Tell me a story"  "A human, please"', "dim"))
-    say(paint("  Ctrl-C stops; nothing is lost, start again and go on", "dim"))
-    say()
-    if options.open_browser and not os.environ.get("CI") and os.isatty(1):
+    _tell(invitation)
+    if options.open_browser and not os.environ.get("CI") and coloured():
         import webbrowser
 
         webbrowser.open(chat)
+
+
+def _tell(invited: Invitation) -> None:
+    send = f"roomkit send --url {invited.url} --db {invited.db} --channel sms --from +15550123 --text Hi"
+    say()
+    say(paint("roomkit demo", "bold") + f"  {_told_brain(invited.brain)}; rooms are kept in {invited.db}")
+    say()
+    say(f"  web chat    {paint(invited.chat, 'cyan')}")
+    say(f"  supervisor  {paint(invited.supervisor, 'cyan')}")
+    say()
+    for line in (
+        'say "What time is it, and what is 12 * 7?", "Refund order 1042", "Tell me a story", "A human, please"',
+        f"or send a text message:  {send}",
+        "Ctrl-C stops; nothing is lost: start it again and go on",
+    ):
+        say(paint(f"  {line}", "dim"))
+    say()
 
 
 def _told_brain(brain: str) -> str:
@@ -108,7 +116,9 @@ def choose_brain(wanted: str) -> str:
     if wanted == "auto":
         wanted = next((vendor for vendor, key in VENDORS.items() if os.environ.get(key)), "offline")
     elif wanted in VENDORS and not os.environ.get(VENDORS[wanted]):
-        raise ConfigError(f"--brain {wanted} needs {VENDORS[wanted]} in the environment or in .env; or use --brain offline")
+        raise ConfigError(
+            f"--brain {wanted} needs {VENDORS[wanted]} in the environment or in .env; or use --brain offline"
+        )
     if wanted in VENDORS:
         need(f"--brain {wanted}", wanted, wanted)
     return wanted

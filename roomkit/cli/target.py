@@ -128,7 +128,8 @@ def _called(found: Any, target: str) -> Any:
         return found()
     except RoomKitError:
         raise
-    except Exception as error:  # noqa: BLE001 - the user's function may do anything wrong; it is told in one line
+    except Exception as error:
+        # The user's function may do anything wrong; it is told in one line.
         raise UsageError(f"{target}() failed: {_told(error)}") from error
 
 
@@ -142,5 +143,7 @@ def _only_kit(module: ModuleType, place: str) -> Any:
     if len(distinct) == 1:
         return next(iter(distinct.values()))
     if kits:
-        raise UsageError(f"{place} has several RoomKits ({', '.join(kits)}); say which, e.g. {place}:{next(iter(kits))}")
+        raise UsageError(
+            f"{place} has several RoomKits ({', '.join(kits)}); say which, e.g. {place}:{next(iter(kits))}"
+        )
     raise UsageError(f"{place} has no RoomKit; add a line like: kit = RoomKit()")

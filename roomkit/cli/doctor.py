@@ -1,0 +1,233 @@
+"""`roomkit doctor`: what is missing or wrong, before your users find out. Keys are named, never printed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import roomkit
+from roomkit.cli.console import clean, paint, say
+from roomkit.cli.environment import PUBLIC_URL, SECRET
+from roomkit.cli.serving import is_loopback, listen, run_async
+from roomkit.cli.target import load_kit
+from roomkit.errors import RoomKitError, StoreLocked
+from roomkit.runtime import SystemClock
+
+if TYPE_CHECKING:
+    from roomkit.kit import RoomKit
+
+EXTRAS = {
+    "server": ("starlette", "uvicorn", "websockets", "python_multipart"),
+    "cli": ("typer", "rich", "watchfiles"),
+    "http": ("httpx2",),
+    "openai": ("openai",),
+    "anthropic": ("anthropic",),
+    "mcp": ("mcp",),
+    "twilio": ("twilio",),
+    "otel": ("opentelemetry",),
+}
+KEYS = {
+    "OPENAI_API_KEY": "openai",
+    "ANTHROPIC_API_KEY": "anthropic",
+    "TWILIO_ACCOUNT_SID": "twilio",
+    "TWILIO_AUTH_TOKEN": "twilio",
+    SECRET: "tokens",
+}
+OLDEST_SQLITE = (3, 35)
+LITTLE_DISK = 200 * 2**20
+
+
+class State(StrEnum):
+    OK = "ok"
+    NOTE = "--"
+    WARN = "??"
+    BAD = "NO"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. Only `BAD` makes the exit code 1."""
+
+    state: State
+    what: str
+    told: str
+
+
+Findings = Iterator[Finding]
+_STYLES = {State.OK: "green", State.NOTE: "dim", State.WARN: "yellow", State.BAD: "red"}
+
+
+def examine(target: str | None, *, port: int = 8000, public_url: str | None = None) -> int:
+    """Prints the findings; 0 unless something is broken."""
+    findings = [*machine(), *extras(), *keys(), *clock(), *port_free(port)]
+    public_url = public_url or os.environ.get(PUBLIC_URL)
+    if target is None:
+        findings += [*folder(Path.cwd()), *public(public_url, ())]
+    else:
+        kit = load_kit(target)
+        findings += [*program(kit), *public(public_url, webhooks(kit)), *stored(kit)]
+    for finding in findings:
+        say(f"  {paint(finding.state.value, _STYLES[finding.state])}  {finding.what:<12} {clean(finding.told)}")
+    bad = sum(finding.state is State.BAD for finding in findings)
+    say(f"{bad} broken" if bad else "nothing is broken")
+    return 1 if bad else 0
+
+
+def machine() -> Findings:
+    version = ".".join(map(str, sys.version_info[:3]))
+    try:
+        own = metadata.version("roomkit-framework")
+    except metadata.PackageNotFoundError:
+        own = "from a source tree"
+    yield Finding(State.OK, "roomkit", f"{own}, Python {version}, {sys.platform}")
+    good = sqlite3.sqlite_version_info >= OLDEST_SQLITE
+    wanted = "" if good else f"; {'.'.join(map(str, OLDEST_SQLITE))} or newer is needed: install a newer Python"
+    yield Finding(State.OK if good else State.BAD, "sqlite", sqlite3.sqlite_version + wanted)
+
+
+def extras() -> Findings:
+    for extra, modules in EXTRAS.items():
+        missing = [module for module in modules if find_spec(module) is None]
+        if missing:
+            told = f"not installed ({', '.join(missing)}); if you need it, from a checkout: pip install '.[{extra}]'"
+            yield Finding(State.NOTE, f"[{extra}]", told)
+        else:
+            yield Finding(State.OK, f"[{extra}]", "installed")
+
+
+def keys() -> Findings:
+    for name in KEYS:
+        value = os.environ.get(name, "")
+        if not value:
+            yield Finding(State.NOTE, "key", f"{name} is not set")
+        elif value != value.strip() or value[0] in "'\"":
+            told = f"{name} is set with spaces or quotes around it; the vendor will refuse it: remove them"
+            yield Finding(State.BAD, "key", told)
+        else:
+            yield Finding(State.OK, "key", f"{name} is set")
+    sid, token = os.environ.get("TWILIO_ACCOUNT_SID"), os.environ.get("TWILIO_AUTH_TOKEN")
+    if bool(sid) != bool(token) and not os.environ.get("TWILIO_API_SECRET"):
+        missing = "TWILIO_AUTH_TOKEN" if sid else "TWILIO_ACCOUNT_SID"
+        yield Finding(State.BAD, "twilio", f"{missing} is missing; without it nothing is sent and no webhook accepted")
+    if 0 < len(os.environ.get(SECRET, "")) < 16:
+        yield Finding(State.BAD, "tokens", f"{SECRET} has fewer than 16 characters; make one with 32 random ones")
+
+
+def clock() -> Findings:
+    """Tokens and webhook signatures live by the clock. It cannot be earlier than the program's own files."""
+    now = SystemClock().now()
+    newest = max(path.stat().st_mtime for path in Path(roomkit.__file__).parent.glob("*.py"))
+    written = datetime.fromtimestamp(newest, UTC)
+    if now < written:
+        told = f"it says {now:%Y-%m-%d %H:%M}, before this roomkit was installed ({written:%Y-%m-%d %H:%M}); set it"
+        yield Finding(State.BAD, "clock", told)
+    else:
+        yield Finding(State.OK, "clock", f"{now:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def port_free(port: int) -> Findings:
+    try:
+        listen("127.0.0.1", port).close()
+    except RoomKitError as error:
+        yield Finding(State.WARN, "port", str(error))
+    else:
+        yield Finding(State.OK, "port", f"{port} is free")
+
+
+def folder(path: Path) -> Findings:
+    """Whether rooms could be kept here."""
+    if not os.access(path, os.W_OK | os.X_OK):
+        yield Finding(State.BAD, "store", f'"{path}" cannot be written to; give the store another directory')
+        return
+    free = shutil.disk_usage(path).free
+    state = State.OK if free > LITTLE_DISK else State.WARN
+    yield Finding(state, "store", f'"{path}" can be written to, {free // 2**20} MB free')
+
+
+def program(kit: RoomKit) -> Findings:
+    channels = kit.channels
+    if not channels:
+        yield Finding(State.WARN, "channels", "none registered; kit.register_channel(...) or @kit.on_message")
+    for name, channel in channels.items():
+        silent = hasattr(channel, "provider") and getattr(channel, "provider", None) is None
+        told = f'"{name}" ({channel.channel_type})' + (" has no provider: nothing leaves through it" if silent else "")
+        yield Finding(State.WARN if silent else State.OK, "channel", told)
+    if kit.tokens.ephemeral:
+        told = f'tokens end with the process; keep them with RoomKit(token_secrets=[os.environ["{SECRET}"]])'
+        yield Finding(State.NOTE, "tokens", told)
+    else:
+        yield Finding(State.OK, "tokens", "signed with your own secret")
+
+
+def webhooks(kit: RoomKit) -> tuple[str, ...]:
+    return tuple(name for name, one in kit.channels.items() if hasattr(getattr(one, "provider", None), "verify"))
+
+
+def public(url: str | None, channels: tuple[str, ...]) -> Findings:
+    if url is None:
+        if channels:
+            told = f"unknown, so no signature can hold; give --public-url or set {PUBLIC_URL}"
+            yield Finding(State.BAD, "public URL", told)
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        yield Finding(State.BAD, "public URL", f'"{url}" is not a URL; write e.g. https://chat.example.com')
+        return
+    local = is_loopback(parts.hostname)
+    if parts.scheme == "http" and not local:
+        yield Finding(State.BAD, "public URL", f"{url} is not encrypted, tokens would travel in the open; use https")
+    elif local and channels:
+        yield Finding(State.WARN, "public URL", f"{url} is this machine: no vendor can call it")
+    else:
+        yield Finding(State.OK, "public URL", url)
+    for name in channels:
+        yield Finding(State.NOTE, "webhook", f"{url.rstrip('/')}/webhooks/{name}")
+
+
+def run_async_findings(kit: RoomKit) -> list[Finding]:
+    found: list[Finding] = []
+
+    async def look() -> int:
+        found.extend([finding async for finding in store(kit)])
+        return 0
+
+    run_async(look())
+    path = getattr(kit.engine.store, "path", None)
+    return found if path is None else [*found, *folder(Path(path).resolve().parent)]
+
+
+async def store(kit: RoomKit) -> AsyncIterator[Finding]:
+    """Opens the store, which migrates it, and closes it again. Nothing that waits in it is started."""
+    engine = kit.engine
+    path = getattr(engine.store, "path", None)
+    try:
+        info = await engine.store.open()
+    except StoreLocked as error:
+        yield Finding(State.WARN, "store", f"{error} (fine if that is your server)")
+        return
+    except (RoomKitError, OSError) as error:
+        yield Finding(State.BAD, "store", str(error))
+        return
+    try:
+        health = engine.store.health()
+        if not info.durable:
+            yield Finding(
+                State.WARN, "store", 'rooms are kept in memory only; RoomKit("sqlite:///rooms.db") keeps them'
+            )
+        elif health.writable:
+            yield Finding(State.OK, "store", f'"{path}" is writable, schema {info.schema_version}')
+        else:
+            yield Finding(State.BAD, "store", f'"{path}" refuses to write: {health.reason}')
+    finally:
+        await engine.store.aclose()

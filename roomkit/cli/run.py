@@ -1,0 +1,84 @@
+"""`roomkit run`: your program in production, on one process, with an end that drains."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from roomkit.cli.console import say
+from roomkit.cli.environment import PUBLIC_URL, SECRET, need_server
+from roomkit.cli.serving import Serving, is_loopback, listen, run_async, url_of
+from roomkit.cli.target import load
+from roomkit.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from roomkit.kit import RoomKit
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    target: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    public_url: str | None = None
+
+
+def run_server(options: RunOptions) -> int:
+    """Serves until SIGTERM or SIGINT. The exit code is 0 after a drain, 1 when it was forced or could not start."""
+    need_server("roomkit run")
+    if options.workers != 1:
+        raise UsageError(
+            f"--workers {options.workers}: one process owns its rooms, so it must be 1; "
+            "serve more rooms with more machines, each with a store of its own"
+        )
+    logging.basicConfig(
+        level=os.environ.get("ROOMKIT_LOG", "INFO").upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    kit, app = kit_and_app(options)
+    refuse_open_doors(kit, app, options)
+    return run_async(_run(kit, app, options))
+
+
+async def _run(kit: RoomKit, app: Any, options: RunOptions) -> int:
+    listener = listen(options.host, options.port)
+    try:
+        async with kit:
+            return await Serving(app, listener).run(
+                lambda: say(f"roomkit: serving {options.target} on {url_of(listener)} (pid {os.getpid()})")
+            )
+    finally:
+        listener.close()
+
+
+def kit_and_app(options: RunOptions) -> tuple[RoomKit, Any]:
+    """The kit and its app: `app:kit` gets the default app; what `kit.asgi(...)` made is used as it is."""
+    from roomkit.kit import RoomKit
+
+    found = load(options.target)
+    public_url = options.public_url or os.environ.get(PUBLIC_URL) or None
+    if isinstance(found, RoomKit):
+        return found, found.asgi(public_url=public_url)
+    kit = getattr(getattr(found, "door", None), "kit", None)
+    if not isinstance(kit, RoomKit):
+        raise UsageError(
+            f'"{options.target}" is a {type(found).__name__}, neither a RoomKit nor what kit.asgi() returns; '
+            "an app that mounts rooms is served by its own server"
+        )
+    if public_url is not None and public_url.rstrip("/") != found.door.options.base_url:
+        raise ConfigError(
+            f'--public-url and kit.asgi(public_url=...) in "{options.target}" differ; give it in one place'
+        )
+    return kit, found
+
+
+def refuse_open_doors(kit: RoomKit, app: Any, options: RunOptions) -> None:
+    """Off loopback somebody must have decided who may come in (SECURITY.md). Raises `ConfigError`."""
+    if is_loopback(options.host) or app.door.options.authenticate is not None or not kit.tokens.ephemeral:
+        return
+    raise ConfigError(
+        f"--host {options.host} is reachable by others, and nothing says who may come in: "
+        f'give RoomKit(token_secrets=[os.environ["{SECRET}"]]) or kit.asgi(authenticate=...), or stay on 127.0.0.1'
+    )

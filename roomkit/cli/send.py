@@ -1,0 +1,133 @@
+"""`roomkit send`: a webhook as a vendor would send it, with a good signature, made with your own keys."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from roomkit.channels.providers import find_provider
+from roomkit.cli.console import say
+from roomkit.cli.demo import ACCOUNT, NUMBER, phone_secret
+from roomkit.cli.environment import need, secret_of
+from roomkit.cli.serving import run_async
+from roomkit.errors import ConfigError, UsageError
+from roomkit.models.delivery import WebhookRequest
+
+HTTP_SECRET = "ROOMKIT_WEBHOOK_SECRET"  # noqa: S105 - the name of the variable, not a secret
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    channel: str
+    text: str
+    sender: str
+    to: str | None = None
+    url: str = "http://127.0.0.1:8000"
+    public_url: str | None = None
+    provider: str = "twilio"
+    message_id: str | None = None
+    db: Path | None = None
+
+
+def send_message(options: SendOptions) -> int:
+    """Posts it and tells the answer; 0 when it was accepted, else 1."""
+    need("roomkit send", "http", "httpx2")
+    for name, url in (("--url", options.url), ("--public-url", options.public_url)):
+        if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
+            raise UsageError(f'{name} "{url}" is not a URL; write e.g. http://127.0.0.1:8000')
+    return run_async(_send(signed(options), options))
+
+
+def signed(options: SendOptions) -> WebhookRequest:
+    """The request, signed over the public address of the webhook. Raises `UsageError`, or `ConfigError` for missing
+    keys."""
+    make = _MAKERS.get(options.provider)
+    if make is None:
+        raise UsageError(
+            f'--provider "{options.provider}" is not one that can be simulated; use {" or ".join(_MAKERS)}'
+        )
+    url = f"{(options.public_url or options.url).rstrip('/')}/webhooks/{options.channel}"
+    return make(options, url)
+
+
+async def _send(request: WebhookRequest, options: SendOptions) -> int:
+    from roomkit.net.client import ClientOptions, http_client
+
+    parts = urlsplit(request.url)
+    address = f"{options.url.rstrip('/')}/webhooks/{options.channel}" + (f"?{parts.query}" if parts.query else "")
+    import httpx2
+
+    async with http_client(ClientOptions(read_s=15.0)) as client:
+        try:
+            answer = await client.post(address, content=request.body, headers=dict(request.headers))
+        except httpx2.TransportError as error:
+            raise ConfigError(
+                f"{options.url} does not answer ({type(error).__name__}); is the server running there?"
+            ) from None
+    if answer.is_success:
+        say(f'accepted ({answer.status_code}): "{options.text}" from {options.sender} to channel {options.channel}')
+        return 0
+    hint = "; the key or the --public-url differs from the server's" if answer.status_code == 403 else ""
+    raise ConfigError(f"the server answered {answer.status_code} {_reason(answer.text)}{hint}")
+
+
+def _reason(body: str) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200]
+
+
+def _twilio(options: SendOptions, url: str) -> WebhookRequest:
+    if options.db is not None:
+        module: Any = import_module("roomkit.providers.twilio.sms")
+        keys = module.TwilioOptions(ACCOUNT, auth_token=phone_secret(_secret(options.db)), from_number=NUMBER)
+        provider: Any = module.TwilioSMSProvider(keys)
+    else:
+        provider = find_provider("twilio", "sms")
+    sid = options.message_id or f"SM{secrets.token_hex(16)}"
+    form = {
+        "AccountSid": provider.options.account_sid,
+        "MessageSid": sid,
+        "SmsSid": sid,
+        "SmsStatus": "received",
+        "From": options.sender,
+        "To": options.to or provider.options.from_number or NUMBER,
+        "Body": options.text,
+        "NumMedia": "0",
+        "NumSegments": "1",
+        "ApiVersion": "2010-04-01",
+    }
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    return provider.sign(WebhookRequest("POST", url, headers, urlencode(form).encode()))
+
+
+def _secret(db: Path) -> str:
+    if not db.exists():
+        raise UsageError(f'--db "{db}" does not exist; name the file of the running demo')
+    return secret_of(db)
+
+
+def _http(options: SendOptions, url: str) -> WebhookRequest:
+    import os
+
+    secret = os.environ.get(HTTP_SECRET)
+    if not secret:
+        raise ConfigError(
+            f"--provider http needs the channel's secret; set {HTTP_SECRET} in the environment or in .env"
+        )
+    message_id = options.message_id or secrets.token_hex(12)
+    body = {"type": "message", "id": message_id, "sender": options.sender, "text": options.text}
+    headers = {"content-type": "application/json", "webhook-id": message_id}
+    return find_provider("http", "http", secrets=(secret,)).sign(
+        WebhookRequest("POST", url, headers, json.dumps(body).encode())
+    )
+
+
+_MAKERS: dict[str, Callable[[SendOptions, str], WebhookRequest]] = {"twilio": _twilio, "http": _http}
