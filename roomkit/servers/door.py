@@ -41,7 +41,7 @@ class Door:
         self.kit = kit
         self.options = options
         self.scope = Scope("server")
-        self.eager = Eager(self.scope)
+        self.eager = Eager(Scope("socket writes"))
         self.texts = EventTexts()
         self.lobby = Lobby(self)
         self.draining = False
