@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from datetime import datetime
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from roomkit.core.engine import Engine, KitOptions, Template
 from roomkit.core.hooks import Filter, Hooks, OnError, Streams
@@ -74,7 +74,7 @@ class RoomKit(Rooms):
         self._sources: list[SourceHandle] = []
         self._loop: Any = None
 
-    # -- life -----------------------------------------------------------------------------------------------------------
+    # -- life -----------------------------------------------------------------------------------
 
     async def start(self) -> Self:
         """Opens the store and resumes what was unfinished: timers, deliveries, replies. Idempotent."""
@@ -114,7 +114,7 @@ class RoomKit(Rooms):
         health = self._engine.store.health()
         return health.writable, health.reason
 
-    # -- tenants, templates, parts ----------------------------------------------------------------------------------------
+    # -- tenants, templates, parts -----------------------------------------------------------------------------------
 
     def tenant(self, name: str) -> Rooms:
         """A view scoped to one tenant, with the same methods for rooms and channels (D24)."""
@@ -186,7 +186,7 @@ class RoomKit(Rooms):
         if found:
             self.tokens.restore({record.key: record.value["until"] for record in found})
 
-    # -- hooks --------------------------------------------------------------------------------------------------------
+    # -- hooks -----------------------------------------------------------------------------------
 
     def before(
         self,
@@ -231,7 +231,7 @@ class RoomKit(Rooms):
         self.register_channel(FunctionChannel("app", fn), default=True)
         return fn
 
-    # -- doors --------------------------------------------------------------------------------------------------------
+    # -- doors -----------------------------------------------------------------------------------
 
     async def attach_source(self, source: Source, *, auto_restart: bool = True) -> SourceHandle:
         """Keeps a persistent inbound connection alive; the handle reports its health and stops it."""
@@ -295,7 +295,7 @@ class FunctionChannel(Channel):
 
             self._pool = WorkerPool()
         result = await self._pool.run(self._fn, context, event)
-        return await result if isinstance(result, Awaitable) else result
+        return await cast("Awaitable[Any]", result) if inspect.isawaitable(result) else result
 
     async def close(self) -> None:
         if self._pool is not None:

@@ -66,7 +66,7 @@ class Rooms:
                 await self._engine.start()
             self._engine.require_started()
 
-    # -- channels -----------------------------------------------------------------------------------------------------
+    # -- channels -----------------------------------------------------------------------------------
 
     def register_channel(self, channel: Channel, *, default: bool = False) -> None:
         """Makes a channel known; `default=True` seats it in every new room. Raises `AlreadyRegistered`."""
@@ -82,7 +82,7 @@ class Rooms:
             self._engine.unregister(channel_id)
         await channel.close()
 
-    # -- a room's life ------------------------------------------------------------------------------------------------
+    # -- a room's life -----------------------------------------------------------------------------------
 
     async def create_room(
         self,
@@ -203,7 +203,7 @@ class Rooms:
         """Changes the thresholds; the idle clock keeps running."""
         return await (await self._actor(room_id)).call(membership.set_settings, {"timers": timers})
 
-    # -- seats --------------------------------------------------------------------------------------------------------
+    # -- seats -----------------------------------------------------------------------------------
 
     async def attach_channel(
         self,
@@ -271,7 +271,7 @@ class Rooms:
     async def bindings(self, room_id: str) -> list[ChannelBinding]:
         return list((await self._actor(room_id)).state.bindings.values())
 
-    # -- people -------------------------------------------------------------------------------------------------------
+    # -- people -----------------------------------------------------------------------------------
 
     async def participants(self, room_id: str) -> list[Participant]:
         return list((await self._actor(room_id)).state.participants.values())
@@ -312,7 +312,7 @@ class Rooms:
         """Changes role, status, identity_id, identification or display_name of somebody (manual disambiguation)."""
         return await (await self._actor(room_id)).call(membership.update_person, participant_id, update)
 
-    # -- messages -----------------------------------------------------------------------------------------------------
+    # -- messages -----------------------------------------------------------------------------------
 
     async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> InboundResult:
         """Takes a message in; returns when it is committed (D15). `await result.settled()` waits for all that follows.
@@ -437,7 +437,7 @@ class Rooms:
         if events:
             await self._engine.deliver_also(actor, events[0], value["channel"])
 
-    # -- people at the desk ---------------------------------------------------------------------------------------------
+    # -- people at the desk -----------------------------------------------------------------------------------
 
     async def take_over(self, room_id: str, who: str, *, force: bool = False, lease_s: float | None = None) -> Room:
         """`who` takes the floor; the running AI turn ends in the same step. Raises `FloorTaken` unless `force`."""
@@ -548,7 +548,7 @@ class Rooms:
         query = RecordQuery("observation", self.tenant_id, room_id=room_id, limit=10_000)
         return [Observation.model_validate(record.value) for record in await self._engine.store.records(query)]
 
-    # -- live ---------------------------------------------------------------------------------------------------------
+    # -- live -----------------------------------------------------------------------------------
 
     def publish(self, message: Ephemeral) -> None:
         """A sign of life: never stored, at most once, never waits (R12)."""

@@ -10,16 +10,16 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from roomkit.core import policy
 from roomkit.core.results import Settlement
-from roomkit.core.state import SEP, RoomState, binding_record, key, participant_record, room_record
+from roomkit.core.state import SEP, RoomState, binding_record, event_key, key, participant_record, room_record
 from roomkit.core.streams import Hub
 from roomkit.errors import Overloaded, UsageError
 from roomkit.models.content import SystemContent
 from roomkit.models.delivery import DeliveryRecord, DeliveryState
-from roomkit.models.event import EventDraft, EventSource, EventStatus, EventType, RoomEvent
+from roomkit.models.event import SCHEMA_VERSION, EventDraft, EventSource, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import Committed, TaskCreated
 from roomkit.models.room import ChannelBinding, Observation, Participant, Room, Task
 from roomkit.ports.store import Batch, DedupeKey, Duplicate, Record, RecordKey
@@ -65,6 +65,10 @@ class Change:
     observations: list[Observation] = field(default_factory=list[Observation])
     settlement: Settlement | None = None
     activity: bool = True
+
+    @property
+    def seats_changed(self) -> bool:
+        return self.room is not None or bool(self.bindings) or bool(self.participants)
 
     def add(self, entry: Entry) -> Change:
         self.entries.append(entry)
@@ -116,7 +120,7 @@ class RoomActor:
         if self._busy:
             if asyncio.current_task() is self._task:
                 raise UsageError(
-                    f'an operation of room "{self.room_id}" was started from inside another one (a guard or handler that '
+                    f'an operation of room "{self.room_id}" was started from inside another one (a guard that '
                     "runs in the room) and would wait for itself; return Allow(inject=...) or do it in an observer"
                 )
             if len(self._mailbox) >= self.engine.options.mailbox:
@@ -178,7 +182,8 @@ class RoomActor:
         events = self._build(change)
         plans = self._plan_all(change, events)
         put = change.put
-        put.extend(self._records(change, events))
+        if change.tasks or change.observations or change.seats_changed:
+            put.extend(self._records(change, events))
         for event, plan in zip(events, plans, strict=True):
             self._rows(put, event, plan)
         dedupe = ()
@@ -215,35 +220,38 @@ class RoomActor:
             source = draft.source
             binding = self.state.bindings.get(source.channel_id)
             if source.provider is None:
-                source = source.model_copy(update={"provider": source.channel_type})
+                source = source.replaced(provider=source.channel_type)
             events.append(
-                RoomEvent(
-                    id=draft.event_id or self.engine.new_id(),
-                    room_id=self.room_id,
-                    index=index,
-                    type=draft.type,
-                    source=source,
-                    content=draft.content,
-                    created_at=now,
-                    tenant=self.tenant,
-                    status=EventStatus.BLOCKED if entry.blocked_by else entry.status,
-                    blocked_by=entry.blocked_by or None,
-                    blocked_reason=entry.blocked_reason,
-                    visibility=policy.effective_visibility(draft.visibility, binding),
-                    addressed_to=draft.addressed_to,
-                    chain_depth=draft.chain_depth,
-                    parent_event_id=draft.parent_event_id,
-                    correlation_id=draft.correlation_id,
-                    idempotency_key=draft.idempotency_key,
-                    metadata=draft.metadata,
-                    channel_data=draft.channel_data,
+                RoomEvent.trusted(
+                    {
+                        "id": draft.event_id or self.engine.new_id(),
+                        "room_id": self.room_id,
+                        "index": index,
+                        "type": draft.type,
+                        "source": source,
+                        "content": draft.content,
+                        "created_at": now,
+                        "tenant": self.tenant,
+                        "status": EventStatus.BLOCKED if entry.blocked_by else entry.status,
+                        "blocked_by": entry.blocked_by or None,
+                        "blocked_reason": entry.blocked_reason,
+                        "visibility": policy.effective_visibility(draft.visibility, binding),
+                        "addressed_to": draft.addressed_to,
+                        "chain_depth": draft.chain_depth,
+                        "parent_event_id": draft.parent_event_id,
+                        "correlation_id": draft.correlation_id,
+                        "idempotency_key": draft.idempotency_key,
+                        "metadata": draft.metadata,
+                        "channel_data": draft.channel_data,
+                        "schema_version": SCHEMA_VERSION,
+                    }
                 )
             )
             index += 1
         return events
 
     def _plan_all(self, change: Change, events: list[RoomEvent]) -> list[policy.DeliveryPlan]:
-        if change.room is not None or change.bindings or change.participants:
+        if change.seats_changed:
             self._plans.clear()
         return [self._plan(e, entry, change) for e, entry in zip(events, change.entries, strict=True)]
 
@@ -252,7 +260,7 @@ class RoomActor:
             return policy.DeliveryPlan(turns=entry.wake)
         if event.status is not EventStatus.COMMITTED or entry.targets == ():
             return policy.EMPTY_PLAN
-        changed = change.room is not None or bool(change.bindings) or bool(change.participants)
+        changed = change.seats_changed
         cache_key = (event.source.channel_id, event.visibility, event.type, event.addressed_to)
         found = None if changed else self._plans.get(cache_key)
         if found is None:
@@ -281,7 +289,9 @@ class RoomActor:
         """The outbox and turn rows that stand in the event's own transaction."""
         for channel_id in plan.outbox:
             value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id, "attempts": 0}
-            put.append(Record("outbox", self.tenant, key(self.room_id, event.index, channel_id), value, self.room_id))
+            put.append(
+                Record("outbox", self.tenant, event_key(self.room_id, event.index, channel_id), value, self.room_id)
+            )
         for channel_id in plan.turns:
             value = {"channel": channel_id, "index": event.index, "event_id": event.id}
             put.append(Record("turn", self.tenant, key(self.room_id, channel_id, event.index), value, self.room_id))
@@ -305,11 +315,12 @@ class RoomActor:
         event_id = first.id if first else None
         for kind, items in (("task", change.tasks), ("observation", change.observations)):
             for i, item in enumerate(items):
-                updates = {"room_id": self.room_id, "tenant": self.tenant}
-                updates["created_at"] = item.created_at or stamp  # pyright: ignore[reportArgumentType]
-                updates["event_id"] = item.event_id or event_id  # pyright: ignore[reportArgumentType]
-                items[i] = item = item.model_copy(update=updates)  # type: ignore[assignment] # pyright: ignore
-                yield Record(kind, self.tenant, key(self.room_id, item.id), item.model_dump(mode="json"), self.room_id)
+                updates: dict[str, Any] = {"room_id": self.room_id, "tenant": self.tenant}
+                updates["created_at"] = item.created_at or stamp
+                updates["event_id"] = item.event_id or event_id
+                kept = cast("Any", item).model_copy(update=updates)
+                cast("list[Any]", items)[i] = kept
+                yield Record(kind, self.tenant, key(self.room_id, kept.id), kept.model_dump(mode="json"), self.room_id)
         for channel_id, binding in change.bindings.items():
             if binding is None:
                 change.delete.append(RecordKey("binding", self.tenant, key(self.room_id, channel_id)))
@@ -317,11 +328,11 @@ class RoomActor:
                 yield binding_record(binding)
         for person in change.participants.values():
             yield participant_record(person)
-        if change.room is not None or change.bindings or change.participants:
+        if change.seats_changed:
             bindings = {**self.state.bindings, **change.bindings}
             people = {**self.state.participants, **change.participants}
-            kept = [b for b in bindings.values() if b is not None]
-            yield room_record(change.room or self.state.room, kept, people.values())
+            seats = [b for b in bindings.values() if b is not None]
+            yield room_record(change.room or self.state.room, seats, people.values())
 
     def _apply(self, change: Change, events: list[RoomEvent]) -> None:
         state = self.state
@@ -329,6 +340,9 @@ class RoomActor:
             state.next_index = events[-1].index + 1
             if change.activity:
                 state.last_activity = events[-1].created_at
+        if not change.seats_changed:
+            return
+        state.forget_views()
         if change.room is not None:
             state.room = change.room
         for channel_id, binding in change.bindings.items():
@@ -366,16 +380,16 @@ class RoomActor:
 
 def delivery_record(tenant: str, record: DeliveryRecord) -> Record:
     """The durable form, found by room and index, or by the vendor's message id."""
-    ids = {record.provider_message_id, *record.parts} - {None}
-    return Record(
-        "delivery",
-        tenant,
-        key(record.room_id, record.index, record.channel_id),
-        record.model_dump(mode="json", exclude_defaults=True),
-        record.room_id,
-        None,
-        tuple(f"pmid:{record.channel_id}:{one}" for one in ids),
-    )
+    terms: tuple[str, ...] = ()
+    if record.provider_message_id is not None or record.parts:
+        ids = {record.provider_message_id, *record.parts} - {None}
+        terms = tuple(f"pmid:{record.channel_id}:{one}" for one in ids)
+    value = {name: kept for name, kept in record.__dict__.items() if kept is not None and kept != ()}
+    value["state"] = record.state.value
+    if record.updated_at is not None:
+        value["updated_at"] = record.updated_at.isoformat()
+    record_key = event_key(record.room_id, record.index, record.channel_id)
+    return Record("delivery", tenant, record_key, value, record.room_id, None, terms)
 
 
 __all__ = ["SEP", "SYSTEM", "Change", "Entry", "RoomActor", "delivery_record"]

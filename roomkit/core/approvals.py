@@ -92,15 +92,21 @@ async def answer(
         raise StateError(
             f'approval "{approval_id}" does not exist in room "{actor.room_id}"; list them with kit.approvals()'
         )
-    value = found[0].value
-    late = datetime.fromisoformat(value["expires_at"]) <= engine.now()
-    if value["status"] != "pending" or (late and not expired):
-        state = "expired" if late and value["status"] == "pending" else value["status"]
+    asked = found[0].value
+    late = datetime.fromisoformat(asked["expires_at"]) <= engine.now()
+    if asked["status"] != "pending" or (late and not expired):
+        state = "expired" if late and asked["status"] == "pending" else asked["status"]
         raise StateError(f'approval "{approval_id}" is already {state}; nothing was changed')
     waiting = engine.answers.get(approval_id)
     live = waiting is not None and not waiting.done()
     status = "expired" if expired else "denied" if not granted else "used" if live else "granted"
-    value = {**value, "status": status, "by": by, "reason": reason, "answered_at": engine.now().isoformat()}
+    value: dict[str, Any] = {
+        **asked,
+        "status": status,
+        "by": by,
+        "reason": reason,
+        "answered_at": engine.now().isoformat(),
+    }
     change = Change()
     change.put.append(_record(actor, found[0].key, value))
     data = {

@@ -79,7 +79,7 @@ class Template:
     """What a new room is furnished with (D25). `channels` None takes the source, the app channel and default AIs."""
 
     channels: tuple[str, ...] | None = None
-    timers: RoomTimers = RoomTimers()
+    timers: RoomTimers = field(default_factory=RoomTimers)
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -168,7 +168,7 @@ class Engine:
         limit = timeout if timeout is not None else self.options.drain_timeout_s
         try:
             async with asyncio.timeout(limit):
-                while self.turns.active() or self.lanes.backlog:
+                while self.turns.active() or self.lanes.backlog:  # noqa: ASYNC110 - many owners, none with an event
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roomkit.core.state import key
 from roomkit.core.streams import Viewer
@@ -49,7 +49,7 @@ async def projected(engine: Engine, tenant: str, room_id: str, events: Iterable[
     if not events:
         return events
     low, high = events[0].index, events[-1].index
-    marks = {}
+    marks: dict[int, dict[str, Any]] = {}
     after = None if low <= 0 else key(room_id, low - 1)
     while True:
         page = await engine.store.records(RecordQuery("mutation", tenant, room_id=room_id, after=after, limit=500))
@@ -62,7 +62,7 @@ async def projected(engine: Engine, tenant: str, room_id: str, events: Iterable[
     return [_project(event, marks.get(event.index)) for event in events]
 
 
-def _project(event: RoomEvent, mark: dict[str, object] | None) -> RoomEvent:
+def _project(event: RoomEvent, mark: dict[str, Any] | None) -> RoomEvent:
     if mark is None:
         return event
     update: dict[str, object] = {}

@@ -154,7 +154,7 @@ class Hooks:
                 continue
             try:
                 decision = await self._ask(guard, moment)
-            except Exception as error:  # a guard is user code: its failure must not break the room
+            except Exception as error:  # noqa: BLE001 - a guard is user code: its failure must not break the room
                 self._failed(guard, moment, error)
                 if guard.on_error == "block":
                     outcome.blocked_by, outcome.reason = guard.name, "guard_failed"
@@ -176,7 +176,7 @@ class Hooks:
     def _apply(self, guard: Guard, moment: Moment[Any], decision: Any, outcome: Outcome) -> bool:
         if not isinstance(decision, (Allow, Block, Modify)):
             error = UsageError(
-                f'guard "{guard.name}" returned {type(decision).__name__}: return None, Allow(), Block(reason) or Modify(value)'
+                f'guard "{guard.name}" returned {type(decision).__name__}: return None, Allow(), Block() or Modify()'
             )
             return self._refuse(guard, moment, error, outcome)
         outcome.inject.extend(decision.inject)
@@ -189,7 +189,7 @@ class Hooks:
         if isinstance(decision, Modify):
             if not _same_kind(moment.value, decision.value):
                 error = UsageError(
-                    f'guard "{guard.name}" replaced a {type(moment.value).__name__} by a {type(decision.value).__name__}'
+                    f'guard "{guard.name}" put a {type(decision.value).__name__} for a {type(moment.value).__name__}'
                 )
                 return self._refuse(guard, moment, error, outcome)
             moment.value = outcome.value = decision.value

@@ -63,7 +63,8 @@ class Inbound:
         mine: asyncio.Future[InboundResult] = asyncio.get_running_loop().create_future()
         self._in_flight[flight] = mine
         try:
-            result = await self._known(tenant, message) or await self._process(channel, message, tenant, room_id)
+            known = await self._known(tenant, message) if room_id is None else None
+            result = known or await self._process(channel, message, tenant, room_id)
             mine.set_result(result)
             return result
         except BaseException as error:
@@ -128,7 +129,8 @@ class Inbound:
     ) -> tuple[RoomActor, EventDraft, Sender]:
         sender = await self._identify(channel, message, tenant)
         actor = await self._room(channel, message, tenant, room_id, sender)
-        message = message.model_copy(update={"participant_id": sender.participant_id})
+        if message.participant_id != sender.participant_id:
+            message = message.replaced(participant_id=sender.participant_id)
         draft = await channel.handle_inbound(message, actor.state.room)
         return actor, draft, sender
 

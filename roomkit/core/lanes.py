@@ -11,12 +11,13 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.outgoing import Projection, project
 from roomkit.core.results import CURRENT, Settlement
-from roomkit.core.state import key
+from roomkit.core.state import event_key
 from roomkit.errors import ProviderError, ProviderTimeout
 from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
 from roomkit.models.event import EventType, RoomEvent
@@ -173,7 +174,7 @@ class OutboxLanes:
             await self._note(lane, item)
         crashpoint("outbox.before_send")
         projection.context.state["parts"] = item.parts
-        projection.context.state["part_done"] = lambda part_id: self._part_done(lane, item, part_id)
+        projection.context.state["part_done"] = partial(self._part_done, lane, item)
         assert projection.event is not None
         try:
             permit = self.breakers.acquire(provider, recipient)
@@ -221,18 +222,21 @@ class OutboxLanes:
             "parts": list(item.parts),
         }
         actor = lane.actor
-        return Record("outbox", actor.tenant, key(actor.room_id, item.index, lane.channel_id), value, actor.room_id)
+        return Record(
+            "outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id), value, actor.room_id
+        )
 
     # -- what became of it ----------------------------------------------------------------------------------------
 
     def _finish(self, lane: Lane, item: Item, result: DeliveryResult) -> None:
         actor = lane.actor
         record = self._record(lane, item, result)
-        row = RecordKey("outbox", actor.tenant, key(actor.room_id, item.index, lane.channel_id))
+        row = RecordKey("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id))
         self._done_put.setdefault(actor.tenant, []).append(delivery_record(actor.tenant, record))
         self._done_delete.setdefault(actor.tenant, []).append(row)
         self.engine.count("delivered" if result.success else "delivery_skipped")
-        self._tell(actor, record)
+        if not actor.hub.idle:
+            self._tell(actor, record)
         if result.success and self.engine.hooks.heard(Delivered):
             self.engine.hooks.tell(Delivered(actor.tenant, actor.room_id, record))
         if not self._flushing:
@@ -252,7 +256,7 @@ class OutboxLanes:
             self._flushing = False
 
     async def flushed(self) -> None:
-        while self._flushing:
+        while self._flushing:  # noqa: ASYNC110 - only at shutdown
             await asyncio.sleep(0.005)
 
     async def _bury(self, lane: Lane, item: Item, event: RoomEvent, result: DeliveryResult) -> None:
@@ -264,7 +268,9 @@ class OutboxLanes:
 
         async def bury(actor: RoomActor) -> None:
             change = Change(activity=False)
-            change.delete.append(RecordKey("outbox", actor.tenant, key(actor.room_id, item.index, lane.channel_id)))
+            change.delete.append(
+                RecordKey("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id))
+            )
             change.put.append(delivery_record(actor.tenant, record))
             dead = {
                 **self._row(lane, item).value,
@@ -273,7 +279,7 @@ class OutboxLanes:
                 "code": result.code,
                 "failed_at": self.engine.now().isoformat(),
             }
-            dead_key = key(actor.room_id, item.index, lane.channel_id)
+            dead_key = event_key(actor.room_id, item.index, lane.channel_id)
             change.put.append(Record("dead", actor.tenant, dead_key, dead, actor.room_id))
             if actor.state.room.open and event.type != EventType.DELIVERY_FAILED:
                 change.system(
@@ -294,23 +300,23 @@ class OutboxLanes:
             await self.engine.deliver_also(actor, event, next_way)
 
     def _record(self, lane: Lane, item: Item, result: DeliveryResult) -> DeliveryRecord:
-        return DeliveryRecord(
-            room_id=lane.actor.room_id,
-            index=item.index,
-            event_id=item.event_id,
-            channel_id=lane.channel_id,
-            state=result.state,
-            reason=result.error,
-            attempts=item.attempts,
-            provider_message_id=result.provider_message_id,
-            maybe_duplicate=item.maybe_duplicate,
-            parts=item.parts or result.parts,
-            updated_at=self.engine.now(),
+        return DeliveryRecord.trusted(
+            {
+                "room_id": lane.actor.room_id,
+                "index": item.index,
+                "event_id": item.event_id,
+                "channel_id": lane.channel_id,
+                "state": result.state,
+                "reason": result.error,
+                "attempts": item.attempts,
+                "provider_message_id": result.provider_message_id,
+                "maybe_duplicate": item.maybe_duplicate,
+                "parts": item.parts or result.parts,
+                "updated_at": self.engine.now(),
+            }
         )
 
     def _tell(self, actor: RoomActor, record: DeliveryRecord) -> None:
-        if actor.hub.idle:
-            return
         data = record.model_dump(mode="json")
         message = Ephemeral(
             kind="delivery", room_id=actor.room_id, sender=record.channel_id, visibility="internal", data=data

@@ -80,7 +80,7 @@ async def update_binding(actor: RoomActor, channel_id: str, by: str | None, upda
     shown = {k: v if isinstance(v, (bool, int, str)) else str(v) for k, v in fields.items() if k != "metadata"}
     change = Change()
     change.bindings[channel_id] = new
-    change.system(kind, kind.value, channel_id=channel_id, by=by, **shown)
+    change.system(kind, kind.value, channel_id=channel_id, by=by, changes=shown)
     await actor.commit(change)
     return new
 

@@ -48,39 +48,29 @@ class Submission:
 
 async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     """Takes one event through the gate and commits it, blocked ones as blocked."""
-    room = actor.state.room
-    if not room.open:
-        actor.engine.hooks.tell(RoomRefused(actor.tenant, actor.room_id, "room_closed", sub.draft.source.channel_id))
-        actor.engine.count("refused_room_closed")
-        await forget(actor, sub.rows)
-        return InboundResult(None, actor.room_id, blocked=True, reason="room_closed", settlement=sub.settlement)
-    if sub.dedupe is not None and actor.engine.hooks.guarded(BeforeCommit):
+    if not actor.state.room.open:
+        return await _refuse_closed(actor, sub)
+    guarded = sub.guards and actor.engine.hooks.guarded(BeforeCommit)
+    if sub.dedupe is not None and guarded:
         known = await known_duplicate(actor, *sub.dedupe[:2])
         if known is not None:
             return known
-    change = Change(settlement=sub.settlement, dedupe_for=sub.dedupe)
-    change.put.extend(sub.put)
-    change.delete.extend(sub.rows)
-    draft = sub.draft
+    draft, target = sub.draft, None
     if draft.parent_event_id is not None:
         draft = await _thread_root(actor, draft)
     if draft.type in _ACTIONS:
-        refusal, draft = await _act(actor, draft, change)
+        refusal, draft, target = await _aim(actor, draft)
         if refusal:
             return InboundResult(None, actor.room_id, blocked=True, reason=refusal, settlement=sub.settlement)
-    outcome: Outcome | None = None
-    if sub.guards and actor.engine.hooks.guarded(BeforeCommit):
-        outcome = await _guard(actor, draft)
-        draft = outcome.value
-        if outcome.metadata:
-            draft = draft.model_copy(update={"metadata": {**draft.metadata, **outcome.metadata}})
-    entry = _verdict(actor, sub, draft, outcome)
-    if entry.blocked_by:
-        change.put = list(sub.put)
+    change = Change(settlement=sub.settlement, dedupe_for=sub.dedupe)
+    change.put.extend(sub.put)
+    change.delete.extend(sub.rows)
+    outcome = await _guard(actor, draft) if guarded else None
+    entry = _verdict(actor, sub, outcome.value if outcome else draft, outcome)
     change.add(entry)
+    if target is not None and not entry.blocked_by:
+        change.put.append(await _mutation(actor, target, entry.draft))
     _side_records(change, sub.output, outcome)
-    for injected in outcome.inject if outcome else ():
-        change.add(_injected(injected))
     _wake_up(actor, sub, change)
     done = await actor.commit(change)
     if isinstance(done, Duplicate):
@@ -90,6 +80,14 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         actor.engine.hooks.tell(ChainDepthExceeded(actor.tenant, actor.room_id, event))
     reason = event.blocked_reason or event.blocked_by
     return InboundResult(event, actor.room_id, blocked=event.blocked, reason=reason, settlement=sub.settlement)
+
+
+async def _refuse_closed(actor: RoomActor, sub: Submission) -> InboundResult:
+    """Nothing grows a closed room: not even a blocked event is stored."""
+    actor.engine.hooks.tell(RoomRefused(actor.tenant, actor.room_id, "room_closed", sub.draft.source.channel_id))
+    actor.engine.count("refused_room_closed")
+    await forget(actor, sub.rows)
+    return InboundResult(None, actor.room_id, blocked=True, reason="room_closed", settlement=sub.settlement)
 
 
 def _verdict(actor: RoomActor, sub: Submission, draft: EventDraft, outcome: Outcome | None) -> Entry:
@@ -114,8 +112,12 @@ def _verdict(actor: RoomActor, sub: Submission, draft: EventDraft, outcome: Outc
 
 async def _guard(actor: RoomActor, draft: EventDraft) -> Outcome:
     source = draft.source
-    moment = BeforeCommit(actor.state.snapshot(), draft, source.channel_id, source.channel_type, source.direction)
-    return await actor.engine.hooks.run(moment)
+    moment = BeforeCommit(actor.state.snapshot, draft, source.channel_id, source.channel_type, source.direction)
+    outcome = await actor.engine.hooks.run(moment)
+    if outcome.metadata:
+        merged = {**outcome.value.metadata, **outcome.metadata}
+        outcome.value = outcome.value.model_copy(update={"metadata": merged})
+    return outcome
 
 
 def _injected(injected: Injected) -> Entry:
@@ -130,6 +132,7 @@ def _side_records(change: Change, output: ChannelOutput | None, outcome: Outcome
     if outcome is not None:
         change.tasks.extend(outcome.tasks)
         change.observations.extend(outcome.observations)
+        change.entries.extend(map(_injected, outcome.inject))
 
 
 def _wake_up(actor: RoomActor, sub: Submission, change: Change) -> None:
@@ -141,7 +144,7 @@ def _wake_up(actor: RoomActor, sub: Submission, change: Change) -> None:
         )
         change.system(EventType.ROOM_RESUMED, "room_resumed", visibility="all")
     person = sub.person
-    if person is not None and actor.state.participants.get(person.id) != person:
+    if person is not None and actor.state.participants.get(person.id) is not person:
         change.participants[person.id] = person
 
 
@@ -159,29 +162,35 @@ async def _thread_root(actor: RoomActor, draft: EventDraft) -> EventDraft:
     return draft if root == draft.parent_event_id else draft.model_copy(update={"parent_event_id": root})
 
 
-async def _act(actor: RoomActor, draft: EventDraft, change: Change) -> tuple[str, EventDraft]:
-    """Checks an edit, delete or reaction, and adds what it does to its target: true only if the event commits."""
+async def _aim(actor: RoomActor, draft: EventDraft) -> tuple[str, EventDraft, RoomEvent | None]:
+    """Finds what an edit, delete or reaction is aimed at, and why it may not be."""
     content = draft.content
     if not isinstance(content, (EditContent, DeleteContent, ReactionContent)):
-        return "content_does_not_match_type", draft
-    target = await event_by_id(actor.engine.store, actor.tenant, actor.room_id, content.target_event_id)
-    if target is None or target.blocked:
-        return "target_event_not_found", draft
+        return "content_does_not_match_type", draft, None
+    target: RoomEvent | None = await event_by_id(
+        actor.engine.store, actor.tenant, actor.room_id, content.target_event_id
+    )
     binding = actor.state.bindings.get(draft.source.channel_id)
-    if binding is not None and not policy.may_see(target, binding):
-        return "target_event_not_found", draft
-    author = actor.state.participants.get(draft.source.participant_id or "")
+    if target is None or target.blocked or (binding is not None and not policy.may_see(target, binding)):
+        return "target_event_not_found", draft, None
     if not isinstance(content, ReactionContent):
+        author = actor.state.participants.get(draft.source.participant_id or "")
         refusal = policy.may_mutate(content, draft, target, author)
         if refusal:
-            return refusal, draft
-    value = await _mark(actor, target.index)
-    value = _changed(value, content, draft.source.participant_id or draft.source.external_id or "")
-    change.put.append(Record("mutation", actor.tenant, key(actor.room_id, target.index), value, actor.room_id))
+            return refusal, draft, None
     # Who could not see the original must not see what replaces it.
     if draft.visibility == "all" and target.visibility != "all":
         draft = draft.model_copy(update={"visibility": target.visibility})
-    return "", draft
+    return "", draft, target
+
+
+async def _mutation(actor: RoomActor, target: RoomEvent, draft: EventDraft) -> Record:
+    """What the event does to its target, in the words that the guards have passed."""
+    content = draft.content
+    value = await _mark(actor, target.index)
+    if isinstance(content, (EditContent, DeleteContent, ReactionContent)):
+        value = _changed(value, content, draft.source.participant_id or draft.source.external_id or "")
+    return Record("mutation", actor.tenant, key(actor.room_id, target.index), value, actor.room_id)
 
 
 async def _mark(actor: RoomActor, index: int) -> dict[str, Any]:

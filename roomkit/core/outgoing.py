@@ -35,8 +35,8 @@ async def project(
     context = RoomContext(
         room=state.room,
         binding=binding,
-        bindings=tuple(state.bindings.values()),
-        participants=tuple(state.participants.values()),
+        bindings=state.seats,
+        participants=state.people,
         history=history_reader(engine, actor, binding.channel_id),
         events=(event,),
     )
@@ -60,7 +60,7 @@ async def project(
             idempotency_key=f"{actor.room_id}:{event.index}:{channel.channel_id}",
             tenant=actor.tenant,
         )
-        moment = BeforeDelivery(state.snapshot(), outgoing, channel.channel_id, channel.channel_type, "outbound")
+        moment = BeforeDelivery(state.snapshot, outgoing, channel.channel_id, channel.channel_type, "outbound")
         outcome = await engine.hooks.run(moment)
         if outcome.blocked_by:
             return Projection(context, None, f"blocked by {outcome.blocked_by}: {outcome.reason}")

@@ -132,9 +132,7 @@ def plan(
             cursors.append(cid)
         elif outbound and reach.get(cid) is not None:
             outbox.append(binding)
-    chosen, doubles, fallbacks = (
-        _reach_once(outbox, cursors, room, participants) if len(outbox) > 1 else (outbox, [], [])
-    )
+    chosen, doubles, fallbacks = _reach_once(outbox, room, participants) if len(outbox) > 1 else (outbox, [], [])
     turns = solicited(event, turns, room, source)
     return DeliveryPlan(
         outbox=tuple(b.channel_id for b in chosen),
@@ -146,7 +144,7 @@ def plan(
 
 
 def _reach_once(
-    outbox: list[ChannelBinding], cursors: list[str], room: Room, participants: Mapping[str, Participant]
+    outbox: list[ChannelBinding], room: Room, participants: Mapping[str, Participant]
 ) -> tuple[list[ChannelBinding], list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
     if room.delivery == "every_channel":
         return outbox, [], []

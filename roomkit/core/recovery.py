@@ -107,7 +107,7 @@ async def _outcome(engine: Engine, actor: RoomActor, call: ToolCallContent, valu
         try:
             result = await rerun(call, room_id=actor.room_id, tenant=actor.tenant)
             return call.model_copy(update={"status": "completed", "result": result})
-        except Exception as error:  # a tool is user code
+        except Exception as error:  # noqa: BLE001 - a tool is user code
             return call.model_copy(update={"status": "failed", "error": f"{type(error).__name__}: {error}"})
     return call.model_copy(update={"status": "unknown_outcome", "error": "the process stopped while it was running"})
 

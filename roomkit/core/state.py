@@ -28,12 +28,28 @@ class RoomState:
     next_index: int = 0
     last_activity: datetime | None = None
     detached: frozenset[str] = frozenset()
+    _seats: tuple[ChannelBinding, ...] | None = None
+    _people: tuple[Participant, ...] | None = None
+
+    @property
+    def seats(self) -> tuple[ChannelBinding, ...]:
+        if self._seats is None:
+            self._seats = tuple(self.bindings.values())
+        return self._seats
+
+    @property
+    def people(self) -> tuple[Participant, ...]:
+        if self._people is None:
+            self._people = tuple(self.participants.values())
+        return self._people
+
+    def forget_views(self) -> None:
+        """Bindings or participants are about to change."""
+        self._seats = self._people = None
 
     def snapshot(self) -> Room:
         """The room with its live head filled in."""
-        return self.room.model_copy(
-            update={"latest_index": self.next_index - 1, "last_activity_at": self.last_activity}
-        )
+        return self.room.replaced(latest_index=self.next_index - 1, last_activity_at=self.last_activity)
 
 
 def room_record(room: Room, bindings: Iterable[ChannelBinding], participants: Iterable[Participant]) -> Record:
@@ -69,6 +85,11 @@ def participant_record(person: Participant) -> Record:
     value = person.model_dump(mode="json", exclude_defaults=True)
     terms = (f"identity:{person.identity_id}",) if person.identity_id else ()
     return Record(PARTICIPANT, person.tenant, key(person.room_id, person.id), value, person.room_id, None, terms)
+
+
+def event_key(room_id: str, index: int, channel_id: str) -> str:
+    """`key()` for the commonest shape."""
+    return f"{room_id}\n{index:010d}\n{channel_id}"
 
 
 def key(*parts: str | int) -> str:

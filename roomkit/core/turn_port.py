@@ -48,7 +48,7 @@ class Turn:
             return value
         binding = self._actor.state.bindings.get(self._channel_id)
         kind = binding.channel_type if binding else ""
-        outcome = await hooks.run(moment(self._actor.state.snapshot(), value, self._channel_id, kind, "outbound"))
+        outcome = await hooks.run(moment(self._actor.state.snapshot, value, self._channel_id, kind, "outbound"))
         if outcome.blocked_by:
             return Block(f"{outcome.blocked_by}: {outcome.reason}" if outcome.reason else outcome.blocked_by)
         return outcome.value

@@ -1,7 +1,7 @@
 """Turns: one running answer per (room, intelligence channel), from a durable row to one committed event.
 
-What arrives meanwhile follows the channel's turn policy (D17). Rows of kind "turn" stand in the transaction of the event
-that asked; they leave in the transaction of the answer, so a question is answered once, across crashes.
+What arrives meanwhile follows the channel's turn policy (D17). Rows of kind "turn" stand in the transaction of the
+event that asked and leave in that of the answer, so a question is answered once, across crashes.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Turns:
         if quiet <= 0:
             return
         limit = monotonic() + quiet * LONGEST_QUIET
-        while (left := min(lane.last_arrival + quiet, limit) - monotonic()) > 1e-6:
+        while (left := min(lane.last_arrival + quiet, limit) - monotonic()) > 1e-6:  # noqa: ASYNC110 - arrivals move it
             await asyncio.sleep(left)
 
     def _take(self, lane: TurnLane) -> list[Trigger]:
@@ -207,7 +207,7 @@ class Turns:
             reply.end_reason = "cancelled"
             if not running.closed:
                 await reply.close_interrupted(running.cancelled)
-        except Exception as error:  # the lane boundary: a brain's failure ends its turn, never the room
+        except Exception as error:  # noqa: BLE001 - the lane boundary: a brain's failure ends its turn, never the room
             await self._failed(actor, reply, error)
         finally:
             self._report(actor, lane.channel_id, reply, started, begun)
@@ -220,8 +220,8 @@ class Turns:
         context = RoomContext(
             room=actor.state.snapshot(),
             binding=binding,
-            bindings=tuple(actor.state.bindings.values()),
-            participants=tuple(actor.state.participants.values()),
+            bindings=actor.state.seats,
+            participants=actor.state.people,
             history=history_reader(self.engine, actor, lane.channel_id),
             turn=turn,
             events=tuple(t.event for t in triggers),
@@ -248,10 +248,10 @@ class Turns:
         drafts = output.response_events
         for position, draft in enumerate(drafts):
             last = position == len(drafts) - 1
-            draft = self._stamp(actor, lane.channel_id, draft, reply)
+            stamped = self._stamp(actor, lane.channel_id, draft, reply)
             side = output if last else None
             await actor.call(
-                messages.submit_reply, draft, reply.floor_generation, rows if last else [], side, settlement
+                messages.submit_reply, stamped, reply.floor_generation, rows if last else [], side, settlement
             )
         if not drafts:
             await actor.call(messages.forget, rows, output)
@@ -285,7 +285,7 @@ class Turns:
     async def _checkpoint_at_shutdown(self, reply: Reply) -> None:
         try:
             await reply.checkpoint()
-        except Exception:  # shutting down: the last durable checkpoint stands
+        except Exception:  # noqa: BLE001 - shutting down: the last durable checkpoint stands
             log.warning("the last words of a reply in %s could not be checkpointed", reply.actor.room_id)
 
     def _report(self, actor: RoomActor, channel_id: str, reply: Reply, started: Any, begun: float) -> None:

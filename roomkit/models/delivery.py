@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from roomkit.models.content import Content, Frozen, TextContent, text_of
-from roomkit.models.event import EventDraft, EventType
+from roomkit.models.event import EventDraft, EventSource, EventType
 
 
 class Attachment(Frozen):
@@ -177,27 +177,33 @@ class WebhookReply:
 
 def draft_of(message: InboundMessage, channel_type: str) -> EventDraft:
     """The plain translation of an inbound message; channels refine it."""
-    from roomkit.models.event import EventSource
-
-    return EventDraft(
-        type=message.type,
-        content=message.content,
-        source=EventSource(
-            channel_id=message.channel_id,
-            channel_type=channel_type,
-            direction="inbound",
-            participant_id=message.participant_id,
-            external_id=message.sender_id,
-            provider=message.provider,
-            provider_message_id=message.external_id,
-            raw_payload=message.raw_payload,
-        ),
-        visibility=message.visibility,
-        addressed_to=message.addressed_to,
-        parent_event_id=message.parent_event_id,
-        idempotency_key=message.external_id,
-        metadata=message.metadata,
-        channel_data=message.channel_data,
+    source = EventSource.trusted(
+        {
+            "channel_id": message.channel_id,
+            "channel_type": channel_type,
+            "direction": "inbound",
+            "participant_id": message.participant_id,
+            "external_id": message.sender_id,
+            "provider": message.provider or channel_type,
+            "provider_message_id": message.external_id,
+            "raw_payload": message.raw_payload,
+        }
+    )
+    return EventDraft.trusted(
+        {
+            "source": source,
+            "content": message.content,
+            "type": message.type,
+            "event_id": None,
+            "visibility": message.visibility,
+            "addressed_to": message.addressed_to,
+            "chain_depth": 0,
+            "parent_event_id": message.parent_event_id,
+            "correlation_id": None,
+            "idempotency_key": message.external_id,
+            "metadata": message.metadata,
+            "channel_data": message.channel_data,
+        }
     )
 
 

@@ -6,6 +6,7 @@ Guards may look at, change or stop what is about to happen; observers are told a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -19,15 +20,31 @@ from roomkit.models.room import Identity, Observation, Participant, Room, Task
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
 class Moment(Generic[T]):
     """One thing that is about to happen (`value` can be replaced by a guard) in `room`."""
 
-    room: Room
-    value: T
-    channel_id: str = ""
-    channel_type: str = ""
-    direction: str = ""
+    __slots__ = ("_room", "channel_id", "channel_type", "direction", "value")
+
+    def __init__(
+        self,
+        room: Room | Callable[[], Room],
+        value: T,
+        channel_id: str = "",
+        channel_type: str = "",
+        direction: str = "",
+    ) -> None:
+        """`room` may be a function that makes it, for guards that never look."""
+        self._room = room
+        self.value = value
+        self.channel_id = channel_id
+        self.channel_type = channel_type
+        self.direction = direction
+
+    @property
+    def room(self) -> Room:
+        if not isinstance(self._room, Room):
+            self._room = self._room()
+        return self._room
 
 
 class BeforeCommit(Moment[EventDraft]):
