@@ -1,0 +1,5 @@
+"""Media in plain files beside the rooms."""
+
+from roomkit.providers.files.blobs import FileBlobStore
+
+__all__ = ["FileBlobStore"]
