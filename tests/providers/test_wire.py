@@ -89,6 +89,7 @@ def test_nothing_is_lost_at_the_root(name: str, properties: set[str], required: 
 def test_lists_of_types_mean_the_same_afterwards() -> None:
     clean = clean_schema(CORPUS["type list"])["properties"]["a"]
     assert clean == {"enum": ["x", None], "anyOf": [{"type": "string"}, {"type": "null"}]}
+    assert clean_schema(CORPUS["single type list"])["properties"]["a"] == {"type": "string"}
     both = clean_schema(CORPUS["type list beside anyOf"])["properties"]["a"]
     assert both["anyOf"] == [{"minLength": 1}, {}]
     assert both["allOf"] == [{"anyOf": [{"type": "string"}, {"type": "null"}]}]
@@ -108,6 +109,14 @@ def test_names_and_ids_fit_and_stay_apart(names: list[str]) -> None:
     assert [wire.ours(each) for each in there] == names
     assert all(tool_problems(each, {"type": "object"}, 64) == [] for each in there)
     assert len({wire_id(name) for name in names}) == len(names)
+
+
+def test_long_names_and_ids_are_cut() -> None:
+    assert len(wire_id("x" * 80)) == 64
+    assert wire_id("x" * 80) != wire_id("x" * 81)
+    wire = WireNames(["y" * 80])
+    assert wire.ours(wire.wire("y" * 80)) == "y" * 80
+    assert wire.ours("made_up") == "made_up"
 
 
 @given(st.text())
