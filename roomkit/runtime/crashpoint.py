@@ -12,6 +12,16 @@ import sys
 from roomkit.errors import ConfigError
 
 CRASH_POINTS: dict[str, str] = {
+    "actor.before_commit": "an event has its index, and is not yet handed to the store",
+    "actor.after_commit": "an event is committed, and its sender has no answer yet",
+    "outbox.before_send": "a delivery is due, and the provider has not been called",
+    "outbox.after_send": "the provider has answered, and the answer is not yet kept",
+    "reply.before_tool_step": "a step of a tool call is known, and not yet in the journal",
+    "reply.after_tool_step": "a step of a tool call is in the journal, and the brain has not gone on",
+    "reply.before_checkpoint": "a part of a reply has been shown, and is not yet kept",
+    "reply.after_checkpoint": "a part of a reply is kept, and the reply goes on",
+    "reply.before_commit": "a reply is complete, and not yet an event",
+    "reply.after_commit": "a reply is an event, and those who watch have not been told",
     "store.before_commit": "a group of batches is written, and not yet committed",
     "store.after_commit": "a group of batches is durable, and nobody has been told",
 }

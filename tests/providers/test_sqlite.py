@@ -168,6 +168,7 @@ async def test_a_second_opener_is_told_who_and_what_to_do(tmp_path: Path) -> Non
 
 
 @pytest.mark.real_time
+@pytest.mark.may_block
 async def test_another_process_is_named_and_its_death_frees_the_file(tmp_path: Path) -> None:
     path = tmp_path / "rooms.db"
     child = subprocess.Popen([sys.executable, "-c", WORKER, str(path), "hold"], stdout=subprocess.PIPE, text=True)
@@ -391,7 +392,6 @@ async def test_a_really_full_file(tmp_path: Path) -> None:
     await store.aclose()
 
 
-@pytest.mark.real_time
 def test_a_full_file_system(tmp_path: Path) -> None:
     """The kernel refuses the bytes (RLIMIT_FSIZE); when it gives way, the same process goes on."""
     answer = run(tmp_path / "rooms.db", "fill")
@@ -406,6 +406,7 @@ def test_a_full_file_system(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_time
+@pytest.mark.may_block
 @pytest.mark.parametrize("point", [name for name in CRASH_POINTS if name.startswith("store.")])
 @pytest.mark.parametrize("nth", [1, 3])
 async def test_a_crash_loses_nothing_acknowledged(tmp_path: Path, point: str, nth: int) -> None:
