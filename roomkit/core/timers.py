@@ -52,17 +52,17 @@ class Timers:
 
     async def load(self) -> None:
         """Arms everything that was armed before a restart; what came due meanwhile rings at once."""
-        after: str | None = None
+        offset = 0
         while True:
             page = await self._engine.store.records(
-                RecordQuery("timer", None, due_before=float("inf"), after=after, limit=1000)
+                RecordQuery("timer", None, due_before=float("inf"), offset=offset, limit=1000)
             )
             for record in page:
                 name = record.value["name"]
                 self._arm(record.tenant, record.room_id or "", name, record.due or 0.0, record.value["data"])
             if len(page) < 1000:
                 return
-            after = page[-1].key
+            offset += len(page)
 
     async def run(self) -> None:
         """Rings timers for ever; cancel to stop."""
