@@ -9,18 +9,7 @@ from typing import Any
 
 import httpx2
 
-try:
-    from roomkit.channels.websocket import WebSocketChannel
-except ImportError:
-    from roomkit.ports.channel import Channel
-
-    class WebSocketChannel(Channel):
-        reach = "cursor"
-
-        def __init__(self, cid):
-            super().__init__(cid, "websocket")
-
-
+from roomkit.channels.websocket import WebSocketChannel
 from roomkit.kit import RoomKit
 from roomkit.ports.blob import BlobInfo
 from roomkit.servers.asgi import RoomApp, create_app
