@@ -39,7 +39,11 @@ _GUEST = (
     DeleteContent,
 )
 _STAFF = (*_GUEST, RichContent, TemplateContent)
-_TYPES: dict[type[Any], EventType] = {EditContent: EventType.EDIT, DeleteContent: EventType.DELETE, ReactionContent: EventType.REACTION}
+_TYPES: dict[type[Any], EventType] = {
+    EditContent: EventType.EDIT,
+    DeleteContent: EventType.DELETE,
+    ReactionContent: EventType.REACTION,
+}
 
 
 async def write(

@@ -1,0 +1,205 @@
+"""Outlet: what one connection still has to be told, written at once while it keeps up, buffered while it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from roomkit.runtime import CoalescingBuffer, Scope, TaskFailure, monotonic
+from roomkit.runtime.eager import Burst, Eager
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OutletOptions(Generic[T]):
+    """What the outlets of one group have in common.
+
+    `capacity` bounds the backlog in the unit of `size`; `merge` joins two adjacent items or returns None. A write
+    that takes longer than `timeout_s` seconds is a strike, and another one after each further `timeout_s`. An outlet
+    ends at once when others wait behind such a write, and otherwise at `strikes` in a row.
+    """
+
+    capacity: int
+    merge: Callable[[T, T], T | None]
+    size: Callable[[T], int]
+    timeout_s: float = 5.0
+    strikes: int = 3
+
+
+class Outlet(Generic[T]):
+    """One connection's way out. `push` never waits: it writes inline as long as the connection takes it (D50); under
+    back-pressure one writer goes on while later items wait in a bounded buffer, merged where they can be.
+
+    `send(item)` writes and `sent(item)` hears that it was taken. Whatever `send` raises ends the outlet, as do a full
+    buffer and a stalled write: then `on_end` is called, once, with "failed: ...", "overflow", "stalled" or "slow".
+    After `close` it is not.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_due",
+        "_group",
+        "_on_end",
+        "_send",
+        "_sent",
+        "_slow",
+        "_strikes",
+        "_task",
+        "_writing",
+        "closed",
+    )
+
+    def __init__(
+        self,
+        group: Outlets[T],
+        send: Callable[[T], Awaitable[None]],
+        *,
+        sent: Callable[[T], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._group = group
+        self._send = send
+        self._sent = sent
+        self._on_end = on_end
+        self._buffer: CoalescingBuffer[T] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._due = 0.0
+        self._strikes = 0
+        self._slow = False
+        self._writing = False
+        self.closed = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything pushed so far has been taken."""
+        return not self._writing
+
+    @property
+    def backlog(self) -> int:
+        """What waits behind the write under way, in the unit of `size`."""
+        return 0 if self._buffer is None else self._buffer.filled
+
+    def push(self, item: T) -> None:
+        """Writes `item` after everything pushed before; dropped once closed."""
+        if self._writing:
+            self._keep(item)
+        elif not self.closed:
+            with self._group.eager.burst() as burst:
+                self.write(item, burst)
+
+    def write(self, item: T, burst: Burst) -> None:
+        """As `push`, within a burst."""
+        if self._writing:
+            self._keep(item)
+        elif not self.closed:
+            self._writing = True
+            self._task = burst.run(self._write(item))
+            if self._task is not None and not self.closed:
+                self._due = monotonic() + self._group.options.timeout_s
+                self._group.watch(self)
+
+    def close(self) -> None:
+        """Drops what waits and stops the write under way, unless that is the one that closes."""
+        self.closed = True
+        if self._buffer is not None:
+            self._buffer.clear()
+        self._group.forget(self)
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    def look(self, now: float) -> float:
+        """Judges the write under way at loop time `now`; returns when to look again."""
+        if now >= self._due:
+            options = self._group.options
+            self._due += options.timeout_s
+            self._slow = True
+            self._strikes += 1
+            if self.backlog or self._strikes >= options.strikes:
+                self._end("stalled" if self.backlog else "slow")
+        return self._due
+
+    def _keep(self, item: T) -> None:
+        if self.closed:
+            return
+        if self._buffer is None:  # made only for those who need it: most connections never do
+            options = self._group.options
+            self._buffer = CoalescingBuffer(options.capacity, merge=options.merge, size=options.size)
+        if not self._buffer.offer(item):
+            self._end("overflow")
+
+    def _end(self, reason: str) -> None:
+        if not self.closed:
+            self.close()
+            self._on_end(reason)
+
+    async def _write(self, item: T) -> None:
+        left: T | None = item
+        try:
+            while left is not None:
+                await self._send(left)
+                self._sent(left)
+                left = self._next() if self._task is not None or self._buffer is not None else None
+        except Exception as error:  # a connection's boundary: whatever its send raises ends it, and only it
+            log.debug("a connection could not be written to", exc_info=error)
+            self._end(f"failed: {type(error).__name__}")
+        finally:
+            self._writing = False
+            if self._task is not None:
+                self._task = None
+                self._group.forget(self)
+
+    def _next(self) -> T | None:
+        if self._task is not None:
+            self._due = monotonic() + self._group.options.timeout_s
+            if not self._slow:
+                self._strikes = 0
+            self._slow = False
+        return None if self._buffer is None or self.closed else self._buffer.take_nowait()
+
+
+class Outlets(Generic[T]):
+    """The outlets of one owner: they share options, the tasks that wait, and one watcher while any write is pending."""
+
+    def __init__(self, name: str, options: OutletOptions[T]) -> None:
+        self.options = options
+        self._scope = Scope(name, on_failure=_ignore)
+        self.eager = Eager(self._scope)
+        self._waiting: dict[Outlet[T], None] = {}
+        self._watcher: asyncio.Task[None] | None = None
+
+    def push(self, outlets: Iterable[Outlet[T]], item: T) -> None:
+        """Pushes `item` to each of them."""
+        with self.eager.burst() as burst:
+            for outlet in outlets:
+                outlet.write(item, burst)
+
+    def watch(self, outlet: Outlet[T]) -> None:
+        """A write of this outlet is under way from now on."""
+        self._waiting[outlet] = None
+        if self._watcher is None and not self._scope.closed:
+            self._watcher = self._scope.spawn(self._watch(), name="slow connections")
+
+    def forget(self, outlet: Outlet[T]) -> None:
+        self._waiting.pop(outlet, None)
+
+    async def aclose(self) -> None:
+        """Stops every write under way."""
+        await self._scope.aclose()
+
+    async def _watch(self) -> None:
+        try:
+            while self._waiting:
+                now = monotonic()
+                due = min(outlet.look(now) for outlet in tuple(self._waiting))
+                await asyncio.sleep(max(due - now, 0.05))
+        finally:
+            self._watcher = None
+
+
+def _ignore(_: TaskFailure) -> None:
+    """The scope has logged it; an outlet reports its own end."""
