@@ -77,7 +77,7 @@ function Message({ line }) {
   const classes = ["message", own && "own", line.first && "first", pending?.state, fresh.current && "new"].filter(Boolean).join(" ");
   const bare = line.content.type === "media" && line.content.mime_type.startsWith("image/") && !line.content.caption;
   const empty = growing && !line.content.text;
-  return html`<li class=${classes} data-event=${line.key} aria-busy=${growing ? "true" : undefined}>
+  return html`<li class=${classes} data-event=${line.event?.id ?? line.key} aria-busy=${growing ? "true" : undefined}>
     ${!own && line.first && html`<span class="face ${isAI(source) ? "ai" : "human"}" aria-hidden="true">${isAI(source) ? html`<${Icon} name="spark" size=${17} />` : initials(name)}</span>`}
     ${own || !line.first ? html`<span class="unseen">${name}:</span>` : html`<span class="name">${name}</span>`}
     <div class="body">

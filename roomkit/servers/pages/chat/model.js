@@ -105,7 +105,7 @@ export const lines = computed(() => {
   const push = (/** @type {any} */ line) => {
     const writer = line.own ? "me" : `${line.source.channel_id}:${line.source.participant_id ?? ""}`;
     line.first = !before || before.writer !== writer || line.at - before.at > 300_000;
-    if (before && !line.first) before.line.last = false;
+    if (before && !line.first && before.line.pending?.state !== "failed") before.line.last = false;
     line.last = true;
     before = { writer, at: line.at, line };
     out.push(line);
@@ -133,7 +133,9 @@ export const lines = computed(() => {
     }
     stamp(event.created_at);
     if (isAI(event.source)) disclose();
-    push({ kind: "message", key: event.id, own: isOwn(event.source), source: event.source, content, edited, deleted, reactions, at: Date.parse(event.created_at), event });
+    const own = isOwn(event.source);
+    // Our own words keep the key under which they were sent, as a reply keeps that of its stream: no bubble is made twice.
+    push({ kind: "message", key: (own && event.metadata.client_id) || event.id, own, source: event.source, content, edited, deleted, reactions, at: Date.parse(event.created_at), event });
   }
   pushUnsent(Infinity);
   for (const stream of Object.values(state.value.streams)) {

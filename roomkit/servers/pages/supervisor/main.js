@@ -58,7 +58,7 @@ function RoomTop() {
   const names = [...new Set([here.external_id, ...(here.channels ?? bindings.value.map((one) => one.channel_id))])].filter(Boolean);
   const others = state.value.viewers.filter((one) => one.id !== me.value?.id);
   return html`<header class="room-top">
-    <button class="icon-button back" aria-label="Back to the list" onClick=${leaveRoom}><${Icon} name="back" /></button>
+    <button class="icon-button to-list" aria-label="Back to the list" onClick=${leaveRoom}><${Icon} name="back" /></button>
     <div class="room-title"><h1>${titleOf({ ...here, people: here.people ?? state.value.participants.map((one) => one.display_name || one.address || one.id) })}</h1><p>${names.join(" · ")}</p></div>
     <div class="looking" title=${others.length ? `Also here: ${others.map((one) => one.display_name ?? one.id).join(", ")}` : "Only you are looking"}>
       ${others.slice(0, 4).map((one) => html`<span class="face human" key=${one.id}>${initials(one.display_name ?? one.id)}</span>`)}<span class="eye"><${Icon} name="eye" size=${15} />${others.length ? `${others.map((one) => (one.display_name ?? one.id).split(" ")[0]).join(", ")} too` : "only you"}</span></div>

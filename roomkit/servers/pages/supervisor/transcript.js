@@ -27,7 +27,8 @@ const rows = computed(() => {
     const known = content.type === "tool_call" && calls.get(content.call_id);
     if (known) known.content = content;
     else {
-      const row = { kind: kindOf(event), key: event.id, ...shown };
+      const own = event.source.participant_id === me.value?.id && event.metadata.client_id;
+      const row = { kind: kindOf(event), key: own || event.id, ...shown };
       if (content.type === "tool_call") calls.set(content.call_id, row);
       out.push(row);
     }
@@ -84,7 +85,7 @@ export function Transcript() {
       <ol>
         ${state.value.more && html`<li class="older" key="older"><button class="button quiet" onClick=${() => client.older()}>Earlier events</button></li>`}
         ${!shown.length && state.value.ready && html`<li class="blank" key="blank">Nothing has happened in this room yet.</li>`}
-        ${shown.map((row) => html`<${Row} key=${row.key} row=${row} deliveries=${beside.value.deliveries[row.key]} />`)}
+        ${shown.map((row) => html`<${Row} key=${row.key} row=${row} deliveries=${beside.value.deliveries[row.event?.id]} />`)}
       </ol>
       <${Signs} />
     </div>
@@ -106,7 +107,7 @@ function Said({ row, deliveries = [] }) {
   const { source } = event;
   const who = writer(event);
   const side = ["ai", "app"].includes(source.channel_type) ? "ai" : isStaff(source) ? "human" : "guest";
-  return html`<li class="said ${side} ${row.kind} ${growing ? "writing" : ""}" data-event=${row.key} data-index=${event.index} aria-busy=${growing ? "true" : undefined}>
+  return html`<li class="said ${side} ${row.kind} ${growing ? "writing" : ""}" data-event=${event.id} data-index=${event.index} aria-busy=${growing ? "true" : undefined}>
     <span class="face ${side}" aria-hidden="true">${side === "ai" ? html`<${Icon} name="spark" size=${16} />` : initials(who)}</span>
     <div class="said-body">
       <header><b>${who}</b><${Badge} source=${source} />${LABELS[row.kind] && html`<span class="label ${row.kind}"><${Icon} name=${LABELS[row.kind][1]} size=${13} />${LABELS[row.kind][0]}</span>`}
@@ -161,7 +162,7 @@ function Tool({ row }) {
   const running = content.status === "pending";
   const bad = ["failed", "denied", "unknown_outcome"].includes(content.status);
   const took = content.duration_ms != null ? content.duration_ms < 1000 ? `${content.duration_ms} ms` : `${(content.duration_ms / 1000).toFixed(1)} s` : "";
-  return html`<li class="tool ${bad ? "bad" : ""}" data-event=${row.key}><details>
+  return html`<li class="tool ${bad ? "bad" : ""}" data-event=${event.id}><details>
     <summary><span class=${running ? "spin" : ""}><${Icon} name=${running ? "refresh" : bad ? "warning" : "tool"} size=${15} /></span>
       <b>${spaced(content.name)}</b><code>${brief(content.arguments)}</code><span class="tool-state">${running ? "running" : spaced(content.status)}${took && ` · ${took}`}</span><time>${clockTime(event.created_at)}</time></summary>
     <dl><dt>Arguments</dt><dd><pre tabindex="0">${pretty(content.arguments)}</pre></dd>

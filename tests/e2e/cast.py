@@ -1,0 +1,21 @@
+"""Who takes part in the browser tests: each guest has a room of the same name."""
+
+ROOMS = (
+    "ada",
+    "ben",
+    "cleo",
+    "dora",
+    "emil",
+    "fay",
+    "gus",
+    "hana",
+    "ida",
+    "jon",
+    "kim",
+    "leo",
+    "mia",
+    "nils",
+    "ora",
+    "pia",
+)
+STAFF = ("sam", "rita")
