@@ -3,7 +3,8 @@
 Most deliveries and socket writes finish without waiting for anything, and a task wake-up costs more than they do.
 A parked *carrier* task lends its identity for the first step (through asyncio's documented hooks for task
 implementations), so that `asyncio.timeout`, `current_task()` and cancellation bind to the task that will go on
-driving the coroutine if it suspends.
+driving the coroutine if it suspends. All steps of a coroutine run in one context of its own, a copy of the caller's, so
+that a context variable set in the first step is still there in the last one, and nowhere else.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import asyncio
 from asyncio import tasks as _tasks
 from collections.abc import Coroutine
-from typing import Any
+from contextvars import Context, copy_context
+from typing import Any, Self, cast
 
 from roomkit.runtime.bounded import resume
 from roomkit.runtime.scope import Scope
@@ -23,14 +25,25 @@ MAX_PARKED = 64
 
 
 class _Job:
-    """A coroutine that has already yielded `waiting`; `cancelled` while nobody was driving it."""
+    """A coroutine that has already yielded `waiting`; `cancelled` while nobody was driving it. Its steps run in
+    `context`."""
 
-    __slots__ = ("cancelled", "coro", "waiting")
+    __slots__ = ("cancelled", "context", "coro", "waiting")
 
-    def __init__(self, coro: _Coro, waiting: Any) -> None:
+    def __init__(self, coro: _Coro, waiting: Any, context: Context) -> None:
         self.coro = coro
         self.waiting = waiting
+        self.context = context
         self.cancelled: asyncio.CancelledError | None = None
+
+    def send(self, value: Any) -> Any:
+        return self.context.run(self.coro.send, value)
+
+    def throw(self, error: BaseException) -> Any:
+        return self.context.run(self.coro.throw, error)
+
+    def close(self) -> None:
+        self.context.run(self.coro.close)
 
 
 class _Carrier:
@@ -43,12 +56,23 @@ class _Carrier:
         self.job: _Job | None = None
         self.wake: asyncio.Future[None] | None = None
         self.task = owner.scope.spawn(self._run(), name="eager")
+        self.task.add_done_callback(self._abandoned)
 
-    def go_on(self, coro: _Coro, waiting: Any) -> None:
+    def go_on(self, coro: _Coro, waiting: Any, context: Context) -> None:
         """Takes over a coroutine that has yielded `waiting`."""
-        self.job = _Job(coro, waiting)
+        self.job = _Job(coro, waiting, context)
         if self.wake is not None and not self.wake.done():
             self.wake.set_result(None)
+
+    def _abandoned(self, task: asyncio.Task[None]) -> None:
+        """Cancelled before its first turn, the task cannot pass the cancellation on: it is done here."""
+        job, self.job = self.job, None
+        if job is not None:
+            try:
+                job.throw(asyncio.CancelledError())
+            except (StopIteration, asyncio.CancelledError):  # swallows cancellation: it was made here, for the job
+                return
+            job.close()
 
     async def _run(self) -> None:
         while True:
@@ -69,10 +93,10 @@ class _Carrier:
 async def _drive(job: _Job) -> Any:
     if job.cancelled is not None:
         try:
-            job.waiting = job.coro.throw(job.cancelled)
+            job.waiting = job.throw(job.cancelled)
         except StopIteration as stop:
             return stop.value
-    return await resume(job.coro, job.waiting)
+    return await resume(cast("_Coro", job), job.waiting)
 
 
 class Eager:
@@ -87,12 +111,13 @@ class Eager:
         raised here; what it raises later reaches the scope. The coroutine's result is dropped: let it report itself."""
         loop = asyncio.get_running_loop()
         carrier = self.take()
+        context = copy_context()
         current = asyncio.current_task(loop)
         if current is not None:
             _leave(loop, current)
         _enter(loop, carrier.task)
         try:
-            waiting = coro.send(None)
+            waiting = context.run(coro.send, None)
         except StopIteration:
             self.park(carrier)
             return True
@@ -103,7 +128,7 @@ class Eager:
             _leave(loop, carrier.task)
             if current is not None:
                 _enter(loop, current)
-        carrier.go_on(coro, waiting)
+        carrier.go_on(coro, waiting, context)
         return False
 
     def burst(self) -> Burst:
@@ -123,17 +148,18 @@ class Eager:
 
 class Burst:
     """Starts many coroutines in a row for little more than they cost themselves: as long as they finish at once they
-    share one carrier. Nothing may be awaited inside."""
+    share one carrier and one context. Nothing may be awaited inside."""
 
-    __slots__ = ("_caller", "_carrier", "_loop", "_owner")
+    __slots__ = ("_caller", "_carrier", "_context", "_loop", "_owner")
 
     def __init__(self, owner: Eager) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._caller = asyncio.current_task(self._loop)
         self._carrier = owner.take()
+        self._context = copy_context()
 
-    def __enter__(self) -> Burst:
+    def __enter__(self) -> Self:
         if self._caller is not None:
             _leave(self._loop, self._caller)
         _enter(self._loop, self._carrier.task)
@@ -148,12 +174,13 @@ class Burst:
     def run(self, coro: _Coro) -> asyncio.Task[Any] | None:
         """As `Eager.start`, but returns the task that goes on with `coro`, or None when it has finished."""
         try:
-            waiting = coro.send(None)
+            waiting = self._context.run(coro.send, None)
         except StopIteration:
             return None
         carrier, fresh = self._carrier, self._owner.take()
+        context, self._context = self._context, copy_context()
         _leave(self._loop, carrier.task)
         _enter(self._loop, fresh.task)
         self._carrier = fresh
-        carrier.go_on(coro, waiting)
+        carrier.go_on(coro, waiting, context)
         return carrier.task
