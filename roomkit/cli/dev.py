@@ -271,7 +271,7 @@ async def _reload(options: DevOptions) -> int:
     command = [sys.executable, "-m", "roomkit", "dev", options.target, "--host", options.host]
     command += ["--port", str(options.port)] if options.port is not None else []
     command += [] if options.pages else ["--no-pages"]
-    awatch: Any = watchfiles.awatch  # its own types are incomplete
+    awatch: Any = watchfiles.awatch  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     changes = awatch(folder, watch_filter=watchfiles.PythonFilter(), raise_interrupt=False)
     scope = Scope("reload")
     try:

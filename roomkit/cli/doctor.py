@@ -195,7 +195,7 @@ def public(url: str | None, channels: tuple[str, ...]) -> Findings:
         yield Finding(State.NOTE, "webhook", f"{url.rstrip('/')}/webhooks/{name}")
 
 
-def run_async_findings(kit: RoomKit) -> list[Finding]:
+def stored(kit: RoomKit) -> list[Finding]:
     found: list[Finding] = []
 
     async def look() -> int:
