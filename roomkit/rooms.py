@@ -651,6 +651,10 @@ class _Port:
         self._rooms = Rooms(engine, tenant)
         self._channel_id = channel_id
 
+    @property
+    def tenant(self) -> str:
+        return self._rooms.tenant_id
+
     async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> InboundResult:
         return await self._rooms.process_inbound(message, room_id=room_id)
 
@@ -669,10 +673,22 @@ class _Port:
         self._rooms.publish(message)
 
     def subscribe(self, room_id: str, deliver: Callable[[Any], None], *, channel_id: str) -> Callable[[], None]:
-        for actor in self._engine.actors():
-            if actor.room_id == room_id:
-                return actor.hub.subscribe(Viewer(channel_id=channel_id), deliver)
-        raise RoomNotFound(room_id)
+        actor = self._engine.loaded(self.tenant, room_id)
+        if actor is None:
+            raise RoomNotFound(room_id)
+        return actor.hub.subscribe(Viewer(channel_id=channel_id), deliver)
+
+    async def open_rooms(self, limit: int = 100) -> list[str]:
+        found: list[str] = []
+        for status in (RoomStatus.ACTIVE, RoomStatus.PAUSED):
+            terms = (f"channel:{self._channel_id}", f"status:{status}")
+            records = await self._engine.store.records(RecordQuery("room", self.tenant, terms=terms, limit=limit))
+            found.extend(record.key for record in records)
+        return found[:limit]
+
+    def resident_rooms(self) -> list[str]:
+        mine = [actor for actor in self._engine.actors() if actor.tenant == self.tenant and actor.state.room.open]
+        return [actor.room_id for actor in mine if self._channel_id in actor.state.bindings]
 
     async def open_view(self, room_id: str, deliver: Deliver, *, after: int | None = None, tail: int = 0) -> View:
         return await self._rooms.open_view(room_id, self._channel_id, deliver, after=after, tail=tail)

@@ -21,7 +21,7 @@ from roomkit.models.content import SystemContent
 from roomkit.models.delivery import DeliveryRecord, DeliveryState
 from roomkit.models.event import SCHEMA_VERSION, EventDraft, EventSource, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import Committed, TaskCreated
-from roomkit.models.room import ChannelBinding, Observation, Participant, Room, Task
+from roomkit.models.room import Access, ChannelBinding, Observation, Participant, Room, Task
 from roomkit.ports.store import Batch, DedupeKey, Duplicate, Record, RecordKey
 from roomkit.runtime.crashpoint import crashpoint
 
@@ -346,13 +346,14 @@ class RoomActor:
         if change.room is not None:
             state.room = change.room
         for channel_id, binding in change.bindings.items():
-            if binding is None:
-                state.bindings.pop(channel_id, None)
-            else:
+            gone = state.bindings.pop(channel_id, None) if binding is None else None
+            if binding is not None:
                 state.bindings[channel_id] = binding
-                channel = self.engine.channels.get(channel_id)
-                if channel is not None:
-                    channel.update_binding(binding)
+            channel = self.engine.channels.get(channel_id)
+            # Live gates see a detached channel as one that may do nothing.
+            now = binding or (gone and gone.model_copy(update={"access": Access.NONE}))
+            if channel is not None and now is not None:
+                channel.update_binding(now)
         state.participants.update(change.participants)
 
     def _show(self, change: Change, events: list[RoomEvent]) -> None:

@@ -61,7 +61,7 @@ class KitOptions:
     """
 
     mailbox: int = 1_000
-    resident_rooms: int = 1_000
+    resident_rooms: int = 10_000
     max_chain_depth: int = MAX_CHAIN_DEPTH
     process_timeout_s: float = 30.0
     identity_timeout_s: float = 10.0
@@ -378,6 +378,10 @@ class Engine:
     def resident(self) -> int:
         return len(self._actors)
 
+    def loaded(self, tenant: str, room_id: str) -> RoomActor | None:
+        """The room's actor if it is in memory."""
+        return self._actors.get((tenant, room_id))
+
     def actors(self) -> list[RoomActor]:
         return list(self._actors.values())
 
@@ -405,9 +409,8 @@ class Engine:
             created_at=now,
             updated_at=now,
             external_id=external_id,
-            timers=self.template.timers,
             metadata={**self.template.metadata, **(metadata or {})},
-            **(settings or {}),
+            **{"timers": self.template.timers, **(settings or {})},
         )
         actor = RoomActor(self, RoomState(room))
         change = Change(room=room)

@@ -39,6 +39,13 @@ class Viewer:
         binding = bindings.get(self.channel_id or "")
         return binding is not None and may_see(event, binding)
 
+    def hears(self, bindings: Mapping[str, ChannelBinding]) -> bool:
+        """Whether anything may be told to it now; what it missed while its output was muted it can still read."""
+        if self.internal:
+            return True
+        binding = bindings.get(self.channel_id or "")
+        return binding is not None and not binding.output_muted
+
     def sees_visibility(self, visibility: str, source_id: str, bindings: Mapping[str, ChannelBinding]) -> bool:
         if self.internal:
             return True
@@ -117,7 +124,7 @@ class Hub:
 
     def event(self, event: RoomEvent, bindings: Mapping[str, ChannelBinding]) -> None:
         for viewer, group in tuple(self._groups.items()):
-            if viewer.sees(event, bindings):
+            if viewer.sees(event, bindings) and viewer.hears(bindings):
                 _hand(group, event)
 
     def begin(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> None:
@@ -143,7 +150,7 @@ class Hub:
         error = event.blocked_by or "withheld"
         lost = StreamError(room_id=event.room_id, stream_id=stream_id, error=error)
         for viewer, group in tuple(self._groups.items()):
-            if viewer.sees(event, bindings):
+            if viewer.sees(event, bindings) and viewer.hears(bindings):
                 _hand(group, done)
             elif stream is not None and self._shown(stream, viewer, bindings):
                 _hand(group, lost)
@@ -155,7 +162,7 @@ class Hub:
 
     def ephemeral(self, message: Ephemeral, bindings: Mapping[str, ChannelBinding]) -> None:
         for viewer, group in tuple(self._groups.items()):
-            if viewer.sees_visibility(message.visibility, message.sender, bindings):
+            if viewer.sees_visibility(message.visibility, message.sender, bindings) and viewer.hears(bindings):
                 _hand(group, message)
 
     def open_streams(self, viewer: Viewer, bindings: Mapping[str, ChannelBinding]) -> list[tuple[StreamStart, str]]:
@@ -165,7 +172,7 @@ class Hub:
         if stream.silent:
             return
         for viewer, group in tuple(self._groups.items()):
-            if self._shown(stream, viewer, bindings):
+            if self._shown(stream, viewer, bindings) and viewer.hears(bindings):
                 _hand(group, message)
 
     @staticmethod

@@ -59,6 +59,11 @@ class ApprovalAnswer:
 class RoomPort(Protocol):
     """The narrow way from a channel back to the rooms; channels never hold the RoomKit (D48)."""
 
+    @property
+    def tenant(self) -> str:
+        """Whose rooms these are."""
+        ...
+
     async def process_inbound(self, message: InboundMessage) -> Any:
         """Hands an inbound message to the kit; returns its InboundResult."""
         ...
@@ -72,7 +77,23 @@ class RoomPort(Protocol):
         ...
 
     def subscribe(self, room_id: str, deliver: Callable[[Any], None], *, channel_id: str) -> Callable[[], None]:
-        """Hears committed events and stream messages that `channel_id` may see, in order; returns the way out."""
+        """Hears committed events and stream messages that `channel_id` may see, in order; returns the way out.
+
+        Only for rooms in memory: `RoomNotFound` otherwise, then `open_view` loads it."""
+        ...
+
+    async def open_view(
+        self, room_id: str, deliver: Callable[[Any], None], *, after: int | None = None, tail: int = 0
+    ) -> Any:
+        """As `kit.open_view`, seen as this channel: a `View` of what was missed, then everything live."""
+        ...
+
+    async def open_rooms(self, limit: int = 100) -> list[str]:
+        """The open rooms that this channel has a seat in."""
+        ...
+
+    def resident_rooms(self) -> list[str]:
+        """Those of them that are in memory now."""
         ...
 
     def now(self) -> datetime: ...
