@@ -77,6 +77,10 @@ class MemoryStore:
         check_query(query)
         if query.limit <= 0:
             return []
+        if query.key is not None and query.tenant is not None:
+            tenant = self._tenants.get(query.tenant)
+            record = None if tenant is None else tenant.record(query.tenant, query.kind, query.key)
+            return [] if record is None or query.offset > 0 or not _matches(record, query) else [record]
         if query.key is None and query.due_before is not None and query.kind in self._due:
             found = self._scan_due(query, query.due_before)
         else:
@@ -265,8 +269,12 @@ class _Tenant:
 
     def records(self, name: str, query: RecordQuery) -> Iterator[Record]:
         """What matches, in order of key (or of activity)."""
-        if query.kind in ("head", "dedupe"):
-            source = self._heads(name, query.key) if query.kind == "head" else self._keys(name, query.key)
+        if query.key is not None:
+            one = self.record(name, query.kind, query.key)
+            source = iter(() if one is None else (one,))
+        elif query.kind in ("head", "dedupe"):
+            keys = sorted(self.logs if query.kind == "head" else self.dedupe)
+            source = (one for key in keys if (one := self.record(name, query.kind, key)) is not None)
         elif query.kind not in self.tables:
             return iter(())
         elif query.order == "activity":
@@ -275,17 +283,18 @@ class _Tenant:
             source = self.tables[query.kind].candidates(query)
         return (record for record in source if _matches(record, query))
 
-    def _heads(self, name: str, room_id: str | None) -> Iterator[Record]:
-        for key in sorted(self.logs) if room_id is None else (room_id,):
-            if (log := self.logs.get(key)) is not None:
-                value = {"next_index": len(log), "last_activity": self.activity.get(key)}
-                yield Record("head", name, key, value, room_id=key)
-
-    def _keys(self, name: str, joined: str | None) -> Iterator[Record]:
-        for key in sorted(self.dedupe) if joined is None else (joined,):
-            if (kept := self.dedupe.get(key)) is not None:
-                value = {"room_id": kept.room_id, "event_id": kept.event_id, "index": kept.index}
-                yield Record("dedupe", name, key, value, room_id=kept.room_id, due=kept.expires)
+    def record(self, name: str, kind: str, key: str) -> Record | None:
+        """The one with this key; `name` is this tenant's own."""
+        if (table := self.tables.get(kind)) is not None:
+            return table.records.get(key)
+        if kind == "dedupe" and (kept := self.dedupe.get(key)) is not None:
+            value = {"room_id": kept.room_id, "event_id": kept.event_id, "index": kept.index}
+            return Record("dedupe", name, key, value, room_id=kept.room_id, due=kept.expires)
+        if kind == "head" and (log := self.logs.get(key)) is not None:
+            return Record(
+                "head", name, key, {"next_index": len(log), "last_activity": self.activity.get(key)}, room_id=key
+            )
+        return None
 
     def _by_activity(self, query: RecordQuery) -> Iterator[Record]:
         """Rooms, newest activity first, equals by key; read only as far as the caller goes on."""
@@ -349,9 +358,6 @@ class _Table:
 
     def candidates(self, query: RecordQuery) -> Iterator[Record]:
         """A superset of what matches, in order of key, found through the narrowest index."""
-        if query.key is not None:
-            record = self.records.get(query.key)
-            return iter(() if record is None else (record,))
         postings = [self.terms.get(term) for term in query.terms]
         if query.room_id is not None:
             postings.append(self.rooms.get(query.room_id))

@@ -282,7 +282,7 @@ def test_every_store_does_as_the_model() -> None:
     run_state_machine_as_test(
         Stores,
         settings=settings(
-            max_examples=60,
+            max_examples=40,
             database=None,
             stateful_step_count=25,
             deadline=None,
