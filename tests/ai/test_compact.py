@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from roomkit.ai.compact import compact, estimate_tokens, message_tokens, units
@@ -35,6 +35,7 @@ def transcripts(draw: st.DrawFn) -> list[AIMessage]:
     return messages
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(transcripts())
 def test_compacting_ends_and_never_parts_a_call_from_its_result(messages: list[AIMessage]) -> None:
     assert [message for group in units(messages) for message in group] == messages

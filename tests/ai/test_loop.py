@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from roomkit.ai.compact import OMITTED
@@ -506,6 +506,7 @@ def test_without_a_limit_there_is_no_deadline() -> None:
 OPERATIONS = st.lists(st.tuples(st.integers(0, 11), st.integers(0, 3)), max_size=60)
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(OPERATIONS)
 def test_whatever_happens_calls_are_answered_once_and_the_reply_ends_once(operations: list[tuple[int, int]]) -> None:
     limits = LoopLimits(max_rounds=3, timeout_s=50, calls_per_round=3)

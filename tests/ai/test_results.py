@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -49,7 +49,7 @@ def test_content_parts_keep_their_pictures() -> None:
     assert render(TextPart(text="x")) == ("x", ())
 
 
-@settings(max_examples=50)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(min_size=1, max_size=50), st.integers(1, 2000))
 def test_a_page_fits_in_every_script_and_pages_make_up_the_whole(seed: str, times: int) -> None:
     text = seed * times

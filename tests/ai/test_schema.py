@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -97,6 +97,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["name", "size", "inner", "other"]), VALUES, max_size=4))
 def test_it_never_refuses_what_a_strict_model_takes_nor_takes_what_it_refuses(value: dict[str, Any]) -> None:
     try:
