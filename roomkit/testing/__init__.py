@@ -9,7 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from roomkit.testing.ai import ScriptedAI, check_ai_provider
+    from roomkit.testing.channels import FakeChannel
     from roomkit.testing.clock import VirtualClock
+    from roomkit.testing.conversation import Conversation
     from roomkit.testing.history import Violation, check_history
     from roomkit.testing.loop import Deadlock, VirtualLoop, run
     from roomkit.testing.messages import FakeMessages, check_channel, check_message_provider
@@ -17,13 +20,17 @@ if TYPE_CHECKING:
     from roomkit.testing.vendors.twilio import FakeTwilio
 
 _HOMES = {
+    "Conversation": "conversation",
+    "FakeChannel": "channels",
     "Deadlock": "loop",
     "FakeMessages": "messages",
     "FakeTwilio": "vendors.twilio",
     "FuzzReport": "signatures",
+    "ScriptedAI": "ai",
     "VirtualClock": "clock",
     "VirtualLoop": "loop",
     "Violation": "history",
+    "check_ai_provider": "ai",
     "check_channel": "messages",
     "check_history": "history",
     "check_message_provider": "messages",
@@ -32,13 +39,17 @@ _HOMES = {
 }
 
 __all__ = [
+    "Conversation",
     "Deadlock",
+    "FakeChannel",
     "FakeMessages",
     "FakeTwilio",
     "FuzzReport",
+    "ScriptedAI",
     "Violation",
     "VirtualClock",
     "VirtualLoop",
+    "check_ai_provider",
     "check_channel",
     "check_history",
     "check_message_provider",
