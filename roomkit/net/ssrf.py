@@ -263,10 +263,11 @@ class Fetcher:
         assert isinstance(stream, httpx2.AsyncByteStream)
         async for chunk in stream:
             transferred += len(chunk)
-            body += decoder.decode(chunk, limit + 1 - len(body))
+            inflated = max(_RATIO_FREE, int(transferred * self.policy.max_ratio))
+            body += decoder.decode(chunk, min(limit, inflated) + 1 - len(body))
             if len(body) > limit or transferred > limit:
                 raise BadResponse(_WHO, f"more than {limit} bytes")
-            if len(body) > max(_RATIO_FREE, transferred * self.policy.max_ratio):
+            if len(body) > inflated:
                 raise BadResponse(_WHO, f"it decompresses to more than {self.policy.max_ratio:g} times its size")
         decoder.finish()
         return bytes(body)
