@@ -62,8 +62,8 @@ class WebSocketOptions:
 class WebSocketChannel(Channel):
     """Tells the connections of its rooms what happens there; what they say goes to `kit.process_inbound`.
 
-    `on_cut(connection_id, index)` is called when a connection was cut: it is unregistered already, and `index` is that
-    of the last event it has taken (-1: none), from where the host can resume it. It may be a coroutine function.
+    `on_cut(connection_id, index)` is called when a connection was cut: it is unregistered already, and has taken every
+    event up to `index` (-1: none), from where the host can resume it. It may be a coroutine function.
     """
 
     reach = "cursor"
@@ -126,8 +126,7 @@ class WebSocketChannel(Channel):
         connection.outlet = Outlet(
             self._outlets,
             connection.send,
-            sent=connection.sent,
-            on_end=lambda reason: self.cut(connection, reason),
+            lambda reason, unsent: self.cut(connection, reason, unsent),
         )
         self._connections[connection_id] = connection
         if guess is not None:
@@ -155,27 +154,25 @@ class WebSocketChannel(Channel):
             feed.close()
         return True
 
-    def cut(self, connection: _Connection, reason: str) -> None:
-        """Removes a connection that cannot be served, and tells the host."""
+    def cut(self, connection: _Connection, reason: str, unsent: Iterable[Item] = ()) -> None:
+        """Removes a connection that cannot be served, and tells the host from where on it has missed events."""
+        missed = (event.index - 1 for event in map(_event, unsent) if event is not None)
+        index = next(missed, connection.feed.index)
         if not self._remove(connection):
             return
         log.warning(
-            "connection %s of channel %s was cut after event %d: %s",
-            connection.id,
-            self.channel_id,
-            connection.index,
-            reason,
+            "connection %s of channel %s was cut after event %d: %s", connection.id, self.channel_id, index, reason
         )
         if self._on_cut is not None:
-            self._outlets.eager.start(self._tell_host(connection, self._on_cut))
+            self._outlets.eager.start(self._tell_host(self._on_cut, connection.id, index))
 
-    async def _tell_host(self, connection: _Connection, on_cut: Callable[[str, int], Any]) -> None:
+    async def _tell_host(self, on_cut: Callable[[str, int], Any], connection_id: str, index: int) -> None:
         try:
-            result = on_cut(connection.id, connection.index)
+            result = on_cut(connection_id, index)
             if inspect.isawaitable(result):
                 await result
         except Exception:  # the host's own code: it must not keep the others from their events
-            log.exception("on_cut failed for connection %s", connection.id)
+            log.exception("on_cut failed for connection %s", connection_id)
 
     async def close(self) -> None:
         """Drops every connection and stops what is being sent. The channel can be used again."""
@@ -269,16 +266,15 @@ class WebSocketChannel(Channel):
 
 
 class _Connection:
-    """One socket. `index` is that of the last event it has taken."""
+    """One socket."""
 
-    __slots__ = ("_send", "_send_stream", "feed", "id", "index", "outlet")
+    __slots__ = ("_send", "_send_stream", "feed", "id", "outlet")
 
     outlet: Outlet[Item]
 
     def __init__(self, connection_id: str, feed: _Feed, send: SendFn, send_stream: StreamSendFn | None) -> None:
         self.id = connection_id
         self.feed = feed
-        self.index = -1
         self._send = send
         self._send_stream = send_stream
 
@@ -292,20 +288,16 @@ class _Connection:
         assert self._send_stream is not None, "stream messages go to streaming connections only"
         return self._send_stream(self.id, item)
 
-    def sent(self, item: Item) -> None:
-        if isinstance(item, RoomEvent):
-            self.index = max(self.index, item.index)
-        elif isinstance(item, StreamEnd):
-            self.index = max(self.index, item.event.index)
-
 
 class _Feed:
-    """What the connections of one room are told. `held` keeps what comes while the room is being opened."""
+    """What the connections of one room are told, up to event `index`. `held` keeps what comes while the room is being
+    opened."""
 
     def __init__(self, room_id: str, outlets: Outlets[Item]) -> None:
         self.room_id = room_id
         self.connections: dict[str, _Connection] = {}
         self.streaming: dict[str, Outlet[Item]] = {}
+        self.index = -1
         self.opened = False
         self.late = False
         self.leave: Callable[[], None] | None = None
@@ -383,6 +375,7 @@ class _Feed:
         if event.id in self._told:
             return False
         self._told[event.id] = None
+        self.index = max(self.index, event.index)
         if len(self._told) > REMEMBERED:
             del self._told[next(iter(self._told))]
         return True
@@ -437,5 +430,11 @@ def _merge(last: Item, new: Item) -> Item | None:
 def _size(item: Item) -> int:
     if isinstance(item, StreamChunk):
         return len(item.delta) + 64
-    event = item if isinstance(item, RoomEvent) else getattr(item, "event", None)
+    event = _event(item)
     return 512 + (len(event.text) if event is not None else 0)
+
+
+def _event(item: Item) -> RoomEvent | None:
+    if isinstance(item, RoomEvent):
+        return item
+    return item.event if isinstance(item, StreamEnd) else None

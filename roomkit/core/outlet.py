@@ -35,8 +35,8 @@ class Outlet(Generic[T]):
     """One connection's way out. `push` never waits: it writes inline as long as the connection takes it (D50); under
     back-pressure one writer goes on while later items wait in a bounded buffer, merged where they can be.
 
-    `send(item)` writes and `sent(item)` hears that it was taken. Whatever `send` raises ends the outlet, as do a full
-    buffer and a stalled write: then `on_end` is called, once, with "failed: ...", "overflow", "stalled" or "slow".
+    Whatever `send(item)` raises ends the outlet, as do a full buffer and a stalled write: then `on_end` is called,
+    once, with "failed: ...", "overflow", "stalled" or "slow", and with the items that were not, or not surely, taken.
     After `close` it is not.
     """
 
@@ -45,8 +45,8 @@ class Outlet(Generic[T]):
         "_due",
         "_group",
         "_on_end",
+        "_pending",
         "_send",
-        "_sent",
         "_slow",
         "_strikes",
         "_task",
@@ -58,16 +58,14 @@ class Outlet(Generic[T]):
         self,
         group: Outlets[T],
         send: Callable[[T], Awaitable[None]],
-        *,
-        sent: Callable[[T], None],
-        on_end: Callable[[str], None],
+        on_end: Callable[[str, list[T]], None],
     ) -> None:
         self._group = group
         self._send = send
-        self._sent = sent
         self._on_end = on_end
         self._buffer: CoalescingBuffer[T] | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._pending: T | None = None
         self._due = 0.0
         self._strikes = 0
         self._slow = False
@@ -100,6 +98,7 @@ class Outlet(Generic[T]):
             self._writing = True
             self._task = burst.run(self._write(item))
             if self._task is not None and not self.closed:
+                self._pending = item
                 self._due = monotonic() + self._group.options.timeout_s
                 self._group.watch(self)
 
@@ -130,36 +129,45 @@ class Outlet(Generic[T]):
             options = self._group.options
             self._buffer = CoalescingBuffer(options.capacity, merge=options.merge, size=options.size)
         if not self._buffer.offer(item):
-            self._end("overflow")
+            self._end("overflow", last=item)
 
-    def _end(self, reason: str) -> None:
-        if not self.closed:
-            self.close()
-            self._on_end(reason)
+    def _end(self, reason: str, *, last: T | None = None) -> None:
+        if self.closed:
+            return
+        unsent = [] if self._pending is None else [self._pending]
+        while self._buffer is not None and len(self._buffer):
+            item = self._buffer.take_nowait()
+            if item is not None:
+                unsent.append(item)
+        if last is not None:
+            unsent.append(last)
+        self.close()
+        self._on_end(reason, unsent)
 
     async def _write(self, item: T) -> None:
-        left: T | None = item
         try:
-            while left is not None:
+            await self._send(item)
+            while self._buffer is not None and (left := self._next(self._buffer)) is not None:
                 await self._send(left)
-                self._sent(left)
-                left = self._next() if self._task is not None or self._buffer is not None else None
         except Exception as error:  # a connection's boundary: whatever its send raises ends it, and only it
             log.debug("a connection could not be written to", exc_info=error)
+            if self._pending is None:
+                self._pending = item
             self._end(f"failed: {type(error).__name__}")
         finally:
             self._writing = False
             if self._task is not None:
-                self._task = None
+                self._task = self._pending = None
                 self._group.forget(self)
 
-    def _next(self) -> T | None:
-        if self._task is not None:
-            self._due = monotonic() + self._group.options.timeout_s
-            if not self._slow:
-                self._strikes = 0
-            self._slow = False
-        return None if self._buffer is None or self.closed else self._buffer.take_nowait()
+    def _next(self, buffer: CoalescingBuffer[T]) -> T | None:
+        """What is written next, with a time of its own."""
+        self._due = monotonic() + self._group.options.timeout_s
+        if not self._slow:
+            self._strikes = 0
+        self._slow = False
+        self._pending = None if self.closed else buffer.take_nowait()
+        return self._pending
 
 
 class Outlets(Generic[T]):
