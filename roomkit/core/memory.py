@@ -303,6 +303,10 @@ class _Tenant:
             self.activity = activity = dict(sorted(activity.items(), key=lambda item: item[1]))
             self._in_order = True
             self._latest = next(reversed(activity.values()), float("-inf"))
+        if query.terms and len(few := self.tables["room"].with_terms(query)) * 8 < len(rooms):
+            never = float("-inf")
+            yield from (rooms[key] for key in sorted(few, key=lambda key: (-activity.get(key, never), key)))
+            return
         equals: list[str] = []
         at = float("nan")
         for room_id, when in reversed(activity.items()):
@@ -356,13 +360,17 @@ class _Table:
             self._sorted = sorted(self.records)
         return self._sorted
 
-    def candidates(self, query: RecordQuery) -> Iterator[Record]:
-        """A superset of what matches, in order of key, found through the narrowest index."""
+    def with_terms(self, query: RecordQuery) -> set[str] | tuple[str, ...]:
+        """The keys that have the rarest of what is asked for: a term or the room."""
         postings = [self.terms.get(term) for term in query.terms]
         if query.room_id is not None:
             postings.append(self.rooms.get(query.room_id))
-        if postings:
-            keys: Iterable[str] = sorted(min(postings, key=len))
+        return min(postings, key=len)
+
+    def candidates(self, query: RecordQuery) -> Iterator[Record]:
+        """A superset of what matches, in order of key, found through the narrowest index."""
+        if query.terms or query.room_id is not None:
+            keys: Iterable[str] = sorted(self.with_terms(query))
         else:
             ordered = self.sorted_keys()
             start = bisect_left(ordered, query.prefix or "")

@@ -13,18 +13,21 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roomkit.core.memory import MemoryStore
 from roomkit.errors import ConfigError, Fenced, StoreError, StoreLocked, StoreUnavailable, UsageError
 from roomkit.models.content import TextContent
 from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery, Store
 from roomkit.providers.sqlite import SQLiteOptions, SQLiteStore
 from roomkit.providers.sqlite import schema as schemas
+from roomkit.providers.sqlite.reader import select
 from roomkit.runtime import CRASH_POINTS
-from roomkit.testing.stores import CHECKS, Check, check_store, dedupe, event, record, run_check
+from roomkit.testing.stores import CHECKS, START, Check, check_store, dedupe, event, record, run_check
 
 MakeStore = Callable[[str], Store]
 
@@ -247,6 +250,70 @@ async def test_a_key_that_sql_cannot_hold_fails_alone(tmp_path: Path) -> None:
         answers = await asyncio.gather(*map(store.commit, batches), return_exceptions=True)
         assert [type(answer) for answer in answers] == [type(None), UsageError, type(None)]
         assert [one.key for one in await store.records(RecordQuery("k", "t"))] == ["a", "b"]
+
+
+ONE, ROOM_ROWS, DUE = (
+    "PRIMARY KEY (kind=? AND tenant=? AND key=?)",
+    "records_by_room (kind=? AND tenant=?",
+    "records_by_due",
+)
+
+
+@pytest.mark.parametrize(
+    "query, leading, steps",
+    [
+        (RecordQuery("k", "t", key="a"), None, [ONE]),
+        (RecordQuery("k", "t", key="a", room_id="r"), None, [ONE]),
+        (RecordQuery("k", "t", after="a", prefix="a"), None, ["(kind=? AND tenant=? AND key>? AND key<?)"]),
+        (RecordQuery("k", "t", room_id="r", after="a"), None, [f"{ROOM_ROWS} AND room_id=? AND key>?)"]),
+        (
+            RecordQuery("k", "t", room_id="r", terms=("x",)),
+            None,
+            [f"{ROOM_ROWS} AND room_id=?)", "AND term=? AND key=?"],
+        ),
+        (RecordQuery("k", "t", terms=("x",), after="a"), "x", ["(kind=? AND tenant=? AND term=? AND key>?)", ONE]),
+        (RecordQuery("k", None, due_before=1.0, order="due"), None, [DUE]),
+        (RecordQuery("room", "t", order="activity"), None, ["heads_by_activity (tenant=?)", ONE]),
+        (RecordQuery("room", "t", order="activity", terms=("x",)), "x", ["AND term=?)", ONE, "heads", "TEMP B-TREE"]),
+        (RecordQuery("head", "t", key="r"), None, ["(tenant=? AND room_id=?)"]),
+        (RecordQuery("dedupe", "t", key="m"), None, ["PRIMARY KEY (tenant=? AND key=?)"]),
+    ],
+    ids=str,
+)
+def test_no_question_walks_more_than_it_must(query: RecordQuery, leading: str | None, steps: list[str]) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    schemas.migrate(connection, "x")
+    sql, values = select(query, leading)
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    connection.close()
+    plan = [step for step in plan if not step.startswith("CORRELATED")]
+    assert len(plan) == len(steps), plan
+    assert all(expected in step for expected, step in zip(steps, plan, strict=True)), plan
+    assert not any(step.startswith("SCAN") for step in plan)
+
+
+@pytest.mark.parametrize("store", [MemoryStore, None], ids=["memory", "sqlite"])
+async def test_rooms_with_a_rare_and_with_a_common_term_come_by_activity(store: Any, tmp_path: Path) -> None:
+    kept: Store = store() if store else SQLiteStore(tmp_path / "rooms.db")
+    info = await kept.open()
+    for start in range(0, 1200, 100):
+        rooms = [
+            record("room", f"{n:04}", terms=("common", "rare") if n % 400 == 7 else ("common",))
+            for n in range(start, start + 100)
+        ]
+        await kept.commit(Batch("t", info.epoch, put=tuple(rooms)))
+    for seconds, room in enumerate(("0007", "0900", "0807", "0001")):
+        await kept.commit(Batch("t", info.epoch, room, activity_at=START + timedelta(seconds=seconds)))
+    for terms, expected in (
+        (("rare",), ["0807", "0007", "0407"]),
+        (("common",), ["0001", "0807", "0900", "0007", "0000"]),
+        (("common", "rare"), ["0807", "0007", "0407"]),
+    ):
+        found = await kept.records(RecordQuery("room", "t", terms=terms, order="activity", limit=5))
+        assert [one.key for one in found] == expected
+        found = await kept.records(RecordQuery("room", "t", terms=terms, limit=2, after="0100"))
+        assert [one.key for one in found] == (["0407", "0807"] if "rare" in terms else ["0101", "0102"])
+    await kept.aclose()
 
 
 # -- erasing
