@@ -103,7 +103,7 @@ class RoomApp(Starlette):
         self.door.lobby.close()
         await self.door.scope.drain(LEAVE_S)
         await self.door.scope.aclose()
-        await self.door.eager.scope.aclose()
+        await self.door.outlets.aclose()
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncGenerator[None]:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from roomkit.core import membership
+from roomkit.core.outlet import OutletOptions, Outlets
 from roomkit.core.streams import Viewer
 from roomkit.errors import AccessDenied
 from roomkit.models.access import Principal
 from roomkit.models.event import RoomEvent
 from roomkit.models.stream import Ephemeral
 from roomkit.net.ratelimit import RateLimiter
+from roomkit.protocols.room_socket.codec import Outgoing, merge_outgoing, size_outgoing
 from roomkit.runtime import Metrics, Scope
-from roomkit.runtime.eager import Eager
 from roomkit.servers.access import Action, TokenAuthentication, allowed
 from roomkit.servers.lobby import Lobby
 from roomkit.servers.options import ServerOptions
@@ -41,7 +42,16 @@ class Door:
         self.kit = kit
         self.options = options
         self.scope = Scope("server")
-        self.eager = Eager(Scope("socket writes"))
+        self.outlets = Outlets[Outgoing](
+            "socket writes",
+            OutletOptions(
+                capacity=options.socket_buffer,
+                merge=merge_outgoing,
+                size=size_outgoing,
+                timeout_s=options.send_timeout_s,
+                strikes=1,
+            ),
+        )
         self.texts = EventTexts()
         self.lobby = Lobby(self)
         self.draining = False

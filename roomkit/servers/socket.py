@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
+from roomkit.core.outlet import Outlet
 from roomkit.core.streams import View
 from roomkit.errors import AccessDenied, Overloaded, RoomClosed, RoomKitError, RoomNotFound, StoreError, UsageError
 from roomkit.models.access import Principal
 from roomkit.models.content import TextContent
 from roomkit.models.event import RoomEvent
-from roomkit.models.stream import Ephemeral
-from roomkit.protocols.room_socket.codec import Close, Refused, ServerSession
+from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd
+from roomkit.protocols.room_socket.codec import Close, Outgoing, Refused, ServerSession, wire
 from roomkit.protocols.room_socket.messages import (
     Auth,
     ClientFrame,
@@ -34,7 +35,6 @@ from roomkit.servers import views
 from roomkit.servers.access import Action
 from roomkit.servers.door import Door, Unauthenticated
 from roomkit.servers.inbound import refusal_of, write
-from roomkit.servers.writer import SocketWriter
 
 if TYPE_CHECKING:
     from roomkit.core.results import InboundResult
@@ -78,13 +78,13 @@ class Connection:
         "_door",
         "_heard",
         "_held",
+        "_out",
         "_receive",
         "_scope",
         "_send",
         "_session",
         "_task",
         "_view",
-        "_writer",
         "principal",
         "staff",
     )
@@ -95,9 +95,7 @@ class Connection:
         self._receive = receive
         self._send = send
         self._session = ServerSession(door.options.limits)
-        self._writer = SocketWriter(
-            self._send_text, door.eager, capacity=door.options.socket_buffer, on_slow=self._too_slow
-        )
+        self._out: Outlet[Outgoing] = Outlet(door.outlets, self._write_out, self._not_taken)
         self._view: View | None = None
         self._held: list[Any] | None = None
         self._cut: tuple[int, str] | None = None
@@ -124,7 +122,7 @@ class Connection:
             if self._cut is None or self._task is None or self._task.uncancel() > 0:
                 raise
         finally:
-            self._writer.close()
+            self._out.close()
             self._leave()
             self._door.lobby.remove(self)
 
@@ -133,26 +131,24 @@ class Connection:
     def tell(self, kind: str, /, **fields: Any) -> None:
         """A frame without a position, dropped for a connection that is behind."""
         if self._session.authenticated:
-            self._writer.push_lossy(self._session.say(kind, **fields))
+            self._sign_of_life(self._session.say(kind, **fields))
 
     def cut(self, code: int, reason: str) -> None:
         """Ends the connection with a close code. May be called from anywhere; only the first call counts."""
         if self._cut is None:
             self._cut = (code, reason)
             self._door.cuts.labels(str(code)).inc()
-            self._writer.close()
+            self._out.close()
             self._door.scope.spawn(self._end(code, reason), name="close socket")
 
     def check(self, now: float) -> None:
-        """Cuts a connection that is late to authenticate, expired, silent or stalled."""
+        """Cuts a connection that is late to authenticate, expired or silent."""
         options = self._door.options
         if self.principal is None:
             if now - self._heard > options.auth_timeout_s:
                 self.cut(4401, "no authentication in time")
         elif not self._door.alive(self.principal):
             self.cut(4401, "the token has expired or was revoked")
-        elif self._writer.stalled_for(now) > options.send_timeout_s:
-            self.cut(4408, "reading too slowly")
         elif now - self._heard > options.heartbeat_s * SILENCE:
             self.cut(4409, "silent for too long")
 
@@ -167,7 +163,7 @@ class Connection:
             case Close(code, reason):
                 self.cut(code, reason)
             case Refused(reply=reply):
-                self._writer.push(reply)
+                self._out.push(reply)
             case _:
                 await self._answer(verdict)
 
@@ -192,9 +188,9 @@ class Connection:
 
     def _refuse(self, frame: ClientFrame, code: str, message: str, retry_after: float | None = None) -> None:
         if isinstance(frame, Send):
-            self._writer.push(self._session.nack(frame.client_id, code, message, retry_after))
+            self._out.push(self._session.nack(frame.client_id, code, message, retry_after))
         else:
-            self._writer.push(self._session.error(code, message, frame.type, retry_after))
+            self._out.push(self._session.error(code, message, frame.type, retry_after))
 
     async def _act(self, frame: ClientFrame) -> None:
         if isinstance(frame, Auth):
@@ -204,7 +200,7 @@ class Connection:
         assert principal is not None, "the session lets nothing but auth through before"
         match frame:
             case Ping():
-                self._writer.push(self._session.say("pong", t=frame.t))
+                self._out.push(self._session.say("pong", t=frame.t))
             case Join():
                 await self._join(principal, frame)
             case Leave():
@@ -234,7 +230,7 @@ class Connection:
             self.cut(4401, "the session belongs to somebody else")
             return
         self.principal, self.staff = principal, principal.sees_internal
-        self._writer.push(
+        self._out.push(
             self._session.welcome(
                 views.principal_view(principal),
                 heartbeat_s=self._door.options.heartbeat_s,
@@ -258,12 +254,12 @@ class Connection:
         self._view = view
         self._session.left()
         if refusal:
-            self._writer.push(self._session.resync_required(frame.room_id, refusal))
+            self._out.push(self._session.resync_required(frame.room_id, refusal))
         resumed = frame.resume.index if frame.resume is not None and not refusal else None
         texts = [self._door.texts(event, staff=self.staff) for event in view.events]
         key = (principal.tenant, frame.room_id)
         self._door.lobby.enter(self, key)
-        self._writer.push(self._session.view(self._fields(view, key), events=texts, resumed_from=resumed))
+        self._out.push(self._session.view(self._fields(view, key), events=texts, resumed_from=resumed))
         held, self._held = self._held, None
         for item in held:
             self._deliver(item)
@@ -311,21 +307,28 @@ class Connection:
         if self._held is not None:
             self._held.append(item)
             return
-        session, writer = self._session, self._writer
-        if isinstance(item, RoomEvent):
-            frame = session.event(item.index, self._door.texts(item, staff=self.staff))
-            if frame is not None:
-                writer.push(frame)
+        door, session = self._door, self._session
+        frame: Outgoing | None
+        if isinstance(item, StreamChunk):
+            frame = door.texts.chunk(item)
+        elif isinstance(item, RoomEvent):
+            frame = session.event(item.index, door.texts(item, staff=self.staff))
+        elif isinstance(item, StreamEnd):
+            frame = session.stream_end(item.stream_id, item.event.index, door.texts(item.event, staff=self.staff))
         elif isinstance(item, Ephemeral):
             if self.principal is None or item.sender != self.principal.id:
                 fields = {"room_id": item.room_id, "kind": item.kind, "sender": item.sender, "data": item.data}
-                writer.push_lossy(session.say("ephemeral", **fields))
-        elif item.type == "stream_end":
-            frame = session.stream_end(item.stream_id, item.event.index, self._door.texts(item.event, staff=self.staff))
-            if frame is not None:
-                writer.push(frame)
+                self._sign_of_life(session.say("ephemeral", **fields))
+            return
         else:
-            writer.push(session.stream(item))
+            frame = session.stream(item)
+        if frame is not None:
+            self._out.push(frame)
+
+    def _sign_of_life(self, frame: str) -> None:
+        """Dropped while the connection is behind (R12)."""
+        if self._out.idle:
+            self._out.push(frame)
 
     async def _write(self, principal: Principal, frame: Send) -> None:
         room_id = self._session.room_id or ""
@@ -334,7 +337,7 @@ class Connection:
         await self._door.demand(principal, Action.WRITE, room_id)
         content = frame.content if frame.content is not None else TextContent(text=frame.text or "")
         result = await write(self._door, principal, room_id, content, client_id=frame.client_id, parent=frame.parent)
-        self._writer.push(self._receipt(frame.client_id, result))
+        self._out.push(self._receipt(frame.client_id, result))
 
     def _receipt(self, client_id: str, result: InboundResult) -> str:
         if result.event is None or result.blocked:
@@ -347,7 +350,7 @@ class Connection:
         await self._door.demand(principal, Action.READ_ROOM, room_id)
         events, more = await self._door.page(principal, room_id, before=frame.before, limit=frame.limit)
         texts = [self._door.texts(event, staff=self.staff) for event in events]
-        self._writer.push(self._session.history(room_id, texts, more=more))
+        self._out.push(self._session.history(room_id, texts, more=more))
 
     async def _sign(self, principal: Principal, frame: ClientFrame) -> None:
         room_id = self._session.room_id or ""
@@ -363,11 +366,13 @@ class Connection:
 
     # -- the wire -------------------------------------------------------------------------------------------------
 
-    async def _send_text(self, text: str) -> None:
-        await self._send({"type": "websocket.send", "text": text})
+    async def _write_out(self, item: Outgoing) -> None:
+        await self._send({"type": "websocket.send", "text": wire(item)})
 
-    def _too_slow(self) -> None:
-        self.cut(4408, "reading too slowly")
+    def _not_taken(self, reason: str, unsent: list[Outgoing]) -> None:
+        # A failed write means that the client has gone: the reading side ends the connection.
+        if not reason.startswith("failed"):
+            self.cut(4408, f"reading too slowly: {len(unsent)} frames were not taken")
 
     async def _end(self, code: int, reason: str) -> None:
         try:

@@ -8,7 +8,8 @@ from typing import Any
 from roomkit.models.access import Principal
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import ChannelBinding, Participant, Room
-from roomkit.models.stream import StreamStart
+from roomkit.models.stream import StreamChunk, StreamStart
+from roomkit.protocols.room_socket.codec import Chunk
 from roomkit.protocols.room_socket.messages import OpenStream
 
 GUEST_METADATA = ("end_reason", "sender_name", "client_id", "edited", "deleted", "reactions")
@@ -21,10 +22,11 @@ _GUEST: dict[str, Any] = {**dict.fromkeys(_GUEST_EVENT, True), "source": _GUEST_
 class EventTexts:
     """Events as JSON text. The last few are kept, because one event goes to many sockets at once."""
 
-    __slots__ = ("_keep", "_texts")
+    __slots__ = ("_chunk", "_keep", "_texts")
 
     def __init__(self, keep: int = 64) -> None:
         self._keep = keep
+        self._chunk: tuple[StreamChunk, Chunk] | None = None
         self._texts: dict[tuple[int, bool], tuple[RoomEvent, str]] = {}
 
     def __call__(self, event: RoomEvent, *, staff: bool) -> str:
@@ -38,6 +40,15 @@ class EventTexts:
         # The event is kept beside its text: while it lives, nothing else can have its id().
         self._texts[key] = (event, text)
         return text
+
+    def chunk(self, message: StreamChunk) -> Chunk:
+        """A delta on its way out; the same object for everybody who hears it."""
+        last = self._chunk
+        if last is not None and last[0] is message:
+            return last[1]
+        made = Chunk(message.room_id, message.stream_id, message.offset, message.delta)
+        self._chunk = (message, made)
+        return made
 
 
 def event_text(event: RoomEvent, *, staff: bool) -> str:

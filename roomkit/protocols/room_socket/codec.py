@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -40,12 +40,14 @@ class Close:
 
 @dataclass(slots=True)
 class Chunk:
-    """A piece of a reply on its way out. Kept apart from other frames so that a slow reader gets fewer, larger ones."""
+    """A piece of a reply on its way out. Kept apart from other frames so that a slow reader gets fewer, larger ones.
+    One object may go to many viewers: its text is made once."""
 
     room_id: str
     stream_id: str
     offset: int
     delta: str
+    text: str | None = field(default=None, compare=False, repr=False)
 
 
 Outgoing = str | Chunk
@@ -53,12 +55,14 @@ Outgoing = str | Chunk
 
 def wire(item: Outgoing) -> str:
     """The text message for something to be sent."""
-    if type(item) is Chunk:
-        return (
+    if isinstance(item, str):
+        return item
+    if item.text is None:
+        item.text = (
             f'{{"type":"stream_chunk","room_id":{_quote(item.room_id)},"stream_id":{_quote(item.stream_id)},'
             f'"offset":{item.offset},"delta":{_quote(item.delta)}}}'
         )
-    return item  # pyright: ignore[reportReturnType] - only str is left
+    return item.text
 
 
 def merge_outgoing(last: Outgoing, new: Outgoing) -> Outgoing | None:
@@ -72,7 +76,7 @@ def merge_outgoing(last: Outgoing, new: Outgoing) -> Outgoing | None:
 
 def size_outgoing(item: Outgoing) -> int:
     """The share of a connection's buffer, in characters."""
-    return len(item.delta) + 64 if type(item) is Chunk else len(item)  # pyright: ignore[reportArgumentType]
+    return len(item) if isinstance(item, str) else len(item.delta) + 64
 
 
 class ServerSession:
