@@ -35,13 +35,25 @@ async def ask(
     given = await actor.call(_use_given, channel_id, call)
     if given is not None:
         return given
-    approval_id: str = await actor.call(_open, channel_id, call, expires_s)
+    approval_id = await _asked_before(engine, actor, channel_id, call)
+    if approval_id is None:
+        approval_id = await actor.call(_open, channel_id, call, expires_s)
     waiting: asyncio.Future[ApprovalAnswer] = asyncio.get_running_loop().create_future()
     engine.answers[approval_id] = waiting
     try:
         return await waiting
     finally:
         engine.answers.pop(approval_id, None)
+
+
+async def _asked_before(engine: Engine, actor: RoomActor, channel_id: str, call: ToolCallContent) -> str | None:
+    """The same question, left open by a turn that is gone: asked again, it is still one question."""
+    mark = fingerprint(call.name, call.arguments)
+    for record in await pending(engine, actor.tenant, actor.room_id):
+        value = record.value
+        if value["fingerprint"] == mark and value["channel"] == channel_id and value["id"] not in engine.answers:
+            return value["id"]
+    return None
 
 
 async def _use_given(actor: RoomActor, channel_id: str, call: ToolCallContent) -> ApprovalAnswer | None:

@@ -1,0 +1,237 @@
+"""Who answers: take-over in one step, leases, notes, whispers, drafts, attention, approvals."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from roomkit import EventType
+from roomkit.errors import FloorTaken, StateError
+from roomkit.models.content import ToolCallContent
+from roomkit.models.room import FloorMode
+from roomkit.models.stream import StreamChunk, StreamEnd, TextDelta
+from roomkit.testing import FakeChannel
+from tests.core.rooms import Brain, gapless, kit_with, said, say, stream
+
+
+def talker(every: float = 0.1, words: int = 100) -> Brain:
+    return Brain(script=lambda c, e: stream(*[f"w{i} " for i in range(words)], every=every))
+
+
+async def test_take_over_ends_the_running_turn_in_the_same_step() -> None:
+    brain, items = talker(), []
+    async with kit_with(FakeChannel(), brain) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await kit.open_view("r", "sms", items.append)
+        result = await say(kit, "go", "r")
+        await asyncio.sleep(0.55)
+        room = await kit.take_over("r", "eve")
+        seen = len(items)
+        await asyncio.sleep(5)
+        await result.settled()
+        assert (room.floor.mode, room.floor.holder) == (FloorMode.HUMAN, "eve")
+        log = await kit.events("r", raw=True)
+        kinds = [e.type for e in log]
+        reply, floor = log[-2], log[-1]
+        assert kinds[-1] is EventType.FLOOR_CHANGED
+        assert reply.text == "w0 w1 w2 w3 w4 " and reply.metadata["interrupted"] == "take_over"
+        assert floor.index == reply.index + 1
+        assert brain.cancelled == 1
+        ends = [i for i in items if isinstance(i, StreamEnd)]
+        assert len(ends) == 1 and ends[0].event == reply
+        assert not [i for i in items[seen:] if isinstance(i, StreamChunk)]
+
+
+async def test_a_brain_is_not_asked_while_a_person_has_the_floor() -> None:
+    brain = Brain()
+    async with kit_with(FakeChannel(), brain) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await kit.take_over("r", "eve")
+        await (await say(kit, "anyone?", "r")).settled()
+        assert brain.seen == []
+        await kit.release("r", "eve", note="caller is Ann; wants a refund")
+        await (await say(kit, "and now?", "r")).settled()
+        assert brain.seen == [["and now?"]]
+        assert brain.histories[0] == ["anyone?", "caller is Ann; wants a refund", "and now?"]
+
+
+async def test_taking_is_compare_and_set() -> None:
+    async with kit_with(FakeChannel()) as kit:
+        await kit.create_room("r")
+        results = await asyncio.gather(
+            kit.take_over("r", "eve"), kit.take_over("r", "bob"), return_exceptions=True
+        )
+        assert sum(isinstance(r, FloorTaken) for r in results) == 1
+        holder = (await kit.get_room("r")).floor.holder
+        other = "bob" if holder == "eve" else "eve"
+        with pytest.raises(FloorTaken, match=str(holder)):
+            await kit.release("r", other)
+        assert (await kit.take_over("r", other, force=True)).floor.holder == other
+
+
+async def test_an_answer_made_under_an_older_floor_is_not_let_in() -> None:
+    from roomkit import ChannelOutput, EventDraft, TextContent
+    from roomkit.models.event import EventSource
+
+    source = EventSource(channel_id="ai", channel_type="ai")
+    gate = asyncio.Event()
+
+    class Stubborn(Brain):
+        async def on_event(self, event: Any, binding: Any, context: Any) -> ChannelOutput:
+            while not gate.is_set():
+                try:
+                    await gate.wait()
+                except asyncio.CancelledError:
+                    continue  # swallows cancellation: a brain that does not stop when told
+            return ChannelOutput(response_events=(EventDraft(source=source, content=TextContent(text="late")),))
+
+    async with kit_with(FakeChannel(), Stubborn()) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        result = await say(kit, "go", "r")
+        await kit.take_over("r", "eve")
+        gate.set()
+        await result.settled()
+        late = [e for e in await kit.events("r", raw=True) if e.text == "late"]
+        assert [e.blocked_by for e in late] in ([], ["floor_changed"])
+
+
+async def test_a_lapsed_lease_puts_the_room_into_waiting() -> None:
+    async with kit_with(FakeChannel()) as kit:
+        await kit.create_room("r", channels=["sms"])
+        await kit.take_over("r", "eve", lease_s=60)
+        await asyncio.sleep(50)
+        await kit.send("r", "one moment", by="eve")
+        await asyncio.sleep(50)
+        assert (await kit.get_room("r")).floor.mode is FloorMode.HUMAN
+        await asyncio.sleep(61)
+        room = await kit.get_room("r")
+        assert room.floor.mode is FloorMode.WAITING
+        assert room.attention is not None and "eve" in room.attention.reason
+        assert [r.id for r in await kit.attention()] == ["r"]
+
+
+async def test_attention_keeps_its_clock_and_ends_with_a_take_over() -> None:
+    async with kit_with(FakeChannel()) as kit:
+        for room_id in ("a", "b"):
+            await kit.create_room(room_id)
+            await kit.request_human(room_id, "asked for a person")
+            await asyncio.sleep(10)
+        since = (await kit.get_room("a")).attention.since  # type: ignore[union-attr]
+        await kit.request_human("a", "again")
+        assert (await kit.get_room("a")).attention.since == since  # type: ignore[union-attr]
+        assert [r.id for r in await kit.attention()] == ["a", "b"]
+        await kit.request_human("b", "urgent", priority=5)
+        assert [r.id for r in await kit.attention()] == ["b", "a"]
+        await kit.take_over("b", "eve")
+        assert [r.id for r in await kit.attention()] == ["a"]
+
+
+async def test_a_whisper_reaches_one_ear_only() -> None:
+    sms, other, brain = FakeChannel(), FakeChannel("other"), Brain()
+    async with kit_with(sms, other, brain) as kit:
+        await kit.create_room("r", channels=["sms", "other", "ai"])
+        await kit.whisper("r", "offer 10 %", to="ai", by="eve")
+        await kit.whisper("r", "private word", to="other", by="eve")
+        await asyncio.sleep(1)
+        assert brain.seen == [] and sms.texts == [] and other.texts == ["private word"]
+        await (await say(kit, "price?", "r")).settled()
+        assert brain.histories == [["offer 10 %", "price?"]]
+        guest = await kit.open_view("r", "sms", lambda item: None, tail=100)
+        assert not [e for e in guest.events if "offer" in e.text or "private" in e.text]
+
+
+async def test_a_note_never_leaves_the_house() -> None:
+    sms, brain = FakeChannel(), Brain()
+    async with kit_with(sms, brain) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await kit.note("r", "rude customer", "eve")
+        await (await say(kit, "hi", "r")).settled()
+        assert brain.histories == [["hi"]]
+        assert "rude customer" not in sms.texts
+
+
+async def test_a_draft_is_sent_only_when_approved_and_only_once() -> None:
+    sms, brain = FakeChannel(), Brain()
+    async with kit_with(sms, brain) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        draft = await kit.draft("r", "we are sorry", by="trainee")
+        assert [d["id"] for d in await kit.drafts("r")] == [draft.id] and sms.texts == []
+        sent = await kit.settle_draft("r", draft.id, True, by="eve")
+        await asyncio.sleep(1)
+        assert sent.event is not None and sent.event.source.participant_id == "trainee"
+        assert sms.texts[0] == "we are sorry" and await kit.drafts("r") == []
+        with pytest.raises(StateError, match="already sent"):
+            await kit.settle_draft("r", draft.id, False, by="eve")
+        dropped = await kit.draft("r", "never", by="trainee")
+        await kit.settle_draft("r", dropped.id, False, by="eve")
+        assert "never" not in sms.texts
+
+
+CALL = ToolCallContent(call_id="c1", name="refund", arguments={"order": 7})
+
+
+def asker(answers: list[Any], expires_s: float = 100) -> Brain:
+    async def script(context: Any) -> Any:
+        answer = await context.turn.approve(CALL, expires_s=expires_s)
+        answers.append(answer)
+        yield TextDelta("granted" if answer.granted else "denied")
+
+    return Brain(script=lambda context, event: script(context))
+
+
+@pytest.mark.parametrize("granted", [True, False])
+async def test_an_approval_waits_for_a_person_and_is_answered_once(granted: bool) -> None:
+    answers: list[Any] = []
+    async with kit_with(FakeChannel(), asker(answers)) as kit:
+        result = await say(kit, "refund please")
+        await asyncio.sleep(50)
+        asked = (await kit.approvals())[0]
+        assert (asked["name"], asked["arguments"], asked["room_id"]) == ("refund", {"order": 7}, result.room_id)
+        await kit.answer_approval(asked["id"], granted, by="eve", reason="ok")
+        await result.settled()
+        assert [(a.granted, a.by) for a in answers] == [(granted, "eve")]
+        with pytest.raises(StateError):
+            await kit.answer_approval(asked["id"], True, by="bob", room_id=result.room_id)
+        assert await kit.approvals() == []
+
+
+async def test_an_approval_expires_by_itself() -> None:
+    answers: list[Any] = []
+    async with kit_with(FakeChannel(), asker(answers, expires_s=30)) as kit:
+        result = await say(kit, "refund please")
+        await asyncio.sleep(31)
+        await result.settled()
+        assert [(a.granted, a.expired) for a in answers] == [(False, True)]
+
+
+async def test_an_answer_after_the_turn_has_gone_starts_a_new_turn() -> None:
+    from roomkit.core.memory import MemoryStore
+
+    store, answers = MemoryStore(), []
+    async with kit_with(FakeChannel(), asker(answers), store=store) as kit:
+        room_id = (await say(kit, "refund please")).room_id or ""
+        await asyncio.sleep(1)
+        asked = (await kit.approvals())[0]
+    async with kit_with(FakeChannel(), asker(answers), store=store) as kit:
+        await asyncio.sleep(1)
+        if answers:  # the question itself may have been asked again
+            answers.clear()
+        await kit.answer_approval(asked["id"], True, by="eve", room_id=room_id)
+        await asyncio.sleep(1)
+        assert any(a.granted and a.by == "eve" for a in answers)
+        assert await gapless(kit, room_id)
+
+
+async def test_closing_a_room_keeps_what_was_said_and_takes_no_more() -> None:
+    async with kit_with(FakeChannel(), talker()) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        result = await say(kit, "go", "r")
+        await asyncio.sleep(0.35)
+        await kit.close_room("r")
+        await asyncio.sleep(5)
+        await result.settled()
+        log = await kit.events("r", raw=True)
+        assert log[-1].type is EventType.ROOM_CLOSED
+        assert [t for _, t, _ in await said(kit, "r")] == ["go", "w0 w1 w2 "]

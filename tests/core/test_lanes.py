@@ -1,0 +1,218 @@
+"""Delivery: order per channel, retries, dead letters, ambiguity, reach once, status reports."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from roomkit.core.memory import MemoryStore
+from roomkit.errors import ProviderTimeout, Refused, Unavailable
+from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState, DeliveryStatus
+from roomkit.models.hooks import Delivered, DeliveryFailed, StatusChanged
+from roomkit.testing import FakeChannel
+from tests.core.rooms import Brain, kit_with, say
+
+
+async def test_one_dead_recipient_delays_nobody() -> None:
+    dead, alive = FakeChannel("dead"), FakeChannel("alive")
+    dead.hang()
+    async with kit_with(FakeChannel(), dead, alive) as kit:
+        await kit.create_room("r", channels=["sms", "dead", "alive"])
+        for i in range(50):
+            await say(kit, str(i), "r")
+        assert alive.texts == [str(i) for i in range(50)]
+        assert dead.texts == []
+        dead.resume()
+        await asyncio.sleep(1)
+        assert dead.texts == alive.texts
+
+
+async def test_a_lane_keeps_its_order_through_retries() -> None:
+    flaky = FakeChannel("flaky", temper=lambda e, n: Unavailable("flaky", "busy") if n < 2 and e.index % 2 else None)
+    async with kit_with(FakeChannel(), flaky) as kit:
+        await kit.create_room("r", channels=["sms", "flaky"])
+        for i in range(6):
+            result = await say(kit, str(i), "r")
+        await result.settled()
+        await asyncio.sleep(60)
+        assert flaky.texts == [str(i) for i in range(6)]
+
+
+async def test_what_fails_for_good_goes_to_the_dead_letters_and_the_lane_goes_on() -> None:
+    failed: list[DeliveryFailed] = []
+    broken = [True]
+    picky = FakeChannel("picky", temper=lambda e, n: Refused("picky", "no") if e.text == "bad" and broken[0] else None)
+    async with kit_with(FakeChannel(), picky) as kit:
+        await kit.create_room("r", channels=["sms", "picky"])
+
+        @kit.on(DeliveryFailed)
+        async def hear(notice: DeliveryFailed) -> None:
+            failed.append(notice)
+
+        for text in ("a", "bad", "b"):
+            result = await say(kit, text, "r")
+        await result.settled()
+        await asyncio.sleep(1)
+        assert picky.texts == ["a", "b"] and len(failed) == 1
+        letters = await kit.dead_letters()
+        assert [(d["channel"], d["error"]) for d in letters] == [("picky", "picky: no")]
+        kinds = [e.type.value for e in await kit.events("r", raw=True)]
+        assert kinds.count("delivery_failed") == 1
+        states = {d.index: d.state for d in await kit.deliveries("r")}
+        assert sorted(states.values()) == ["failed", "sent", "sent"]
+        broken[0] = False
+        await kit.resend(letters[0]["id"])
+        await asyncio.sleep(1)
+        assert picky.texts == ["a", "b", "bad"] and await kit.dead_letters() == []
+
+
+async def test_only_retryable_errors_are_retried_with_back_off_and_retry_after() -> None:
+    times: list[float] = []
+
+    def temper(event: Any, attempt: int) -> Any:
+        times.append(asyncio.get_running_loop().time())
+        return Unavailable("x", "later", retry_after=30) if attempt == 0 else None
+
+    async with kit_with(FakeChannel(), FakeChannel("x", temper=temper)) as kit:
+        await kit.create_room("r", channels=["sms", "x"])
+        await (await say(kit, "a", "r")).settled()
+        assert len(times) == 2 and times[1] - times[0] >= 30
+
+
+@pytest.mark.parametrize("on_ambiguous", ["retry", "stop_and_ask"])
+async def test_an_ambiguous_send_is_told_never_hidden(on_ambiguous: str) -> None:
+    unsure = FakeChannel(
+        "unsure",
+        temper=lambda e, n: ProviderTimeout("unsure", "no answer", ambiguous=True) if n == 0 else None,
+        policy=DeliveryPolicy(on_ambiguous=on_ambiguous),
+    )
+    async with kit_with(FakeChannel(), unsure) as kit:
+        await kit.create_room("r", channels=["sms", "unsure"])
+        await (await say(kit, "pay", "r")).settled()
+        record = (await kit.deliveries("r"))[0]
+        assert record.maybe_duplicate
+        if on_ambiguous == "retry":
+            assert record.state is DeliveryState.SENT and unsure.texts == ["pay"]
+        else:
+            assert record.state is DeliveryState.FAILED and len(await kit.dead_letters()) == 1
+
+
+async def test_a_refusal_is_not_a_success() -> None:
+    no = FakeChannel("no", temper=lambda e, n: DeliveryResult(success=False, error="blocked number", code="21610"))
+    async with kit_with(FakeChannel(), no) as kit:
+        await kit.create_room("r", channels=["sms", "no"])
+        await (await say(kit, "a", "r")).settled()
+        assert [d.state.value for d in await kit.deliveries("r")] == ["failed"]
+        assert len(no.attempts) == 1
+
+
+async def test_the_outbox_is_resumed_after_a_restart_in_order_and_marked() -> None:
+    store = MemoryStore()
+    slow = FakeChannel("slow")
+    slow.hang()
+    async with kit_with(FakeChannel(), slow, store=store) as kit:
+        await kit.create_room("r", channels=["sms", "slow"])
+        for i in range(5):
+            await say(kit, str(i), "r")
+        await asyncio.sleep(1)
+    again = FakeChannel("slow")
+    async with kit_with(FakeChannel(), again, store=store) as kit:
+        await asyncio.sleep(1)
+        assert again.texts == [str(i) for i in range(5)]
+        assert [d.state.value for d in await kit.deliveries("r")] == ["sent"] * 5
+
+
+async def test_a_mute_or_detach_reaches_what_already_waits() -> None:
+    slow = FakeChannel("slow")
+    slow.hang()
+    async with kit_with(FakeChannel(), slow) as kit:
+        await kit.create_room("r", channels=["sms", "slow"])
+        for i in range(3):
+            await say(kit, str(i), "r")
+        await kit.mute("r", "slow", output=True)
+        slow.resume()
+        await asyncio.sleep(1)
+        assert slow.texts == ["0"]
+        assert [d.reason for d in await kit.deliveries("r")] == [None, "output_muted", "output_muted"]
+
+
+async def test_one_person_on_two_channels_gets_one_copy_and_the_next_way_when_it_fails() -> None:
+    down = [False]
+    a = FakeChannel("a", temper=lambda e, n: Refused("a", "down") if down[0] else None)
+    b = FakeChannel("b")
+    async with kit_with(a, b, Brain()) as kit:
+        await kit.create_room("r", channels=["ai"])
+        for channel_id in ("a", "b"):
+            await kit.attach_channel("r", channel_id, participant_id="ann", metadata={"address": channel_id})
+        await kit.add_member("r", "ann", channel_id="a")
+
+        async def ann_says(text: str, channel_id: str) -> None:
+            result = await say(kit, text, "r", channel=channel_id, participant_id="ann")
+            await result.settled()
+
+        await ann_says("1", "a")
+        await ann_says("2", "b")
+        await ann_says("3", "a")
+        assert ("echo 1" in a.texts, "echo 1" in b.texts) == (True, False)
+        assert ("echo 2" in a.texts, "echo 2" in b.texts) == (False, True)
+        down[0] = True
+        await ann_says("4", "a")
+        await asyncio.sleep(1)
+        assert "echo 4" in b.texts and "echo 4" not in a.texts
+
+
+async def test_an_unread_message_takes_the_next_way_after_a_while() -> None:
+    a, b = FakeChannel("a"), FakeChannel("b")
+    async with kit_with(a, b) as kit:
+        await kit.create_room("r", channels=[])
+        await kit.attach_channel("r", "a", participant_id="ann", fallback_after_s=300)
+        await kit.attach_channel("r", "b", participant_id="ann")
+        first = await kit.send("r", "please confirm")
+        await asyncio.sleep(200)
+        await kit.mark_read("r", "a", first.event.index if first.event else 0)
+        await asyncio.sleep(200)
+        assert b.texts == []
+        await kit.send("r", "still there?")
+        await asyncio.sleep(301)
+        assert b.texts == ["still there?"]
+
+
+async def test_status_reports_only_move_forward() -> None:
+    changes: list[str] = []
+    delivered: list[Delivered] = []
+    out = FakeChannel("out")
+    async with kit_with(FakeChannel(), out) as kit:
+
+        @kit.on(StatusChanged)
+        async def hear(notice: StatusChanged) -> None:
+            changes.append(notice.record.state.value)
+
+        @kit.on(Delivered)
+        async def got(notice: Delivered) -> None:
+            delivered.append(notice)
+
+        await kit.create_room("r", channels=["sms", "out"])
+        await (await say(kit, "a", "r")).settled()
+        for state in ("read", "delivered", "queued", "read", "failed"):
+            await kit.delivery_status(
+                DeliveryStatus(channel_id="out", provider_message_id="fake-1", state=DeliveryState(state))
+            )
+        assert (await kit.deliveries("r"))[0].state is DeliveryState.READ
+        unknown = DeliveryStatus(channel_id="out", provider_message_id="x", state=DeliveryState.READ)
+        assert await kit.delivery_status(unknown) is None
+        await asyncio.sleep(0)
+        assert changes == ["read"] and len(delivered) == 1
+
+
+async def test_a_flood_of_rooms_leaves_no_task_behind() -> None:
+    async with kit_with(FakeChannel(), FakeChannel("out")) as kit:
+        await kit.create_room("warm", channels=["sms", "out"])
+        await (await say(kit, "x", "warm")).settled()
+        before = len(asyncio.all_tasks())
+        for i in range(300):
+            await kit.create_room(f"r{i}", channels=["sms", "out"])
+        await asyncio.gather(*[say(kit, "x", f"r{i}") for i in range(300)])
+        await asyncio.sleep(1)
+        assert len(asyncio.all_tasks()) <= before
