@@ -341,20 +341,22 @@ class _Feed:
         """Tells the connections one item of the room's hub, in order; signs of life have no way to them."""
         if self.held is not None:
             self.held.append(item)
-        elif isinstance(item, RoomEvent):
-            if self._first(item):
-                self._tell((*self._plain.values(), *self.streaming.values()), item)
-        elif isinstance(item, StreamChunk):
+            return
+        kind: type[Any] = type(item)
+        if kind is StreamChunk:
             growing = self._growing.get(item.stream_id)
             if growing is not None:
                 growing[1].append(item.delta)
                 self._tell(tuple(self.streaming.values()), item)
-        elif isinstance(item, StreamStart):
+        elif kind is RoomEvent:
+            if self._first(item):
+                self._tell((*self._plain.values(), *self.streaming.values()), item)
+        elif kind is StreamStart:
             self._growing[item.stream_id] = (item, [])
             self._tell(tuple(self.streaming.values()), item)
-        elif isinstance(item, StreamEnd):
+        elif kind is StreamEnd:
             self._end(item)
-        elif isinstance(item, StreamError) and self._growing.pop(item.stream_id, None) is not None:
+        elif kind is StreamError and self._growing.pop(item.stream_id, None) is not None:
             self._tell(tuple(self.streaming.values()), item)
 
     def withdraw(self, error: str) -> None:

@@ -343,6 +343,7 @@ class RoomActor:
         if not change.seats_changed:
             return
         state.forget_views()
+        self.hub.changed()
         if change.room is not None:
             state.room = change.room
         for channel_id, binding in change.bindings.items():
