@@ -1,0 +1,186 @@
+"""After a crash: what was acknowledged is there, deliveries go on, cut replies are closed, calls get their answer.
+
+A crash is a copy of the database as it lies on the disk, opened by a new kit, while the old one never gets to say more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roomkit import RoomKit, TurnPolicy
+from roomkit.models.content import ToolCallContent
+from roomkit.models.delivery import DeliveryPolicy
+from roomkit.models.stream import ToolStep
+from roomkit.providers.sqlite import SQLiteStore
+from roomkit.testing import FakeChannel
+from tests.core.rooms import Brain, gapless, kit_with, said, say, stream
+
+CALL = ToolCallContent(call_id="c1", name="charge", arguments={"amount": 5})
+
+
+def crash(old: Path, new: Path) -> Path:
+    for suffix in ("", "-wal"):
+        source = old.with_name(old.name + suffix)
+        if source.exists():
+            shutil.copy(source, new.with_name(new.name + suffix))
+    return new
+
+
+Make = Callable[..., RoomKit]
+
+
+@pytest.fixture
+def make() -> Make:
+    def build(path: Path, *channels: Any) -> RoomKit:
+        return kit_with(*channels, store=SQLiteStore(str(path)))
+
+    return build
+
+
+async def test_everything_acknowledged_is_there(tmp_path: Path, make: Make) -> None:
+    async with make(tmp_path / "a.db", FakeChannel()) as kit:
+        results = [await say(kit, str(i), external_id=f"m{i}") for i in range(20)]
+        room_id = results[0].room_id
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+    async with make(path, FakeChannel()) as kit:
+        assert [t for _, t, _ in await said(kit, room_id)] == [str(i) for i in range(20)]
+        assert await gapless(kit, room_id)
+        again = await say(kit, "19", external_id="m19")
+        assert again.duplicate and again.event is not None and again.event == results[19].event
+        assert not (await say(kit, "20", external_id="m20")).duplicate
+        assert (await kit.participants(room_id or ""))[0].address == "+4411"
+
+
+async def test_a_cut_reply_is_closed_with_its_durable_text(tmp_path: Path, make: Make) -> None:
+    brain = Brain(script=lambda c, e: stream(*[f"w{i} " for i in range(50)], every=0.1))
+    async with make(tmp_path / "a.db", FakeChannel(), brain) as kit:
+        room_id = (await say(kit, "go")).room_id
+        await asyncio.sleep(1.05)
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+    later = FakeChannel()
+    async with make(path, later, Brain()) as kit:
+        log = await kit.events(room_id or "", raw=True, limit=1000)
+        reply = log[-1]
+        assert reply.metadata["interrupted"] == "crash"
+        assert reply.text.startswith("w0 w1 ") and len(reply.text.split()) >= 7
+        assert await gapless(kit, room_id)
+        await asyncio.sleep(60)
+        assert len(await said(kit, room_id)) == 2
+        assert later.texts == [reply.text]
+
+
+async def test_a_question_not_yet_begun_is_asked_after_the_restart(tmp_path: Path, make: Make) -> None:
+    slow = Brain(script=lambda c, e: stream("x", every=1000))
+    async with make(tmp_path / "a.db", FakeChannel(), slow) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await say(kit, "first", "r")
+        await asyncio.sleep(0.1)
+        await say(kit, "second", "r")
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+    brain = Brain()
+    async with make(path, FakeChannel(), brain) as kit:
+        await asyncio.sleep(5)
+        assert brain.seen == [["second"]]
+        assert [t for _, t, _ in await said(kit, "r")] == ["first", "second", "echo second"]
+
+
+async def test_by_policy_an_interrupted_question_is_asked_again(tmp_path: Path, make: Make) -> None:
+    slow = Brain(script=lambda c, e: stream("half ", "never", every=10))
+    async with make(tmp_path / "a.db", FakeChannel(), slow) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await say(kit, "first", "r")
+        await asyncio.sleep(11)
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+    brain = Brain()
+    brain.turn_policy = TurnPolicy(on_crash="ask_again")
+    async with make(path, FakeChannel(), brain) as kit:
+        await asyncio.sleep(5)
+        assert [t for _, t, _ in await said(kit, "r")] == ["first", "half ", "echo first"]
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_a_call_cut_by_the_crash_runs_again_only_if_that_is_harmless(
+    tmp_path: Path, make: Make, idempotent: bool
+) -> None:
+    async def script() -> Any:
+        yield ToolStep(CALL, idempotent=idempotent)
+        await asyncio.sleep(1000)
+
+    async with make(tmp_path / "a.db", FakeChannel(), Brain(script=lambda c, e: script())) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await say(kit, "charge me", "r")
+        await asyncio.sleep(1)
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+    ran: list[str] = []
+
+    class Rerunning(Brain):
+        async def rerun_tool(self, call: ToolCallContent, *, room_id: str, tenant: str) -> str:
+            ran.append(call.call_id)
+            return "charged"
+
+    async with make(path, FakeChannel(), Rerunning()) as kit:
+        await asyncio.sleep(1)
+        steps = [e.content for e in await kit.events("r", raw=True) if isinstance(e.content, ToolCallContent)]
+        expected = ("completed", "charged") if idempotent else ("unknown_outcome", None)
+        assert [(s.status, s.result) for s in steps[1:]] == [expected]
+        assert ran == (["c1"] if idempotent else [])
+
+
+async def test_the_outbox_goes_on_and_an_attempt_under_way_is_marked(tmp_path: Path, make: Make) -> None:
+    slow = FakeChannel("slow", policy=DeliveryPolicy())
+    slow.hang()
+    async with make(tmp_path / "a.db", FakeChannel(), slow) as kit:
+        await kit.create_room("r", channels=["sms", "slow"])
+        for i in range(3):
+            await say(kit, str(i), "r")
+        await asyncio.sleep(1)
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+        slow.resume()
+    again = FakeChannel("slow", policy=DeliveryPolicy())
+    async with make(path, FakeChannel(), again) as kit:
+        await asyncio.sleep(5)
+        assert again.texts == ["0", "1", "2"]
+        assert [d.maybe_duplicate for d in await kit.deliveries("r")] == [True, False, False]
+        final = crash(path, tmp_path / "c.db")
+    silent = FakeChannel("slow")
+    async with make(final, FakeChannel(), silent):
+        await asyncio.sleep(5)
+        assert silent.texts == []
+
+
+async def test_floor_attention_and_detachment_survive(tmp_path: Path, make: Make) -> None:
+    async with make(tmp_path / "a.db", FakeChannel(), Brain()) as kit:
+        await kit.create_room("r", channels=["sms", "ai"], external_id="x")
+        await kit.create_room("q")
+        await kit.request_human("q", "help")
+        await kit.take_over("r", "eve", lease_s=60)
+        await kit.detach_channel("r", "sms")
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+    async with make(path, FakeChannel(), Brain()) as kit:
+        assert (await kit.get_room("r")).floor.holder == "eve"
+        assert [r.id for r in await kit.attention()] == ["q"]
+        assert (await say(kit, "me", "r")).reason == "source_not_attached"
+        await asyncio.sleep(61)
+        assert (await kit.get_room("r")).floor.mode == "waiting"
+
+
+async def test_views_resume_without_a_gap_over_the_crash(tmp_path: Path, make: Make) -> None:
+    async with make(tmp_path / "a.db", FakeChannel()) as kit:
+        await kit.create_room("r", channels=["sms"])
+        view = await kit.open_view("r", "sms", lambda item: None, tail=10)
+        await say(kit, "0", "r")
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+        epoch, index = view.epoch, view.index
+    async with make(path, FakeChannel()) as kit:
+        await say(kit, "1", "r")
+        resumed = await kit.open_view("r", "sms", lambda item: None, after=index)
+        assert resumed.epoch == epoch and not resumed.resync
+        assert [e.text for e in resumed.events if e.text] == ["0", "1"]
+        ahead = await kit.open_view("r", "sms", lambda item: None, after=10_000)
+        assert ahead.resync
