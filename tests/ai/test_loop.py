@@ -396,6 +396,15 @@ def test_an_overflow_is_compacted_once_without_parting_calls_from_results() -> N
     assert finish_of(loop.failed(ContextOverflow("a", "still too long"))).reason == "error"
 
 
+def test_every_round_has_its_own_tries() -> None:
+    loop = started(backoff=RetryPolicy(max_retries=1, jitter=0), messages=[user("x" * 400)] * 6)
+    for n in range(3):
+        assert isinstance(only(loop.failed(Unavailable("a", "cut"))), StartGeneration)
+        assert isinstance(only(loop.failed(ContextOverflow("a", "too long"))), StartGeneration)
+        ask_tools(loop, call(f"c{n}", n=n))
+        loop.tool_done(f"c{n}", ToolOutcome("completed", "y" * 800))
+
+
 def test_an_overflow_with_nothing_to_leave_out_is_an_error() -> None:
     assert finish_of(started().failed(ContextOverflow("a", "too long"))).reason == "error"
 

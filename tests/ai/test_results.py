@@ -10,10 +10,22 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from roomkit.ai.compact import estimate_tokens
-from roomkit.ai.results import LARGE_TOKENS, MAX_RECORD, READ_STORED_RESULT, fit, recorded, render, shown
-from roomkit.ai.tools import Toolbox, tool
+from roomkit.ai.results import (
+    LARGE_TOKENS,
+    MAX_RECORD,
+    READ_STORED_RESULT,
+    StoredResults,
+    fit,
+    recorded,
+    render,
+    shown,
+)
+from roomkit.ai.tools import Toolbox, ToolContext, tool
 from roomkit.channels.ai import AIChannel
+from roomkit.errors import ToolFailed
 from roomkit.models.ai import ImagePart, TextPart, ToolResultPart
+from roomkit.models.content import ToolCallContent
+from roomkit.models.event import EventType
 from roomkit.models.stream import ToolStep
 from roomkit.testing.ai import ScriptedAI, call
 from tests.ai.rooms import Talk, results_of
@@ -102,6 +114,15 @@ async def test_a_large_result_is_previewed_kept_whole_in_the_log_and_read_in_pag
     assert pages(results_of(ai.requests[2])) == BOOK
     kept = [p.call.result for p in parts if isinstance(p, ToolStep) and p.call.status == "completed"]
     assert kept[0] == BOOK
+
+
+async def test_results_of_other_agents_in_the_room_cannot_be_read() -> None:
+    talk = Talk()
+    secret = ToolCallContent(call_id="theirs", name="t", status="completed", result="secret")
+    talk.event(secret, channel="other-ai", type=EventType.TOOL_CALL_END)
+    context = ToolContext(room_id="room", channel_id="ai", history=talk.context().history)
+    with pytest.raises(ToolFailed, match="no stored result"):
+        await StoredResults().run(READ_STORED_RESULT, {"result_id": "theirs"}, context)
 
 
 async def test_pages_of_earlier_turns_come_from_the_log_of_this_room_only() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from roomkit.ai.budget import Budget, SpendLimits
+from roomkit.ai.policy import ToolPolicy
 from roomkit.ai.tools import Toolbox, tool
 from roomkit.channels.ai import AIChannel
 from roomkit.errors import RateLimited, ToolFailed, ToolRetry, Unavailable
@@ -149,7 +150,9 @@ async def test_cancel_between_intent_and_run_does_not_run_the_tool() -> None:
     stream = await talk.open(channel, talk.event("hi"))
     await anext(stream)
     channel.steer(Cancel())
-    rest = [part async for part in stream]
+    rest = [await anext(stream)]
+    await asyncio.sleep(1)  # The room is slow to commit.
+    rest += [part async for part in stream]
     assert steps_of(rest) == [("work", "cancelled")]
     await asyncio.sleep(10)
     assert slow.started == []
@@ -216,6 +219,20 @@ async def test_the_wall_clock_waits_for_people() -> None:
     parts = await talk.say(channel)
     assert end_of(parts).reason == "completed"
     assert steps_of(parts) == [("_work", "pending"), ("_work", "completed")]
+
+
+async def test_the_wall_clock_goes_on_when_people_have_answered() -> None:
+    talk = Talk()
+    assert talk.turn is not None
+    talk.turn.answer = lambda _: asyncio.sleep(3000, ApprovalAnswer(True, "ann"))
+    slow = Slow()
+    (work,) = slow.box._tools.values()
+    box = Toolbox([tool(name="work", needs_approval=True)(work.function)])
+    ai = ScriptedAI([2.0, call("work", seconds=100)])
+    begun = monotonic()
+    parts = await talk.say(AIChannel("ai", ai, tool_handler=box, tool_loop_timeout_seconds=7))
+    assert end_of(parts).reason == "timeout"
+    assert monotonic() - begun == 3007
 
 
 async def test_retry_waits_as_long_as_the_vendor_says() -> None:
@@ -336,6 +353,18 @@ async def test_guards_may_change_a_generation_and_take_its_tools_away() -> None:
     assert (ai.requests[0].max_tokens, ai.requests[0].tools) == (7, ())
     assert slow.started == []
     assert "no tool" in results_of(ai.requests[1])[0]
+
+
+async def test_what_a_guard_offers_is_no_way_around_the_policy() -> None:
+    slow = Slow()
+    offered = slow.box.specs
+    for change, policy in (({"tools": offered}, ToolPolicy(deny=("work",))), ({"tool_choice": "none"}, None)):
+        talk = Talk()
+        assert talk.turn is not None
+        talk.turn.guard_request = lambda request, change=change: request.model_copy(update=change)
+        ai = ScriptedAI([call("work", seconds=1)], "ok")
+        await talk.say(AIChannel("ai", ai, tool_handler=slow.box, tool_policy=policy))
+        assert slow.started == []
 
 
 async def test_a_used_up_budget_stops_generations_and_tools() -> None:
