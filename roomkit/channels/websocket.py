@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from roomkit.core.outlet import Outlet, OutletOptions, Outlets
 from roomkit.core.policy import may_see
@@ -342,7 +342,7 @@ class _Feed:
         if self.held is not None:
             self.held.append(item)
             return
-        kind: type[Any] = type(item)
+        kind = cast("type[Any]", type(item))
         if kind is StreamChunk:
             growing = self._growing.get(item.stream_id)
             if growing is not None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from roomkit.errors import StateError
 from roomkit.models.delivery import InboundMessage
+
+
+class SourceDone(StateError):
+    """Raised by a source that will never have anything more: it is not started again."""
+
 
 Emit = Callable[[InboundMessage], Awaitable[None]]
 
@@ -14,6 +20,7 @@ class Source(Protocol):
     name: str
 
     async def run(self, emit: Emit, ready: Callable[[], None]) -> None:
-        """Connects, calls `ready()` once connected, then `await emit(message)` for each message until the connection ends or breaks
-        (raise). The kit restarts it with back-off and reports its health. Cancellation must close the connection."""
+        """Connects, calls `ready()` once connected, then `await emit(message)` for each message until the connection
+        ends or breaks (raise). The kit restarts it with back-off and reports its health. Cancellation must close the
+        connection."""
         ...

@@ -1,0 +1,1 @@
+"""Other people's server-sent events as a source of inbound messages."""

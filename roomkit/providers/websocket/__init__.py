@@ -1,0 +1,1 @@
+"""Other people's WebSocket feeds as a source of inbound messages."""
