@@ -6,6 +6,8 @@ import json
 import sqlite3
 from typing import Any
 
+from pydantic_core import from_json
+
 from roomkit.errors import StoreUnavailable
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import EventQuery, Record, RecordQuery
@@ -66,7 +68,7 @@ def _events(connection: sqlite3.Connection, query: EventQuery) -> list[RoomEvent
 def _records(connection: sqlite3.Connection, query: RecordQuery) -> list[Record]:
     sql, values = select(query, _leading_term(connection, query))
     return [
-        Record(kind, tenant, key, json.loads(value), room_id, due, terms_of(terms))
+        Record(kind, tenant, key, from_json(value), room_id, due, terms_of(terms))
         for kind, tenant, key, room_id, due, terms, value in connection.execute(sql, values)
     ]
 
