@@ -53,18 +53,18 @@ def run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from roomkit.cli.environment import version
 
-        typer.echo(f"roomkit {version('roomkit-framework')}")
+        typer.echo(f"roomkit {version()}")
         raise typer.Exit
 
 
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Rooms you can talk in: people, AI agents and channels around one durable log."""

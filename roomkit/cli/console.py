@@ -24,6 +24,12 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def fail(text: str) -> int:
+    """One line on standard error; returns the exit code of something that did not work."""
+    print(f"roomkit: {text}", file=sys.stderr, flush=True)
+    return 1
+
+
 def clean(text: str) -> str:
     """Text of others, without the control characters that could move a terminal's cursor or change its title."""
     return "".join(char for char in text if char in "\n\t" or char.isprintable())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from roomkit.cli.console import clean, coloured, paint, say
+from roomkit.cli.console import clean, coloured, fail, paint, say
 from roomkit.cli.environment import need, need_server
 from roomkit.cli.serving import Serving, is_loopback, listen, own_origins, run_async, url_of
 from roomkit.cli.target import load_kit, source_of
@@ -144,6 +144,8 @@ class Terminal:
             self._close()
         await self.scope.aclose()
         self._thread.close()
+        if not self._waiting:
+            self._input.close()
 
     async def run(self) -> int:
         """Until the end of input."""
@@ -176,7 +178,7 @@ class Terminal:
     def _fail(self, what: str) -> None:
         self.code = 1
         self._finish()
-        print(f"roomkit: {what}", file=sys.stderr)
+        fail(what)
 
     def show(self, item: Any) -> None:
         """Takes what the room tells; returns at once."""
@@ -272,8 +274,9 @@ async def _reload(options: DevOptions) -> int:
     command += ["--port", str(options.port)] if options.port is not None else []
     command += [] if options.pages else ["--no-pages"]
     awatch: Any = watchfiles.awatch  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    changes = awatch(folder, watch_filter=watchfiles.PythonFilter(), raise_interrupt=False)
+    changes = awatch(folder, watch_filter=watchfiles.PythonFilter())
     scope = Scope("reload")
+    child: asyncio.subprocess.Process | None = None
     try:
         while True:
             child = await asyncio.create_subprocess_exec(*command, env=dict(os.environ))
@@ -291,6 +294,9 @@ async def _reload(options: DevOptions) -> int:
             say(paint("changed: starting again", "dim"))
     finally:
         await scope.aclose()
+        if child is not None and child.returncode is None:
+            child.terminate()
+            await child.wait()
 
 
 async def _next(changes: Any) -> None:

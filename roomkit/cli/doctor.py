@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 import roomkit
 from roomkit.cli.console import clean, paint, say
-from roomkit.cli.environment import PUBLIC_URL, SECRET
+from roomkit.cli.environment import PUBLIC_URL, SECRET, version
 from roomkit.cli.serving import is_loopback, listen, run_async
 from roomkit.cli.target import load_kit
 from roomkit.errors import RoomKitError, StoreLocked
@@ -85,12 +84,8 @@ def examine(target: str | None, *, port: int = 8000, public_url: str | None = No
 
 
 def machine() -> Findings:
-    version = ".".join(map(str, sys.version_info[:3]))
-    try:
-        own = metadata.version("roomkit-framework")
-    except metadata.PackageNotFoundError:
-        own = "from a source tree"
-    yield Finding(State.OK, "roomkit", f"{own}, Python {version}, {sys.platform}")
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(State.OK, "roomkit", f"{version()}, Python {python}, {sys.platform}")
     good = sqlite3.sqlite_version_info >= OLDEST_SQLITE
     wanted = "" if good else f"; {'.'.join(map(str, OLDEST_SQLITE))} or newer is needed: install a newer Python"
     yield Finding(State.OK if good else State.BAD, "sqlite", sqlite3.sqlite_version + wanted)

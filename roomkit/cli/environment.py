@@ -17,6 +17,15 @@ SECRET = "ROOMKIT_SECRET"  # noqa: S105 - the name of the variable, not a secret
 PUBLIC_URL = "ROOMKIT_PUBLIC_URL"
 
 
+def version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("roomkit-framework")
+    except metadata.PackageNotFoundError:
+        return "(from a source tree)"
+
+
 def need(who: str, extra: str, *modules: str) -> None:
     """Raises `MissingExtra`, naming the first of `modules` that is not installed."""
     for module in modules:

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from roomkit.channels.providers import find_provider
-from roomkit.cli.console import say
+from roomkit.cli.console import clean, fail, say
 from roomkit.cli.demo import ACCOUNT, NUMBER, phone_secret
 from roomkit.cli.environment import need, secret_of
 from roomkit.cli.serving import run_async
@@ -57,24 +57,23 @@ def signed(options: SendOptions) -> WebhookRequest:
 
 
 async def _send(request: WebhookRequest, options: SendOptions) -> int:
+    import httpx2
+
     from roomkit.net.client import ClientOptions, http_client
 
-    parts = urlsplit(request.url)
-    address = f"{options.url.rstrip('/')}/webhooks/{options.channel}" + (f"?{parts.query}" if parts.query else "")
-    import httpx2
+    query = urlsplit(request.url).query  # a signature may stand in it
+    address = f"{options.url.rstrip('/')}/webhooks/{options.channel}" + (f"?{query}" if query else "")
 
     async with http_client(ClientOptions(read_s=15.0)) as client:
         try:
             answer = await client.post(address, content=request.body, headers=dict(request.headers))
         except httpx2.TransportError as error:
-            raise ConfigError(
-                f"{options.url} does not answer ({type(error).__name__}); is the server running there?"
-            ) from None
+            return fail(f"{options.url} does not answer ({type(error).__name__}); start the server, or give its --url")
     if answer.is_success:
         say(f'accepted ({answer.status_code}): "{options.text}" from {options.sender} to channel {options.channel}')
         return 0
-    hint = "; the key or the --public-url differs from the server's" if answer.status_code == 403 else ""
-    raise ConfigError(f"the server answered {answer.status_code} {_reason(answer.text)}{hint}")
+    hint = "; your key or --public-url differs from the server's" if answer.status_code == 403 else ""
+    return fail(f"the server answered {answer.status_code}, {clean(_reason(answer.text))}{hint}")
 
 
 def _reason(body: str) -> str:

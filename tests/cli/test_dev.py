@@ -1,0 +1,62 @@
+"""`roomkit dev`: lines in, replies out, until the end of input; and again after each change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import APP, Command, eventually, stop
+
+
+@pytest.mark.parametrize("options", [["--no-pages"], ["--port", "0"]], ids=["terminal", "with pages"])
+def test_a_conversation_through_a_pipe(command: Command, app_file: Path, options: list[str]) -> None:
+    done = command("dev", "app.py", *options, given="hi\n\nhow are you\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "You said: hi\nYou said: how are you\n"
+
+
+def test_an_ai_answers_whole_where_nobody_watches_it_grow(command: Command) -> None:
+    (command.folder / "app.py").write_text(
+        "from roomkit import AIChannel, RoomKit\nfrom roomkit.providers.offline.ai import OfflineBrain\n"
+        "kit = RoomKit()\nkit.register_channel(AIChannel('ai', OfflineBrain(delay=0.0)), default=True)\n"
+    )
+    done = command("dev", "app.py", "--no-pages", given="Who are you?\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("I am roomkit's built-in offline stand-in")
+    assert done.stdout.count("offline stand-in") == 1
+
+
+def test_a_function_that_breaks_is_told_and_the_talk_goes_on(command: Command) -> None:
+    (command.folder / "app.py").write_text(
+        APP.replace("return", "if message.text == 'bad': raise ValueError\n    return")
+    )
+    done = command("dev", "app.py", "--no-pages", given="bad\ngood\n")
+    assert "You said: good\n" in done.stdout
+
+
+def test_reload_starts_again_when_the_program_changes(command: Command, app_file: Path) -> None:
+    process = command.start("dev", "app.py", "--no-pages", "--reload")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("one\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "You said: one\n"
+    app_file.write_text(APP.replace("You said", "You wrote"))
+    assert process.stdout.readline() == "changed: starting again\n"
+    process.stdin.write("two\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "You wrote: two\n"
+    process.stdin.close()
+    assert process.wait(20) == 0
+
+
+def test_ctrl_c_ends_it(command: Command, app_file: Path) -> None:
+    process = command.start("dev", "app.py", "--port", "0")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("one\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "You said: one\n"
+    assert stop(process) == 0
+    assert eventually(lambda: process.poll() is not None)

@@ -1,0 +1,117 @@
+"""The doctor: names keys and never shows them, and ends with 1 exactly when something is broken."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from roomkit.cli import doctor, main
+from roomkit.cli.doctor import KEYS, State
+from roomkit.cli.serving import listen
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [*KEYS, "ROOMKIT_PUBLIC_URL", "TWILIO_API_SECRET"]:
+        monkeypatch.delenv(name, raising=False)
+
+
+def program(text: str) -> str:
+    Path("app.py").write_text(f"from roomkit import RoomKit, SMSChannel\nkit = {text}\n")
+    return "app.py"
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = main(["doctor", *words])
+    return code, capsys.readouterr().out
+
+
+def test_a_healthy_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = told(capsys, "--port", "0")
+    assert code == 0, out
+    assert "nothing is broken" in out
+    assert all(word in out for word in ("sqlite", "[server]", "OPENAI_API_KEY is not set", "clock", "store"))
+
+
+def test_keys_are_named_and_never_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-topsecret")
+    code, out = told(capsys, "--port", "0")
+    assert code == 0
+    assert "OPENAI_API_KEY is set" in out
+    monkeypatch.setenv("OPENAI_API_KEY", '"sk-topsecret"')
+    code, quoted = told(capsys, "--port", "0")
+    assert code == 1
+    assert "quotes around it" in quoted
+    assert "topsecret" not in out + quoted
+
+
+def test_half_an_account_is_broken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC0")
+    code, out = told(capsys, "--port", "0")
+    assert code == 1
+    assert "TWILIO_AUTH_TOKEN is missing" in out
+
+
+def test_a_taken_port_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    with listen("127.0.0.1", 0) as taken:
+        code, out = told(capsys, "--port", str(taken.getsockname()[1]))
+    assert code == 0
+    assert "is taken by another program" in out
+
+
+def test_a_program_with_a_durable_store(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = told(capsys, program("RoomKit('sqlite:///r.db', token_secrets=['0123456789abcdef'])"), "--port", "0")
+    assert code == 0, out
+    assert '"r.db" is writable' in out or "r.db" in out
+    assert "signed with your own secret" in out
+
+
+def test_a_store_of_another_program_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    import sqlite3
+
+    with sqlite3.connect("r.db") as db:
+        db.execute("CREATE TABLE other (x)")
+    db.close()
+    code, out = told(capsys, program("RoomKit('sqlite:///r.db')"), "--port", "0")
+    assert code == 1
+    assert "another program" in out
+
+
+def test_webhooks_need_a_public_address(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC0")
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "token")
+    name = program("RoomKit()")
+    with Path(name).open("a") as file:
+        file.write("kit.register_channel(SMSChannel('sms', provider='twilio'))\n")
+        file.write("kit.register_channel(SMSChannel('silent'))\n")
+    code, out = told(capsys, name, "--port", "0")
+    assert code == 1
+    assert "--public-url" in out
+    assert '"silent" (sms) has no provider' in out
+    code, out = told(capsys, name, "--port", "0", "--public-url", "https://chat.example.com/")
+    assert code == 0, out
+    assert "https://chat.example.com/webhooks/sms" in out
+    code, out = told(capsys, name, "--port", "0", "--public-url", "http://chat.example.com/")
+    assert code == 1
+    assert "use https" in out
+
+
+def test_a_clock_before_the_installation_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Past:
+        def now(self) -> datetime:
+            return datetime(2001, 1, 1, tzinfo=UTC)
+
+    assert [finding.state for finding in doctor.clock()] == [State.OK]
+    monkeypatch.setattr(doctor, "SystemClock", Past)
+    assert [finding.state for finding in doctor.clock()] == [State.BAD]
+
+
+def test_what_is_not_installed_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "mcp" else object())
+    states = {finding.what: finding for finding in doctor.extras()}
+    assert states["[mcp]"].state is State.NOTE
+    assert "pip install '.[mcp]'" in states["[mcp]"].told
+    assert states["[http]"].state is State.OK

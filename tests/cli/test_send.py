@@ -1,0 +1,68 @@
+"""A simulated message carries a signature that the channel's own provider accepts, and no other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from roomkit.channels.providers import find_provider
+from roomkit.cli.send import SendOptions, signed
+from roomkit.errors import AccessDenied
+from roomkit.models.delivery import InboundMessage
+
+SID = "AC" + "1" * 32
+OPTIONS = SendOptions("sms", "Where is my order?", "+15550123", url="http://127.0.0.1:8000/chat/")
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", SID)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "a token of ours")
+    monkeypatch.setenv("TWILIO_PHONE_NUMBER", "+15550100")
+    monkeypatch.setenv("ROOMKIT_WEBHOOK_SECRET", "a secret that is long enough")
+
+
+async def test_twilio() -> None:
+    request = signed(OPTIONS)
+    assert request.url == "http://127.0.0.1:8000/chat/webhooks/sms"
+    provider = find_provider("twilio", "sms")
+    provider.verify(request)
+    (message,) = provider.parse(request, "sms")
+    assert isinstance(message, InboundMessage)
+    assert (message.sender_id, message.recipient_id) == ("+15550123", "+15550100")
+    assert message.content.text == "Where is my order?"
+    with pytest.raises(AccessDenied):
+        provider.verify(replace(request, url="https://elsewhere.example/webhooks/sms"))
+    await provider.aclose()
+
+
+async def test_http() -> None:
+    request = signed(replace(OPTIONS, channel="shop", provider="http", message_id="m-1"))
+    provider = find_provider("http", "http", secrets=("a secret that is long enough",))
+    provider.verify(request)
+    (message,) = provider.parse(request, "shop")
+    assert isinstance(message, InboundMessage)
+    assert (message.external_id, message.sender_id, message.content.text) == ("m-1", "+15550123", "Where is my order?")
+
+
+def test_it_is_signed_for_the_public_address_and_the_same_message_can_be_sent_again() -> None:
+    options = replace(OPTIONS, public_url="https://chat.example.com", message_id="SM" + "2" * 32)
+    request = signed(options)
+    assert request.url == "https://chat.example.com/webhooks/sms"
+    assert signed(options).body == request.body
+    assert signed(OPTIONS).body != signed(OPTIONS).body
+
+
+def test_a_server_that_is_not_there_or_says_no(command) -> None:
+    twilio = {"TWILIO_ACCOUNT_SID": SID, "TWILIO_AUTH_TOKEN": "not the demo's"}
+    words = ("send", "--channel", "sms", "--from", "+15550123", "--text", "hi", "--url")
+    missing = command(*words, "http://127.0.0.1:9", **twilio)
+    assert missing.returncode == 1
+    assert "does not answer" in missing.stderr
+    process, invited = command.demo()
+    refused = command(*words, invited["url"], **twilio)
+    assert refused.returncode == 1
+    assert "could not be verified" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    process.kill()
