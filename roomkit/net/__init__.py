@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from roomkit.net.ratelimit import RateLimiter, TokenBucket
     from roomkit.net.redaction import redact, redact_logs, register_secret
     from roomkit.net.retry import RetryPolicy
+    from roomkit.net.room_client import NotSent, RoomClient
     from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy, Resolver, fetch
+    from roomkit.net.tokens import Tokens
     from roomkit.net.transport import GuardedTransport
 
 _HOME = {
@@ -30,9 +32,12 @@ _HOME = {
     "Fetched": "ssrf",
     "Fetcher": "ssrf",
     "GuardedTransport": "transport",
+    "NotSent": "room_client",
     "RateLimiter": "ratelimit",
     "Resolver": "ssrf",
     "RetryPolicy": "retry",
+    "RoomClient": "room_client",
+    "Tokens": "tokens",
     "TokenBucket": "ratelimit",
     "error_from_response": "client",
     "fetch": "ssrf",
@@ -55,10 +60,13 @@ __all__ = [
     "Fetched",
     "Fetcher",
     "GuardedTransport",
+    "NotSent",
     "RateLimiter",
     "Resolver",
     "RetryPolicy",
+    "RoomClient",
     "TokenBucket",
+    "Tokens",
     "error_from_response",
     "fetch",
     "http_client",

@@ -84,8 +84,10 @@ class Tokens:
         id: str | None = None,
         tenant: str = "default",
         display_name: str | None = None,
+        token_id: str | None = None,
     ) -> Minted:
-        """As `mint`, with the token's id and expiry beside it."""
+        """As `mint`, with the token's id and expiry beside it. A renewed token keeps the `token_id` of the one before,
+        so that revoking ends the whole line."""
         role = _role(role)
         if role is PrincipalRole.GUEST and not room:
             raise UsageError("a guest token is bound to one room; pass room=")
@@ -98,7 +100,7 @@ class Tokens:
             room_id=room,
             display_name=display_name,
             expires_at=round(self._now() + ttl, 3),
-            token_id=random.token_urlsafe(12),
+            token_id=token_id or random.token_urlsafe(12),
         )
         claims = principal.model_dump(mode="json", exclude_none=True, exclude={"metadata"})
         body = f"{PREFIX}.{self._signing}.{_b64(json.dumps(claims, separators=(',', ':')).encode())}"

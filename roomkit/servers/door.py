@@ -85,9 +85,9 @@ class Door:
             where = f' in room "{room_id}"' if room_id else ""
             raise AccessDenied(f"{principal.role.value} {principal.id} may not {action.value}{where}")
 
-    def alive(self, principal: Principal) -> bool:
-        """Whether a session of this principal may go on: not expired, not revoked."""
-        if principal.expires_at is not None and principal.expires_at <= self.now():
+    def alive(self, principal: Principal, stamp: float) -> bool:
+        """Whether a session of this principal may go on at `stamp` (Unix seconds): not expired, not revoked."""
+        if principal.expires_at is not None and principal.expires_at <= stamp:
             return False
         return not self.kit.tokens.revoked(principal)
 

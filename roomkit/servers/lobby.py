@@ -15,6 +15,7 @@ from roomkit.servers.views import principal_view, room_view, summary
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from roomkit.models.access import Principal
     from roomkit.servers.door import Door
     from roomkit.servers.socket import Connection
 
@@ -37,6 +38,7 @@ class Lobby:
         self._connections: set[Connection] = set()
         self._rooms: dict[RoomKey, set[Connection]] = {}
         self._watchers: set[Connection] = set()
+        self._count: dict[tuple[str, str], int] = {}
         self._dirty: set[RoomKey] = set()
         self._left = Wakeup()
         self._sweeping = False
@@ -50,14 +52,14 @@ class Lobby:
     def full(self) -> bool:
         return len(self._connections) >= self._door.options.max_connections
 
-    def crowded(self, principal_id: str, tenant: str) -> bool:
-        """Whether this principal has all the connections one may have."""
-        mine = sum(
-            1
-            for c in self._connections
-            if c.principal and (c.principal.tenant, c.principal.id) == (tenant, principal_id)
-        )
-        return mine >= self._door.options.max_connections_per_principal
+    def admit(self, principal: Principal) -> bool:
+        """Counts a connection of this principal, unless it has all that one may have. `remove` gives it back."""
+        key = (principal.tenant, principal.id)
+        count = self._count.get(key, 0)
+        if count >= self._door.options.max_connections_per_principal:
+            return False
+        self._count[key] = count + 1
+        return True
 
     def add(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -67,6 +69,11 @@ class Lobby:
 
     def remove(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        if connection.principal is not None:
+            key = (connection.principal.tenant, connection.principal.id)
+            self._count[key] -= 1
+            if not self._count[key]:
+                del self._count[key]
         self.watch(connection, on=False)
         if not self._connections:
             self._left.set()
@@ -121,9 +128,9 @@ class Lobby:
         try:
             while self._connections:
                 await asyncio.sleep(SWEEP_S)
-                now = monotonic()
+                now, stamp = monotonic(), self._door.now()
                 for connection in tuple(self._connections):
-                    connection.check(now)
+                    connection.check(now, stamp)
         finally:
             self._sweeping = False
 

@@ -38,6 +38,10 @@ class UnsupportedType(UsageError):
     """The media type is not accepted."""
 
 
+class TooMany(Overloaded):
+    """One caller asks too often."""
+
+
 class Draining(RoomKitError):
     """The server is going away."""
 
@@ -54,6 +58,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooLarge, 413, "too_large"),
     (UnsupportedType, 415, "unsupported_type"),
     (UsageError, 400, "bad_request"),
+    (TooMany, 429, "rate_limited"),
     (Overloaded, 429, "overloaded"),
     (Draining, 503, "draining"),
     (StoreError, 503, "unavailable"),

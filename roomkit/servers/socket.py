@@ -141,13 +141,13 @@ class Connection:
             self._out.close()
             self._door.scope.spawn(self._end(code, reason), name="close socket")
 
-    def check(self, now: float) -> None:
-        """Cuts a connection that is late to authenticate, expired or silent."""
+    def check(self, now: float, stamp: float) -> None:
+        """Cuts a connection that is late to authenticate, expired or silent. `now` is loop time, `stamp` Unix time."""
         options = self._door.options
         if self.principal is None:
             if now - self._heard > options.auth_timeout_s:
                 self.cut(4401, "no authentication in time")
-        elif not self._door.alive(self.principal):
+        elif not self._door.alive(self.principal, stamp):
             self.cut(4401, "the token has expired or was revoked")
         elif now - self._heard > options.heartbeat_s * SILENCE:
             self.cut(4409, "silent for too long")
@@ -223,7 +223,7 @@ class Connection:
             self.cut(4401, str(error)[:120])
             return
         before = self.principal
-        if before is None and self._door.lobby.crowded(principal.id, principal.tenant):
+        if before is None and not self._door.lobby.admit(principal):
             self.cut(1013, "too many connections of this principal")
             return
         if before is not None and _who(before) != _who(principal):

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from roomkit.testing.loop import Deadlock, VirtualLoop, run
     from roomkit.testing.messages import FakeMessages, check_channel, check_message_provider
     from roomkit.testing.signatures import FuzzReport, fuzz_signatures
+    from roomkit.testing.sockets import AsgiSocket
     from roomkit.testing.vendors.twilio import FakeTwilio
 
 _HOMES = {
+    "AsgiSocket": "sockets",
     "Conversation": "conversation",
     "FakeChannel": "channels",
     "Deadlock": "loop",
@@ -39,6 +41,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsgiSocket",
     "Conversation",
     "Deadlock",
     "FakeChannel",

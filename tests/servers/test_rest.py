@@ -127,6 +127,12 @@ async def test_edits_and_reactions_of_ones_own() -> None:
         shown = next(e for e in page if e["id"] == event["id"])
         assert shown["content"]["text"] == "hello"
         assert shown["metadata"]["edited"] is True
+        delete = {"type": "delete", "target_event_id": event["id"]}
+        assert (await h.http.post(post, json={"content": delete}, headers=headers)).status_code == 201
+        raw = await h.http.get("/api/rooms/r1/events?raw=true", headers=headers)
+        assert next(e for e in raw.json()["events"] if e["id"] == event["id"])["content"]["type"] == "system"
+        whole = await h.call("GET", "/rooms/r1/events?raw=true")
+        assert next(e for e in whole.json()["events"] if e["id"] == event["id"])["content"]["text"] == "helo"
 
 
 async def test_a_rule_that_blocks_is_named() -> None:
@@ -345,6 +351,8 @@ async def test_tokens_are_minted_refreshed_and_revoked() -> None:
         assert (await h.call("DELETE", f"/tokens/{minted['token_id']}", role="supervisor")).status_code == 403
         assert (await h.call("DELETE", f"/tokens/{minted['token_id']}")).status_code == 204
         assert (await h.http.get("/api/rooms/r1", headers=headers)).status_code == 401
+        renewed = {"authorization": f"Bearer {fresh['token']}"}
+        assert (await h.http.get("/api/rooms/r1", headers=renewed)).status_code == 401
 
 
 async def test_a_tenant_never_sees_anothers_rooms() -> None:
@@ -365,6 +373,7 @@ async def test_a_flood_is_refused_not_queued() -> None:
         answers = [await h.call("POST", "/rooms/r1/notes", json={"text": "x"}) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [201, 201, 201, 429, 429]
         assert int(answers[-1].headers["retry-after"]) >= 1
+        assert answers[-1].json()["error"]["code"] == "rate_limited"
         other = await h.call("POST", "/rooms/r1/notes", role="agent", json={"text": "x"})
         assert other.status_code == 201
 

@@ -12,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from roomkit.errors import Overloaded, RoomKitError, UsageError
+from roomkit.errors import RoomKitError, UsageError
 from roomkit.models.access import Principal
 from roomkit.servers.access import Action
-from roomkit.servers.problems import Draining, TooLarge, problem
+from roomkit.servers.problems import Draining, TooLarge, TooMany, problem
 
 if TYPE_CHECKING:
     from roomkit.rooms import Rooms
@@ -123,8 +123,9 @@ async def _serve(door: Door, row: Endpoint, request: Request) -> Response:
     if row.method != "GET":
         if door.draining:
             raise Draining("the server is going away; try again in a moment")
-        if not door.writes.try_acquire((principal.tenant, principal.id)):
-            raise Overloaded("too many requests; slow down")
+        who = (principal.tenant, principal.id)
+        if not door.writes.try_acquire(who):
+            raise TooMany("too many requests; slow down", retry_after=door.writes.retry_in(who))
     call = Call(door, request, principal, room_id)
     return await row.handler(call, await _read(door, row, request))
 

@@ -7,13 +7,13 @@ from typing import Any, Literal
 from pydantic import Field
 from starlette.responses import Response
 
-from roomkit.errors import Overloaded, UsageError
+from roomkit.errors import UsageError
 from roomkit.models.content import Content, TextContent
 from roomkit.models.room import Room, RoomStatus, RoomTimers
 from roomkit.servers import views
 from roomkit.servers.access import Action
 from roomkit.servers.inbound import refusal_of, write
-from roomkit.servers.problems import answer
+from roomkit.servers.problems import TooMany, answer
 from roomkit.servers.rest.api import Body, Call, Nothing, done, dump, endpoints, reply
 
 API, endpoint = endpoints()
@@ -183,10 +183,10 @@ async def list_events(call: Call, query: EventPage) -> Response:
     """A page of the log, oldest first; without `after` the newest"""
     if query.after is not None and query.before is not None:
         raise UsageError("give after or before, not both")
+    raw = query.raw and call.staff  # to a guest, what was deleted is gone
     events, more = await call.door.page(
-        call.principal, call.room_id, after=query.after, before=query.before, limit=query.limit, raw=query.raw
+        call.principal, call.room_id, after=query.after, before=query.before, limit=query.limit, raw=raw
     )
-    raw = query.raw and call.staff
     return reply(events=[views.event_view(event, staff=call.staff, raw=raw) for event in events], more=more)
 
 
@@ -200,7 +200,7 @@ async def send_message(call: Call, body: Message) -> Response:
     if result.blocked or event is None:
         refusal = refusal_of(result)
         if refusal.retry_after is not None:
-            raise Overloaded(refusal.message, retry_after=refusal.retry_after)
+            raise TooMany(refusal.message, retry_after=refusal.retry_after)
         return answer(409, refusal.code, refusal.message, event=event)
     return reply(200 if result.duplicate else 201, event=event, duplicate=result.duplicate)
 
