@@ -655,6 +655,10 @@ class _Port:
     def tenant(self) -> str:
         return self._rooms.tenant_id
 
+    @property
+    def watch(self) -> _Port:
+        return self
+
     async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> InboundResult:
         return await self._rooms.process_inbound(message, room_id=room_id)
 

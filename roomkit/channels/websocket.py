@@ -245,7 +245,7 @@ class WebSocketChannel(Channel):
 
     async def _load(self, feed: _Feed, port: RoomPort) -> None:
         try:
-            view = await port.open_view(feed.room_id, feed.take, tail=0)
+            view = await port.watch.open_view(feed.room_id, feed.take, tail=0)
         except RoomKitError as error:
             feed.error = error
             if feed.late:
@@ -397,7 +397,7 @@ class _Guess:
         self._rooms: list[str] = []
         port = channel.port
         looked = port is not None and outlets.eager.start(self._look(port))
-        found = self._rooms if looked or port is None else port.resident_rooms()
+        found = self._rooms if looked or port is None else port.watch.resident_rooms()
         if len(found) != 1:
             where = "no open room" if not found else f"{len(found)} rooms or more"
             raise UsageError(
@@ -408,7 +408,7 @@ class _Guess:
 
     async def _look(self, port: RoomPort) -> None:
         try:
-            self._rooms = await port.open_rooms(limit=2)
+            self._rooms = await port.watch.open_rooms(limit=2)
         except RoomKitError as error:
             log.warning("the rooms of channel %s could not be looked up: %s", self._channel.channel_id, error)
         if self.connection is not None and self._rooms != [self.room_id]:

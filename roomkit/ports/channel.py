@@ -28,7 +28,8 @@ class TurnPolicy:
     """What an intelligence channel does with messages that arrive while it is at work (D17).
 
     `coalesce` lets them join the next turn; `queue` gives each its own turn; `interrupt` cancels the running one.
-    `quiet_s` overrides the source channel's quiet window. `on_crash` says whether an interrupted turn is asked again."""
+    `quiet_s` overrides the source channel's quiet window. `on_crash` says whether an interrupted turn is asked again.
+    """
 
     mode: Literal["coalesce", "queue", "interrupt"] = "coalesce"
     quiet_s: float | None = None
@@ -56,12 +57,35 @@ class ApprovalAnswer:
     expired: bool = False
 
 
+class WatchPort(Protocol):
+    """How a channel of cursors finds its rooms and reads their logs as itself."""
+
+    async def open_view(
+        self, room_id: str, deliver: Callable[[Any], None], *, after: int | None = None, tail: int = 0
+    ) -> Any:
+        """As `kit.open_view`, seen as this channel: a `View` of what was missed, then everything live."""
+        ...
+
+    async def open_rooms(self, limit: int = 100) -> list[str]:
+        """The open rooms that this channel has a seat in."""
+        ...
+
+    def resident_rooms(self) -> list[str]:
+        """Those of them that are in memory now."""
+        ...
+
+
 class RoomPort(Protocol):
     """The narrow way from a channel back to the rooms; channels never hold the RoomKit (D48)."""
 
     @property
     def tenant(self) -> str:
         """Whose rooms these are."""
+        ...
+
+    @property
+    def watch(self) -> WatchPort:
+        """For channels that read the log at their own pace."""
         ...
 
     async def process_inbound(self, message: InboundMessage) -> Any:
@@ -79,21 +103,7 @@ class RoomPort(Protocol):
     def subscribe(self, room_id: str, deliver: Callable[[Any], None], *, channel_id: str) -> Callable[[], None]:
         """Hears committed events and stream messages that `channel_id` may see, in order; returns the way out.
 
-        Only for rooms in memory: `RoomNotFound` otherwise, then `open_view` loads it."""
-        ...
-
-    async def open_view(
-        self, room_id: str, deliver: Callable[[Any], None], *, after: int | None = None, tail: int = 0
-    ) -> Any:
-        """As `kit.open_view`, seen as this channel: a `View` of what was missed, then everything live."""
-        ...
-
-    async def open_rooms(self, limit: int = 100) -> list[str]:
-        """The open rooms that this channel has a seat in."""
-        ...
-
-    def resident_rooms(self) -> list[str]:
-        """Those of them that are in memory now."""
+        Only for rooms in memory: `RoomNotFound` otherwise, then `watch.open_view` loads it."""
         ...
 
     def now(self) -> datetime: ...
