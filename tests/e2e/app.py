@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -70,24 +71,29 @@ def build(database: str) -> RoomKit:
     return kit
 
 
+async def serve(kit: RoomKit, port: int, prefix: str, guests: Sequence[str] = ROOMS) -> None:
+    """Serves until it is told to stop, with a token for each guest (of the room of that name) and for the staff."""
+    app = kit.asgi()
+    mint = kit.tokens.mint
+    tokens = {who: mint("guest", who, 3600, id=who, display_name=who.title()) for who in guests}
+    tokens |= {who: mint("supervisor", None, 3600, id=who, display_name=who.title()) for who in STAFF}
+    serving = server(app, port=port)
+    if prefix != "/":
+        serving.config.app = Starlette(routes=[Mount(prefix, app=app)])
+    task = asyncio.ensure_future(serving.serve())
+    while not serving.started and not task.done():
+        await asyncio.sleep(0.01)
+    print(json.dumps({"tokens": tokens}), flush=True)
+    await task
+
+
 async def main(database: str, port: int, prefix: str) -> None:
     kit = build(database)
     async with kit:
-        app = kit.asgi()
-        outer = Starlette(routes=[Mount(prefix, app=app)]) if prefix != "/" else app
         if not await kit.list_rooms():
             for name in ROOMS:
                 await kit.create_room(name, channels=["web", "assistant"], metadata={"title": f"Support for {name}"})
-        mint = kit.tokens.mint
-        tokens = {who: mint("guest", who, 3600, id=who, display_name=who.title()) for who in ROOMS}
-        tokens |= {who: mint("supervisor", None, 3600, id=who, display_name=who.title()) for who in STAFF}
-        serving = server(app, port=port)
-        serving.config.app = outer
-        task = asyncio.ensure_future(serving.serve())
-        while not serving.started and not task.done():
-            await asyncio.sleep(0.01)
-        print(json.dumps({"tokens": tokens}), flush=True)
-        await task
+        await serve(kit, port, prefix)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, Page
 
 ROOT = Path(__file__).resolve().parents[2]
-APP = ("-m", "tests.e2e.app")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 QUIETER = ("--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required")
 WATCH = """
@@ -32,7 +32,8 @@ new MutationObserver(() => {
 class Server:
     """The app of tests/e2e/app.py under `prefix`; its rooms survive in one SQLite file."""
 
-    def __init__(self, folder: Path, prefix: str = "/") -> None:
+    def __init__(self, folder: Path, prefix: str = "/", app: str = "tests.e2e.app") -> None:
+        self._app = app
         self.database, self.prefix = folder / "rooms.db", prefix
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -47,7 +48,7 @@ class Server:
         return self.origin + (self.prefix if self.prefix != "/" else "")
 
     def start(self) -> Server:
-        command = [sys.executable, *APP, str(self.database), str(self.port), self.prefix]
+        command = [sys.executable, "-m", self._app, str(self.database), str(self.port), self.prefix]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
@@ -82,7 +83,8 @@ class Server:
 class Pages:
     """Opens pages and remembers what they complained about and whom they asked."""
 
-    def __init__(self, browser: Browser) -> None:
+    def __init__(self, browser: Browser, **settings: Any) -> None:
+        self._settings = settings
         self._browser = browser
         self._contexts: list[BrowserContext] = []
         self.complaints: list[str] = []
@@ -90,7 +92,7 @@ class Pages:
 
     def open(self, server: Server, path: str, who: str | None, *, width: int = 1000, height: int = 800) -> Page:
         """`path` is "" or "supervisor", with an optional room after a question mark."""
-        context = self._browser.new_context(viewport={"width": width, "height": height})
+        context = self._browser.new_context(viewport={"width": width, "height": height}, **self._settings)
         context.set_default_timeout(10_000)
         context.add_init_script(WATCH)
         self._contexts.append(context)

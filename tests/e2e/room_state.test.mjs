@@ -104,6 +104,12 @@ test("a reply that ended while we were away is gone or stored, never both", () =
   assert.equal(state.events.filter((one) => one.id === "s").length, 1);
 });
 
+test("a reply that is stored is never shown as being written as well", () => {
+  const stored = event(2, { id: "s" });
+  const state = play([snapshot([stored], { streams: [{ stream_id: "s", source, text: "Hel", offset: 3 }] }), start("s")]);
+  assert.deepEqual(state.streams, {});
+});
+
 test("a crashed reply stored as an event closes its stream", () => {
   const state = play([start("s"), chunk("s", 0, "Hel"), told(2, 1, { id: "s" })], live());
   assert.deepEqual(state.streams, {});

@@ -2,7 +2,7 @@
 import { ContentView } from "../shared/content.js";
 import { clockTime, dayName, initials } from "../shared/format.js";
 import { Icon } from "../shared/icons.js";
-import { html, useEffect, useLayoutEffect, useRef, useState } from "../shared/lib.js";
+import { html, once, useEffect, useLayoutEffect, useRef, useState } from "../shared/lib.js";
 import { client, isAI, lines, nameOf, state } from "./model.js";
 
 const NEAR = 90;
@@ -50,7 +50,7 @@ export function Log() {
     <div class="log" ref=${log} onScroll=${scrolled} role="log" aria-label="Conversation" aria-live="polite" aria-relevant="additions" tabindex="0">
       <ol>
         ${state.value.more && html`<li class="older" key="older"><button class="button quiet" onClick=${() => client.older()}>Earlier messages</button></li>`}
-        ${shown.length ? shown.map((line) => html`<${Line} key=${line.key} line=${line} />`) : html`<${Welcome} key="welcome" />`}
+        ${shown.length ? shown.map((line) => once(line, null, () => html`<${Line} key=${line.key} line=${line} />`)) : html`<${Welcome} key="welcome" />`}
       </ol>
     </div>
     ${behind > 0 && html`<button class="button latest" onClick=${latest}><${Icon} name="down" size=${16} />${behind >= 1 ? `${Math.floor(behind)} new` : "Latest"}</button>`}`;
@@ -59,7 +59,7 @@ export function Log() {
 function Welcome() {
   return html`<li class="welcome"><span class="face ai"><${Icon} name="spark" size=${28} /></span>
     <h2>How can we help?</h2>
-    <p>An AI assistant answers at once. Write “human” whenever you want to talk to a person.</p></li>`;
+    <p>An AI assistant answers at once. You can ask for a person at any time.</p></li>`;
 }
 
 /** @param {{line: any}} props */

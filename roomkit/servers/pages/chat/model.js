@@ -9,6 +9,11 @@ import { currentToken, session } from "../shared/session.js";
 /** @typedef {import("../shared/types.js").Shown} Shown */
 
 export const state = signal(emptyState());
+/** One part of the state at a time: who shows people need not look again at every word that arrives. */
+const events = computed(() => state.value.events);
+const participants = computed(() => state.value.participants);
+const outbox = computed(() => state.value.outbox);
+const room = computed(() => state.value.room);
 export const link = signal(/** @type {import("../shared/types.js").Link} */ ("connecting"));
 export const now = signal(Date.now());
 export const limits = signal(/** @type {Record<string, number>} */ ({}));
@@ -40,13 +45,13 @@ export const isAI = (source) => ["ai", "app"].includes(source.channel_type);
 
 /** @param {import("../shared/types.js").Source} source @param {Record<string, any>} [metadata] */
 export function nameOf(source, metadata = {}) {
-  const person = source.participant_id && state.value.participants.find((one) => one.id === source.participant_id);
+  const person = source.participant_id && participants.value.find((one) => one.id === source.participant_id);
   return metadata.sender_name ?? (person && person.display_name) ?? (isAI(source) ? capital(source.channel_id) : personName(source.participant_id));
 }
 
 /** @param {string | null | undefined} id */
 export function personName(id) {
-  const person = state.value.participants.find((one) => one.id === id);
+  const person = participants.value.find((one) => one.id === id);
   return person?.display_name ?? (id ? capital(id) : "Team");
 }
 
@@ -55,11 +60,11 @@ const capital = (id) => id.charAt(0).toUpperCase() + id.slice(1).replace(/[_-]+/
 
 /** Whether a person holds the floor, one was asked for, or the assistant answers. */
 export const mode = computed(() => {
-  const room = state.value.room;
-  if (!room) return "unknown";
-  if (!["active", "paused"].includes(room.status)) return "closed";
-  if (room.floor.mode === "human") return "human";
-  if (room.waiting || room.floor.mode === "waiting") return "waiting";
+  const here = room.value;
+  if (!here) return "unknown";
+  if (!["active", "paused"].includes(here.status)) return "closed";
+  if (here.floor.mode === "human") return "human";
+  if (here.waiting || here.floor.mode === "waiting") return "waiting";
   return "ai";
 });
 
@@ -84,11 +89,10 @@ export function timeline(event) {
   }
 }
 
-/**
- * The lines of the log: messages, what the room says about itself, replies being written and our own unsent words.
- * A reply keeps its key when it is stored, so that its bubble stays in place.
- */
-export const lines = computed(() => {
+const DISCLOSURE = { kind: "told", key: "told-ai", words: "An AI assistant answers here. You can ask for a person at any time.", tone: "ai" };
+
+/** The lines of the log but for what is being written: messages, what the room says about itself, our own unsent words. */
+const settled = computed(() => {
   /** @type {any[]} */
   const out = [];
   let day = "", before = /** @type {any} */ (null), toldAI = false;
@@ -99,7 +103,7 @@ export const lines = computed(() => {
     day = its;
   };
   const disclose = () => {
-    if (!toldAI && mode.value !== "unknown") out.push({ kind: "told", key: "told-ai", words: "An AI assistant answers here. Write “human” whenever you want a person.", tone: "ai" });
+    if (!toldAI) out.push(DISCLOSURE);
     toldAI = true;
   };
   const push = (/** @type {any} */ line) => {
@@ -110,7 +114,7 @@ export const lines = computed(() => {
     before = { writer, at: line.at, line };
     out.push(line);
   };
-  const unsent = [...state.value.outbox];
+  const unsent = [...outbox.value];
   /** A message that was refused stays where it was written; one on its way is last. */
   const pushUnsent = (/** @type {number} */ until) => {
     while (unsent.length && (until === Infinity || (unsent[0].state === "failed" && unsent[0].at < until))) {
@@ -119,7 +123,7 @@ export const lines = computed(() => {
       push({ kind: "message", key: pending.client_id, own: true, source: { channel_id: "", channel_type: "" }, content: pending.content, at: pending.at, pending, reactions: {} });
     }
   };
-  for (const { event, content, edited, deleted, reactions } of project(state.value.events)) {
+  for (const { event, content, edited, deleted, reactions } of project(events.value)) {
     pushUnsent(Date.parse(event.created_at));
     if (event.visibility === "internal" || event.status !== "committed") continue;
     if (event.type !== "message") {
@@ -138,12 +142,18 @@ export const lines = computed(() => {
     push({ kind: "message", key: (own && event.metadata.client_id) || event.id, own, source: event.source, content, edited, deleted, reactions, at: Date.parse(event.created_at), event });
   }
   pushUnsent(Infinity);
-  for (const stream of Object.values(state.value.streams)) {
-    const at = Math.max(before?.at ?? 0, 0);
-    if (isAI(stream.source)) disclose();
-    push({ kind: "message", key: stream.id, own: false, source: stream.source, content: { type: "text", text: stream.text }, at, growing: true, reactions: {} });
-  }
-  return out;
+  return { out, toldAI, last: before };
+});
+
+/** All lines. A reply keeps its key when it is stored, so that its bubble stays in place. */
+export const lines = computed(() => {
+  const { out, toldAI, last } = settled.value;
+  const writing = Object.values(state.value.streams).map((stream) => ({
+    kind: "message", key: stream.id, own: false, source: stream.source, content: { type: "text", text: stream.text }, at: last?.at ?? 0, growing: true,
+    reactions: {}, first: last?.writer !== `${stream.source.channel_id}:${stream.source.participant_id ?? ""}`, last: true,
+  }));
+  const disclosed = toldAI || !writing.some((line) => isAI(line.source));
+  return [...out, ...(disclosed ? [] : [DISCLOSURE]), ...writing];
 });
 
 /** Who is about to say something, in words; null when nobody is. Signs of life fade by themselves. */

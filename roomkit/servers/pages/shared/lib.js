@@ -9,3 +9,17 @@ export { batch, computed, effect, signal } from "../vendor/signals.js";
 
 /** The address below which everything lives, with a slash at the end: the server may be mounted under any prefix. */
 export const root = () => new URL("../../", import.meta.url);
+
+/** @type {WeakMap<object, {of: unknown, made: any}>} */
+const kept = new WeakMap();
+
+/** What was made for `key` and `of` before, or made now: an element that is the same object is not compared again, so a
+ * long log costs nothing while words arrive at its end.
+ * @template T @param {object} key @param {unknown} of @param {() => T} make @returns {T} */
+export function once(key, of, make) {
+  const known = kept.get(key);
+  if (known && known.of === of) return known.made;
+  const made = make();
+  kept.set(key, { of, made });
+  return made;
+}

@@ -5,7 +5,7 @@ import { Icon } from "../shared/icons.js";
 import { html, render, signal, useEffect, useRef, useState } from "../shared/lib.js";
 import { notices, sound, toggleNotices, toggleSound, watchAttention } from "./alarm.js";
 import { Desk, deskBox, writing } from "./desk.js";
-import { bindings, brains, client, dead, hasToken, iHold, leaveRoom, link, loadRooms, me, now, openId, openRoom, personName, room, roomTrouble, signIn, since, soon, state, titleOf, toast, toasts, waiting } from "./model.js";
+import { bindings, brains, client, dead, hasToken, iHold, leaveRoom, link, loadRooms, me, now, openId, openRoom, personName, room, roomTrouble, signIn, since, soon, state, titleOf, toast, toasts, viewers, waiting } from "./model.js";
 import { Lease, Panel, takeOver } from "./panel.js";
 import { Rooms, State } from "./rooms.js";
 import { Transcript } from "./transcript.js";
@@ -56,7 +56,7 @@ function Middle() {
 function RoomTop() {
   const here = /** @type {import("../shared/types.js").Room} */ (room.value);
   const names = [...new Set([here.external_id, ...(here.channels ?? bindings.value.map((one) => one.channel_id))])].filter(Boolean);
-  const others = state.value.viewers.filter((one) => one.id !== me.value?.id);
+  const others = viewers.value.filter((one) => one.id !== me.value?.id);
   return html`<header class="room-top">
     <button class="icon-button to-list" aria-label="Back to the list" onClick=${leaveRoom}><${Icon} name="back" /></button>
     <div class="room-title"><h1>${titleOf({ ...here, people: here.people ?? state.value.participants.map((one) => one.display_name || one.address || one.id) })}</h1><p>${names.join(" · ")}</p></div>

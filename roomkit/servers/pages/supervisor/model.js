@@ -18,6 +18,13 @@ export const listed = signal(/** @type {"loading" | "ready" | "failed"} */ ("loa
 export const listTrouble = signal("");
 export const openId = signal(/** @type {string | null} */ (started.room));
 export const state = signal(emptyState());
+/** One part of the state at a time: a long transcript is not looked at again for every word that arrives. */
+export const events = computed(() => state.value.events);
+export const viewers = computed(() => state.value.viewers);
+export const outbox = computed(() => state.value.outbox);
+const seated = computed(() => state.value.bindings);
+const present = computed(() => state.value.participants);
+const entered = computed(() => state.value.room);
 export const roomTrouble = signal("");
 export const filter = signal({ q: "", state: "all", channel: "" });
 export const found = signal(/** @type {Set<string> | null} */ (null));
@@ -178,9 +185,9 @@ export function signIn(token) {
   location.reload();
 }
 
-export const room = computed(() => (openId.value && state.value.room ? { ...rooms.value[openId.value], ...state.value.room } : null));
-export const bindings = computed(() => (beside.value.bindings.length ? beside.value.bindings : state.value.bindings));
-export const people = computed(() => (beside.value.participants.length ? beside.value.participants : state.value.participants));
+export const room = computed(() => (openId.value && entered.value ? { ...rooms.value[openId.value], ...entered.value } : null));
+export const bindings = computed(() => (beside.value.bindings.length ? beside.value.bindings : seated.value));
+export const people = computed(() => (beside.value.participants.length ? beside.value.participants : present.value));
 export const brains = computed(() => bindings.value.filter((one) => one.category === "intelligence"));
 export const iHold = computed(() => room.value?.floor.mode === "human" && room.value.floor.holder === me.value?.id);
 const RANKS = ["guest", "agent", "supervisor", "admin"];
@@ -221,6 +228,6 @@ export const titleOf = (one) => one.people?.join(", ") || one.metadata?.title ||
 export function personName(id) {
   if (!id) return "";
   if (id === me.value?.id) return me.value.display_name ?? "You";
-  const person = people.value.find((one) => one.id === id) ?? state.value.viewers.find((one) => one.id === id);
+  const person = people.value.find((one) => one.id === id) ?? viewers.value.find((one) => one.id === id);
   return person?.display_name || person?.address || id;
 }

@@ -2,15 +2,15 @@
 import { ContentView } from "../shared/content.js";
 import { clockTime, dayName, initials, spaced } from "../shared/format.js";
 import { channelIcon, Icon } from "../shared/icons.js";
-import { computed, html, useEffect, useLayoutEffect, useRef, useState } from "../shared/lib.js";
+import { computed, html, once, useEffect, useLayoutEffect, useRef, useState } from "../shared/lib.js";
 import { project } from "../shared/room_state.js";
-import { beside, bindings, client, me, now, people, personName, state } from "./model.js";
+import { beside, bindings, client, events, me, now, outbox, people, personName, state, viewers } from "./model.js";
 
 /** @typedef {import("../shared/types.js").RoomEvent} RoomEvent */
 /** @typedef {import("../shared/types.js").Source} Source */
 
 /** A tool's call and its result are two events and one line. */
-const rows = computed(() => {
+const settled = computed(() => {
   /** @type {any[]} */
   const out = [];
   /** @type {Map<string, any>} */
@@ -21,7 +21,7 @@ const rows = computed(() => {
     if (its !== day) out.push({ kind: "day", key: `day ${its}`, at });
     day = its;
   };
-  for (const shown of project(state.value.events)) {
+  for (const shown of project(events.value)) {
     const { event, content } = shown;
     stamp(event.created_at);
     const known = content.type === "tool_call" && calls.get(content.call_id);
@@ -33,15 +33,20 @@ const rows = computed(() => {
       out.push(row);
     }
   }
-  for (const pending of state.value.outbox) {
+  for (const pending of outbox.value) {
     const event = { id: pending.client_id, created_at: new Date(pending.at).toISOString(), source: { channel_id: "", channel_type: "host", participant_id: me.value?.id }, metadata: {}, visibility: "all", status: "committed" };
     out.push({ kind: "message", key: pending.client_id, event, content: pending.content, pending, reactions: {} });
   }
-  for (const stream of Object.values(state.value.streams)) {
-    out.push({ kind: "message", key: stream.id, growing: true, content: { type: "text", text: stream.text }, reactions: {}, event: { id: stream.id, source: stream.source, metadata: {}, visibility: "all", status: "committed" } });
-  }
   return out;
 });
+
+const rows = computed(() => [
+  ...settled.value,
+  ...Object.values(state.value.streams).map((stream) => ({
+    kind: "message", key: stream.id, growing: true, content: { type: "text", text: stream.text }, reactions: {},
+    event: { id: stream.id, source: stream.source, metadata: {}, visibility: "all", status: "committed" },
+  })),
+]);
 
 /** @param {RoomEvent} event */
 function kindOf(event) {
@@ -85,7 +90,10 @@ export function Transcript() {
       <ol>
         ${state.value.more && html`<li class="older" key="older"><button class="button quiet" onClick=${() => client.older()}>Earlier events</button></li>`}
         ${!shown.length && state.value.ready && html`<li class="blank" key="blank">Nothing has happened in this room yet.</li>`}
-        ${shown.map((row) => html`<${Row} key=${row.key} row=${row} deliveries=${beside.value.deliveries[row.event?.id]} />`)}
+        ${shown.map((row) => {
+          const deliveries = beside.value.deliveries[row.event?.id];
+          return once(row, deliveries, () => html`<${Row} key=${row.key} row=${row} deliveries=${deliveries} />`);
+        })}
       </ol>
       <${Signs} />
     </div>
@@ -206,8 +214,8 @@ function writer(event) {
 
 /** Everybody who held the floor here, looks at the room or is known as staff. */
 const staff = computed(() => new Set([
-  me.value?.id, ...state.value.viewers.map((one) => one.id), ...people.value.filter((one) => ["agent", "observer"].includes(one.role)).map((one) => one.id),
-  ...state.value.events.map((event) => event.content.data?.holder),
+  me.value?.id, ...viewers.value.map((one) => one.id), ...people.value.filter((one) => ["agent", "observer"].includes(one.role)).map((one) => one.id),
+  ...events.value.map((event) => event.content.data?.holder),
 ]));
 
 /** @param {Source} source */
@@ -241,7 +249,8 @@ function happened(event) {
 function Signs() {
   const fresh = Object.values(state.value.signs).filter((one) => one.sender !== me.value?.id && now.value - one.at < 7000);
   const thought = fresh.find((one) => one.kind === "thinking" && one.data.text);
-  const busy = fresh.filter((one) => ["typing", "thinking", "tool"].includes(one.kind));
+  const writing = new Set(Object.values(state.value.streams).filter((one) => one.text).map((one) => one.source.channel_id));
+  const busy = fresh.filter((one) => one.kind === "tool" || (["typing", "thinking"].includes(one.kind) && !writing.has(one.sender)));
   return html`<div class="signs" aria-live="off">${busy.map((one) => html`<p key=${one.kind + one.sender}><span class="dots"><i></i><i></i><i></i></span>${personName(one.sender)} is ${one.kind === "tool" ? `using ${spaced(one.data.name ?? "a tool")}${one.data.note ? `: ${one.data.note}` : ""}` : one.kind}…</p>`)}
     ${thought && html`<p class="thought">${thought.data.text}</p>`}</div>`;
 }
