@@ -35,6 +35,7 @@ from roomkit.runtime import SystemClock, bounded, monotonic
 
 START_S = 15.0
 STOP_S = 15.0
+FIRST_S = 3.0
 CLOSED_S = 2.0
 """How long after the restarted server serves an interrupted reply may stay open, at most."""
 NOTE = "Ada is a regular customer; wish her a good trip"
@@ -60,6 +61,11 @@ async def _check() -> int:
             await play.server.end()
         play.judge()
         return play.verdict(monotonic() - began)
+
+
+def patience() -> float:
+    """How much longer than on an idle machine things may take: the share of a processor that is left for us."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 class Server:
@@ -176,7 +182,8 @@ class Play:
         asked = await ada.say("Hello!")
         reply = await ada.reply(asked["index"])
         first = min(one.first_at for one in ada.growing.values())
-        self.claim(first - began < 3.0, f"first words of a reply {first - began:.1f} s after the start of the process")
+        took = first - began
+        self.claim(took < FIRST_S * patience(), f"first words of a reply {took:.1f} s after the start of the process")
         for one in (ada, ben, boss):
             await one.reply(asked["index"])
             chunks = one.growing[reply["id"]].chunks
@@ -224,7 +231,7 @@ class Play:
         ada, ben, boss = self.witnesses
         story = await self._begin_story(ada, 6)
         await self._post(f"/rooms/{self.room}/floor/take")
-        words = await boss.say("Sam from the shop here, how can I help?")
+        words = await boss.say("Sam from the shop here, I take over.")
         await ada.until(lambda: words["event_id"] in {e["id"] for e in ada.seen}, 5, "the supervisor's words")
         asked = await ada.say("When do you open tomorrow?")
         quiet = await boss.say("At nine o'clock.")
@@ -325,7 +332,9 @@ class Play:
         if closed is not None and self.restarted is not None and self.serving is not None:
             at = datetime.fromisoformat(closed["created_at"])
             took = f"{(at - self.restarted).total_seconds():.1f} s after the new process was started"
-            self.claim((at - self.serving).total_seconds() < CLOSED_S, f"the interrupted reply was closed {took}")
+            self.claim(
+                (at - self.serving).total_seconds() < CLOSED_S * patience(), f"the interrupted reply was closed {took}"
+            )
         self.claim(not stored.unsettled, "no turn, reply or delivery was left open")
 
     def _judge_views(self, stored: Stored) -> None:
