@@ -250,7 +250,7 @@ class Turns:
             last = position == len(drafts) - 1
             stamped = self._stamp(actor, lane.channel_id, draft, reply)
             side = output if last else None
-            await actor.call(
+            reply.event = await actor.call(
                 messages.submit_reply, stamped, reply.floor_generation, rows if last else [], side, settlement
             )
         if not drafts:

@@ -60,7 +60,8 @@ def redact(text: str) -> str:
 
 
 class RedactingHandler(logging.NullHandler):
-    """Masks secrets in a record on its way up to the application's handlers; writes nothing itself.
+    """Masks secrets in a record on its way up to the application's handlers; writes nothing itself, unless there are
+    none: then warnings and errors go to standard error, as they would without this one.
 
     A handler rather than a filter, because a logger's filters do not see the records of its children.
     """
@@ -76,7 +77,20 @@ class RedactingHandler(logging.NullHandler):
         for name, value in vars(record).items():
             if isinstance(value, str) and name not in _STANDARD:
                 setattr(record, name, redact(value))
+        last = logging.lastResort
+        if last is not None and record.levelno >= last.level and not _heard(record.name):
+            last.handle(record)
         return True
+
+
+def _heard(name: str) -> bool:
+    """Whether the application has a handler for the records of this logger."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        if any(not isinstance(handler, RedactingHandler) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 def redact_logs(*names: str) -> None:

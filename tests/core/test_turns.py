@@ -220,7 +220,11 @@ async def test_a_late_viewer_gets_the_text_so_far_and_then_the_rest() -> None:
         view = await kit.open_view("r", "sms", items.append)
         assert [(s.stream_id, text) for s, text in view.streams] == [(view.streams[0][0].stream_id, "abc")]
         await result.settled()
-        assert [(i.offset, i.delta) for i in streams(items) if isinstance(i, StreamChunk)] == [(3, "d"), (4, "e"), (5, "f")]
+        assert [(i.offset, i.delta) for i in streams(items) if isinstance(i, StreamChunk)] == [
+            (3, "d"),
+            (4, "e"),
+            (5, "f"),
+        ]
 
 
 async def test_on_message_functions_answer_stream_and_stay_silent() -> None:
@@ -244,3 +248,23 @@ async def test_on_message_functions_answer_stream_and_stay_silent() -> None:
         assert chat.replies == []
         with pytest.raises(AssertionError, match="no reply contains"):
             chat.expect("anything")
+
+
+async def test_observers_are_told_the_event_of_a_whole_answer_too() -> None:
+    from roomkit import RoomKit
+    from roomkit.testing import Conversation, VirtualClock
+
+    kit, told = RoomKit(clock=VirtualClock()), []
+
+    @kit.on_message
+    async def reply(ctx: Any, message: Any) -> str:
+        return "Noted."
+
+    @kit.on(ReplyFinished)
+    async def finished(notice: ReplyFinished) -> None:
+        told.append(notice.event and notice.event.text)
+
+    async with Conversation(kit) as chat:
+        await chat.say("hello")
+        await chat.advance(1)
+    assert told == ["Noted."]

@@ -93,3 +93,16 @@ def test_log_records_of_children_are_masked_in_message_extra_and_traceback():
     assert "sent ***" in text
     assert "ValueError: *** in an exception" in text
     assert "planted" not in text
+
+
+def test_where_nobody_listens_errors_reach_standard_error_masked(capsys: pytest.CaptureFixture[str]):
+    register_secret("planted-canary-2")
+    logger = logging.getLogger("redaction_test_alone")
+    redact_logs("redaction_test_alone")
+    logger.propagate = False
+    logger.getChild("deep").error("the turn failed: %s", "planted-canary-2")
+    logger.getChild("deep").info("not this")
+    assert capsys.readouterr().err == "the turn failed: ***\n"
+    logger.addHandler(logging.StreamHandler(io.StringIO()))
+    logger.error("somebody listens now")
+    assert capsys.readouterr().err == ""
