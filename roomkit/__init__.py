@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from roomkit.channels.transport import TransportChannel as TransportChannel
     from roomkit.channels.websocket import WebSocketChannel as WebSocketChannel
     from roomkit.errors import RoomKitError as RoomKitError
+    from roomkit.core.engine import KitOptions as KitOptions
     from roomkit.kit import RoomKit as RoomKit
     from roomkit.models.access import Principal as Principal
     from roomkit.models.content import TextContent as TextContent
@@ -48,6 +49,7 @@ _HOMES = {
     "WebSocketChannel": "channels.websocket",
     "RoomKitError": "errors",
     "RoomKit": "kit",
+    "KitOptions": "core.engine",
     "Principal": "models.access",
     "TextContent": "models.content",
     "InboundMessage": "models.delivery",

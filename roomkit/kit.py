@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from roomkit.core.engine import Engine, KitOptions, Template
 from roomkit.core.hooks import Filter, Hooks, OnError, Streams
@@ -18,6 +18,7 @@ from roomkit.models.content import TextContent
 from roomkit.models.event import EventDraft, EventSource, RoomEvent
 from roomkit.models.hooks import Moment, Notice
 from roomkit.models.room import Category, ChannelBinding, ChannelCapabilities, ChannelType, RoomTimers
+from roomkit.net.redaction import redact_logs
 from roomkit.ports.blob import BlobStore
 from roomkit.ports.bus import EphemeralBus
 from roomkit.ports.channel import Channel, ChannelOutput, RoomContext
@@ -73,6 +74,8 @@ class RoomKit(Rooms):
         self._tokens: Tokens | None = None
         self._sources: list[SourceHandle] = []
         self._loop: Any = None
+        engine.blobs = lambda: self.blobs
+        redact_logs("roomkit")
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -290,12 +293,14 @@ class FunctionChannel(Channel):
     async def _call(self, context: RoomContext, event: RoomEvent) -> Any:
         if self._async:
             return await self._fn(context, event)
+        if inspect.isasyncgenfunction(self._fn):
+            return self._fn(context, event)
         if self._pool is None:
             from roomkit.runtime import WorkerPool
 
             self._pool = WorkerPool()
         result = await self._pool.run(self._fn, context, event)
-        return await cast("Awaitable[Any]", result) if inspect.isawaitable(result) else result
+        return await result if inspect.isawaitable(result) else result
 
     async def close(self) -> None:
         if self._pool is not None:

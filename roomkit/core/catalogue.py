@@ -38,6 +38,24 @@ PHRASES: dict[str, dict[str, str]] = {
         "fr": "[Message qui ne peut pas être affiché ici : {kind}]",
         "es": "[Mensaje que no se puede mostrar aquí: {kind}]",
     },
+    "ai_disclosure": {
+        "en": "You are talking to an AI assistant. Write “human” to reach a person.",
+        "de": "Sie sprechen mit einem KI-Assistenten. Schreiben Sie „Mensch“, um eine Person zu erreichen.",
+        "fr": "Vous parlez à un assistant IA. Écrivez « humain » pour joindre une personne.",
+        "es": "Está hablando con un asistente de IA. Escriba «humano» para hablar con una persona.",
+    },
+    "human_requested": {
+        "en": "A person has been asked to join. People waiting before you: {ahead}.",
+        "de": "Eine Person wurde gerufen. Wartende vor Ihnen: {ahead}.",
+        "fr": "Une personne a été appelée. Personnes en attente avant vous : {ahead}.",
+        "es": "Se ha avisado a una persona. Personas en espera antes que usted: {ahead}.",
+    },
+    "human_closed": {
+        "en": "Nobody is here right now. Your request is noted and a person will answer when we are open again.",
+        "de": "Gerade ist niemand da. Ihre Anfrage ist notiert; eine Person antwortet, sobald wir wieder da sind.",
+        "fr": "Personne n’est là pour le moment. Votre demande est notée ; on vous répondra à la réouverture.",
+        "es": "Ahora no hay nadie. Su solicitud queda anotada y una persona responderá cuando volvamos a abrir.",
+    },
     "sender": {"en": "{name}: {text}", "de": "{name}: {text}", "fr": "{name} : {text}", "es": "{name}: {text}"},
 }
 

@@ -10,36 +10,37 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from roomkit.core import approvals, floor, membership
 from roomkit.core.actor import Change, RoomActor
 from roomkit.core.bus import MemoryBus
+from roomkit.core.courtesy import Courtesy
 from roomkit.core.hooks import Hooks
 from roomkit.core.identity import AddressBook
 from roomkit.core.inbound import Inbound
 from roomkit.core.lanes import Item, OutboxLanes
 from roomkit.core.memory import MemoryStore
 from roomkit.core.policy import MAX_CHAIN_DEPTH
-from roomkit.core.recovery import recover
+from roomkit.core.recovery import ALL, recover
 from roomkit.core.results import CURRENT, InboundResult
 from roomkit.core.state import RoomState, event_by_id, key, load
 from roomkit.core.timers import Timers
+from roomkit.core.transcode import Transcoder
 from roomkit.core.turns import Turns
 from roomkit.errors import ChannelNotFound, RoomKitError, RoomNotFound, StateError, StoreUnavailable
-from roomkit.models.content import Content
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BreakerChanged, Notice, Trouble
 from roomkit.models.room import (
     Access,
     Assurance,
     ChannelBinding,
-    ChannelCapabilities,
     Room,
     RoomTimers,
 )
 from roomkit.net.breaker import BreakerChange, Breakers
 from roomkit.net.ratelimit import TokenBucket
+from roomkit.ports.blob import BlobStore
 from roomkit.ports.bus import EphemeralBus
 from roomkit.ports.channel import Channel
 from roomkit.ports.identity import IdentityResolver, InboundRouter
@@ -69,7 +70,8 @@ class KitOptions:
     inbound_limit: tuple[float, float] | None = None
     identity_channel_types: tuple[str, ...] | None = None
     router: InboundRouter | None = None
-    transcoder: Callable[[Content, ChannelCapabilities], Content | None] | None = None
+    transcoder: Transcoder | None = None
+    courtesy: Courtesy | None = None
     stall_threshold_s: float = 0.25
     sync_workers: int = 8
 
@@ -119,6 +121,8 @@ class Engine:
         self.attention_listeners: list[Callable[[str, Room], None]] = []
         self.draining = False
         self.started = False
+        self.media_link: Callable[[str, str], str] | None = None
+        self.blobs: Callable[[], BlobStore] | None = None
         self._resolver = resolver
         self._book: AddressBook | None = None
         self._rng = rng
@@ -128,6 +132,7 @@ class Engine:
         self._reach: dict[str, str] = {}
         self._limits: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
         self._watchdog: StallWatchdog | None = None
+        self._waiting: set[tuple[str, str]] = set()
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -139,6 +144,8 @@ class Engine:
         self.started = True
         self.draining = False
         await self.timers.load()
+        waiting = RecordQuery("room", None, terms=("attention:waiting",), limit=ALL)
+        self._waiting = {(record.tenant, record.key) for record in await self.store.records(waiting)}
         counts = await recover(self)
         self.scope.spawn(self.timers.run(), name="timers")
         self.scope.spawn(self._prune(), name="prune dedupe keys")
@@ -191,8 +198,10 @@ class Engine:
         return self.clock.now()
 
     def new_id(self) -> str:
-        """80 random bits: unguessable by default, repeatable under an injected generator."""
-        return f"{self._rng.getrandbits(80):020x}" if self._rng is not None else os.urandom(10).hex()
+        """Milliseconds, so that ids sort and index pages stay warm, then 64 random bits: unguessable by default,
+        repeatable under an injected generator."""
+        tail = f"{self._rng.getrandbits(64):016x}" if self._rng is not None else os.urandom(8).hex()
+        return f"{int(self.now().timestamp() * 1000):011x}{tail}"
 
     def count(self, name: str, by: float = 1) -> None:
         self.counters[name] = self.counters.get(name, 0) + by
@@ -410,7 +419,7 @@ class Engine:
             updated_at=now,
             external_id=external_id,
             metadata={**self.template.metadata, **(metadata or {})},
-            **{"timers": self.template.timers, **(settings or {})},
+            **cast("dict[str, Any]", {"timers": self.template.timers, **(settings or {})}),
         )
         actor = RoomActor(self, RoomState(room))
         change = Change(room=room)
@@ -445,8 +454,16 @@ class Engine:
     def committed(self, actor: RoomActor, events: list[RoomEvent]) -> None:
         self.count("events", len(events))
 
+    def waiting_rooms(self, tenant: str) -> int:
+        """How many rooms of a tenant wait for a person now."""
+        return sum(1 for waiting_tenant, _ in self._waiting if waiting_tenant == tenant)
+
     def attention_changed(self, actor: RoomActor) -> None:
         room = actor.state.snapshot()
+        if room.attention is None:
+            self._waiting.discard((actor.tenant, actor.room_id))
+        else:
+            self._waiting.add((actor.tenant, actor.room_id))
         for listener in tuple(self.attention_listeners):
             listener(actor.tenant, room)
 
@@ -555,6 +572,7 @@ class Engine:
             "turns_active": self.turns.active(),
             "turns_waiting": self.turns.waiting(),
             "timers": len(self.timers),
+            "rooms_waiting": len(self._waiting),
             "mailbox_depth": sum(actor.depth for actor in self._actors.values()),
             "observers_dropped": self.hooks.dropped,
             "tasks": len(self.scope),

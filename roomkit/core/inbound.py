@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from roomkit.core import membership, messages
 from roomkit.core.actor import RoomActor
 from roomkit.core.results import CURRENT, InboundResult, Settlement
-from roomkit.errors import RoomNotFound
-from roomkit.models.content import TextContent
+from roomkit.errors import RoomKitError, RoomNotFound
+from roomkit.models.content import AudioContent, CompositeContent, Content, MediaContent, TextContent, VideoContent
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, EventSource
 from roomkit.models.hooks import IdentityAnswer, IdentityQuestion, IdentityResolved, IdentityTimedOut
@@ -129,10 +130,36 @@ class Inbound:
     ) -> tuple[RoomActor, EventDraft, Sender]:
         sender = await self._identify(channel, message, tenant)
         actor = await self._room(channel, message, tenant, room_id, sender)
+        if message.attachments:
+            message = await self._fetch(channel, message, actor)
         if message.participant_id != sender.participant_id:
             message = message.replaced(participant_id=sender.participant_id)
         draft = await channel.handle_inbound(message, actor.state.room)
         return actor, draft, sender
+
+    async def _fetch(self, channel: Channel, message: InboundMessage, actor: RoomActor) -> InboundMessage:
+        """Brings what the vendor holds into our blob store; what cannot be fetched keeps its URL, and is logged."""
+        fetch, blobs = getattr(channel, "fetch", None), self.engine.blobs
+        if fetch is None or blobs is None:
+            return message
+        urls: dict[str, str] = {}
+        for attachment in message.attachments:
+            try:
+                got = await fetch(attachment)
+                info = await blobs().put(
+                    actor.tenant,
+                    _once(got.body),
+                    mime_type=attachment.mime_type or got.content_type,
+                    filename=attachment.filename,
+                    room_id=actor.room_id,
+                )
+                urls[attachment.url] = f"blob:{info.id}"
+            except RoomKitError as error:
+                self.engine.count("attachments_not_fetched")
+                self.engine.warn(actor, f"an attachment was not fetched: {error}")
+        missing = [a.url for a in message.attachments if a.url not in urls]
+        metadata = {**message.metadata, "not_fetched": len(missing)} if missing else message.metadata
+        return message.replaced(content=_with_urls(message.content, urls), metadata=metadata)
 
     # -- which room -------------------------------------------------------------------------------------------------
 
@@ -359,6 +386,20 @@ class Inbound:
             draft, CURRENT.get() or Settlement(), binding_required=False, targets=(channel.channel_id,), guards=False
         )
         await actor.call(messages.submit, sub)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _with_urls(content: Content, urls: dict[str, str]) -> Content:
+    match content:
+        case CompositeContent(parts=parts):
+            return content.replaced(parts=tuple(_with_urls(part, urls) for part in parts))
+        case MediaContent(url=url) | AudioContent(url=url) | VideoContent(url=url) if url in urls:
+            return content.replaced(url=urls[url])
+        case _:
+            return content
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

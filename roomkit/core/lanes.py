@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import Change, RoomActor, delivery_record
-from roomkit.core.outgoing import Projection, project
+from roomkit.core.outgoing import Projection, address_of, project
 from roomkit.core.results import CURRENT, Settlement
 from roomkit.core.state import event_key
 from roomkit.errors import ProviderError, ProviderTimeout
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 log = logging.getLogger(__name__)
+MAX_BUCKETS = 10_000
 
 
 @dataclass(slots=True)
@@ -150,6 +151,10 @@ class OutboxLanes:
         while True:
             result = await self._attempt(lane, item, channel, projection, policy)
             item.maybe_duplicate = item.maybe_duplicate or result.ambiguous
+            if result.code == "breaker_open":
+                # Nothing was tried, so nothing is counted: the lane waits for the next probe.
+                await asyncio.sleep(max(result.retry_after or 0.0, 0.1))
+                continue
             if result.success or not result.retryable or attempt >= policy.max_retries:
                 return result
             if result.ambiguous and not policy.idempotent and policy.on_ambiguous == "stop_and_ask":
@@ -161,14 +166,19 @@ class OutboxLanes:
     async def _attempt(
         self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
     ) -> DeliveryResult:
-        if policy.rate_per_s is not None:
-            bucket = self._buckets.get(channel.channel_id)
-            if bucket is None:
-                bucket = self._buckets[channel.channel_id] = TokenBucket(policy.rate_per_s, policy.burst)
-            await bucket.acquire()
         binding = lane.actor.state.bindings.get(lane.channel_id) or projection.context.binding
         provider = channel.channel_id
-        recipient = f"{lane.actor.room_id}"
+        recipient = address_of(channel, binding) or lane.actor.room_id
+        if policy.destinations and not recipient.startswith(policy.destinations):
+            return DeliveryResult(success=False, state=DeliveryState.FAILED, error="destination_not_allowed")
+        if policy.rate_per_s is not None:
+            await self._bucket(provider, policy.rate_per_s, policy.burst).acquire()
+        if policy.recipient_rate_per_s is not None:
+            await self._bucket(f"{provider}\n{recipient}", policy.recipient_rate_per_s, None).acquire()
+        try:
+            permit = self.breakers.acquire(provider, recipient)
+        except ProviderError as error:
+            return _from_error(error)
         item.attempts += 1
         if self.engine.info.durable and not policy.idempotent:
             await self._note(lane, item)
@@ -176,10 +186,6 @@ class OutboxLanes:
         projection.context.state["parts"] = item.parts
         projection.context.state["part_done"] = partial(self._part_done, lane, item)
         assert projection.event is not None
-        try:
-            permit = self.breakers.acquire(provider, recipient)
-        except ProviderError as error:
-            return _from_error(error)
         try:
             call = channel.deliver(projection.event, binding, projection.context)
             result = await bounded(call, policy.timeout_s, f'delivery to "{lane.channel_id}"')
@@ -203,6 +209,14 @@ class OutboxLanes:
         else:
             permit.failed(ProviderError(provider, result.error or "refused", retryable=result.retryable))
         return result
+
+    def _bucket(self, name: str, rate: float, burst: float | None) -> TokenBucket:
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            bucket = self._buckets[name] = TokenBucket(rate, burst)
+            if len(self._buckets) > MAX_BUCKETS:
+                self._buckets.pop(next(iter(self._buckets)))
+        return bucket
 
     async def _note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""

@@ -72,7 +72,13 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         change.put.append(await _mutation(actor, target, entry.draft))
     _side_records(change, sub.output, outcome)
     _wake_up(actor, sub, change)
+    courtesy = actor.engine.options.courtesy
+    if courtesy is not None and not entry.blocked_by:
+        courtesy.attend(actor, entry, change)
+    waited = actor.state.room.attention
     done = await actor.commit(change)
+    if actor.state.room.attention is not waited:
+        actor.engine.attention_changed(actor)
     if isinstance(done, Duplicate):
         return await _first_of(actor, done)
     event = done[0]

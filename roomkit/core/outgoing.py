@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from roomkit.core.history import history_reader
-from roomkit.core.transcode import transcode
-from roomkit.models.content import TextContent
+from roomkit.core.transcode import transcode, with_sender
+from roomkit.models.content import AudioContent, CompositeContent, Content, MediaContent, TextContent, VideoContent
 from roomkit.models.delivery import Outgoing
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery
@@ -43,16 +44,18 @@ async def project(
     content = event.content
     capabilities = channel.capabilities
     if not (isinstance(content, TextContent) and capabilities.text):
-        shaped = (engine.options.transcoder or transcode)(content, capabilities)
+        shaped = (engine.options.transcoder or transcode)(content, capabilities, language=state.room.language)
         if shaped is None:
             return Projection(context, None, "nothing_to_show_here")
         content = shaped
     name = _sender_name(actor, event, channel)
-    if name and isinstance(content, TextContent):
-        content = content.model_copy(update={"text": f"{name}: {content.text}"})
+    if name:
+        content = with_sender(content, name, language=state.room.language)
+    if engine.media_link is not None:
+        content = _public(content, engine.media_link, actor.tenant)
     if engine.hooks.guarded(BeforeDelivery):
         outgoing = Outgoing(
-            recipient=str(binding.metadata.get("address", "")),
+            recipient=address_of(channel, binding),
             content=content,
             channel_id=channel.channel_id,
             room_id=actor.room_id,
@@ -68,6 +71,23 @@ async def project(
     if content is not event.content:
         event = event.model_copy(update={"content": content})
     return Projection(context, event)
+
+
+def address_of(channel: Channel, binding: ChannelBinding) -> str:
+    """The address a binding reaches, under the channel's own key where it has one."""
+    own = getattr(channel, "recipient_key", None)
+    return str(binding.metadata.get(own or "address") or binding.metadata.get("address") or "")
+
+
+def _public(content: Content, link: Callable[[str, str], str], tenant: str) -> Content:
+    """Files of our own blob store as expiring public links, which is what a vendor can fetch."""
+    match content:
+        case CompositeContent(parts=parts):
+            return content.replaced(parts=tuple(_public(part, link, tenant) for part in parts))
+        case MediaContent(url=url) | AudioContent(url=url) | VideoContent(url=url) if url.startswith("blob:"):
+            return content.replaced(url=link(url.removeprefix("blob:"), tenant))
+        case _:
+            return content
 
 
 def _sender_name(actor: RoomActor, event: RoomEvent, channel: Channel) -> str:

@@ -215,6 +215,8 @@ class DeliveryPolicy:
     `on_poison="hold"` the lane waits for a person instead. `idempotent` says that the far end recognises a repeated
     idempotency key; otherwise the attempt is noted durably before it is made, so that a crash in between shows as
     `maybe_duplicate`, and `on_ambiguous="stop_and_ask"` sends such an item to the dead letters instead of again.
+    `rate_per_s` limits the channel, `recipient_rate_per_s` each address; `destinations` are the only beginnings of an
+    address that are allowed (empty: all), against toll fraud (D44).
     """
 
     max_retries: int = 3
@@ -227,3 +229,5 @@ class DeliveryPolicy:
     idempotent: bool = False
     rate_per_s: float | None = None
     burst: float | None = None
+    recipient_rate_per_s: float | None = None
+    destinations: tuple[str, ...] = ()

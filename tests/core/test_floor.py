@@ -60,9 +60,7 @@ async def test_a_brain_is_not_asked_while_a_person_has_the_floor() -> None:
 async def test_taking_is_compare_and_set() -> None:
     async with kit_with(FakeChannel()) as kit:
         await kit.create_room("r")
-        results = await asyncio.gather(
-            kit.take_over("r", "eve"), kit.take_over("r", "bob"), return_exceptions=True
-        )
+        results = await asyncio.gather(kit.take_over("r", "eve"), kit.take_over("r", "bob"), return_exceptions=True)
         assert sum(isinstance(r, FloorTaken) for r in results) == 1
         holder = (await kit.get_room("r")).floor.holder
         other = "bob" if holder == "eve" else "eve"

@@ -100,7 +100,9 @@ def test_own_events_are_always_seen_and_blocked_ones_never() -> None:
 REACH = {"a": "outbox", "b": "outbox", "c": "outbox", "ws": "cursor", "ai": "turn", "ai2": "turn"}
 
 
-def plan(e: RoomEvent, seats: list[ChannelBinding], r: Room | None = None, **people: Participant) -> policy.DeliveryPlan:
+def plan(
+    e: RoomEvent, seats: list[ChannelBinding], r: Room | None = None, **people: Participant
+) -> policy.DeliveryPlan:
     return policy.plan(e, e.visibility, r or room(), seats, REACH, people)
 
 
@@ -179,10 +181,10 @@ def edit(source: str = "sender") -> EditContent:
     return EditContent(target_event_id="e", new_content=TextContent(text="x"), edit_source=source)
 
 
-def by(channel_id: str = "a", participant: str | None = None, address: str | None = None, kind: str = "sms") -> EventDraft:
-    source = EventSource(
-        channel_id=channel_id, channel_type=kind, participant_id=participant, external_id=address
-    )
+def by(
+    channel_id: str = "a", participant: str | None = None, address: str | None = None, kind: str = "sms"
+) -> EventDraft:
+    source = EventSource(channel_id=channel_id, channel_type=kind, participant_id=participant, external_id=address)
     return EventDraft(source=source, content=edit())
 
 

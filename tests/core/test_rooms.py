@@ -133,7 +133,9 @@ async def test_a_message_resumes_a_paused_room() -> None:
 
 async def test_timers_pause_and_then_close_by_themselves() -> None:
     async with kit_with(FakeChannel()) as kit:
-        await kit.create_room("r", channels=["sms"], timers=RoomTimers(inactive_after_seconds=60, closed_after_seconds=30))
+        await kit.create_room(
+            "r", channels=["sms"], timers=RoomTimers(inactive_after_seconds=60, closed_after_seconds=30)
+        )
         await asyncio.sleep(50)
         await say(kit, "still here", "r")
         await asyncio.sleep(50)
@@ -419,9 +421,7 @@ async def test_members_join_leave_and_are_banned() -> None:
         await kit.remove_member("r", "alice", ban=True)
         with pytest.raises(StateError, match="banned"):
             await kit.add_member("r", "alice")
-        result = await kit.process_inbound(
-            InboundMessage.text("sms", "+1", "hi", participant_id="alice"), room_id="r"
-        )
+        result = await kit.process_inbound(InboundMessage.text("sms", "+1", "hi", participant_id="alice"), room_id="r")
         assert result.reason == "source_banned"
         kinds = [e.type.value for e in await kit.events("r") if e.type.value.startswith("participant")]
         assert kinds == ["participant_joined", "participant_updated", "participant_left"]
