@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -20,6 +19,8 @@ def provider_named(name: str) -> AIProvider:
         if find_spec(f"roomkit.providers.{vendor}.ai" if _is_package(vendor) else "roomkit.providers." + vendor):
             module = import_module(f"roomkit.providers.{vendor}.ai")
         else:
+            from importlib.metadata import entry_points
+
             for entry in entry_points(group="roomkit.providers", name=vendor):
                 module = import_module(f"{entry.load().__name__}.ai")
                 break

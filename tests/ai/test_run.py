@@ -405,6 +405,39 @@ async def test_the_reply_says_that_it_ends_when_a_tool_will_not_stop(caplog: pyt
     await asyncio.sleep(1)
 
 
+async def test_long_replies_are_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    ai = ScriptedAI([call("work", seconds=0)], [call("work", seconds=1)], "ok")
+    await Talk().say(AIChannel("ai", ai, tool_handler=Slow().box, tool_loop_warn_after=2))
+    assert "is in tool round 2" in caplog.text
+
+
+async def test_a_provider_that_ignores_its_cancellation_or_fails_to_close_still_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Deaf:
+        name = "deaf"
+        profile = AIProfile()
+
+        async def stream(self, request: AIRequest) -> AsyncIterator[AIEvent]:
+            try:
+                yield TextChunk("Hm.")
+                try:
+                    await asyncio.sleep(100)
+                except asyncio.CancelledError:
+                    yield TextChunk("I go on.")
+            finally:
+                raise Unavailable("deaf", "cannot close")
+
+        async def aclose(self) -> None: ...
+
+    talk = Talk()
+    channel = AIChannel("ai", Deaf(), tool_loop_timeout_seconds=5)
+    parts = await talk.say(channel)
+    assert (text_of(parts), end_of(parts).reason) == ("Hm.", "timeout")
+    assert "closing a stream of deaf failed" in caplog.text
+    await asyncio.sleep(1)  # A cancellation left behind would show here.
+
+
 async def test_every_end_is_told_exactly_once() -> None:
     scripts: dict[str, list[Any]] = {
         "completed": ["Hi"],

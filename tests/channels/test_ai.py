@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import roomkit
+import roomkit.ai
 from roomkit.ai.memory import SlidingWindow
 from roomkit.ai.policy import RoleOverride, ToolPolicy
 from roomkit.ai.tools import Toolbox, ToolContext, tool
@@ -57,6 +59,13 @@ def test_s27_to_s45_the_signature_is_the_seeds() -> None:
         "thinking_budget": None,
     }
     assert {p.kind for p in parameters.values()} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+def test_the_names_of_the_brain_are_there() -> None:
+    assert [name for name in roomkit.ai.__all__ if not hasattr(roomkit.ai, name)] == []
+    assert set(roomkit.ai.__all__) <= set(dir(roomkit.ai))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = roomkit.ai.no_such_name
 
 
 def test_s27_it_is_an_intelligence_channel_that_is_reached_by_turns() -> None:
@@ -412,6 +421,24 @@ async def test_a_vendor_is_found_by_name() -> None:
     assert channel.provider is not None
     assert channel.provider.name
     await channel.close()
+
+
+async def test_vendors_of_other_distributions_are_found_by_their_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "acme_rooms"
+    package.mkdir()
+    package.joinpath("__init__.py").touch()
+    code = "from roomkit.testing.ai import ScriptedAI\nprovider = lambda model: ScriptedAI(name=f'acme {model}')\n"
+    package.joinpath("ai.py").write_text(code, encoding="utf-8")
+    info = tmp_path / "acme_rooms-1.dist-info"
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: acme-rooms\nVersion: 1\n", encoding="utf-8")
+    info.joinpath("entry_points.txt").write_text("[roomkit.providers]\nacme = acme_rooms\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    channel = AIChannel("ai", "acme:fast")
+    assert channel.provider is not None
+    assert channel.provider.name == "acme fast"
 
 
 async def test_given_providers_are_left_open_for_their_owner() -> None:
