@@ -36,11 +36,13 @@ async def test_take_over_ends_the_running_turn_in_the_same_step() -> None:
         kinds = [e.type for e in log]
         reply, floor = log[-2], log[-1]
         assert kinds[-1] is EventType.FLOOR_CHANGED
-        assert reply.text == "w0 w1 w2 w3 w4 " and reply.metadata["interrupted"] == "take_over"
+        assert reply.text == "w0 w1 w2 w3 w4 "
+        assert reply.metadata["interrupted"] == "take_over"
         assert floor.index == reply.index + 1
         assert brain.cancelled == 1
         ends = [i for i in items if isinstance(i, StreamEnd)]
-        assert len(ends) == 1 and ends[0].event == reply
+        assert len(ends) == 1
+        assert ends[0].event == reply
         assert not [i for i in items[seen:] if isinstance(i, StreamChunk)]
 
 
@@ -106,7 +108,8 @@ async def test_a_lapsed_lease_puts_the_room_into_waiting() -> None:
         await asyncio.sleep(61)
         room = await kit.get_room("r")
         assert room.floor.mode is FloorMode.WAITING
-        assert room.attention is not None and "eve" in room.attention.reason
+        assert room.attention is not None
+        assert "eve" in room.attention.reason
         assert [r.id for r in await kit.attention()] == ["r"]
 
 
@@ -133,7 +136,9 @@ async def test_a_whisper_reaches_one_ear_only() -> None:
         await kit.whisper("r", "offer 10 %", to="ai", by="eve")
         await kit.whisper("r", "private word", to="other", by="eve")
         await asyncio.sleep(1)
-        assert brain.seen == [] and sms.texts == [] and other.texts == ["private word"]
+        assert brain.seen == []
+        assert sms.texts == []
+        assert other.texts == ["private word"]
         await (await say(kit, "price?", "r")).settled()
         assert brain.histories == [["offer 10 %", "price?"]]
         guest = await kit.open_view("r", "sms", lambda item: None, tail=100)
@@ -155,11 +160,14 @@ async def test_a_draft_is_sent_only_when_approved_and_only_once() -> None:
     async with kit_with(sms, brain) as kit:
         await kit.create_room("r", channels=["sms", "ai"])
         draft = await kit.draft("r", "we are sorry", by="trainee")
-        assert [d["id"] for d in await kit.drafts("r")] == [draft.id] and sms.texts == []
+        assert [d["id"] for d in await kit.drafts("r")] == [draft.id]
+        assert sms.texts == []
         sent = await kit.settle_draft("r", draft.id, True, by="eve")
         await asyncio.sleep(1)
-        assert sent.event is not None and sent.event.source.participant_id == "trainee"
-        assert sms.texts[0] == "we are sorry" and await kit.drafts("r") == []
+        assert sent.event is not None
+        assert sent.event.source.participant_id == "trainee"
+        assert sms.texts[0] == "we are sorry"
+        assert await kit.drafts("r") == []
         with pytest.raises(StateError, match="already sent"):
             await kit.settle_draft("r", draft.id, False, by="eve")
         dropped = await kit.draft("r", "never", by="trainee")

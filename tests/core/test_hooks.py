@@ -64,8 +64,11 @@ async def test_a_block_is_stored_with_its_guard_and_reason_and_delivered_to_nobo
 
         result = await say(kit, "damn", "r", external_id="m")
         assert (result.blocked, result.reason) == (True, "rude")
-        assert result.event is not None and result.event.blocked_by == "no-swearing"
-        assert ran == [] and other.texts == [] and brain.seen == []
+        assert result.event is not None
+        assert result.event.blocked_by == "no-swearing"
+        assert ran == []
+        assert other.texts == []
+        assert brain.seen == []
         assert (await say(kit, "damn", "r", external_id="m")).event == result.event
         assert await gapless(kit, "r")
 
@@ -107,7 +110,9 @@ async def test_injected_events_follow_and_wake_nobody() -> None:
         await (await say(kit, "secret", "r")).settled()
         await asyncio.sleep(1)
         assert [t for _, t, _ in await said(kit, "r")] == ["secret", "please rephrase", "for the record"]
-        assert sms.texts == ["please rephrase"] and other.texts == [] and brain.seen == []
+        assert sms.texts == ["please rephrase"]
+        assert other.texts == []
+        assert brain.seen == []
 
 
 @pytest.mark.parametrize("on_error", ["allow", "block"])
@@ -131,6 +136,7 @@ async def test_a_failing_guard_does_what_it_declared(on_error: Any, fault: str) 
                     return "yes"
                 case _:
                     return Modify("a plain string")
+            return None
 
         result = await say(kit, "x")
         assert result.blocked is (on_error == "block")
@@ -198,9 +204,11 @@ async def test_a_delivery_guard_changes_or_stops_what_one_channel_gets() -> None
             return Modify(moment.value.model_copy(update={"content": TextContent(text="***")}))
 
         await (await say(kit, "card 4111", "r")).settled()
-        assert a.texts == [] and b.texts == ["***"]
+        assert a.texts == []
+        assert b.texts == ["***"]
         reasons = {d.channel_id: d.reason for d in await kit.deliveries("r")}
-        assert reasons["a"] is not None and "not here" in reasons["a"]
+        assert reasons["a"] is not None
+        assert "not here" in reasons["a"]
         assert await said(kit, "r") == [("sms", "card 4111", "committed")]
 
 
@@ -265,14 +273,16 @@ async def censor(moment: Moment) -> Any:
 async def test_pass_shows_everything_and_the_end_replaces_it() -> None:
     live, items, log = await shown("pass", censor, "card ", "4111", " ok")
     assert live == "card 4111 ok"
-    assert isinstance(items[-1], StreamEnd) and items[-1].event.text == "card **** ok"
+    assert isinstance(items[-1], StreamEnd)
+    assert items[-1].event.text == "card **** ok"
     assert log[-1] == ("ai", "card **** ok", "committed")
 
 
 async def test_a_block_at_commit_withdraws_what_was_shown() -> None:
     live, items, log = await shown("pass", censor, "one ", "BLOCK")
     assert live == "one BLOCK"
-    assert isinstance(items[-1], StreamError) and not [i for i in items if isinstance(i, StreamEnd)]
+    assert isinstance(items[-1], StreamError)
+    assert not [i for i in items if isinstance(i, StreamEnd)]
     assert log[-1] == ("ai", "one BLOCK", "blocked")
 
 
@@ -280,7 +290,8 @@ async def test_a_block_at_commit_withdraws_what_was_shown() -> None:
 async def test_sentence_mode_never_shows_what_a_guard_would_change(cut: int) -> None:
     words = "my card 4111. and 4111 again"
     live, _items, log = await shown("sentence", censor, words[:cut], words[cut:])
-    assert "4111" not in live and live == "my card ****. and **** again"
+    assert "4111" not in live
+    assert live == "my card ****. and **** again"
     assert log[-1][1] == live
 
 
@@ -288,7 +299,8 @@ async def test_sentence_mode_stops_at_a_forbidden_sentence() -> None:
     live, items, log = await shown("sentence", censor, "fine. ", "BLOCK this. ", "never said. ")
     assert live == "fine. "
     assert isinstance(items[-1], StreamError)
-    assert log[-1][2] == "blocked" and "never said" not in log[-1][1]
+    assert log[-1][2] == "blocked"
+    assert "never said" not in log[-1][1]
 
 
 async def test_withhold_shows_nothing_before_the_commit() -> None:

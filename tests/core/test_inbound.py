@@ -59,16 +59,21 @@ async def test_every_answer_about_a_stranger_does_what_it_says(outcome: str) -> 
         people = await kit.participants(result.room_id) if result.room_id else []
         match outcome:
             case "resolved" | "create":
-                assert [p.id for p in people] == ["ann"] and brain.seen == [["hi"]]
+                assert [p.id for p in people] == ["ann"]
+                assert brain.seen == [["hi"]]
                 assert bool(await kit.identities.find("default", "sms", "+4411")) is (outcome == "create")
             case "pending":
-                assert people[0].identification is Identification.PENDING and brain.seen == [["hi"]]
+                assert people[0].identification is Identification.PENDING
+                assert brain.seen == [["hi"]]
             case "challenge":
                 assert people[0].identification is Identification.CHALLENGE_SENT
-                assert brain.seen == [] and sms.texts == ["Who are you?"]
+                assert brain.seen == []
+                assert sms.texts == ["Who are you?"]
                 assert (await said(kit, result.room_id))[0] == ("sms", "hi", "blocked")
             case _:
-                assert result.blocked and result.event is None and brain.seen == []
+                assert result.blocked
+                assert result.event is None
+                assert brain.seen == []
 
 
 async def test_ambiguous_senders_are_asked_about_with_their_candidates() -> None:
@@ -105,7 +110,8 @@ async def test_a_bad_resolver_never_loses_the_message(fault: str) -> None:
             told.append(notice)
 
         result = await say(kit, "hi")
-        assert result.event is not None and not result.blocked
+        assert result.event is not None
+        assert not result.blocked
         await asyncio.sleep(0)
         assert len(told) == 1
 

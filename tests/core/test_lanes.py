@@ -55,7 +55,8 @@ async def test_what_fails_for_good_goes_to_the_dead_letters_and_the_lane_goes_on
             result = await say(kit, text, "r")
         await result.settled()
         await asyncio.sleep(1)
-        assert picky.texts == ["a", "b"] and len(failed) == 1
+        assert picky.texts == ["a", "b"]
+        assert len(failed) == 1
         letters = await kit.dead_letters()
         assert [(d["channel"], d["error"]) for d in letters] == [("picky", "picky: no")]
         kinds = [e.type.value for e in await kit.events("r", raw=True)]
@@ -65,7 +66,8 @@ async def test_what_fails_for_good_goes_to_the_dead_letters_and_the_lane_goes_on
         broken[0] = False
         await kit.resend(letters[0]["id"])
         await asyncio.sleep(1)
-        assert picky.texts == ["a", "b", "bad"] and await kit.dead_letters() == []
+        assert picky.texts == ["a", "b", "bad"]
+        assert await kit.dead_letters() == []
 
 
 async def test_only_retryable_errors_are_retried_with_back_off_and_retry_after() -> None:
@@ -78,7 +80,8 @@ async def test_only_retryable_errors_are_retried_with_back_off_and_retry_after()
     async with kit_with(FakeChannel(), FakeChannel("x", temper=temper)) as kit:
         await kit.create_room("r", channels=["sms", "x"])
         await (await say(kit, "a", "r")).settled()
-        assert len(times) == 2 and times[1] - times[0] >= 30
+        assert len(times) == 2
+        assert times[1] - times[0] >= 30
 
 
 @pytest.mark.parametrize("on_ambiguous", ["retry", "stop_and_ask"])
@@ -94,9 +97,11 @@ async def test_an_ambiguous_send_is_told_never_hidden(on_ambiguous: str) -> None
         record = (await kit.deliveries("r"))[0]
         assert record.maybe_duplicate
         if on_ambiguous == "retry":
-            assert record.state is DeliveryState.SENT and unsure.texts == ["pay"]
+            assert record.state is DeliveryState.SENT
+            assert unsure.texts == ["pay"]
         else:
-            assert record.state is DeliveryState.FAILED and len(await kit.dead_letters()) == 1
+            assert record.state is DeliveryState.FAILED
+            assert len(await kit.dead_letters()) == 1
 
 
 async def test_a_refusal_is_not_a_success() -> None:
@@ -160,7 +165,8 @@ async def test_one_person_on_two_channels_gets_one_copy_and_the_next_way_when_it
         down[0] = True
         await ann_says("4", "a")
         await asyncio.sleep(1)
-        assert "echo 4" in b.texts and "echo 4" not in a.texts
+        assert "echo 4" in b.texts
+        assert "echo 4" not in a.texts
 
 
 async def test_an_unread_message_takes_the_next_way_after_a_while() -> None:
@@ -203,7 +209,8 @@ async def test_status_reports_only_move_forward() -> None:
         unknown = DeliveryStatus(channel_id="out", provider_message_id="x", state=DeliveryState.READ)
         assert await kit.delivery_status(unknown) is None
         await asyncio.sleep(0)
-        assert changes == ["read"] and len(delivered) == 1
+        assert changes == ["read"]
+        assert len(delivered) == 1
 
 
 async def test_a_flood_of_rooms_leaves_no_task_behind() -> None:

@@ -52,7 +52,9 @@ async def test_everything_acknowledged_is_there(tmp_path: Path, make: Make) -> N
         assert [t for _, t, _ in await said(kit, room_id)] == [str(i) for i in range(20)]
         assert await gapless(kit, room_id)
         again = await say(kit, "19", external_id="m19")
-        assert again.duplicate and again.event is not None and again.event == results[19].event
+        assert again.duplicate
+        assert again.event is not None
+        assert again.event == results[19].event
         assert not (await say(kit, "20", external_id="m20")).duplicate
         assert (await kit.participants(room_id or ""))[0].address == "+4411"
 
@@ -68,7 +70,8 @@ async def test_a_cut_reply_is_closed_with_its_durable_text(tmp_path: Path, make:
         log = await kit.events(room_id or "", raw=True, limit=1000)
         reply = log[-1]
         assert reply.metadata["interrupted"] == "crash"
-        assert reply.text.startswith("w0 w1 ") and len(reply.text.split()) >= 7
+        assert reply.text.startswith("w0 w1 ")
+        assert len(reply.text.split()) >= 7
         assert await gapless(kit, room_id)
         await asyncio.sleep(60)
         assert len(await said(kit, room_id)) == 2
@@ -180,7 +183,8 @@ async def test_views_resume_without_a_gap_over_the_crash(tmp_path: Path, make: M
     async with make(path, FakeChannel()) as kit:
         await say(kit, "1", "r")
         resumed = await kit.open_view("r", "sms", lambda item: None, after=index)
-        assert resumed.epoch == epoch and not resumed.resync
+        assert resumed.epoch == epoch
+        assert not resumed.resync
         assert [e.text for e in resumed.events if e.text] == ["0", "1"]
         ahead = await kit.open_view("r", "sms", lambda item: None, after=10_000)
         assert ahead.resync

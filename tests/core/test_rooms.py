@@ -31,7 +31,8 @@ async def test_process_inbound_returns_at_the_commit_not_at_the_delivery() -> No
     async with kit_with(sms, slow) as kit:
         await kit.create_room("r", channels=["sms", "slow"])
         result = await asyncio.wait_for(say(kit, "x", "r"), 1)
-        assert result.event is not None and not result.settlement.done
+        assert result.event is not None
+        assert not result.settlement.done
         slow.resume()
         await result.settled()
         assert slow.texts == ["x"]
@@ -64,7 +65,9 @@ async def test_a_duplicate_of_a_blocked_message_returns_the_blocked_event() -> N
         await kit.mute(first.room_id or "", "sms")
         blocked = await say(kit, "no", external_id="m2")
         again = await say(kit, "no", external_id="m2")
-        assert blocked.blocked and again.blocked and again.duplicate
+        assert blocked.blocked
+        assert again.blocked
+        assert again.duplicate
         assert again.event == blocked.event
         assert again.reason == "source_muted"
 
@@ -128,7 +131,8 @@ async def test_a_message_resumes_a_paused_room() -> None:
         result = await say(kit, "b")
         assert result.room_id == room_id
         assert (await kit.get_room(room_id)).status is RoomStatus.ACTIVE
-        assert result.event is not None and result.event.status == "committed"
+        assert result.event is not None
+        assert result.event.status == "committed"
 
 
 async def test_timers_pause_and_then_close_by_themselves() -> None:
@@ -184,7 +188,8 @@ async def test_a_muted_source_is_stored_as_blocked_and_delivered_to_nobody() -> 
         await result.settled()
         assert (result.blocked, result.reason) == (True, "source_muted")
         assert await said(kit, "r") == [("sms", "psst", "blocked")]
-        assert other.texts == [] and brain.seen == []
+        assert other.texts == []
+        assert brain.seen == []
         await kit.unmute("r", "sms")
         assert not (await say(kit, "now", "r")).blocked
 
@@ -227,7 +232,8 @@ async def test_access_and_visibility_apply_to_delivery_history_and_views_alike()
         await (await say(kit, "only b", "r", channel="a")).settled()
         await kit.set_visibility("r", "a", "all")
         await (await say(kit, "everyone", "r", channel="a")).settled()
-        assert b.texts[0] == "only b" and "everyone" in b.texts
+        assert b.texts[0] == "only b"
+        assert "everyone" in b.texts
         assert brain.seen == [["everyone"]]
         assert "only b" not in brain.histories[0]
         view = await kit.open_view("r", "ai", lambda item: None, tail=100)
@@ -353,7 +359,8 @@ async def test_addressed_only_rooms_stop_agents_from_answering_each_other() -> N
         assert len(await said(kit, "r")) == 3
         await kit.send("r", "you there", addressed_to=["two"])
         await asyncio.sleep(1)
-        assert len(one.seen) == 1 and len(two.seen) == 2
+        assert len(one.seen) == 1
+        assert len(two.seen) == 2
 
 
 # -- threads, edits, reactions ---------------------------------------------------------------------------------------
@@ -373,7 +380,8 @@ async def test_threads_are_flat_and_an_answer_inherits_its_thread() -> None:
         log = await kit.events(room_id, parent=root.event.id)
         assert [e.text for e in log] == ["child", "echo child", "grandchild", "echo grandchild"]
         lost = await say(kit, "lost", room_id, parent_event_id="nowhere")
-        assert lost.event is not None and lost.event.parent_event_id is None
+        assert lost.event is not None
+        assert lost.event.parent_event_id is None
         assert lost.event.metadata["unknown_parent"] == "nowhere"
 
 
@@ -404,7 +412,8 @@ async def test_edits_and_deletes_are_later_events_that_change_how_the_log_reads(
         await act(ReactionContent(target_event_id=target, emoji="+1"), EventType.REACTION, who="+9999")
         await act(DeleteContent(target_event_id=target), EventType.DELETE)
         gone = next(e for e in await kit.events(room_id) if e.id == target)
-        assert gone.metadata["deleted"] and "hello" not in gone.text
+        assert gone.metadata["deleted"]
+        assert "hello" not in gone.text
         assert gone.metadata["reactions"] == {"+1": ["sms:+9999"]}
         assert await gapless(kit, room_id)
 

@@ -43,7 +43,8 @@ async def test_a_streamed_reply_is_one_event_with_the_reserved_id() -> None:
         assert end.event.metadata["usage"] == {"output": 3}
         stored = [e for e in await kit.events("r", raw=True) if e.type is EventType.MESSAGE]
         assert stored[-1] == end.event
-        assert stored[-1].correlation_id == stored[0].id and stored[-1].chain_depth == 1
+        assert stored[-1].correlation_id == stored[0].id
+        assert stored[-1].chain_depth == 1
 
 
 @pytest.mark.parametrize("listeners", [0, 1, 2])
@@ -64,7 +65,8 @@ async def test_a_failing_stream_ends_once_whoever_listens(listeners: int) -> Non
         await (await say(kit, "go", "r")).settled()
         await asyncio.sleep(0)
         assert await said(kit, "r") == [("sms", "go", "committed"), ("ai", "partial ", "committed")]
-        assert len(troubles) == 1 and [(r.reason, r.error) for r in ended] == [("error", "ValueError: boom")]
+        assert len(troubles) == 1
+        assert [(r.reason, r.error) for r in ended] == [("error", "ValueError: boom")]
         for seen in views:
             ends = [i for i in streams(seen) if isinstance(i, (StreamEnd, StreamError))]
             assert len(ends) == 1
@@ -84,7 +86,8 @@ async def test_a_reply_without_words_leaves_no_message() -> None:
         await kit.create_room("r", channels=["sms", "ai"])
         await kit.open_view("r", "sms", items.append)
         await (await say(kit, "go", "r")).settled()
-        assert len(await said(kit, "r")) == 1 and streams(items) == []
+        assert len(await said(kit, "r")) == 1
+        assert streams(items) == []
 
 
 async def test_quick_messages_get_one_answer() -> None:
@@ -146,7 +149,8 @@ async def test_two_rooms_interleaved_through_one_brain_never_mix() -> None:
             await result.settled()
         for room_id in ("a", "b"):
             answers = [t for c, t, _ in await said(kit, room_id) if c == "ai"]
-            assert answers and all(word.startswith(f"{room_id}:") for t in answers for word in t.split())
+            assert answers
+            assert all(word.startswith(f"{room_id}:") for t in answers for word in t.split())
             assert await gapless(kit, room_id)
 
 
