@@ -226,6 +226,13 @@ class WebSocketChannel(Channel):
             if close is not None:
                 await close()
 
+    def update_binding(self, binding: ChannelBinding) -> None:
+        """A channel that may hear no more loses the replies it saw growing; a later StreamEnd comes as an event."""
+        feed = self._feeds.get(binding.room_id)
+        deaf = binding.output_muted or not binding.can_read
+        if feed is not None and deaf and (self.port is None or binding.tenant == self.port.tenant):
+            feed.withdraw("muted")
+
     def _take(self, room_id: str, message: StreamMessage) -> None:
         feed = self._feeds.get(room_id)
         if feed is not None:

@@ -97,7 +97,9 @@ class Outlet(Generic[T]):
         elif not self.closed:
             self._writing = True
             self._task = burst.run(self._write(item))
-            if self._task is not None and not self.closed:
+            if self._task is None:
+                self._strikes = 0
+            elif not self.closed:
                 self._pending = item
                 self._due = monotonic() + self._group.options.timeout_s
                 self._group.watch(self)
@@ -147,8 +149,11 @@ class Outlet(Generic[T]):
     async def _write(self, item: T) -> None:
         try:
             await self._send(item)
+            if self._task is not None:
+                self._judged()
             while self._buffer is not None and (left := self._next(self._buffer)) is not None:
                 await self._send(left)
+                self._judged()
         except Exception as error:  # a connection's boundary: whatever its send raises ends it, and only it
             log.debug("a connection could not be written to", exc_info=error)
             if self._pending is None:
@@ -160,12 +165,15 @@ class Outlet(Generic[T]):
                 self._task = self._pending = None
                 self._group.forget(self)
 
-    def _next(self, buffer: CoalescingBuffer[T]) -> T | None:
-        """What is written next, with a time of its own."""
-        self._due = monotonic() + self._group.options.timeout_s
+    def _judged(self) -> None:
+        """A write has been taken; one in time makes good for slow ones before it."""
         if not self._slow:
             self._strikes = 0
         self._slow = False
+
+    def _next(self, buffer: CoalescingBuffer[T]) -> T | None:
+        """What is written next, with a time of its own."""
+        self._due = monotonic() + self._group.options.timeout_s
         self._pending = None if self.closed else buffer.take_nowait()
         return self._pending
 
