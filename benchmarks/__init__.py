@@ -1,0 +1,1 @@
+"""The pinned workloads of roomkit, one file each: `python -m benchmarks --help`."""

@@ -1,0 +1,130 @@
+"""How a workload is measured: rounds of CPU and wall time, each beside a calibration loop.
+
+The machines are shared and noisy: the same code takes twice the CPU time when the other cores are busy. So a fixed loop
+of plain Python runs before and after every round, and a figure also stands "at reference speed": as it would be
+if that loop had taken `REFERENCE_MS`, its time on a quiet core of the development machine. Compare those, or ratios.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+REFERENCE_MS = 2.0
+"""What the calibration loop takes on a quiet core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number. `reference` is the value at reference speed; `better` tells which side of `target` is good."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+    better: str = "lower"
+    reference: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached, at reference speed where the figure is a time; None without a target."""
+        if self.target is None:
+            return None
+        judged = self.value if self.reference is None else self.reference
+        return judged <= self.target if self.better == "lower" else judged >= self.target
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a workload came to; `notes` say in words what the numbers cannot."""
+
+    figures: list[Figure]
+    notes: tuple[str, ...] = ()
+
+
+class _Box:
+    __slots__ = ("left", "right")
+
+    def __init__(self, left: int, right: int) -> None:
+        self.left = left
+        self.right = right
+
+    def total(self) -> int:
+        return self.left + self.right
+
+
+def calibrate() -> float:
+    """Milliseconds of CPU for a fixed amount of plain Python: calls, small objects, dicts, strings."""
+    began = time.process_time()
+    kept: dict[str, _Box] = {}
+    total = 0
+    for number in range(3_300):
+        box = _Box(number, total & 1023)
+        kept[f"k{number & 255}"] = box
+        total += box.total() + len(kept)
+    return (time.process_time() - began) * 1e3
+
+
+@dataclass(slots=True)
+class Cost:
+    """What one unit of a workload costs, in microseconds: medians over the rounds."""
+
+    cpu: float
+    wall: float
+    reference: float
+    calls: list[float] = field(default_factory=list[float])
+
+    def quantile(self, share: float) -> float:
+        ordered = sorted(self.calls)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+
+
+class Meter:
+    """Times workloads, and remembers how fast the machine was meanwhile."""
+
+    def __init__(self, *, small: bool = False, peer_python: str | None = None) -> None:
+        self.small = small
+        self.peer_python = peer_python
+        self.calibrations: list[float] = []
+
+    def size(self, full: int, small: int) -> int:
+        """The size of a workload: the pinned one, or a small one that only shows that it works."""
+        return small if self.small else full
+
+    def speed(self) -> float:
+        """How slow the machine is right now: 1.0 is the reference."""
+        took = min(calibrate() for _ in range(3))
+        self.calibrations.append(took)
+        return took / REFERENCE_MS
+
+    async def cost(self, work: Callable[[Cost], Awaitable[int]], rounds: int) -> Cost:
+        """Runs `work(cost)` `rounds` times; it returns how many units it did and may note single calls' times."""
+        cost = Cost(0.0, 0.0, 0.0)
+        cpus: list[float] = []
+        walls: list[float] = []
+        references: list[float] = []
+        for _ in range(self.size(rounds, 1)):
+            gc.collect()
+            before = self.speed()
+            cpu, wall = time.process_time(), time.perf_counter()
+            units = await work(cost)
+            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+            speed = (before + self.speed()) / 2
+            cpus.append(cpu / units * 1e6)
+            walls.append(wall / units * 1e6)
+            references.append(cpu / units * 1e6 / speed)
+        cost.cpu, cost.wall = statistics.median(cpus), statistics.median(walls)
+        cost.reference = statistics.median(references)
+        return cost
+
+
+def cpu_figure(name: str, cost: Cost, target: float | None = None, unit: str = "us CPU") -> Figure:
+    return Figure(name, cost.cpu, unit, target, reference=cost.reference)
+
+
+def wall_figures(cost: Cost) -> list[Figure]:
+    """Median and p99 of the single calls, by the wall clock."""
+    return [Figure("median", cost.quantile(0.5), "us wall"), Figure("p99", cost.quantile(0.99), "us wall")]
