@@ -171,5 +171,6 @@ def HTTPChannel(
         channel_id, ChannelType.HTTP, provider=provider, capabilities=HTTP, recipient_key="webhook_url"
     )
     channel.default_recipient = url
+    channel.answers_sender = False
     channel.delivery_policy = DeliveryPolicy(idempotent=True)
     return channel

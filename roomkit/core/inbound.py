@@ -262,7 +262,7 @@ class Inbound:
         recipient_key = getattr(channel, "recipient_key", None)
         if channel.reach == "outbox":
             metadata["address"] = message.sender_id
-            if recipient_key:
+            if recipient_key and getattr(channel, "answers_sender", True):
                 metadata[recipient_key] = message.sender_id
         return self.engine.binding(
             channel,
