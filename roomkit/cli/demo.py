@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sys
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from roomkit.cli.console import clean, coloured, paint, say
 from roomkit.cli.environment import need, need_server, secret_of
 from roomkit.cli.serving import Serving, is_loopback, listen, own_origins, run_async, url_of
 from roomkit.errors import ConfigError
+from roomkit.runtime import WorkerThread
 
 if TYPE_CHECKING:
     from roomkit.channels.ai import AIChannel
@@ -84,10 +86,15 @@ async def _welcome(kit: RoomKit, url: str, brain: str, options: DemoOptions) -> 
         say(json.dumps(asdict(invitation)))
         return
     _tell(invitation)
-    if options.open_browser and not os.environ.get("CI") and coloured():
+    if options.open_browser and coloured() and _has_screen():
         import webbrowser
 
-        webbrowser.open(chat)
+        # Beside the loop: some browsers keep their caller waiting.
+        WorkerThread("roomkit-browser").submit(webbrowser.open, chat)
+
+
+def _has_screen() -> bool:
+    return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def _tell(invited: Invitation) -> None:

@@ -62,7 +62,11 @@ async def _dev(kit: RoomKit, options: DevOptions) -> int:
         if listener is not None:
             stack.callback(listener.close)
         await stack.enter_async_context(kit)
-        room = await kit.create_room(channels=[web, *answering(kit)])
+        room = await kit.create_room()
+        seated = {binding.channel_id for binding in await kit.bindings(room.id)}
+        for channel_id in (web, *answering(kit)):
+            if channel_id not in seated:
+                await kit.attach_channel(room.id, channel_id)
         chat = Terminal(kit, room.id, web)
         await stack.enter_async_context(chat)
         if listener is None:
@@ -112,9 +116,10 @@ def door_of(kit: RoomKit) -> str:
 
 
 def answering(kit: RoomKit) -> list[str]:
-    """The channels that answer: those registered as default, else every one there is."""
-    minds = [one.channel_id for one in kit.channels.values() if one.category is Category.INTELLIGENCE]
-    return [one for one in minds if one in kit.engine.defaults] or minds
+    """Who answers in a program that says nothing about it: every channel that can."""
+    if kit.engine.defaults or kit.engine.template.channels is not None:
+        return []
+    return [one.channel_id for one in kit.channels.values() if one.category is Category.INTELLIGENCE]
 
 
 class Terminal:

@@ -34,12 +34,16 @@ def run_server(options: RunOptions) -> int:
             f"--workers {options.workers}: one process owns its rooms, so it must be 1; "
             "serve more rooms with more machines, each with a store of its own"
         )
-    logging.basicConfig(
-        level=os.environ.get("ROOMKIT_LOG", "INFO").upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
+    _log(os.environ.get("ROOMKIT_LOG", "info"))
     kit, app = kit_and_app(options)
     refuse_open_doors(kit, app, options)
     return run_async(_run(kit, app, options))
+
+
+def _log(level: str) -> None:
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ConfigError(f'ROOMKIT_LOG="{level}" is not a level; use debug, info, warning or error')
+    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
 
 
 async def _run(kit: RoomKit, app: Any, options: RunOptions) -> int:

@@ -32,7 +32,26 @@ def test_a_function_that_breaks_is_told_and_the_talk_goes_on(command: Command) -
         APP.replace("return", "if message.text == 'bad': raise ValueError\n    return")
     )
     done = command("dev", "app.py", "--no-pages", given="bad\ngood\n")
-    assert "You said: good\n" in done.stdout
+    assert done.returncode == 0
+    assert "ValueError" in done.stderr  # with its traceback: it is the program under development
+    assert done.stdout == "You said: good\n"
+
+
+def test_a_refusal_is_told(command: Command) -> None:
+    (command.folder / "app.py").write_text(
+        APP + "\nfrom roomkit import BeforeCommit, Block\n\n@kit.before(BeforeCommit)\nasync def calm(moment):\n"
+        "    return Block('no shouting') if moment.value.text.isupper() else None\n"
+    )
+    done = command("dev", "app.py", "--no-pages", given="HELLO\nhello\n")
+    assert done.stdout.splitlines()[0] == "(not accepted: no shouting)"
+
+
+def test_a_program_that_seats_its_own_channels_keeps_its_choice(command: Command) -> None:
+    (command.folder / "app.py").write_text(
+        APP + "\nfrom roomkit import AIChannel\nkit.register_channel(AIChannel('silent', 'offline'))\n"
+    )
+    done = command("dev", "app.py", "--no-pages", given="hi\n")
+    assert done.stdout == "You said: hi\n"
 
 
 def test_reload_starts_again_when_the_program_changes(command: Command, app_file: Path) -> None:
