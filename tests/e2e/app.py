@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from roomkit import AIChannel, BeforeCommit, Block, RoomKit, WebSocketChannel
+from roomkit import AIChannel, BeforeCommit, Block, InboundMessage, RoomKit, WebSocketChannel
 from roomkit.ai.tools import Toolbox, tool
 from roomkit.channels import SMSChannel
 from roomkit.models.ai import AIRequest, ThinkingChunk
 from roomkit.servers.run import server
 from roomkit.testing.ai import Item, ScriptedAI, call
-from tests.e2e.cast import ROOMS, STAFF
+from tests.e2e.cast import LONG, ROOMS, STAFF
 
 PACE_S = 0.04
 
@@ -71,7 +71,7 @@ def build(database: str) -> RoomKit:
     return kit
 
 
-async def serve(kit: RoomKit, port: int, prefix: str, guests: Sequence[str] = ROOMS) -> None:
+async def serve(kit: RoomKit, port: int, prefix: str, guests: Sequence[str] = (*ROOMS, "long")) -> None:
     """Serves until it is told to stop, with a token for each guest (of the room of that name) and for the staff."""
     app = kit.asgi()
     mint = kit.tokens.mint
@@ -93,6 +93,9 @@ async def main(database: str, port: int, prefix: str) -> None:
         if not await kit.list_rooms():
             for name in ROOMS:
                 await kit.create_room(name, channels=["web", "assistant"], metadata={"title": f"Support for {name}"})
+            await kit.create_room("long", channels=["web"])
+            for n in range(LONG):
+                await kit.process_inbound(InboundMessage.text("web", "long", f"number {n}"), room_id="long")
         await serve(kit, port, prefix)
 
 

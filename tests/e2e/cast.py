@@ -19,3 +19,5 @@ ROOMS = (
     "pia",
 )
 STAFF = ("sam", "rita")
+LONG = 230
+"""Messages in the room of the guest "long"."""

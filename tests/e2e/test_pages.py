@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.e2e.cast import LONG
 from tests.e2e.driver import Pages, Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.time_limit(90)]
@@ -316,6 +317,9 @@ def test_writing_with_the_keyboard(server: Server, pages: Pages, room: str) -> N
 def test_typing_is_shown_to_the_other_side(server: Server, pages: Pages, room: str) -> None:
     chat, desk_page = pages.open(server, "", room), pages.open(server, f"supervisor?{room}", "sam", width=1400)
     expect(desk_page.locator(".room-top")).to_be_visible()
+    say(chat, "hello")  # who has said nothing is not yet a participant
+    chat.reload()
+    expect(desk_page.locator(".presence")).to_have_text("online")
     chat.get_by_role("textbox").press_sequentially("hm")
     expect(desk_page.locator(".signs")).to_contain_text("typing")
     chat.get_by_role("textbox").fill("")
@@ -338,6 +342,23 @@ def test_finding_rooms(server: Server, pages: Pages, room: str) -> None:
     page.get_by_role("heading").first.click()
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+
+
+def test_a_long_history_is_read_backwards_page_by_page(server: Server, pages: Pages) -> None:
+    chat, desk_page = pages.open(server, "", "long"), pages.open(server, "supervisor?long", "sam", width=1400)
+    for page, log, line in ((chat, ".log", ".message"), (desk_page, ".transcript", ".said")):
+        last = page.locator(line, has_text=f"number {LONG - 1}")
+        expect(last).to_be_in_viewport()
+        for _ in range(20):
+            if page.get_by_role("button", name=re.compile("^Earlier")).count() == 0:
+                break
+            before = page.locator(line).count()
+            page.locator(log).evaluate("box => { box.scrollTop = 0; }")
+            expect(page.locator(line)).not_to_have_count(before)
+        texts = page.eval_on_selector_all(f"{line} .prose", "all => all.map(one => one.textContent)")
+        assert texts == [f"number {n}" for n in range(LONG)]
+        page.get_by_role("button", name=re.compile("Latest|new")).click()
+        expect(last).to_be_in_viewport()
 
 
 def test_doors_stay_shut(server: Server, pages: Pages) -> None:

@@ -5,7 +5,7 @@ import { Icon } from "../shared/icons.js";
 import { html, render, useState } from "../shared/lib.js";
 import { Composer } from "./composer.js";
 import { Log } from "./messages.js";
-import { client, hasToken, lines, link, mode, now, personName, problem, state } from "./model.js";
+import { client, hasToken, here, lines, link, mode, now, personName, problem, state } from "./model.js";
 
 function App() {
   if (!hasToken) return html`<${Screen} icon="link" title="This page needs its link" words="Open the chat from the link that you were given: it carries your personal key." />`;
@@ -64,7 +64,9 @@ lines.subscribe((shown) => {
   if (document.visibilityState === "visible") away = said;
   document.title = said > away ? `(${said - away}) Chat` : "Chat";
 });
+setInterval(() => { if (link.value === "live" && document.visibilityState === "visible") here(); }, 25_000);
 document.addEventListener("visibilitychange", () => {
+  if (link.value === "live") here();
   if (document.visibilityState !== "visible") return;
   away = lines.value.filter((line) => line.kind === "message" && !line.own).length;
   document.title = "Chat";
@@ -72,4 +74,5 @@ document.addEventListener("visibilitychange", () => {
 
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
 render(html`<${App} />`, app);
+addEventListener("pagehide", () => client.presence("offline"));
 if (hasToken) client.start();

@@ -30,9 +30,17 @@ export const client = new RoomClient({
   onLink: (next) => { link.value = next; },
   onFrame: (frame) => {
     if (frame.type === "welcome") limits.value = frame.limits;
+    if (frame.type === "snapshot" || frame.type === "resumed") here();
     if (frame.type === "error") problem.value = frame.ref === "join" ? "This conversation cannot be opened." : frame.message;
   },
 });
+/** Tells the staff whether anybody is looking, and how far has been read. Said again now and then: it is never stored. */
+export function here() {
+  const seen = document.visibilityState === "visible";
+  client.presence(seen ? "online" : "away");
+  if (seen && state.peek().position >= 0) client.read(state.peek().position);
+}
+
 export const hasToken = Boolean(started.token);
 
 export const me = () => client.principal?.id ?? null;

@@ -70,21 +70,35 @@ function heard(frame) {
 
 /** A later account of a room wins, but a short one never erases what a longer one told. @param {Room[]} told */
 function merge(told) {
-  const next = { ...rooms.value };
-  for (const room of told) next[room.id] = { ...next[room.id], ...room };
-  rooms.value = next;
+  const merged = { ...rooms.value };
+  for (const room of told) merged[room.id] = { ...merged[room.id], ...room };
+  rooms.value = merged;
 }
 
 export async function loadRooms() {
   try {
     const [page, waiting] = await Promise.all([api("GET", "rooms?limit=200"), api("GET", "attention")]);
-    rooms.value = Object.fromEntries([...page.rooms, ...waiting.rooms].map((/** @type {Room} */ room) => [room.id, { ...rooms.value[room.id], ...room }]));
+    merge([...page.rooms, ...waiting.rooms]);
+    if (listed.value !== "ready") next.value = page.next_offset ?? null;
     listed.value = "ready";
     api("GET", "dead-letters?limit=50").then((told) => { dead.value = told.dead_letters; }, () => undefined);
   } catch (error) {
     if (denied(error)) return;
     listTrouble.value = /** @type {Error} */ (error).message;
     if (listed.value === "loading") listed.value = "failed";
+  }
+}
+
+/** Where the list goes on, or null. */
+export const next = signal(/** @type {number | null} */ (null));
+
+export async function moreRooms() {
+  try {
+    const page = await api("GET", `rooms?limit=200&offset=${next.value ?? 0}`);
+    merge(page.rooms);
+    next.value = page.next_offset ?? null;
+  } catch (error) {
+    if (!denied(error)) toast(/** @type {Error} */ (error).message, true);
   }
 }
 

@@ -131,8 +131,11 @@ function Channel({ one }) {
   </li>`;
 }
 
+/** @param {string} id */
+const presence = (id) => state.value.signs[`presence:${id}`]?.data.state ?? "";
+
 function People() {
-  return html`<${Section} title="People" count=${people.value.length} open=${false}><ul class="people">${people.value.map((one) => html`<li key=${one.id}><b>${one.display_name || one.address || one.id}</b><small>${[one.role, one.address, one.status !== "active" && one.status, one.identification && spaced(one.identification)].filter(Boolean).join(" · ")}</small></li>`)}
+  return html`<${Section} title="People" count=${people.value.length}><ul class="people">${people.value.map((one) => html`<li key=${one.id}><b>${one.display_name || one.address || one.id}${presence(one.id) && html`<span class="presence ${presence(one.id)}">${presence(one.id)}</span>`}</b><small>${[one.role, one.address, one.status !== "active" && one.status, one.identification && spaced(one.identification)].filter(Boolean).join(" · ")}</small></li>`)}
     ${!people.value.length && html`<li class="none">Nobody yet.</li>`}</ul></${Section}>`;
 }
 

@@ -2,7 +2,7 @@
 import { ago, clock, hueOf, initials } from "../shared/format.js";
 import { channelIcon, Icon } from "../shared/icons.js";
 import { html, useRef } from "../shared/lib.js";
-import { filter, isOpen, listed, listTrouble, loadRooms, now, openId, openRoom, personName, rooms, search, shownRooms, since, titleOf, waiting } from "./model.js";
+import { filter, isOpen, listed, listTrouble, loadRooms, moreRooms, next, now, openId, openRoom, personName, rooms, search, shownRooms, since, titleOf, waiting } from "./model.js";
 
 /** @typedef {import("../shared/types.js").Room} Room */
 
@@ -62,7 +62,8 @@ function List() {
     all[Math.min(all.length - 1, Math.max(0, all.indexOf(document.activeElement) + step))]?.focus();
   };
   if (!shown.length) return html`<div class="list-state">${Object.keys(rooms.value).length ? "No room matches." : "No rooms yet. They appear here as people write."}</div>`;
-  return html`<ul class="list" ref=${list} onKeyDown=${move} aria-label="All rooms">${shown.map((room) => html`<${Line} key=${room.id} room=${room} />`)}</ul>`;
+  return html`<ul class="list" ref=${list} onKeyDown=${move} aria-label="All rooms">${shown.map((room) => html`<${Line} key=${room.id} room=${room} />`)}
+    ${next.value !== null && !filter.value.q && html`<li class="more"><button class="button quiet" onClick=${() => void moreRooms()}>More rooms</button></li>`}</ul>`;
 }
 
 /** @param {{room: Room}} props */
