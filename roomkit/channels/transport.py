@@ -26,7 +26,7 @@ class TransportChannel(Channel):
     default_recipient: str | None = None
     """Where a binding without an address is delivered to; for channels with one far end only, such as a webhook."""
     answers_sender = True
-    """Whether the address that a message came from is one that can be delivered to; a webhook's sender is only a name."""
+    """Whether the address that a message came from can be delivered to; a webhook's sender is only a name."""
 
     def __init__(
         self,
