@@ -1,14 +1,13 @@
-"""How a workload is measured: rounds of CPU and wall time, each beside a calibration loop.
+"""How a workload is measured: short rounds of CPU and wall time, each between two runs of a calibration loop.
 
 The machines are shared and noisy: the same code takes twice the CPU time when the other cores are busy. So a fixed loop
-of plain Python runs before and after every round, and a figure also stands "at reference speed": as it would be
+of plain Python runs before and after every short round, and a figure also stands "at reference speed": as it would be
 if that loop had taken `REFERENCE_MS`, its time on a quiet core of the development machine. Compare those, or ratios.
 """
 
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -70,7 +69,7 @@ def calibrate() -> float:
 
 @dataclass(slots=True)
 class Cost:
-    """What one unit of a workload costs, in microseconds: medians over the rounds."""
+    """What one unit of a workload costs, in microseconds, over all rounds; `reference` is CPU at reference speed."""
 
     cpu: float
     wall: float
@@ -96,28 +95,30 @@ class Meter:
 
     def speed(self) -> float:
         """How slow the machine is right now: 1.0 is the reference."""
-        took = min(calibrate() for _ in range(3))
+        took = calibrate()
         self.calibrations.append(took)
         return took / REFERENCE_MS
 
     async def cost(self, work: Callable[[Cost], Awaitable[int]], rounds: int) -> Cost:
-        """Runs `work(cost)` `rounds` times; it returns how many units it did and may note single calls' times."""
+        """Runs `work(cost)` `rounds` times; it returns how many units it did and may note single calls' times.
+
+        Rounds should be short, some tens of milliseconds: the machine's speed changes faster than that."""
         cost = Cost(0.0, 0.0, 0.0)
-        cpus: list[float] = []
-        walls: list[float] = []
-        references: list[float] = []
+        cpu = wall = slow = 0.0
+        units = 0
+        gc.collect()
+        before = self.speed()
         for _ in range(self.size(rounds, 1)):
-            gc.collect()
-            before = self.speed()
-            cpu, wall = time.process_time(), time.perf_counter()
-            units = await work(cost)
-            cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-            speed = (before + self.speed()) / 2
-            cpus.append(cpu / units * 1e6)
-            walls.append(wall / units * 1e6)
-            references.append(cpu / units * 1e6 / speed)
-        cost.cpu, cost.wall = statistics.median(cpus), statistics.median(walls)
-        cost.reference = statistics.median(references)
+            cpu_began, wall_began = time.process_time(), time.perf_counter()
+            done = await work(cost)
+            cpu += time.process_time() - cpu_began
+            wall += time.perf_counter() - wall_began
+            after = self.speed()
+            slow += (before + after) / 2 * done
+            before = after
+            units += done
+        cost.cpu, cost.wall = cpu / units * 1e6, wall / units * 1e6
+        cost.reference = cost.cpu / (slow / units)
         return cost
 
 

@@ -18,14 +18,14 @@ async def run(meter: Meter) -> Report:
         await kit.create_room("r", channels=["in", "out"])
 
         async def work(cost: Cost) -> int:
-            messages = numbered.many(meter.size(3_000, 100))
+            messages = numbered.many(meter.size(200, 100))
             for message in messages:
                 began = time.perf_counter()
                 await kit.process_inbound(message, room_id="r")
                 cost.calls.append((time.perf_counter() - began) * 1e6)
             return len(messages)
 
-        cost = await meter.cost(work, 9)
+        cost = await meter.cost(work, 120)
         assert sink.taken == numbered.last, "every message reached the receiving channel"
     figures = [cpu_figure("per message", cost, 60.0), *wall_figures(cost)]
     return compared(meter, Report(figures), receivers=1, count=1_000, unit="message")

@@ -27,12 +27,12 @@ async def run(meter: Meter) -> Report:
         taken = 0
 
         async def work(_: Cost) -> int:
-            messages = numbered.many(meter.size(60, 5))
+            messages = numbered.many(meter.size(20, 5))
             for message in messages:
                 await kit.process_inbound(message, room_id="r")
             return len(messages) * connections
 
-        cost = await meter.cost(work, 9)
+        cost = await meter.cost(work, 30)
         assert taken == (numbered.last - 1) * connections, "every connection was told every event"
     report = Report([cpu_figure("per connection and event", cost, 2.0)])
     return compared(meter, report, receivers=connections, count=20, unit="connection and event")

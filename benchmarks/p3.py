@@ -17,12 +17,12 @@ async def run(meter: Meter) -> Report:
         await kit.process_inbound(numbered.many(1)[0], room_id="r")
 
         async def work(_: Cost) -> int:
-            messages = numbered.many(meter.size(15, 3))
+            messages = numbered.many(meter.size(4, 3))
             for message in messages:
                 result = await kit.process_inbound(message, room_id="r")
                 await result.settled()
             return len(messages) * len(sinks)
 
-        cost = await meter.cost(work, 7)
+        cost = await meter.cost(work, 25)
         assert all(sink.taken == numbered.last for sink in sinks), "every channel got every event"
     return Report([cpu_figure("per channel and event", cost, 5.0)])

@@ -68,7 +68,7 @@ class Sockets:
 async def run(meter: Meter) -> Report:
     brain, sockets, numbered = Brain(), Sockets(WebSocketChannel("web")), Numbered()
     kit = kit_with(Source(), brain, sockets.channel)
-    replies, more = meter.size(15, 2), meter.size(50, 3)
+    replies, more = meter.size(5, 2), meter.size(50, 3)
     asked = 0
 
     async def work(_: Cost) -> int:
@@ -82,12 +82,12 @@ async def run(meter: Meter) -> Report:
     async with kit:
         await kit.create_room("r", channels=["in", "ai", "web"])
         sockets.add(1)
-        one = await meter.cost(work, 7)
+        one = await meter.cost(work, 40)
         frames = sockets.frames / (asked * DELTAS)
         sockets.add(more)
-        many = await meter.cost(work, 5)
+        many = await meter.cost(work, 20)
         bytes_ratio = await _bytes(kit)
-    bare = await meter.cost(lambda _: _bare(), 5)
+    bare = await meter.cost(lambda _: _bare(), 20)
     further = Cost((many.cpu - one.cpu) / more, 0.0, (many.reference - one.reference) / more)
     return Report(
         [

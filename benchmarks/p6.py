@@ -26,7 +26,7 @@ async def run(meter: Meter) -> Report:
 
         async def work(_: Cost) -> int:
             nonlocal replies
-            for message in numbered.many(meter.size(4, 1)):
+            for message in numbered.many(meter.size(2, 1)):
                 replies += 1
                 room_id = f"r{replies}"
                 await kit.create_room(room_id, channels=["in", "ai"])
@@ -35,9 +35,9 @@ async def run(meter: Meter) -> Report:
                 provider.add("It is on its way.")
                 result = await kit.process_inbound(message, room_id=room_id)
                 await result.settled()
-            return meter.size(4, 1) * ROUNDS
+            return meter.size(2, 1) * ROUNDS
 
-        cost = await meter.cost(work, 7)
+        cost = await meter.cost(work, 25)
         events = await kit.events(f"r{replies}", limit=1_000, raw=True)
         kinds = [event.type for event in events]
         assert kinds.count(EventType.TOOL_CALL_START) == ROUNDS, "every call is stored"

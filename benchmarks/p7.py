@@ -6,7 +6,7 @@ from benchmarks.measure import Cost, Figure, Meter, Report
 from benchmarks.rooms import Numbered, Sink, Source, kit_with
 
 TITLE = "the N-th message of one room"
-WINDOW = 400
+WINDOW = 100
 
 
 async def run(meter: Meter) -> Report:
@@ -17,14 +17,14 @@ async def run(meter: Meter) -> Report:
         await kit.create_room("r", channels=["in", "out"])
 
         async def work(_: Cost) -> int:
-            for message in numbered.many(WINDOW // 4):
+            for message in numbered.many(WINDOW):
                 await kit.process_inbound(message, room_id="r")
-            return WINDOW // 4
+            return WINDOW
 
         for mark in marks:
             for message in numbered.many(max(0, mark - numbered.last)):
                 await kit.process_inbound(message, room_id="r")
-            cost = await meter.cost(work, 9)
+            cost = await meter.cost(work, 24)
             figures.append(Figure(f"at N = {mark:,}", cost.cpu, "us CPU", reference=cost.reference))
     first, last = figures[0].reference, figures[-1].reference
     assert first is not None
