@@ -132,7 +132,9 @@ def plan(
             cursors.append(cid)
         elif outbound and reach.get(cid) is not None:
             outbox.append(binding)
-    chosen, doubles, fallbacks = _reach_once(outbox, room, participants) if len(outbox) > 1 else (outbox, [], [])
+    author = event.source.participant_id
+    once = outbox and (len(outbox) > 1 or author is not None)
+    chosen, doubles, fallbacks = _reach_once(outbox, room, participants, author) if once else (outbox, [], [])
     turns = solicited(event, turns, room, source)
     return DeliveryPlan(
         outbox=tuple(b.channel_id for b in chosen),
@@ -144,8 +146,9 @@ def plan(
 
 
 def _reach_once(
-    outbox: list[ChannelBinding], room: Room, participants: Mapping[str, Participant]
+    outbox: list[ChannelBinding], room: Room, participants: Mapping[str, Participant], author: str | None
 ) -> tuple[list[ChannelBinding], list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
+    """Each person gets one copy; who wrote it has it already, and needs none on another channel."""
     if room.delivery == "every_channel":
         return outbox, [], []
     chosen: list[ChannelBinding] = []
@@ -155,6 +158,8 @@ def _reach_once(
     for binding in outbox:
         if binding.participant_id is None:
             chosen.append(binding)
+        elif binding.participant_id == author:
+            doubles.append((binding.channel_id, "own_message"))
         else:
             by_person.setdefault(binding.participant_id, []).append(binding)
     for person, ways in by_person.items():

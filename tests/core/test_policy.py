@@ -49,7 +49,7 @@ def event(channel_id: str = "a", **more: object) -> RoomEvent:
 
 
 @pytest.mark.parametrize(
-    ("binding", "depth", "blocked_by"),
+    "binding, depth, blocked_by",
     [
         (None, 0, ""),
         (seat("a"), 0, ""),
@@ -66,7 +66,7 @@ def test_who_may_write(binding: ChannelBinding | None, depth: int, blocked_by: s
 
 
 @pytest.mark.parametrize(
-    ("visibility", "transport", "intelligence"),
+    "visibility, transport, intelligence",
     [
         ("all", True, True),
         ("none", False, False),
@@ -138,8 +138,8 @@ def person(pid: str, last: str | None) -> Participant:
 
 
 def test_one_person_gets_one_copy_where_they_were_last() -> None:
-    seats = [seat("b", participant_id="p"), seat("c", participant_id="p")]
-    found = plan(event("a"), seats, p=person("p", "c"))
+    seats = [seat("b", participant_id="m"), seat("c", participant_id="m")]
+    found = plan(event("a"), seats, m=person("m", "c"))
     assert found.outbox == ("c",)
     assert found.fallbacks == (("c", ("b",)),)
     assert dict(found.skipped) == {"b": "reach_once"}
@@ -148,13 +148,20 @@ def test_one_person_gets_one_copy_where_they_were_last() -> None:
 
 
 def test_two_people_each_get_theirs() -> None:
-    found = plan(event("a"), [seat("b", participant_id="p"), seat("c", participant_id="q")])
+    found = plan(event("a"), [seat("b", participant_id="m"), seat("c", participant_id="n")])
     assert set(found.outbox) == {"b", "c"}
     assert plan(event("a"), [seat("b"), seat("c")]).outbox == ("b", "c")
 
 
+def test_nobody_gets_their_own_words_on_another_channel() -> None:
+    found = plan(event("a"), [seat("a", participant_id="p"), seat("b", participant_id="p")])
+    assert (found.outbox, found.skipped) == ((), (("b", "own_message"),))
+    assert plan(event("a"), [seat("b", participant_id="q")]).outbox == ("b",)
+    assert plan(event("a"), [seat("b", participant_id="p")], room(delivery="every_channel")).outbox == ("b",)
+
+
 @pytest.mark.parametrize(
-    ("mode", "asked"), [("ai", True), ("both", True), ("human", False), ("none", False), ("waiting", False)]
+    "mode, asked", [("ai", True), ("both", True), ("human", False), ("none", False), ("waiting", False)]
 )
 def test_the_floor_decides_whether_a_brain_is_asked(mode: str, asked: bool) -> None:
     found = plan(event("a"), [brain("ai")], room(floor=Floor(mode=FloorMode(mode))))
@@ -192,7 +199,7 @@ OWNER = Participant(id="o", room_id="r", channel_id="a", role=Role.OWNER, joined
 
 
 @pytest.mark.parametrize(
-    ("content", "writer", "author", "reason"),
+    "content, writer, author, reason",
     [
         (edit(), by(participant="p"), None, ""),
         (edit(), by(address="u1"), None, ""),
@@ -218,7 +225,7 @@ def test_an_edit_needs_its_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("child", "parent", "ok"),
+    "child, parent, ok",
     [
         ("all", "all", True),
         ("x", "all", True),
