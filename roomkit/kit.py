@@ -151,7 +151,7 @@ class RoomKit(Rooms):
         return dict(self._engine.channels)
 
     def channel_tenant(self, channel_id: str) -> str:
-        return self._engine.tenants.get(channel_id, "default")
+        return self._engine.registry.tenants.get(channel_id, "default")
 
     @property
     def identities(self) -> AddressBook:

@@ -5,23 +5,23 @@ Each method only finds the room's actor and hands the work to core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
-from roomkit.core import approvals, floor, membership, messages
+from roomkit.core import approvals, fallback, floor, membership, messages, statuses, views
 from roomkit.core.actor import RoomActor
 from roomkit.core.engine import Engine
 from roomkit.core.history import projected
 from roomkit.core.inbound import DEDUPE_DAYS
-from roomkit.core.results import CURRENT, InboundResult, Settlement
+from roomkit.core.port import ChannelPort
+from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import key, room_of
 from roomkit.core.streams import INTERNAL, Deliver, View, Viewer
-from roomkit.errors import AlreadyRegistered, RoomNotFound, StateError, UsageError
+from roomkit.errors import AlreadyRegistered, StateError, UsageError
 from roomkit.models.access import Principal
 from roomkit.models.content import Content, TextContent
-from roomkit.models.delivery import DeliveryRecord, DeliveryState, DeliveryStatus, InboundMessage, forward
+from roomkit.models.delivery import DeliveryRecord, DeliveryStatus, InboundMessage
 from roomkit.models.event import EventDraft, EventType, RoomEvent
-from roomkit.models.hooks import StatusChanged
 from roomkit.models.room import (
     Access,
     AgentResponsePolicy,
@@ -42,9 +42,6 @@ from roomkit.models.stream import Ephemeral
 from roomkit.ports.channel import Channel
 from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery
 
-MAX_MISSED = 1_000
-"""A viewer that missed more events than this is given the tail and told to start over."""
-
 
 class Rooms:
     """One tenant's rooms. Methods raise `RoomNotFound` for ids that are not this tenant's."""
@@ -55,7 +52,7 @@ class Rooms:
 
     async def _actor(self, room_id: str) -> RoomActor:
         await self._ready()
-        return await self._engine.require_actor(self.tenant_id, room_id)
+        return await self._engine.table.require(self.tenant_id, room_id)
 
     async def _ready(self) -> None:
         """An in-memory kit starts by itself; a durable one must have been started (D38)."""
@@ -72,14 +69,14 @@ class Rooms:
         """Makes a channel known; `default=True` seats it in every new room. Raises `AlreadyRegistered`."""
         if channel.channel_id in self._engine.channels:
             raise AlreadyRegistered(channel.channel_id)
-        self._engine.register(channel, self.tenant_id, default=default)
-        channel.set_framework(_Port(self._engine, self.tenant_id, channel.channel_id))
+        self._engine.registry.register(channel, self.tenant_id, default=default)
+        channel.set_framework(ChannelPort(self._engine, self.tenant_id, channel.channel_id))
 
     async def unregister_channel(self, channel_id: str) -> None:
         """Forgets a channel and closes it; its seats in rooms stay and are skipped until it is back."""
-        channel = self._engine.channel(channel_id, self.tenant_id)
+        channel = self._engine.registry.require(channel_id, self.tenant_id)
         if self._engine.channels.get(channel_id) is channel:
-            self._engine.unregister(channel_id)
+            self._engine.registry.unregister(channel_id)
         await channel.close()
 
     # -- a room's life -----------------------------------------------------------------------------------
@@ -105,7 +102,7 @@ class Rooms:
         }
         if timers is not None:
             settings["timers"] = timers
-        actor = await self._engine.create_room(
+        actor = await self._engine.table.create(
             self.tenant_id,
             room_id=room_id,
             external_id=external_id,
@@ -156,14 +153,14 @@ class Rooms:
 
     async def _with_head(self, value: dict[str, Any]) -> Room:
         room = room_of(value)
-        actor = await self._engine.actor(self.tenant_id, room.id)
+        actor = await self._engine.table.actor(self.tenant_id, room.id)
         return actor.state.snapshot() if actor is not None else room
 
     async def _search(self, q: str, terms: tuple[str, ...], limit: int, offset: int) -> list[Room]:
         names = tuple(f"name:{word}" for word in q.casefold().split())
         ways = [(f"address:{q}",), (f"person:{q}",), (f"external:{q}",), names]
         seen: dict[str, Room] = {}
-        direct = await self._engine.actor(self.tenant_id, q)
+        direct = await self._engine.table.actor(self.tenant_id, q)
         if direct is not None and not terms:
             seen[q] = direct.state.snapshot()
         for way in ways:
@@ -219,8 +216,8 @@ class Rooms:
     ) -> ChannelBinding:
         """Seats a channel; `metadata` holds the address it reaches (for SMS {"phone_number": "+44..."})."""
         actor = await self._actor(room_id)
-        channel = self._engine.channel(channel_id, self.tenant_id)
-        binding = self._engine.binding(
+        channel = self._engine.registry.require(channel_id, self.tenant_id)
+        binding = self._engine.registry.seat(
             channel,
             room_id,
             self.tenant_id,
@@ -340,7 +337,7 @@ class Rooms:
         actor = await self._actor(room_id)
         source = floor.host_source(by, "outbound")
         if channel_id is not None:
-            channel = self._engine.channel(channel_id, self.tenant_id)
+            channel = self._engine.registry.require(channel_id, self.tenant_id)
             source = source.model_copy(update={"channel_id": channel_id, "channel_type": channel.channel_type})
         draft = EventDraft(
             source=source,
@@ -411,15 +408,15 @@ class Rooms:
             self._engine.count("unknown_delivery_status")
             return None
         record = DeliveryRecord.model_validate(found[0].value)
-        actor = await self._engine.require_actor(self.tenant_id, record.room_id)
-        return await actor.call(_move_status, record, status)
+        actor = await self._engine.table.require(self.tenant_id, record.room_id)
+        return await actor.call(statuses.move, record, status)
 
     async def dead_letters(self, room_id: str | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
         """Deliveries that failed for good, with the error; `resend` tries one again."""
         await self._ready()
         query = RecordQuery("dead", self.tenant_id, room_id=room_id, limit=limit)
         found = await self._engine.store.records(query)
-        return [{"id": _letter_id(record.key), **record.value} for record in found]
+        return [{"id": record.key.replace("\n", "~"), **record.value} for record in found]
 
     async def resend(self, dead_id: str) -> None:
         """Puts a dead letter back into its lane."""
@@ -429,13 +426,13 @@ class Rooms:
         if not found:
             raise StateError(f'dead letter "{dead_id}" does not exist; list them with kit.dead_letters()')
         value = found[0].value
-        actor = await self._engine.require_actor(self.tenant_id, value["room_id"])
+        actor = await self._engine.table.require(self.tenant_id, value["room_id"])
         query = EventQuery(self.tenant_id, actor.room_id, start=value["index"], stop=value["index"] + 1)
         events = await self._engine.store.events(query)
         gone = RecordKey("dead", self.tenant_id, dead_key)
         await self._engine.store.commit(Batch(self.tenant_id, self._engine.epoch, delete=(gone,)))
         if events:
-            await self._engine.deliver_also(actor, events[0], value["channel"])
+            await fallback.deliver_also(actor, events[0], value["channel"])
 
     # -- people at the desk -----------------------------------------------------------------------------------
 
@@ -552,10 +549,7 @@ class Rooms:
 
     def publish(self, message: Ephemeral) -> None:
         """A sign of life: never stored, at most once, never waits (R12)."""
-        for actor in self._engine.actors():
-            if actor.room_id == message.room_id and actor.tenant == self.tenant_id:
-                actor.hub.ephemeral(message, actor.state.bindings)
-        self._engine.bus.publish(self.tenant_id, message)
+        self._engine.publish(self.tenant_id, message)
 
     def publish_typing(self, room_id: str, who: str, *, on: bool = True) -> None:
         self.publish(Ephemeral(kind="typing", room_id=room_id, sender=who, data={"on": on}))
@@ -580,122 +574,4 @@ class Rooms:
             viewer = Viewer.of(viewer)
         elif isinstance(viewer, str):
             viewer = Viewer(channel_id=viewer)
-        return await actor.call(_open_view, viewer, deliver, after, tail)
-
-
-async def _open_view(actor: RoomActor, viewer: Viewer, deliver: Deliver, after: int | None, tail: int) -> View:
-    """Reads and subscribes within one operation of the actor, so that nothing falls between."""
-    state, store = actor.state, actor.engine.store
-    head = state.next_index - 1
-    resync = after is not None and (after > head or head - after > MAX_MISSED)
-    if after is not None and not resync:
-        query = EventQuery(actor.tenant, actor.room_id, start=after + 1, limit=MAX_MISSED + 1)
-    else:
-        query = EventQuery(actor.tenant, actor.room_id, limit=max(tail, 1), newest_first=True)
-    page = await store.events(query) if head >= 0 and tail >= 0 else []
-    page = sorted(page, key=lambda e: e.index)
-    events = [event for event in page if viewer.sees(event, state.bindings)]
-    events = await projected(actor.engine, actor.tenant, actor.room_id, events)
-    leave = actor.hub.subscribe(viewer, deliver)
-    return View(
-        events=events,
-        index=head,
-        epoch=actor.engine.info.incarnation,
-        resync=resync,
-        room=state.snapshot(),
-        bindings=list(state.bindings.values()),
-        participants=list(state.participants.values()),
-        streams=actor.hub.open_streams(viewer, state.bindings),
-        close=leave,
-    )
-
-
-async def _move_status(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus) -> DeliveryRecord:
-    from roomkit.core.actor import Change, delivery_record
-
-    found = await actor.engine.store.records(
-        RecordQuery("delivery", actor.tenant, key=key(record.room_id, record.index, record.channel_id))
-    )
-    current = DeliveryRecord.model_validate(found[0].value) if found else record
-    moved = forward(current.state, status.state)
-    if moved is current.state:
-        return current
-    reason = status.error or (status.code if moved is DeliveryState.FAILED else current.reason)
-    new = current.model_copy(update={"state": moved, "reason": reason, "updated_at": actor.engine.now()})
-    change = Change(activity=False)
-    change.put.append(delivery_record(actor.tenant, new))
-    await actor.commit(change)
-    data = new.model_dump(mode="json")
-    note = Ephemeral(kind="delivery", room_id=actor.room_id, sender=new.channel_id, visibility="internal", data=data)
-    actor.hub.ephemeral(note, actor.state.bindings)
-    actor.engine.tell(StatusChanged(actor.tenant, actor.room_id, new))
-    if moved is DeliveryState.FAILED:
-        events = await actor.engine.store.events(
-            EventQuery(actor.tenant, actor.room_id, start=new.index, stop=new.index + 1)
-        )
-        way = actor.engine.fallback_for(actor, events[0], new.channel_id) if events else None
-        if way is not None:
-            await actor.engine.deliver_also(actor, events[0], way)
-    return new
-
-
-def _letter_id(record_key: str) -> str:
-    return record_key.replace("\n", "~")
-
-
-class _Port:
-    """The narrow RoomPort given to one channel (D48)."""
-
-    def __init__(self, engine: Engine, tenant: str, channel_id: str) -> None:
-        self._engine = engine
-        self._rooms = Rooms(engine, tenant)
-        self._channel_id = channel_id
-
-    @property
-    def tenant(self) -> str:
-        return self._rooms.tenant_id
-
-    @property
-    def watch(self) -> _Port:
-        return self
-
-    async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> InboundResult:
-        return await self._rooms.process_inbound(message, room_id=room_id)
-
-    async def submit(self, room_id: str, draft: EventDraft) -> RoomEvent:
-        actor = await self._engine.require_actor(self._rooms.tenant_id, room_id)
-        if self._channel_id not in actor.state.bindings:
-            raise RoomNotFound(room_id)
-        source = draft.source.model_copy(update={"channel_id": self._channel_id})
-        draft = draft.model_copy(update={"source": source})
-        result = await actor.call(messages.submit, messages.Submission(draft, CURRENT.get() or Settlement()))
-        if result.event is None:
-            raise StateError(f'room "{room_id}" did not take the event: {result.reason}')
-        return result.event
-
-    def publish(self, message: Ephemeral) -> None:
-        self._rooms.publish(message)
-
-    def subscribe(self, room_id: str, deliver: Callable[[Any], None], *, channel_id: str) -> Callable[[], None]:
-        actor = self._engine.loaded(self.tenant, room_id)
-        if actor is None:
-            raise RoomNotFound(room_id)
-        return actor.hub.subscribe(Viewer(channel_id=channel_id), deliver)
-
-    async def open_rooms(self, limit: int = 100) -> list[str]:
-        found: list[str] = []
-        for status in (RoomStatus.ACTIVE, RoomStatus.PAUSED):
-            terms = (f"channel:{self._channel_id}", f"status:{status}")
-            records = await self._engine.store.records(RecordQuery("room", self.tenant, terms=terms, limit=limit))
-            found.extend(record.key for record in records)
-        return found[:limit]
-
-    def resident_rooms(self) -> list[str]:
-        mine = [actor for actor in self._engine.actors() if actor.tenant == self.tenant and actor.state.room.open]
-        return [actor.room_id for actor in mine if self._channel_id in actor.state.bindings]
-
-    async def open_view(self, room_id: str, deliver: Deliver, *, after: int | None = None, tail: int = 0) -> View:
-        return await self._rooms.open_view(room_id, self._channel_id, deliver, after=after, tail=tail)
-
-    def now(self) -> Any:
-        return self._engine.now()
+        return await actor.call(views.open_view, viewer, deliver, after, tail)

@@ -117,7 +117,7 @@ def door_of(kit: RoomKit) -> str:
 
 def answering(kit: RoomKit) -> list[str]:
     """Who answers in a program that says nothing about it: every channel that can."""
-    if kit.engine.defaults or kit.engine.template.channels is not None:
+    if kit.engine.registry.defaults or kit.engine.template.channels is not None:
         return []
     return [one.channel_id for one in kit.channels.values() if one.category is Category.INTELLIGENCE]
 

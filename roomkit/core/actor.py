@@ -269,15 +269,15 @@ class RoomActor:
                 event.visibility,
                 change.room or self.state.room,
                 [b for b in {**self.state.bindings, **change.bindings}.values() if b is not None],
-                self.engine.reach(),
+                self.engine.registry.reach,
                 {**self.state.participants, **change.participants},
             )
             if not changed:
                 self._plans[cache_key] = found
         if entry.targets is not None:
             return policy.DeliveryPlan(
-                outbox=tuple(c for c in entry.targets if self.engine.reach().get(c) == "outbox"),
-                cursors=tuple(c for c in entry.targets if self.engine.reach().get(c) == "cursor"),
+                outbox=tuple(c for c in entry.targets if self.engine.registry.reach.get(c) == "outbox"),
+                cursors=tuple(c for c in entry.targets if self.engine.registry.reach.get(c) == "cursor"),
             )
         return (
             found
@@ -377,7 +377,7 @@ class RoomActor:
                 engine.turns.enqueue(self, channel_id, event, change.settlement)
             if plan.fallbacks:
                 engine.lanes.watch_fallbacks(self, event, plan.fallbacks)
-        engine.committed(self, events)
+        engine.count("events", len(events))
 
 
 def delivery_record(tenant: str, record: DeliveryRecord) -> Record:

@@ -70,7 +70,7 @@ class Courtesy:
             requested_by=who,
         )
         there = self.staffed is None or self.staffed(now)
-        ahead = str(actor.engine.waiting_rooms(actor.tenant))
+        ahead = str(actor.engine.attention.ahead(actor.tenant))
         change.add(self._words(actor, binding, "human_requested" if there else "human_closed", ahead=ahead))
         entry.wakes = False
 

@@ -56,7 +56,7 @@ async def _move(actor: RoomActor, floor: Floor, code: str, *, stop: bool, **data
     for running in stopped:
         running.cancel(code)
     if had_attention and change.room.attention is None:
-        actor.engine.attention_changed(actor)
+        actor.engine.attention.changed(actor)
     return actor.state.snapshot()
 
 
@@ -143,7 +143,7 @@ async def request_human(actor: RoomActor, reason: str, by: str, priority: int = 
         EventType.ATTENTION_CHANGED, "human_requested", visibility="transport", reason=reason, requested_by=by
     )
     await actor.commit(change)
-    actor.engine.attention_changed(actor)
+    actor.engine.attention.changed(actor)
     return actor.state.snapshot()
 
 
@@ -154,7 +154,7 @@ async def clear_attention(actor: RoomActor, by: str) -> Room:
     change.room = actor.state.room.model_copy(update={"attention": None, "updated_at": actor.engine.now()})
     change.system(EventType.ATTENTION_CHANGED, "attention_cleared", visibility="transport", by=by)
     await actor.commit(change)
-    actor.engine.attention_changed(actor)
+    actor.engine.attention.changed(actor)
     return actor.state.snapshot()
 
 

@@ -53,7 +53,7 @@ class Inbound:
         self._routes: dict[tuple[str, str, str], str] = {}
 
     async def process(self, message: InboundMessage, tenant: str, room_id: str | None) -> InboundResult:
-        channel = self.engine.channel(message.channel_id, tenant)
+        channel = self.engine.registry.require(message.channel_id, tenant)
         self.engine.count("inbound")
         if message.external_id is None:
             return await self._process(channel, message, tenant, room_id)
@@ -168,9 +168,9 @@ class Inbound:
     ) -> RoomActor:
         engine = self.engine
         if room_id is not None:
-            actor = await engine.actor(tenant, room_id)
+            actor = await engine.table.actor(tenant, room_id)
             if actor is None:
-                raise RoomNotFound(room_id, await engine.room_ids(tenant))
+                raise RoomNotFound(room_id, await engine.table.ids(tenant))
             await self._seat(actor, channel, message, sender)
             return actor
         route = (tenant, channel.channel_id, message.sender_id)
@@ -186,7 +186,7 @@ class Inbound:
             actor = await self._find(channel, message, tenant)
             if actor is None:
                 binding = self._new_binding(channel, message, "", sender, tenant)
-                actor = await engine.create_room(tenant, source=binding, sender=sender.participant_id)
+                actor = await engine.table.create(tenant, source=binding, sender=sender.participant_id)
             self._remember(route, actor.room_id)
             await self._seat(actor, channel, message, sender)
             return actor
@@ -203,7 +203,7 @@ class Inbound:
         room_id = self._routes.get(route)
         if room_id is None:
             return None
-        actor = await self.engine.actor(route[0], room_id)
+        actor = await self.engine.table.actor(route[0], room_id)
         if actor is not None and actor.state.room.open:
             binding = actor.state.bindings.get(channel.channel_id)
             if binding is not None and binding.metadata.get("address") in (None, route[2]):
@@ -224,7 +224,7 @@ class Inbound:
         if router is not None:
             rooms = [actor.state.snapshot() for actor in candidates]
             chosen = await router.route(tenant, message, rooms)
-            return await self.engine.actor(tenant, chosen) if chosen is not None else None
+            return await self.engine.table.actor(tenant, chosen) if chosen is not None else None
         return candidates[0] if candidates else None
 
     async def _open_rooms(self, tenant: str, term: str) -> list[RoomActor]:
@@ -235,7 +235,7 @@ class Inbound:
                 RecordQuery("binding", tenant, terms=(term,), after=after, limit=200)
             )
             for record in page:
-                actor = await self.engine.actor(tenant, record.room_id or "")
+                actor = await self.engine.table.actor(tenant, record.room_id or "")
                 if actor is not None and actor.state.room.open:
                     found.append(actor)
             if len(page) < 200:
@@ -264,7 +264,7 @@ class Inbound:
             metadata["address"] = message.sender_id
             if recipient_key and getattr(channel, "answers_sender", True):
                 metadata[recipient_key] = message.sender_id
-        return self.engine.binding(
+        return self.engine.registry.seat(
             channel,
             room_id,
             tenant,

@@ -309,9 +309,9 @@ class OutboxLanes:
         await actor.call(bury)
         self._tell(actor, record)
         self.engine.hooks.tell(DeliveryFailed(actor.tenant, actor.room_id, record))
-        next_way = self.engine.fallback_for(actor, event, lane.channel_id)
-        if next_way is not None:
-            await self.engine.deliver_also(actor, event, next_way)
+        from roomkit.core.fallback import try_next
+
+        await try_next(actor, event, lane.channel_id)
 
     def _record(self, lane: Lane, item: Item, result: DeliveryResult) -> DeliveryRecord:
         return DeliveryRecord.trusted(

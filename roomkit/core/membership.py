@@ -205,7 +205,7 @@ async def set_status(actor: RoomActor, status: RoomStatus, by: str | None, reaso
     change.system(kind, kind.value, visibility="transport", by=by, reason=reason)
     await actor.commit(change)
     if room.attention is not None and actor.state.room.attention is None:
-        actor.engine.attention_changed(actor)
+        actor.engine.attention.changed(actor)
     arm_timers(actor)
     return actor.state.snapshot()
 

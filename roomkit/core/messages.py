@@ -78,7 +78,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     waited = actor.state.room.attention
     done = await actor.commit(change)
     if actor.state.room.attention is not waited:
-        actor.engine.attention_changed(actor)
+        actor.engine.attention.changed(actor)
     if isinstance(done, Duplicate):
         return await _first_of(actor, done)
     event = done[0]
@@ -228,7 +228,7 @@ async def known_duplicate(actor: RoomActor, channel_id: str, dedupe_key: str) ->
 async def _first_of(actor: RoomActor, duplicate: Duplicate) -> InboundResult:
     """What a redelivery gets: the first event, blocked or not, and nothing else happens (D22)."""
     actor.engine.count("duplicates")
-    return await actor.engine.first_result(actor.tenant, duplicate)
+    return await actor.engine.event_result(actor.tenant, duplicate.room_id, duplicate.event_id)
 
 
 async def submit_reply(

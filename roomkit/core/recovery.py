@@ -23,16 +23,16 @@ async def recover(engine: Engine) -> dict[str, int]:
     """Resumes everything unfinished; returns how much there was of each kind."""
     counts = {"streams": 0, "turns": 0, "outbox": 0}
     for record in await engine.store.records(RecordQuery("stream", None, limit=ALL)):
-        actor = await engine.actor(record.tenant, record.room_id or "")
+        actor = await engine.table.actor(record.tenant, record.room_id or "")
         if actor is not None:
             await actor.call(_close_stream, record)
             counts["streams"] += 1
     for record in await engine.store.records(RecordQuery("turn", None, limit=ALL)):
-        actor = await engine.actor(record.tenant, record.room_id or "")
+        actor = await engine.table.actor(record.tenant, record.room_id or "")
         if actor is not None and await _ask_again(engine, actor, record):
             counts["turns"] += 1
     for record in await engine.store.records(RecordQuery("outbox", None, limit=ALL)):
-        actor = await engine.actor(record.tenant, record.room_id or "")
+        actor = await engine.table.actor(record.tenant, record.room_id or "")
         if actor is not None:
             value = record.value
             item = Item(None, value["index"], value["event_id"], None, value["attempts"], tuple(value.get("parts", ())))

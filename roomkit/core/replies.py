@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.checkpoint import Checkpoint
 from roomkit.core.policy import effective_visibility
 from roomkit.core.results import Settlement
 from roomkit.core.state import key
@@ -19,15 +19,13 @@ from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
 from roomkit.models.hooks import BeforeCommit, Thought
 from roomkit.models.stream import Ephemeral, ReplyEnd, ReplyPart, StreamStart, TextDelta, ThinkingDelta, ToolStep
 from roomkit.ports.channel import ChannelOutput
-from roomkit.ports.store import Batch, Record, RecordKey
+from roomkit.ports.store import Record, RecordKey
 from roomkit.runtime import monotonic
 from roomkit.runtime.crashpoint import crashpoint
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
-CHECKPOINT_S = 0.25
-CHECKPOINT_CHARS = 1024
 _SENTENCE = re.compile(r"(?<=[.!?…])\s+|\n+")
 
 
@@ -53,11 +51,8 @@ class Reply:
         self._text: list[str] = []
         self._held = ""
         self._stream: OpenStream | None = None
-        self._durable = False
         self._stopped = False
-        self._unsaved = 0
-        self._saving: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self.checkpoint = Checkpoint(actor, self._record)
         self._open_calls: dict[str, ToolCallContent] = {}
         self._mode = "pass"
         self._blocked: tuple[str, str] | None = None
@@ -78,12 +73,14 @@ class Reply:
 
     def rows(self) -> list[RecordKey]:
         """The rows that leave with the reply."""
-        return [RecordKey("stream", self.actor.tenant, key(self.actor.room_id, self.id))] if self._durable else []
+        return (
+            [RecordKey("stream", self.actor.tenant, key(self.actor.room_id, self.id))] if self.checkpoint.begun else []
+        )
 
     def stop(self) -> None:
         """Nothing of this reply is shown or kept from here on (an older generation)."""
         self._stopped = True
-        self._disarm()
+        self.checkpoint.stop()
 
     # -- growing --------------------------------------------------------------------------------------------------
 
@@ -108,9 +105,7 @@ class Reply:
             await self._release(final=True)
 
     async def _begin(self) -> None:
-        if self.engine.info.durable:
-            self._durable = True
-            await self._save()
+        await self.checkpoint.begin()
         if self.engine.hooks.guarded(BeforeCommit):
             self._mode = self.engine.hooks.stream_mode(self._moment(""))
 
@@ -130,8 +125,8 @@ class Reply:
                 await self._release(final=False)
             return
         self._emit(delta)
-        if self._durable and self._unsaved >= CHECKPOINT_CHARS:
-            await self.checkpoint()
+        if self.checkpoint.due:
+            await self.checkpoint.save()
 
     async def _release(self, *, final: bool) -> None:
         """Lets go of whole sentences that the guards have passed; withheld text waits for the commit."""
@@ -170,10 +165,7 @@ class Reply:
             stream.silent = True
         self._text.append(delta)
         self.actor.hub.chunk(stream, delta, state.bindings)
-        if self._durable:
-            self._unsaved += len(delta)
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(CHECKPOINT_S, self._due)
+        self.checkpoint.grew(len(delta))
 
     def _silent(self) -> bool:
         """A muted brain goes on thinking, but nobody hears it."""
@@ -210,9 +202,9 @@ class Reply:
             return
         change = Change()
         self._add_step(change, step)
-        if self._durable and self._unsaved:
-            change.put.append(self._record())
-            self._unsaved = 0
+        row = self.checkpoint.take()
+        if row is not None:
+            change.put.append(row)
         await actor.commit(change)
 
     def cancel_calls(self, change: Change, reason: str) -> None:
@@ -244,48 +236,6 @@ class Reply:
         else:
             self._open_calls.pop(call.call_id, None)
 
-    # -- checkpoints ----------------------------------------------------------------------------------------------
-
-    def _due(self) -> None:
-        self._timer = None
-        if not self._stopped and self._saving is None:
-            self.engine.eager.start(self._checkpoint_quietly())
-
-    async def _checkpoint_quietly(self) -> None:
-        try:
-            await self.checkpoint()
-        except Exception as error:  # noqa: BLE001 - the reply goes on; its final commit will tell whether the store works
-            self.engine.trouble(self.actor, "checkpoint", error)
-
-    async def checkpoint(self) -> None:
-        """Makes the text so far durable. One at a time; never after the reply's own end."""
-        while self._saving is not None:
-            await asyncio.shield(self._saving)
-        if not self._durable or self._stopped or not self._unsaved:
-            return
-        await self._save()
-
-    async def _save(self) -> None:
-        self._saving = asyncio.get_running_loop().create_future()
-        try:
-            self._unsaved = 0
-            crashpoint("reply.before_checkpoint")
-            await self.engine.store.commit(Batch(self.actor.tenant, self.engine.epoch, put=(self._record(),)))
-            crashpoint("reply.after_checkpoint")
-        finally:
-            saving, self._saving = self._saving, None
-            saving.set_result(None)
-
-    async def _settled_saves(self) -> None:
-        self._disarm()
-        while self._saving is not None:
-            await asyncio.shield(self._saving)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _record(self) -> Record:
         value = {
             "id": self.id,
@@ -314,7 +264,7 @@ class Reply:
 
     async def close(self, output: ChannelOutput | None = None) -> None:
         """Commits the reply under the same gates as any other event; empty ones leave no message."""
-        await self._settled_saves()
+        await self.checkpoint.settle()
         crashpoint("reply.before_commit")
         self.event = await self.actor.call(self._commit_close, output)
         crashpoint("reply.after_commit")
@@ -351,7 +301,7 @@ class Reply:
 
     async def close_interrupted(self, reason: str) -> None:
         """Ends the reply with what it has said so far; tool calls without an answer are closed as cancelled."""
-        await self._settled_saves()
+        await self.checkpoint.settle()
         self.event = await self.actor.call(self._commit_interrupted, reason)
 
     async def _commit_interrupted(self, actor: RoomActor, reason: str) -> RoomEvent | None:

@@ -132,14 +132,14 @@ class SourceHandle:
                 except Exception as error:  # one bad message must not cost the connection
                     log.exception("a message of source %s was not taken", self.source.name)
                     self._engine.count("source_errors")
-                    self._engine.tell(Trouble("default", "", self._scope.name, error))
+                    self._engine.hooks.tell(Trouble("default", "", self._scope.name, error))
                     return
                 else:
                     self._set(messages=self.health.messages + 1)
                     return
 
     def _tell(self, *, connected: bool, detail: str) -> None:
-        self._engine.tell(SourceChanged("default", "", self.source.name, connected, detail))
+        self._engine.hooks.tell(SourceChanged("default", "", self.source.name, connected, detail))
 
     def _set(self, **changes: Any) -> None:
         self.health = replace(self.health, **changes)

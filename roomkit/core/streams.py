@@ -174,6 +174,8 @@ class Hub:
                 _hand(tuple(group.values()), message)
 
     def open_streams(self, viewer: Viewer, bindings: Mapping[str, ChannelBinding]) -> list[tuple[StreamStart, str]]:
+        if not viewer.hears(bindings):
+            return []
         return [(s.start, s.text) for s in self.streams.values() if self._shown(s, viewer, bindings)]
 
     def _tell(self, stream: OpenStream, message: StreamMessage, bindings: Mapping[str, ChannelBinding]) -> None:

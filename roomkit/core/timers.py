@@ -9,6 +9,7 @@ import asyncio
 import heapq
 from typing import TYPE_CHECKING, Any
 
+from roomkit.core import alarms
 from roomkit.core.state import key
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
 from roomkit.runtime import Wakeup
@@ -88,7 +89,9 @@ class Timers:
 
     async def _ring(self, tenant: str, room_id: str, name: str, data: dict[str, Any]) -> None:
         try:
-            await self._engine.timer_rang(tenant, room_id, name, data)
+            actor = await self._engine.table.actor(tenant, room_id)
+            if actor is not None:
+                await alarms.ring(actor, name, data)
         finally:
             if (tenant, room_id, name) not in self._due:
                 gone = RecordKey("timer", tenant, key(room_id, name))

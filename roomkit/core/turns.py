@@ -284,7 +284,7 @@ class Turns:
 
     async def _checkpoint_at_shutdown(self, reply: Reply) -> None:
         try:
-            await reply.checkpoint()
+            await reply.checkpoint.save()
         except Exception:  # noqa: BLE001 - shutting down: the last durable checkpoint stands
             log.warning("the last words of a reply in %s could not be checkpointed", reply.actor.room_id)
 

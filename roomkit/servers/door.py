@@ -102,9 +102,9 @@ class Door:
     async def seat(self, principal: Principal, room_id: str) -> None:
         """Gives the web channel its seat when the first guest comes in; what was taken away stays away."""
         engine, web = self.kit.engine, self.options.web_channel
-        actor = await engine.require_actor(principal.tenant, room_id)
+        actor = await engine.table.require(principal.tenant, room_id)
         if actor.state.room.open and web not in actor.state.bindings and web not in actor.state.detached:
-            binding = engine.binding(engine.channel(web, principal.tenant), room_id, principal.tenant)
+            binding = engine.registry.seat(engine.registry.require(web, principal.tenant), room_id, principal.tenant)
             await actor.call(membership.attach, binding, False)
 
     async def page(

@@ -405,6 +405,19 @@ async def test_who_comes_in_the_middle_of_a_reply_sees_all_of_it() -> None:
     await kit.aclose()
 
 
+async def test_the_first_to_come_in_the_middle_of_a_reply_sees_all_of_it_too() -> None:
+    ws = WebSocketChannel("web")
+    kit = await open_room(ws, Brain(script=lambda context, told: stream("one ", "two ", "three", every=1.0)))
+    late = Client(streaming=True)
+    result = await say(kit, "hi", "r", channel="web", who="ann")
+    await asyncio.sleep(1.5)
+    late.join(ws, "late")
+    await result.settled()
+    assert late.frames == ["stream_start", "stream_chunk", "stream_chunk", "stream_chunk", "stream_end"]
+    assert late.streamed == "one two three"
+    await kit.aclose()
+
+
 # -- what ends otherwise ---------------------------------------------------------------------------------------------
 
 
@@ -713,7 +726,7 @@ async def test_p54_closing_an_old_channel_leaves_its_replacement_alone() -> None
 async def test_the_room_is_subscribed_to_only_while_somebody_is_there() -> None:
     ws = WebSocketChannel("web")
     kit = await open_room(ws)
-    actor = await kit.engine.require_actor("default", "r")
+    actor = await kit.engine.table.require("default", "r")
     assert actor.hub.idle
     leave, leave_too = Client().join(ws, "one"), Client().join(ws, "two")
     assert actor.hub.viewers() == 1

@@ -222,9 +222,9 @@ async def test_hooks_can_be_removed_and_refuse_what_is_no_moment() -> None:
         assert (await say(kit, "x")).blocked
         remove()
         assert not (await say(kit, "x")).blocked
-        with pytest.raises(UsageError, match="kit.on"):
+        with pytest.raises(UsageError, match=r"kit\.on"):
             kit.hooks.before(Committed, guard)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="kit.before"):
+        with pytest.raises(UsageError, match=r"kit\.before"):
             kit.hooks.on(BeforeCommit, guard)  # type: ignore[arg-type]
 
 

@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("servers",),
     ("orchestration",),
     ("kit",),
+    ("rooms",),
     ("channels",),
     ("core", "ai", "voice", "providers"),
     ("net",),

@@ -171,6 +171,16 @@ async def test_too_many_connections_are_sent_away() -> None:
             assert await second.closed() == 1013
 
 
+async def test_a_place_is_free_again_when_its_holder_has_gone() -> None:
+    async with house(max_connections_per_principal=1) as h:
+        await h.kit.create_room("r1")
+        for _ in range(3):
+            async with h.joined("r1") as socket:
+                await socket.say("auth", token=h.token("guest", "r1"), v=1)
+                await socket.get("welcome")
+        assert h.app.door.lobby._count == {}
+
+
 async def test_the_socket_is_found_under_any_prefix_and_nowhere_else() -> None:
     async with house() as h:
         async with AsgiSocket(h.app, root_path="/chat"):
@@ -301,9 +311,14 @@ async def test_guests_do_not_see_the_inside_and_staff_does() -> None:
             shown = await message(guest)
             assert shown["event"]["content"]["text"] == "hi"
             assert "secret note" not in json.dumps(guest.seen)
+            inside = InboundMessage.text("web", "+15550123", "from outside", metadata={"crm": "gold"}, raw_payload="x")
+            await h.kit.process_inbound(inside.model_copy(update={"channel_data": {"k": 1}}), room_id="r1")
+            plain = json.dumps((await message(guest))["event"])
+            assert not [word for word in ("crm", "gold", "15550123", "raw_payload", "channel_data") if word in plain]
             note = await message(desk)
             assert note["event"]["content"]["text"] == "a secret note"
             assert (await message(desk))["index"] == shown["index"]
+            assert (await message(desk))["event"]["metadata"] == {"crm": "gold"}
             sequenced = [frame for frame in desk.seen if "prev" in frame]
             assert [frame["prev"] for frame in sequenced[1:]] == [frame["index"] for frame in sequenced[:-1]]
             snapshot = next(frame for frame in desk.seen if frame["type"] == "snapshot")
@@ -601,7 +616,7 @@ async def test_binary_ends_it() -> None:
 async def test_who_leaves_leaves_nothing_behind() -> None:
     async with house() as h:
         await h.kit.create_room("r1")
-        actor = await h.kit.engine.require_actor("default", "r1")
+        actor = await h.kit.engine.table.require("default", "r1")
         for _ in range(3):
             async with h.joined("r1"), h.joined("r1", "agent"):
                 assert len(h.app.door.lobby) == 2

@@ -1,0 +1,97 @@
+"""Checkpoint: keeps the text of a growing reply durable, every 250 ms or 1,024 characters (D18, R7)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from roomkit.ports.store import Batch, Record
+from roomkit.runtime.crashpoint import crashpoint
+
+if TYPE_CHECKING:
+    from roomkit.core.actor import RoomActor
+
+EVERY_S = 0.25
+EVERY_CHARS = 1024
+
+
+class Checkpoint:
+    """One at a time, never after the reply's own end. Idle in a store that keeps nothing."""
+
+    def __init__(self, actor: RoomActor, record: Callable[[], Record]) -> None:
+        """`record` makes the durable row as it stands now."""
+        self._actor = actor
+        self._engine = actor.engine
+        self._record = record
+        self._unsaved = 0
+        self._stopped = False
+        self._saving: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.begun = False
+
+    async def begin(self) -> None:
+        """Notes durably that the reply has begun."""
+        if self._engine.info.durable:
+            self.begun = True
+            await self._save()
+
+    @property
+    def due(self) -> bool:
+        return self.begun and self._unsaved >= EVERY_CHARS
+
+    def grew(self, characters: int) -> None:
+        if self.begun:
+            self._unsaved += characters
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._ring)
+
+    def take(self) -> Record | None:
+        """The row, for somebody else's commit that is about to be made, when there is anything new in it."""
+        if not self.begun or not self._unsaved:
+            return None
+        self._unsaved = 0
+        return self._record()
+
+    async def save(self) -> None:
+        while self._saving is not None:
+            await asyncio.shield(self._saving)
+        if self.begun and not self._stopped and self._unsaved:
+            await self._save()
+
+    def stop(self) -> None:
+        """Nothing is written from here on; the reply's end is somebody's commit."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def settle(self) -> None:
+        """Waits for a write under way, so that the reply's end comes after it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._saving is not None:
+            await asyncio.shield(self._saving)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if not self._stopped and self._saving is None:
+            self._engine.eager.start(self._save_quietly())
+
+    async def _save_quietly(self) -> None:
+        try:
+            await self.save()
+        except Exception as error:  # noqa: BLE001 - the reply goes on; its final commit will tell whether the store works
+            self._engine.trouble(self._actor, "checkpoint", error)
+
+    async def _save(self) -> None:
+        self._saving = asyncio.get_running_loop().create_future()
+        try:
+            self._unsaved = 0
+            crashpoint("reply.before_checkpoint")
+            await self._engine.store.commit(Batch(self._actor.tenant, self._engine.epoch, put=(self._record(),)))
+            crashpoint("reply.after_checkpoint")
+        finally:
+            saving, self._saving = self._saving, None
+            saving.set_result(None)

@@ -1,0 +1,67 @@
+"""Reach once: when a message fails or stays unread on the chosen way to a person, the next way is tried (D28)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from roomkit.core.lanes import Item
+from roomkit.core.results import CURRENT
+from roomkit.core.state import event_key
+from roomkit.models.event import RoomEvent
+from roomkit.ports.store import Batch, EventQuery, Record, RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.actor import RoomActor
+
+
+def next_way(actor: RoomActor, event: RoomEvent, channel_id: str) -> str | None:
+    """The way to the same person that comes after `channel_id`: where they were last, then in order of seating."""
+    failed = actor.state.bindings.get(channel_id)
+    if failed is None or failed.participant_id is None or actor.state.room.delivery == "every_channel":
+        return None
+    reach = actor.engine.registry.reach
+    ways = [
+        seat
+        for seat in actor.state.bindings.values()
+        if seat.participant_id == failed.participant_id
+        and reach.get(seat.channel_id) == "outbox"
+        and seat.can_read
+        and not seat.output_muted
+        and seat.channel_id != event.source.channel_id
+    ]
+    ways.sort(key=lambda seat: (seat.attached_at, seat.channel_id))
+    ids = [seat.channel_id for seat in ways]
+    person = actor.state.participants.get(failed.participant_id)
+    if person is not None and person.last_channel_id in ids:
+        ids.remove(person.last_channel_id)
+        ids.insert(0, person.last_channel_id)
+    position = ids.index(channel_id) + 1 if channel_id in ids else 0
+    return ids[position] if position < len(ids) else None
+
+
+async def try_next(actor: RoomActor, event: RoomEvent, channel_id: str) -> None:
+    way = next_way(actor, event, channel_id)
+    if way is not None:
+        await deliver_also(actor, event, way)
+
+
+async def deliver_also(actor: RoomActor, event: RoomEvent, channel_id: str) -> None:
+    """Adds one delivery of an event that is already in the log."""
+    engine = actor.engine
+    value = {"channel": channel_id, "index": event.index, "event_id": event.id, "attempts": 0}
+    row = Record("outbox", actor.tenant, event_key(actor.room_id, event.index, channel_id), value, actor.room_id)
+    await engine.store.commit(Batch(actor.tenant, engine.epoch, put=(row,)))
+    engine.lanes.put(actor, channel_id, Item(event, event.index, event.id, CURRENT.get()))
+
+
+async def unread(actor: RoomActor, index: int, channel_id: str) -> None:
+    """The time to read it is over: unless it was read meanwhile, the next way is tried."""
+    store = actor.engine.store
+    found = await store.records(RecordQuery("delivery", actor.tenant, key=event_key(actor.room_id, index, channel_id)))
+    binding = actor.state.bindings.get(channel_id)
+    read = bool(found) and found[0].value.get("state") == "read"
+    if read or (binding is not None and binding.last_read_index >= index):
+        return
+    events = await store.events(EventQuery(actor.tenant, actor.room_id, start=index, stop=index + 1))
+    if events:
+        await try_next(actor, events[0], channel_id)

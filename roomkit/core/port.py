@@ -1,0 +1,75 @@
+"""ChannelPort: the narrow way from one channel back to the rooms (D48)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from roomkit.core import messages, views
+from roomkit.core.results import CURRENT, InboundResult, Settlement
+from roomkit.core.streams import Deliver, View, Viewer
+from roomkit.errors import RoomNotFound, StateError
+from roomkit.models.delivery import InboundMessage
+from roomkit.models.event import EventDraft, RoomEvent
+from roomkit.models.room import RoomStatus
+from roomkit.models.stream import Ephemeral
+from roomkit.ports.store import RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+
+
+class ChannelPort:
+    """Implements `ports.channel.RoomPort` for one channel of one tenant."""
+
+    def __init__(self, engine: Engine, tenant: str, channel_id: str) -> None:
+        self._engine = engine
+        self._channel_id = channel_id
+        self.tenant = tenant
+
+    @property
+    def watch(self) -> ChannelPort:
+        return self
+
+    async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> InboundResult:
+        return await self._engine.inbound.process(message, self.tenant, room_id)
+
+    async def submit(self, room_id: str, draft: EventDraft) -> RoomEvent:
+        """Commits as this channel, whatever the draft claims. Raises `StateError` when the room does not take it."""
+        actor = await self._engine.table.require(self.tenant, room_id)
+        if self._channel_id not in actor.state.bindings:
+            raise RoomNotFound(room_id)
+        draft = draft.replaced(source=draft.source.replaced(channel_id=self._channel_id))
+        result = await actor.call(messages.submit, messages.Submission(draft, CURRENT.get() or Settlement()))
+        if result.event is None:
+            raise StateError(f'room "{room_id}" did not take the event: {result.reason}')
+        return result.event
+
+    def publish(self, message: Ephemeral) -> None:
+        self._engine.publish(self.tenant, message)
+
+    def subscribe(self, room_id: str, deliver: Callable[[Any], None], *, channel_id: str) -> Callable[[], None]:
+        actor = self._engine.table.loaded(self.tenant, room_id)
+        if actor is None:
+            raise RoomNotFound(room_id)
+        return actor.hub.subscribe(Viewer(channel_id=channel_id), deliver)
+
+    async def open_rooms(self, limit: int = 100) -> list[str]:
+        found: list[str] = []
+        for status in (RoomStatus.ACTIVE, RoomStatus.PAUSED):
+            terms = (f"channel:{self._channel_id}", f"status:{status}")
+            records = await self._engine.store.records(RecordQuery("room", self.tenant, terms=terms, limit=limit))
+            found.extend(record.key for record in records)
+        return found[:limit]
+
+    def resident_rooms(self) -> list[str]:
+        mine = [actor for actor in self._engine.table.actors() if actor.tenant == self.tenant and actor.state.room.open]
+        return [actor.room_id for actor in mine if self._channel_id in actor.state.bindings]
+
+    async def open_view(self, room_id: str, deliver: Deliver, *, after: int | None = None, tail: int = 0) -> View:
+        actor = await self._engine.table.require(self.tenant, room_id)
+        return await actor.call(views.open_view, Viewer(channel_id=self._channel_id), deliver, after, tail)
+
+    def now(self) -> datetime:
+        return self._engine.now()

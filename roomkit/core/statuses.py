@@ -1,0 +1,37 @@
+"""A vendor's news about a delivery: states only move forward, and a late failure tries the next way."""
+
+from __future__ import annotations
+
+from roomkit.core import fallback
+from roomkit.core.actor import Change, RoomActor, delivery_record
+from roomkit.core.state import key
+from roomkit.models.delivery import DeliveryRecord, DeliveryState, DeliveryStatus, forward
+from roomkit.models.hooks import StatusChanged
+from roomkit.models.stream import Ephemeral
+from roomkit.ports.store import EventQuery, RecordQuery
+
+
+async def move(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus) -> DeliveryRecord:
+    found = await actor.engine.store.records(
+        RecordQuery("delivery", actor.tenant, key=key(record.room_id, record.index, record.channel_id))
+    )
+    current = DeliveryRecord.model_validate(found[0].value) if found else record
+    moved = forward(current.state, status.state)
+    if moved is current.state:
+        return current
+    reason = status.error or (status.code if moved is DeliveryState.FAILED else current.reason)
+    new = current.model_copy(update={"state": moved, "reason": reason, "updated_at": actor.engine.now()})
+    change = Change(activity=False)
+    change.put.append(delivery_record(actor.tenant, new))
+    await actor.commit(change)
+    data = new.model_dump(mode="json")
+    note = Ephemeral(kind="delivery", room_id=actor.room_id, sender=new.channel_id, visibility="internal", data=data)
+    actor.hub.ephemeral(note, actor.state.bindings)
+    actor.engine.hooks.tell(StatusChanged(actor.tenant, actor.room_id, new))
+    if moved is DeliveryState.FAILED:
+        events = await actor.engine.store.events(
+            EventQuery(actor.tenant, actor.room_id, start=new.index, stop=new.index + 1)
+        )
+        if events:
+            await fallback.try_next(actor, events[0], new.channel_id)
+    return new

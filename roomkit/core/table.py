@@ -1,0 +1,153 @@
+"""RoomTable: the actors of the rooms in memory, loaded when somebody asks and sent back when idle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, cast
+
+from roomkit.core import membership
+from roomkit.core.actor import Change, RoomActor
+from roomkit.core.state import RoomState, load
+from roomkit.errors import RoomNotFound, StateError
+from roomkit.models.event import EventType
+from roomkit.models.room import ChannelBinding, Room
+from roomkit.ports.store import RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+
+
+class RoomTable:
+    """At most `options.resident_rooms` idle rooms stay in memory; busy ones always do."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._actors: OrderedDict[tuple[str, str], RoomActor] = OrderedDict()
+        self._loading: dict[tuple[str, str], asyncio.Future[RoomActor | None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    async def actor(self, tenant: str, room_id: str) -> RoomActor | None:
+        """The room's actor, loaded when it is not resident; None when the tenant has no such room."""
+        self._engine.require_started()
+        actor_key = (tenant, room_id)
+        found = self._actors.get(actor_key)
+        if found is not None:
+            self._actors.move_to_end(actor_key)
+            return found
+        loading = self._loading.get(actor_key)
+        if loading is not None:
+            return await asyncio.shield(loading)
+        gate: asyncio.Future[RoomActor | None] = asyncio.get_running_loop().create_future()
+        self._loading[actor_key] = gate
+        actor: RoomActor | None = None
+        try:
+            capabilities = {cid: channel.capabilities for cid, channel in self._engine.channels.items()}
+            state = await load(self._engine.store, tenant, room_id, capabilities)
+            if state is not None:
+                actor = self._admit_actor(RoomActor(self._engine, state))
+            gate.set_result(actor)
+            return actor
+        except BaseException as error:
+            gate.set_exception(
+                error if isinstance(error, Exception) else StateError("loading was cancelled; try again")
+            )
+            gate.exception()
+            raise
+        finally:
+            del self._loading[actor_key]
+
+    async def require(self, tenant: str, room_id: str) -> RoomActor:
+        found = await self.actor(tenant, room_id)
+        if found is None:
+            raise RoomNotFound(room_id, await self.ids(tenant))
+        return found
+
+    async def ids(self, tenant: str) -> list[str]:
+        """A few ids for a did-you-mean."""
+        return [record.key for record in await self._engine.store.records(RecordQuery("room", tenant, limit=200))]
+
+    def _admit_actor(self, actor: RoomActor) -> RoomActor:
+        self._actors[actor.tenant, actor.room_id] = actor
+        excess = len(self._actors) - self._engine.options.resident_rooms
+        if excess > 0:
+            self._evict(excess)
+        return actor
+
+    def _evict(self, excess: int) -> None:
+        """Sends idle rooms back to the store, the longest unused first."""
+        for actor_key, actor in list(self._actors.items())[: excess + 64]:
+            if excess <= 0:
+                return
+            if actor.idle and not self._engine.lanes.busy(actor) and not self._engine.turns.busy(actor):
+                del self._actors[actor_key]
+                excess -= 1
+
+    def loaded(self, tenant: str, room_id: str) -> RoomActor | None:
+        """The room's actor if it is in memory."""
+        return self._actors.get((tenant, room_id))
+
+    def actors(self) -> list[RoomActor]:
+        return list(self._actors.values())
+
+    async def create(
+        self,
+        tenant: str,
+        *,
+        room_id: str | None = None,
+        external_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        channels: tuple[str, ...] | None = None,
+        source: ChannelBinding | None = None,
+        sender: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> RoomActor:
+        """Creates a room with its channels in one commit; its first record names them."""
+        self._engine.require_started()
+        room_id = room_id or self._engine.new_id()
+        if await self.actor(tenant, room_id) is not None:
+            raise StateError(f'room "{room_id}" exists already; choose another id or use kit.get_room()')
+        now = self._engine.now()
+        room = Room(
+            id=room_id,
+            tenant=tenant,
+            created_at=now,
+            updated_at=now,
+            external_id=external_id,
+            metadata={**self._engine.template.metadata, **(metadata or {})},
+            **cast("dict[str, Any]", {"timers": self._engine.template.timers, **(settings or {})}),
+        )
+        actor = RoomActor(self._engine, RoomState(room))
+        change = Change(room=room)
+        wanted = channels if channels is not None else self._engine.template.channels
+        if wanted is None:
+            wanted = tuple(
+                dict.fromkeys(
+                    cid for cid in self._engine.registry.defaults if self._engine.registry.serves(cid, tenant)
+                )
+            )
+        for channel_id in wanted:
+            channel = self._engine.registry.require(channel_id, tenant)
+            change.bindings[channel_id] = self._engine.registry.seat(channel, room_id, tenant)
+        if source is not None:
+            change.bindings[source.channel_id] = source.model_copy(update={"room_id": room_id})
+        change.system(
+            EventType.ROOM_CREATED, "room_created", channels=sorted(change.bindings), external_id=external_id, by=sender
+        )
+        self._actors[tenant, room_id] = actor
+        try:
+            await actor.call(_commit, change)
+        except BaseException:
+            self._actors.pop((tenant, room_id), None)
+            raise
+        self._admit_actor(actor)
+        if room.timers.inactive_after_seconds is not None:
+            membership.arm_timers(actor)
+        self._engine.count("rooms_created")
+        return actor
+
+
+async def _commit(actor: RoomActor, change: Change) -> None:
+    await actor.commit(change)
