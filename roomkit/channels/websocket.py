@@ -195,7 +195,8 @@ class WebSocketChannel(Channel):
         The kit does not need this: registered, the channel hears of events by itself."""
         feed = self._feeds.get(event.room_id)
         mine = binding.channel_id == self.channel_id
-        if feed is None or (mine and (binding.output_muted or not may_see(event, binding))):
+        foreign = self.port is not None and event.tenant != self.port.tenant
+        if feed is None or foreign or (mine and (binding.output_muted or not may_see(event, binding))):
             return DeliveryResult(success=True, state=DeliveryState.SKIPPED)
         feed.take(event)
         return DeliveryResult(success=True, state=DeliveryState.SENT)

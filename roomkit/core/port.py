@@ -53,7 +53,10 @@ class ChannelPort:
         actor = self._engine.table.loaded(self.tenant, room_id)
         if actor is None:
             raise RoomNotFound(room_id)
-        return actor.hub.subscribe(Viewer(channel_id=channel_id), deliver)
+        viewer = Viewer(channel_id=channel_id)
+        leave = actor.hub.subscribe(viewer, deliver)
+        actor.hub.replay(viewer, deliver, actor.state.bindings)
+        return leave
 
     async def open_rooms(self, limit: int = 100) -> list[str]:
         found: list[str] = []

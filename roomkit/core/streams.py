@@ -178,6 +178,12 @@ class Hub:
             return []
         return [(s.start, s.text) for s in self.streams.values() if self._shown(s, viewer, bindings)]
 
+    def replay(self, viewer: Viewer, deliver: Deliver, bindings: Mapping[str, ChannelBinding]) -> None:
+        """Shows a new subscriber the replies in the making as far as they are."""
+        for start, text in self.open_streams(viewer, bindings):
+            deliver(start)
+            deliver(_chunk(start.room_id, start.stream_id, 0, text))
+
     def _tell(self, stream: OpenStream, message: StreamMessage, bindings: Mapping[str, ChannelBinding]) -> None:
         if stream.silent:
             return

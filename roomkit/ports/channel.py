@@ -101,7 +101,7 @@ class RoomPort(Protocol):
         ...
 
     def subscribe(self, room_id: str, deliver: Callable[[Any], None], *, channel_id: str) -> Callable[[], None]:
-        """Hears committed events and stream messages that `channel_id` may see, in order; returns the way out.
+        """Hears replies in the making, then events and stream messages that `channel_id` may see; returns the way out.
 
         Only for rooms in memory: `RoomNotFound` otherwise, then `watch.open_view` loads it."""
         ...
