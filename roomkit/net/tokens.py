@@ -155,6 +155,10 @@ class Tokens:
         if expires_at <= self._now():
             raise AccessDenied("the link has expired; ask for a new one")
 
+    def pseudonym(self, *parts: str) -> str:
+        """A stable name for something whose own name must not be shown; only the holder of the secrets can tell."""
+        return f"p-{self._sign(self._signing, json.dumps(['pseudonym', *parts]))[:16]}"
+
     def __repr__(self) -> str:
         return f"Tokens(keys={len(self._keys)}, revoked={len(self._revoked)})"
 

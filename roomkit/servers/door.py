@@ -19,7 +19,7 @@ from roomkit.runtime import Metrics, Scope
 from roomkit.servers.access import Action, TokenAuthentication, allowed
 from roomkit.servers.lobby import Lobby
 from roomkit.servers.options import ServerOptions
-from roomkit.servers.views import EventTexts
+from roomkit.servers.views import Views
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -52,7 +52,7 @@ class Door:
                 strikes=1,
             ),
         )
-        self.texts = EventTexts()
+        self.views = Views(kit.tokens.pseudonym)
         self.lobby = Lobby(self)
         self.draining = False
         self.metrics = Metrics()

@@ -10,7 +10,7 @@ from roomkit.errors import RoomKitError
 from roomkit.models.event import EventType
 from roomkit.models.hooks import Committed
 from roomkit.runtime import Wakeup, monotonic
-from roomkit.servers.views import principal_view, room_view, summary
+from roomkit.servers.views import room_view, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,9 @@ class Lobby:
     def viewers(self, key: RoomKey) -> list[dict[str, Any]]:
         """The staff looking at a room, each once."""
         found = {
-            c.principal.id: principal_view(c.principal) for c in self._rooms.get(key, ()) if c.principal and c.staff
+            c.principal.id: self._door.views.principal(c.principal)
+            for c in self._rooms.get(key, ())
+            if c.principal and c.staff
         }
         return [{name: who[name] for name in ("id", "display_name", "role")} for who in found.values()]
 

@@ -232,7 +232,7 @@ class Connection:
         self.principal, self.staff = principal, principal.sees_internal
         self._out.push(
             self._session.welcome(
-                views.principal_view(principal),
+                self._door.views.principal(principal),
                 heartbeat_s=self._door.options.heartbeat_s,
                 expires_at=principal.expires_at,
             )
@@ -256,7 +256,7 @@ class Connection:
         if refusal:
             self._out.push(self._session.resync_required(frame.room_id, refusal))
         resumed = frame.resume.index if frame.resume is not None and not refusal else None
-        texts = [self._door.texts(event, staff=self.staff) for event in view.events]
+        texts = [self._door.views.text(event, staff=self.staff) for event in view.events]
         key = (principal.tenant, frame.room_id)
         self._door.lobby.enter(self, key)
         self._out.push(self._session.view(self._fields(view, key), events=texts, resumed_from=resumed))
@@ -286,7 +286,7 @@ class Connection:
             "epoch": view.epoch,
             "index": view.index,
             "room": views.room_view(view.room, staff=self.staff),
-            "participants": [views.participant_view(person, staff=self.staff) for person in view.participants],
+            "participants": [self._door.views.participant(person, staff=self.staff) for person in view.participants],
             "more": bool(view.events) and view.events[0].index > 0,
             "streams": [views.stream_view(start, text) for start, text in view.streams],
         }
@@ -310,14 +310,15 @@ class Connection:
         door, session = self._door, self._session
         frame: Outgoing | None
         if isinstance(item, StreamChunk):
-            frame = door.texts.chunk(item)
+            frame = door.views.chunk(item)
         elif isinstance(item, RoomEvent):
-            frame = session.event(item.index, door.texts(item, staff=self.staff))
+            frame = session.event(item.index, door.views.text(item, staff=self.staff))
         elif isinstance(item, StreamEnd):
-            frame = session.stream_end(item.stream_id, item.event.index, door.texts(item.event, staff=self.staff))
+            frame = session.stream_end(item.stream_id, item.event.index, door.views.text(item.event, staff=self.staff))
         elif isinstance(item, Ephemeral):
             if self.principal is None or item.sender != self.principal.id:
-                fields = {"room_id": item.room_id, "kind": item.kind, "sender": item.sender, "data": item.data}
+                sender = door.views.name(item.room_id, item.sender, staff=self.staff)
+                fields = {"room_id": item.room_id, "kind": item.kind, "sender": sender, "data": item.data}
                 self._sign_of_life(session.say("ephemeral", **fields))
             return
         else:
@@ -349,7 +350,7 @@ class Connection:
         room_id = self._session.room_id or ""
         await self._door.demand(principal, Action.READ_ROOM, room_id)
         events, more = await self._door.page(principal, room_id, before=frame.before, limit=frame.limit)
-        texts = [self._door.texts(event, staff=self.staff) for event in events]
+        texts = [self._door.views.text(event, staff=self.staff) for event in events]
         self._out.push(self._session.history(room_id, texts, more=more))
 
     async def _sign(self, principal: Principal, frame: ClientFrame) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 from roomkit.models.access import Principal
+from roomkit.models.content import SystemContent
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import ChannelBinding, Participant, Room
 from roomkit.models.stream import StreamChunk, StreamStart
@@ -13,33 +15,47 @@ from roomkit.protocols.room_socket.codec import Chunk
 from roomkit.protocols.room_socket.messages import OpenStream
 
 GUEST_METADATA = ("end_reason", "sender_name", "client_id", "edited", "deleted", "reactions")
-_STAFF = {"source": {"raw_payload"}}
+GUEST_DATA = ("mode", "holder", "cause", "participant_id", "name", "role")
+"""What a guest hears of a record of the room's life; reasons are for staff."""
+_ADDRESS = re.compile(r"[a-z_]+:")
+_STAFF: Any = {"source": {"raw_payload"}}
 _GUEST_SOURCE = {"channel_id", "channel_type", "direction", "participant_id"}
 _GUEST_EVENT = {"id", "room_id", "index", "type", "status", "created_at", "content", "parent_event_id"}
 _GUEST: dict[str, Any] = {**dict.fromkeys(_GUEST_EVENT, True), "source": _GUEST_SOURCE, "metadata": True}
 
 
-class EventTexts:
-    """Events as JSON text. The last few are kept, because one event goes to many sockets at once."""
+class Views:
+    """Events and people as a viewer may see them. Staff see everything but vendors' raw payloads. For guests, ids that
+    hold somebody's address ("sms:+44...") are replaced by stable pseudonyms, `hide(room_id, id)`.
 
-    __slots__ = ("_chunk", "_keep", "_texts")
+    The last few texts are kept, because one event goes to many sockets at once."""
 
-    def __init__(self, keep: int = 64) -> None:
+    __slots__ = ("_chunk", "_hide", "_keep", "_texts")
+
+    def __init__(self, hide: Callable[[str, str], str], keep: int = 64) -> None:
+        self._hide = hide
         self._keep = keep
         self._chunk: tuple[StreamChunk, Chunk] | None = None
         self._texts: dict[tuple[int, bool], tuple[RoomEvent, str]] = {}
 
-    def __call__(self, event: RoomEvent, *, staff: bool) -> str:
+    def text(self, event: RoomEvent, *, staff: bool) -> str:
+        """An event as JSON text."""
         key = (id(event), staff)
         found = self._texts.get(key)
         if found is not None:
             return found[1]
-        text = event_text(event, staff=staff)
+        text = event.model_dump_json(exclude=_STAFF) if staff else self._public(event).model_dump_json(include=_GUEST)
         while len(self._texts) >= self._keep:
             del self._texts[next(iter(self._texts))]
         # The event is kept beside its text: while it lives, nothing else can have its id().
         self._texts[key] = (event, text)
         return text
+
+    def event(self, event: RoomEvent, *, staff: bool, raw: bool = False) -> dict[str, Any]:
+        """An event as an object; `raw` adds the vendor's payload for staff."""
+        if staff:
+            return event.model_dump(mode="json", exclude=None if raw else _STAFF)
+        return self._public(event).model_dump(mode="json", include=_GUEST)
 
     def chunk(self, message: StreamChunk) -> Chunk:
         """A delta on its way out; the same object for everybody who hears it."""
@@ -50,22 +66,48 @@ class EventTexts:
         self._chunk = (message, made)
         return made
 
+    def participant(self, person: Participant, *, staff: bool) -> dict[str, Any]:
+        if staff:
+            return person.model_dump(mode="json")
+        return {
+            "id": self.name(person.room_id, person.id, staff=False),
+            "display_name": person.display_name,
+            "role": person.role.value,
+            "status": person.status.value,
+        }
 
-def event_text(event: RoomEvent, *, staff: bool) -> str:
-    if staff:
-        return event.model_dump_json(exclude=_STAFF)  # pyright: ignore[reportArgumentType]
-    kept = {key: event.metadata[key] for key in GUEST_METADATA if key in event.metadata}
-    return event.model_copy(update={"metadata": kept}).model_dump_json(include=_GUEST)
+    def principal(self, principal: Principal) -> dict[str, Any]:
+        own = self.name(principal.room_id or "", principal.id, staff=principal.sees_internal)
+        return {
+            "id": own,
+            "role": principal.role.value,
+            "display_name": principal.display_name,
+            "room_id": principal.room_id,
+        }
 
+    def name(self, room_id: str, who: str, *, staff: bool) -> str:
+        """Somebody's id as this viewer may know it."""
+        return who if staff or not _ADDRESS.match(who) else self._hide(room_id, who)
 
-def event_view(event: RoomEvent, *, staff: bool, raw: bool = False) -> dict[str, Any]:
-    """As `event_text`, as an object; `raw` adds the vendor's payload for staff."""
-    if staff:
-        return event.model_dump(mode="json", exclude=None if raw else _STAFF)  # pyright: ignore[reportArgumentType]
-    kept = {key: event.metadata[key] for key in GUEST_METADATA if key in event.metadata}
-    view = event.model_dump(mode="json", include=_GUEST_EVENT | {"source"})
-    view["source"] = {key: view["source"][key] for key in sorted(_GUEST_SOURCE)}
-    return {**view, "metadata": kept}
+    def _public(self, event: RoomEvent) -> RoomEvent:
+        update: dict[str, Any] = {
+            "metadata": {key: event.metadata[key] for key in GUEST_METADATA if key in event.metadata}
+        }
+        writer = event.source.participant_id
+        if writer is not None and _ADDRESS.match(writer):
+            update["source"] = event.source.model_copy(update={"participant_id": self._hide(event.room_id, writer)})
+        reactions = event.metadata.get("reactions")
+        if isinstance(reactions, dict):
+            told = cast("dict[str, list[str]]", reactions)
+            update["metadata"]["reactions"] = {
+                emoji: [self.name(event.room_id, who, staff=False) for who in people] for emoji, people in told.items()
+            }
+        if isinstance(event.content, SystemContent):
+            data = {key: event.content.data[key] for key in GUEST_DATA if key in event.content.data}
+            if isinstance(data.get("participant_id"), str):
+                data["participant_id"] = self.name(event.room_id, data["participant_id"], staff=False)
+            update["content"] = event.content.model_copy(update={"data": data})
+        return event.model_copy(update=update)
 
 
 def room_view(room: Room, *, staff: bool) -> dict[str, Any]:
@@ -82,28 +124,8 @@ def room_view(room: Room, *, staff: bool) -> dict[str, Any]:
     }
 
 
-def participant_view(person: Participant, *, staff: bool) -> dict[str, Any]:
-    if staff:
-        return person.model_dump(mode="json")
-    return {
-        "id": person.id,
-        "display_name": person.display_name,
-        "role": person.role.value,
-        "status": person.status.value,
-    }
-
-
 def binding_view(binding: ChannelBinding) -> dict[str, Any]:
     return binding.model_dump(mode="json")
-
-
-def principal_view(principal: Principal) -> dict[str, Any]:
-    return {
-        "id": principal.id,
-        "role": principal.role.value,
-        "display_name": principal.display_name,
-        "room_id": principal.room_id,
-    }
 
 
 def stream_view(start: StreamStart, text: str) -> dict[str, Any]:

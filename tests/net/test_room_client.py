@@ -115,6 +115,20 @@ async def test_it_keeps_trying_with_growing_pauses() -> None:
         assert 0.15 * 2**n <= pause <= 0.3 * 2**n
 
 
+async def test_a_good_connection_makes_the_next_pause_short_again() -> None:
+    async def short(line: Line) -> None:
+        await line.welcome()
+        await asyncio.sleep(1)
+        line.cut()
+
+    room, times = client(short, refuse=5)
+    async with room:
+        await asyncio.sleep(30)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(times[5:])]
+    assert len(pauses) > 5
+    assert max(pauses) <= 1.7
+
+
 async def test_a_message_is_sent_until_it_is_acknowledged() -> None:
     heard: list[tuple[int, str]] = []
 

@@ -313,7 +313,14 @@ async def test_guests_do_not_see_the_inside_and_staff_does() -> None:
             assert "secret note" not in json.dumps(guest.seen)
             inside = InboundMessage.text("web", "+15550123", "from outside", metadata={"crm": "gold"}, raw_payload="x")
             await h.kit.process_inbound(inside.model_copy(update={"channel_data": {"k": 1}}), room_id="r1")
-            plain = json.dumps((await message(guest))["event"])
+            event = (await message(guest))["event"]
+            plain = json.dumps([event, guest.seen])
+            assert event["source"]["participant_id"].startswith("p-")
+            people = (
+                await h.http.get("/api/rooms/r1", headers={"authorization": f"Bearer {h.token('guest', 'r1')}"})
+            ).json()
+            assert event["source"]["participant_id"] in [person["id"] for person in people["participants"]]
+            assert "15550123" not in json.dumps(people)
             assert not [word for word in ("crm", "gold", "15550123", "raw_payload", "channel_data") if word in plain]
             note = await message(desk)
             assert note["event"]["content"]["text"] == "a secret note"

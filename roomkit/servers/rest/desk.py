@@ -10,7 +10,6 @@ from starlette.responses import Response
 from roomkit.errors import UsageError
 from roomkit.models.room import FloorMode
 from roomkit.models.steering import Cancel, InjectMessage, SteeringDirective, UpdateSystemPrompt
-from roomkit.servers import views
 from roomkit.servers.access import Action
 from roomkit.servers.rest.api import Body, Call, Nothing, done, dump, endpoints, reply
 from roomkit.servers.rest.rooms import Message, shown
@@ -82,14 +81,14 @@ async def set_floor(call: Call, body: SetFloor) -> Response:
 async def whisper(call: Call, body: Whisper) -> Response:
     """Words for one channel only"""
     event = await call.rooms.whisper(call.room_id, body.text, to=body.to, by=call.principal.id)
-    return reply(201, event=views.event_view(event, staff=True))
+    return reply(201, event=call.door.views.event(event, staff=True))
 
 
 @endpoint("POST", "/rooms/{room}/notes", Action.NOTE, Note, status=201)
 async def note(call: Call, body: Note) -> Response:
     """A note between colleagues; with `for_ai` the AI reads it too"""
     event = await call.rooms.note(call.room_id, body.text, call.principal.id, for_ai=body.for_ai)
-    return reply(201, event=views.event_view(event, staff=True))
+    return reply(201, event=call.door.views.event(event, staff=True))
 
 
 @endpoint("GET", "/rooms/{room}/drafts", Action.READ_DESK)
@@ -102,14 +101,14 @@ async def list_drafts(call: Call, _: Nothing) -> Response:
 async def draft(call: Call, body: Message) -> Response:
     """Propose a message"""
     event = await call.rooms.draft(call.room_id, body.body, by=call.principal.id)
-    return reply(201, draft=views.event_view(event, staff=True))
+    return reply(201, draft=call.door.views.event(event, staff=True))
 
 
 @endpoint("POST", "/rooms/{room}/drafts/{draft}/approve", Action.APPROVE)
 async def approve_draft(call: Call, _: Nothing) -> Response:
     """Send a draft"""
     result = await call.rooms.settle_draft(call.room_id, call.path("draft"), True, by=call.principal.id)
-    event = None if result.event is None else views.event_view(result.event, staff=True)
+    event = None if result.event is None else call.door.views.event(result.event, staff=True)
     return reply(event=event, blocked=result.blocked, reason=result.reason)
 
 

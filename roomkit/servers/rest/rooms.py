@@ -85,7 +85,7 @@ async def me(call: Call, _: Nothing) -> Response:
     limits = call.door.options.limits
     root = call.request.scope.get("root_path", "")
     return reply(
-        principal=views.principal_view(call.principal),
+        principal=call.door.views.principal(call.principal),
         expires_at=call.principal.expires_at,
         limits={"text_chars": limits.text_chars, "media_bytes": call.door.options.media_bytes},
         socket=f"{root}/socket",
@@ -135,7 +135,7 @@ async def get_room(call: Call, _: Nothing) -> Response:
     people = await call.rooms.participants(call.room_id)
     fields: dict[str, Any] = {
         "room": views.room_view(room, staff=call.staff),
-        "participants": [views.participant_view(person, staff=call.staff) for person in people],
+        "participants": [call.door.views.participant(person, staff=call.staff) for person in people],
     }
     if call.staff:
         fields["bindings"] = [views.binding_view(binding) for binding in await call.rooms.bindings(call.room_id)]
@@ -187,7 +187,7 @@ async def list_events(call: Call, query: EventPage) -> Response:
     events, more = await call.door.page(
         call.principal, call.room_id, after=query.after, before=query.before, limit=query.limit, raw=raw
     )
-    return reply(events=[views.event_view(event, staff=call.staff, raw=raw) for event in events], more=more)
+    return reply(events=[call.door.views.event(event, staff=call.staff, raw=raw) for event in events], more=more)
 
 
 @endpoint("POST", "/rooms/{room}/messages", Action.WRITE, Message, status=201)
@@ -196,7 +196,7 @@ async def send_message(call: Call, body: Message) -> Response:
     result = await write(
         call.door, call.principal, call.room_id, body.body, client_id=body.client_id, parent=body.parent
     )
-    event = None if result.event is None else views.event_view(result.event, staff=call.staff)
+    event = None if result.event is None else call.door.views.event(result.event, staff=call.staff)
     if result.blocked or event is None:
         refusal = refusal_of(result)
         if refusal.retry_after is not None:

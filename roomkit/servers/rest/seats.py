@@ -8,7 +8,6 @@ from pydantic import Field
 from starlette.responses import Response
 
 from roomkit.models.room import Access, ChannelBinding, Role
-from roomkit.servers import views
 from roomkit.servers.access import Action
 from roomkit.servers.problems import NotFound
 from roomkit.servers.rest.api import Body, Call, Nothing, done, dump, endpoints, reply
@@ -90,7 +89,7 @@ async def detach(call: Call, _: Nothing) -> Response:
 async def list_people(call: Call, _: Nothing) -> Response:
     """The people of a room"""
     people = await call.rooms.participants(call.room_id)
-    return reply(participants=[views.participant_view(person, staff=call.staff) for person in people])
+    return reply(participants=[call.door.views.participant(person, staff=call.staff) for person in people])
 
 
 @endpoint("POST", "/rooms/{room}/participants", Action.MANAGE_PEOPLE, Person, status=201)
