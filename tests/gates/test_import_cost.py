@@ -37,9 +37,10 @@ json.dump({"modules": len(sys.modules), "names": sorted(sys.modules), "rss": rss
 """
 ONE_MESSAGE = """
 import asyncio
-from roomkit import InboundMessage, RoomKit, TextContent
+from roomkit import Channel, InboundMessage, RoomKit
 
 kit = RoomKit()
+kit.register_channel(Channel("desk", "desk"))
 seen = []
 
 @kit.on_message
@@ -49,9 +50,7 @@ async def reply(ctx, message):
 
 async def main():
     async with kit:
-        result = await kit.process_inbound(
-            InboundMessage(channel_id="app", sender_id="ann", content=TextContent(text="hello"))
-        )
+        result = await kit.process_inbound(InboundMessage.text("desk", "ann", "hello"))
         await result.settled()
     assert seen == ["hello"], seen
 
