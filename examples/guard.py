@@ -1,4 +1,4 @@
-"""Guards look at what is about to be written: they may change it or stop it. What is stopped is kept, marked, unseen."""
+"""Guards look at what is about to be written, change it or stop it. What was stopped is kept and marked, and unseen."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ async def reply(ctx, message):
 def no_spam(moment):
     if "free money" in moment.value.text.casefold():
         return Block("looks like spam")
+    return None
 
 
 @kit.before(BeforeCommit, on_error="block")
@@ -27,6 +28,7 @@ def hide_cards(moment):
     if CARD.search(moment.value.text):
         hidden = CARD.sub("[card number]", moment.value.text)
         return Modify(moment.value.model_copy(update={"content": TextContent(text=hidden)}))
+    return None
 
 
 async def main() -> None:

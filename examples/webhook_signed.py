@@ -11,15 +11,17 @@ from roomkit import HTTPChannel, RoomKit
 from roomkit.models.delivery import WebhookRequest
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
 
-SECRET = "an-example-secret-of-32-characters"
+SECRET = "an-example-secret-of-32-characters"  # noqa: S105 - yours comes from the environment
 URL = "https://shop.example/webhooks/crm"
 got: list[dict[str, object]] = []
+told = asyncio.Event()
 
 
 def your_system(request: httpx2.Request) -> httpx2.Response:
     headers = {name.lower(): value for name, value in request.headers.items()}
     signer.verify(WebhookRequest("POST", str(request.url), headers, request.content))  # what a receiver should do
     got.append(json.loads(request.content))
+    told.set()
     return httpx2.Response(200, json={"id": "crm-1"})
 
 
@@ -47,8 +49,7 @@ async def main() -> None:
         for name, content in (("signed", body), ("forged", body.replace(b"broken", b"golden")), ("repeated", body)):
             answer = await client.post("/webhooks/crm", content=content, headers=dict(good.headers))
             print(f"{name:<8} -> {answer.status_code}")
-        while not got:
-            await asyncio.sleep(0.01)
+        await told.wait()
         print("your system got:", [message["text"] for message in got])
         print("rooms:", len(await kit.list_rooms()))
 
