@@ -531,9 +531,8 @@ class Rooms:
         else:
             raise UsageError(f'channel "{channel_id}" takes no {type(directive).__name__}; only Cancel works on it')
 
-    @staticmethod
-    def _steer(channel: Any, directive: SteeringDirective, room_id: str) -> None:
-        channel.steer(directive, room_id=room_id)
+    def _steer(self, channel: Any, directive: SteeringDirective, room_id: str) -> None:
+        channel.steer(directive, room_id=room_id, tenant=self.tenant_id)
 
     async def tasks(self, room_id: str) -> list[Task]:
         await self._actor(room_id)

@@ -124,6 +124,7 @@ async def answer(
     data = {
         "id": approval_id,
         "name": value["name"],
+        "arguments": value["arguments"],
         "granted": granted,
         "by": by,
         "reason": reason,

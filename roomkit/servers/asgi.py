@@ -25,7 +25,7 @@ from roomkit.servers.options import ServerOptions
 from roomkit.servers.problems import answer, problem
 from roomkit.servers.rest import ENDPOINTS
 from roomkit.servers.rest.api import route
-from roomkit.servers.rest.media import download
+from roomkit.servers.rest.media import download, public_link
 from roomkit.servers.socket import SocketDoor
 from roomkit.servers.webhooks import webhook
 
@@ -160,7 +160,11 @@ def create_app(kit: RoomKit, options: ServerOptions | None = None, **settings: A
         from roomkit.channels.websocket import WebSocketChannel
 
         kit.register_channel(WebSocketChannel(options.web_channel))
-    return RoomApp(kit, options)
+    app = RoomApp(kit, options)
+    if options.base_url is not None:
+        # Vendors fetch files of ours by expiring links under the public URL.
+        kit.engine.media_link = partial(public_link, app.door)
+    return app
 
 
 async def _healthz(_request: Request) -> Response:
