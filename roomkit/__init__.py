@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from roomkit.channels.messaging import SMSChannel as SMSChannel
     from roomkit.channels.transport import TransportChannel as TransportChannel
     from roomkit.channels.websocket import WebSocketChannel as WebSocketChannel
-    from roomkit.errors import RoomKitError as RoomKitError
     from roomkit.core.engine import KitOptions as KitOptions
+    from roomkit.errors import RoomKitError as RoomKitError
     from roomkit.kit import RoomKit as RoomKit
     from roomkit.models.access import Principal as Principal
     from roomkit.models.content import TextContent as TextContent

@@ -44,7 +44,7 @@ class MissingExtra(UsageError):
 
     def __init__(self, who: str, what: str, extra: str) -> None:
         super().__init__(
-            f"{who} needs {what}: install roomkit with the [{extra}] extra, e.g. from a checkout: pip install '.[{extra}]'"
+            f"{who} needs {what}: install roomkit with the [{extra}] extra, from a checkout: pip install '.[{extra}]'"
         )
         self.extra = extra
 

@@ -1,10 +1,10 @@
 """Conversation: a bot's test in three lines: say, expect, advance time.
 
-    async def test_my_bot():
-        async with Conversation(kit) as chat:
-            await chat.say("hello")
-            chat.expect("You said: hello")
-            await chat.advance(3600)
+async def test_my_bot():
+    async with Conversation(kit) as chat:
+        await chat.say("hello")
+        chat.expect("You said: hello")
+        await chat.advance(3600)
 """
 
 from __future__ import annotations
