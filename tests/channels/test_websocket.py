@@ -304,19 +304,40 @@ async def test_a_connection_of_a_room_that_does_not_exist_is_refused() -> None:
 
 async def test_a_room_of_another_tenant_with_the_same_id_is_not_heard() -> None:
     ws, theirs = WebSocketChannel("web"), WebSocketChannel("theirs")
-    kit = await open_room(ws)
+    kit = await open_room(ws, Brain(script=lambda context, told: stream("one ", "two ", every=1.0)))
     acme = kit.tenant("acme")
     acme.register_channel(theirs)
     await acme.create_room("r", channels=["theirs", "web"])
-    mine, other = Client(), Client()
+    mine, other = Client(streaming=True), Client()
     mine.join(ws, "c")
     other.join(theirs, "c")
     await acme.send("r", "secret")
     assert (mine.messages, other.messages) == ([], ["secret"])
+    secret = (await acme.events("r", newest_first=True, limit=1))[0]
+    await ws.deliver(secret, seat(), NOWHERE)
+    result = await say(kit, "hello", "r", channel="web", who="ann")
+    await asyncio.sleep(1.5)
     await acme.mute("r", "web", output=True)
-    await kit.send("r", "hello")
-    assert (mine.messages, other.messages) == (["hello"], ["secret"])
+    await result.settled()
+    assert (mine.messages, mine.streamed, other.messages) == (["hello"], "one two ", ["secret"])
     await kit.aclose()
+
+
+async def test_a_guess_that_proves_wrong_is_taken_back(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path}/rooms.db"
+    async with RoomKit(url) as kit:
+        kit.register_channel(WebSocketChannel("web"))
+        await kit.create_room("a", channels=["web"])
+        await kit.create_room("b", channels=["web"])
+    cut: list[tuple[str, int]] = []
+    ws = WebSocketChannel("web", on_cut=lambda cid, index: cut.append((cid, index)))
+    async with RoomKit(url) as kit:
+        kit.register_channel(ws)
+        await kit.get_room("a")  # The other one is not in memory, so that it takes a moment to find it.
+        Client().join(ws, "c", None)
+        while not cut:
+            await asyncio.sleep(0.01)
+        assert (cut[0][0], ws.connection_count) == ("c", 0)
 
 
 async def test_a_room_that_must_be_loaded_first_is_joined_without_a_gap(tmp_path: Any) -> None:
@@ -605,6 +626,18 @@ async def test_a_connection_that_falls_behind_gets_everything_in_order_and_chunk
     await kit.aclose()
 
 
+async def test_chunks_that_do_not_follow_each_other_stay_apart() -> None:
+    ws, behind = WebSocketChannel("web"), Client(streaming=True)
+    behind.delay = 0.2
+    behind.join(ws, "behind")
+    start, *_, end = reply_frames("abcdef")
+    pieces = [StreamChunk(room_id="r", stream_id="e1", offset=o, delta=d) for o, d in ((0, "ab"), (2, "c"), (4, "ef"))]
+    await ws.deliver_stream(frames(start, *pieces, end), seat(), NOWHERE)
+    await asyncio.sleep(2)
+    assert [(c.offset, c.delta) for c in behind.got if isinstance(c, StreamChunk)] == [(0, "abc"), (4, "ef")]
+    await ws.close()
+
+
 async def test_a_full_buffer_cuts_at_once_and_tells_from_where_to_resume() -> None:
     cut: list[tuple[str, int]] = []
 
@@ -671,6 +704,7 @@ async def test_a_connection_may_unregister_itself_while_it_is_told_something() -
     ended: list[str] = []
 
     async def send(connection_id: str, told: RoomEvent) -> None:
+        await asyncio.sleep(1)
         ws.unregister_connection(connection_id)
         await asyncio.sleep(1)
         ended.append(connection_id)
@@ -679,7 +713,7 @@ async def test_a_connection_may_unregister_itself_while_it_is_told_something() -
     ws.register_connection("c", send, room_id="r")
     other.join(ws, "other")
     await hear(kit, "one")
-    await asyncio.sleep(2)
+    await asyncio.sleep(3)
     assert (ended, other.messages) == (["c"], ["one"])
     await kit.aclose()
 
@@ -706,7 +740,7 @@ async def test_p54_leaving_late_does_not_take_the_successors_seat() -> None:
     new.join(ws, "c")
     leave_old()
     await hear(kit, "hi")
-    assert (old.messages, new.messages) == ([], ["hi"])
+    assert (old.messages, new.messages, ws.connection_count) == ([], ["hi"], 1)
     await kit.aclose()
 
 

@@ -181,12 +181,14 @@ async def test_a_kit_keeps_a_websocket_source_connected_and_stores_what_it_says_
     async with websocket_server(feed) as url, RoomKit() as kit:
         kit.register_channel(FeedChannel("feed"))
         handle: SourceHandle = await kit.attach_source(WebSocketSource(url, parse, name="feed"))
+        texts: list[str] = []
         async with asyncio.timeout(10):
-            while handle.health.restarts < 2 or handle.health.messages < 6:
+            while len(texts) < 6:
                 await asyncio.sleep(0.01)
-        assert handle.health.connected
-        room = (await kit.list_rooms())[0]
-        assert [text for _, text, _ in await said(kit, room.id)] == [f"m{n}" for n in range(6)]
+                for room in await kit.list_rooms():
+                    texts = [text for _, text, _ in await said(kit, room.id)]
+        assert texts == [f"m{n}" for n in range(6)]
+        assert (handle.health.connected, handle.health.restarts) == (True, 2)
 
 
 def test_a_url_of_another_kind_is_refused_without_its_secrets() -> None:
@@ -291,6 +293,16 @@ async def test_names_comments_and_bad_events() -> None:
         with pytest.raises(Unavailable):
             await source.run(taken.emit, taken.ready)
     assert taken.texts == ["yes"]
+
+
+@real
+async def test_an_id_of_the_source_stands_for_its_own_event_only() -> None:
+    body = b'id: 1\ndata: {"text": "one"}\n\ndata: {"text": "two"}\n\nid: 3\ndata: {"text": "three", "id": "own"}\n\n'
+    taken = Taken()
+    async with Events([HEAD, body]).url() as url:
+        with pytest.raises(Unavailable):
+            await SSESource(url, parse).run(taken.emit, taken.ready)
+    assert [message.external_id for message in taken.messages] == ["1", None, "own"]
 
 
 @real
