@@ -64,6 +64,8 @@ class ServerOptions:
     media_bytes: int = 25 * 1_048_576
     media_types: tuple[str, ...] = MEDIA_TYPES
     media_link_s: float = 600.0
+    vendor_link_s: float = 86_400.0
+    """How long a vendor may fetch a file that was sent through it; needs `public_url`."""
     requests_per_s: float = 20.0
     """Writes of one principal over REST, in bursts of three times as many."""
     pages_root: Path = Path(__file__).parent / "pages"

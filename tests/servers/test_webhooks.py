@@ -11,10 +11,11 @@ from roomkit.channels.transport import TransportChannel
 from roomkit.core.memory import MemoryStore
 from roomkit.errors import Overloaded, StoreUnavailable
 from roomkit.kit import RoomKit
+from roomkit.models.content import MediaContent
 from roomkit.models.delivery import WebhookRequest
 from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.testing.vendors.twilio import FakeTwilio
-from tests.servers.house import SECRET, House, house
+from tests.servers.house import SECRET, House, MemoryBlobs, house
 
 PUBLIC = "https://rooms.example"
 
@@ -55,6 +56,25 @@ async def test_status_callbacks_move_the_delivery() -> None:
             assert (await deliver(h, report)).status_code == 200
         (record,) = await h.kit.deliveries("r1")
         assert record.state == "delivered"
+
+
+async def test_a_vendor_gets_a_link_to_a_stored_file_that_it_can_fetch() -> None:
+    fake = FakeTwilio()
+    kit = sms_kit(fake)
+    kit._blobs = MemoryBlobs()
+    async with house(kit, public_url=PUBLIC) as h:
+        await kit.create_room("r1", channels=[])
+        await kit.attach_channel("r1", "sms", metadata={"phone_number": "+15550123"})
+
+        async def body():
+            yield b"picture"
+
+        info = await kit.blobs.put("default", body(), mime_type="image/png", room_id="r1")
+        sent = await kit.send("r1", MediaContent(url=f"blob:{info.id}", mime_type="image/png", caption="look"))
+        await sent.settled()
+        (url,) = fake.messages[0].media
+        assert url.startswith(f"{PUBLIC}/media/")
+        assert (await h.http.get(url.removeprefix(PUBLIC))).content == b"picture"
 
 
 @pytest.mark.parametrize("spoil", ["body", "signature", "none", "path"])

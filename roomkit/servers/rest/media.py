@@ -71,17 +71,17 @@ async def media_link(call: Call, _: Nothing) -> Response:
 
 def link(door: Door, request: Request, info: BlobInfo) -> tuple[str, float]:
     """A path that carries its own permission."""
-    path, expires_at = _signed(door, info.id, info.tenant)
+    path, expires_at = _signed(door, info.id, info.tenant, door.options.media_link_s)
     return f"{request.scope.get('root_path', '')}{path}", expires_at
 
 
 def public_link(door: Door, blob_id: str, tenant: str) -> str:
     """The same for a vendor that fetches the file: the whole URL, under the configured public one."""
-    return f"{door.options.base_url}{_signed(door, blob_id, tenant)[0]}"
+    return f"{door.options.base_url}{_signed(door, blob_id, tenant, door.options.vendor_link_s)[0]}"
 
 
-def _signed(door: Door, blob_id: str, tenant: str) -> tuple[str, float]:
-    expires_at = float(int(door.now() + door.options.media_link_s))
+def _signed(door: Door, blob_id: str, tenant: str, seconds: float) -> tuple[str, float]:
+    expires_at = float(int(door.now() + seconds))
     proof = door.kit.tokens.sign(PURPOSE, _claim(tenant, blob_id), expires_at)
     query = urlencode({"t": tenant, "e": int(expires_at), "s": proof})
     return f"/media/{quote(blob_id, safe='')}?{query}", expires_at
