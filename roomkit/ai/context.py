@@ -36,7 +36,7 @@ class Perspective:
 
     channel_id: str
     vision: bool = False
-    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    names: Mapping[str, str] = field(default_factory=lambda: {})
 
     @classmethod
     def of(cls, channel_id: str, participants: Sequence[Participant], *, vision: bool = False) -> Perspective:

@@ -115,7 +115,7 @@ class Finish:
     reason: str
     usage: dict[str, int]
     error: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: dict[str, Any] = field(default_factory=lambda: {})
 
 
 Effect = StartGeneration | EmitText | EmitThinking | RunTools | StepTool | Warn | Finish

@@ -32,8 +32,8 @@ class ToolPolicy:
 
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
-    roles: Mapping[str, RoleOverride] = field(default_factory=dict[str, RoleOverride])
-    assurance: Mapping[str, Assurance] = field(default_factory=dict[str, Assurance])
+    roles: Mapping[str, RoleOverride] = field(default_factory=lambda: {})
+    assurance: Mapping[str, Assurance] = field(default_factory=lambda: {})
 
     def refusal(self, name: str, roles: Iterable[str] = (), assurance: Assurance | None = None) -> str | None:
         """Why `name` may not run for senders of these `roles` (all must be allowed), or None when it may."""

@@ -37,7 +37,7 @@ class ToolContext:
     call_id: str = ""
     idempotency_key: str = ""
     history: Callable[[int], Awaitable[list[RoomEvent]]] | None = None
-    kept: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    kept: dict[str, str] = field(default_factory=lambda: {}, repr=False)
 
 
 class ToolSource:

@@ -68,7 +68,7 @@ class _Seat:
     tenant: str
     room_id: str
     reply: Reply | None = None
-    early: list[SteeringDirective] = field(default_factory=list[SteeringDirective])
+    early: list[SteeringDirective] = field(default_factory=lambda: [])
 
     def steer(self, directive: SteeringDirective) -> None:
         if self.reply is None:

@@ -53,16 +53,16 @@ class Entry:
 class Change:
     """Everything one operation wants to become true, together or not at all."""
 
-    entries: list[Entry] = field(default_factory=list[Entry])
+    entries: list[Entry] = field(default_factory=lambda: [])
     room: Room | None = None
-    bindings: dict[str, ChannelBinding | None] = field(default_factory=dict[str, ChannelBinding | None])
-    participants: dict[str, Participant] = field(default_factory=dict[str, Participant])
-    put: list[Record] = field(default_factory=list[Record])
-    delete: list[RecordKey] = field(default_factory=list[RecordKey])
+    bindings: dict[str, ChannelBinding | None] = field(default_factory=lambda: {})
+    participants: dict[str, Participant] = field(default_factory=lambda: {})
+    put: list[Record] = field(default_factory=lambda: [])
+    delete: list[RecordKey] = field(default_factory=lambda: [])
     dedupe: DedupeKey | None = None
     dedupe_for: tuple[str, str, float] | None = None
-    tasks: list[Task] = field(default_factory=list[Task])
-    observations: list[Observation] = field(default_factory=list[Observation])
+    tasks: list[Task] = field(default_factory=lambda: [])
+    observations: list[Observation] = field(default_factory=lambda: [])
     settlement: Settlement | None = None
     activity: bool = True
 

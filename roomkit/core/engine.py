@@ -81,7 +81,7 @@ class Template:
 
     channels: tuple[str, ...] | None = None
     timers: RoomTimers = field(default_factory=RoomTimers)
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: dict[str, Any] = field(default_factory=lambda: {})
 
 
 class Engine:

@@ -74,10 +74,10 @@ class Outcome:
     value: Any
     blocked_by: str = ""
     reason: str = ""
-    inject: list[Injected] = field(default_factory=list[Injected])
-    tasks: list[Task] = field(default_factory=list[Task])
-    observations: list[Observation] = field(default_factory=list[Observation])
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    inject: list[Injected] = field(default_factory=lambda: [])
+    tasks: list[Task] = field(default_factory=lambda: [])
+    observations: list[Observation] = field(default_factory=lambda: [])
+    metadata: dict[str, Any] = field(default_factory=lambda: {})
 
 
 class Hooks:

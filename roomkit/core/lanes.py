@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class Item:
 class Lane:
     actor: RoomActor
     channel_id: str
-    items: deque[Item] = field(default_factory=deque[Item])
+    items: deque[Item]
     busy: bool = False
 
 
@@ -85,7 +85,7 @@ class OutboxLanes:
         lane_key = (actor.tenant, actor.room_id, channel_id)
         lane = self._lanes.get(lane_key)
         if lane is None:
-            lane = self._lanes[lane_key] = Lane(actor, channel_id)
+            lane = self._lanes[lane_key] = Lane(actor, channel_id, deque())
         lane.items.append(item)
         if not lane.busy and not self.engine.draining:
             lane.busy = True

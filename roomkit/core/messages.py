@@ -40,8 +40,8 @@ class Submission:
     wake: tuple[str, ...] = ()
     guards: bool = True
     stream_id: str | None = None
-    rows: list[RecordKey] = field(default_factory=list[RecordKey])
-    put: list[Record] = field(default_factory=list[Record])
+    rows: list[RecordKey] = field(default_factory=lambda: [])
+    put: list[Record] = field(default_factory=lambda: [])
     output: ChannelOutput | None = None
     blocked: tuple[str, str] | None = None
 

@@ -23,8 +23,8 @@ class RoomState:
     """Everything the actor needs to decide. Values are frozen; the state swaps them after a commit."""
 
     room: Room
-    bindings: dict[str, ChannelBinding] = field(default_factory=dict[str, ChannelBinding])
-    participants: dict[str, Participant] = field(default_factory=dict[str, Participant])
+    bindings: dict[str, ChannelBinding] = field(default_factory=lambda: {})
+    participants: dict[str, Participant] = field(default_factory=lambda: {})
     next_index: int = 0
     last_activity: datetime | None = None
     detached: frozenset[str] = frozenset()

@@ -64,7 +64,7 @@ class OpenStream:
 
     start: StreamStart
     visibility: str
-    parts: list[str] = field(default_factory=list[str])
+    parts: list[str] = field(default_factory=lambda: [])
     length: int = 0
     silent: bool = False
     audience: tuple[Deliver, ...] = ()

@@ -66,7 +66,7 @@ class Running:
 class TurnLane:
     actor: RoomActor
     channel_id: str
-    pending: list[Trigger] = field(default_factory=list[Trigger])
+    pending: list[Trigger] = field(default_factory=lambda: [])
     running: Running | None = None
     active: bool = False
     last_arrival: float = 0.0

@@ -163,7 +163,7 @@ class WebhookRequest:
     url: str
     headers: Mapping[str, str]
     body: bytes
-    query: Mapping[str, str] = field(default_factory=dict[str, str])
+    query: Mapping[str, str] = field(default_factory=lambda: {})
 
 
 @dataclass(frozen=True, slots=True)

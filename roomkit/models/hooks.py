@@ -107,7 +107,7 @@ class Allow:
     inject: tuple[Injected, ...] = ()
     tasks: tuple[Task, ...] = ()
     observations: tuple[Observation, ...] = ()
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: dict[str, Any] = field(default_factory=lambda: {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Modify:
     inject: tuple[Injected, ...] = ()
     tasks: tuple[Task, ...] = ()
     observations: tuple[Observation, ...] = ()
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: dict[str, Any] = field(default_factory=lambda: {})
 
 
 Decision = Allow | Block | Modify | None

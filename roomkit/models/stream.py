@@ -88,9 +88,9 @@ class ReplyEnd:
     force_stopped, cancelled, error. `usage` is summed over all rounds."""
 
     reason: str
-    usage: dict[str, int] = field(default_factory=dict[str, int])
+    usage: dict[str, int] = field(default_factory=lambda: {})
     error: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata: dict[str, Any] = field(default_factory=lambda: {})
 
 
 ReplyPart = TextDelta | ThinkingDelta | ToolStep | ReplyEnd | str

@@ -44,7 +44,7 @@ class ChannelOutput:
     response_stream: AsyncIterator[ReplyPart] | None = None
     tasks: tuple[Task, ...] = ()
     observations: tuple[Observation, ...] = ()
-    metadata_updates: dict[str, Any] = field(default_factory=dict[str, Any])
+    metadata_updates: dict[str, Any] = field(default_factory=lambda: {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class RoomContext:
     history: Callable[[int], Awaitable[list[RoomEvent]]]
     turn: TurnPort | None = None
     events: Sequence[RoomEvent] = ()
-    state: dict[str, Any] = field(default_factory=dict[str, Any])
+    state: dict[str, Any] = field(default_factory=lambda: {})
 
 
 class Channel(ABC):  # noqa: B024 - every method has a sensible default; a channel overrides what it has

@@ -5,14 +5,15 @@ room the next index and the time of the last activity. **Dedupe keys**: unique b
 to the event that the first delivery made. **Records**: everything else as (kind, tenant, key) -> JSON object, with an
 optional room, an optional due time and search terms. One `commit` applies a whole `Batch` or nothing.
 
-Values handed in and out are shared, never copied: treat them as immutable.
+Values handed in and out are shared, never copied: treat them as immutable. The commonest are tuples with names, because
+a frozen dataclass costs four times as much to make.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from roomkit.errors import UsageError
 from roomkit.models.event import RoomEvent
@@ -21,8 +22,7 @@ BUILT_IN_KINDS = frozenset({"head", "dedupe"})
 """Kinds of records that can be read and never put."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A JSON object stored under (kind, tenant, key). `due` is a Unix time in seconds; `terms` are exact-match
     search terms such as "status:active" or "address:+441632960961"."""
 
@@ -35,8 +35,7 @@ class Record:
     terms: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RecordKey:
+class RecordKey(NamedTuple):
     kind: str
     tenant: str
     key: str
@@ -54,8 +53,7 @@ class DedupeKey:
     expires: float
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """One transaction. With events: `room_id` is set, their indexes run on from the room's head without a gap
     (otherwise `Fenced`), and the head moves together with `activity_at`. `epoch` is the writer's; a store
     whose current epoch is newer refuses with `Fenced`. `erase` replaces stored events in place by
@@ -142,7 +140,7 @@ class StoreHealth:
     writable: bool
     reason: str = ""
     pending: int = 0
-    counters: dict[str, float] = field(default_factory=dict[str, float])
+    counters: dict[str, float] = field(default_factory=lambda: {})
 
 
 class Store(Protocol):

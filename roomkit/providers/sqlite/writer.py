@@ -65,13 +65,13 @@ class _Group:
     """What one transaction is going to write."""
 
     epoch: int
-    known: dict[tuple[str, str], tuple[str, str, int, float]] = field(default_factory=dict[Any, Any])
-    heads: dict[_RoomKey, _Head] = field(default_factory=dict[Any, Any])
+    known: dict[tuple[str, str], tuple[str, str, int, float]] = field(default_factory=lambda: {})
+    heads: dict[_RoomKey, _Head] = field(default_factory=lambda: {})
     changed: set[_RoomKey] = field(default_factory=set[Any])
-    events: list[tuple[int, str, str, str | None, str]] = field(default_factory=list[Any])
-    erased: list[tuple[str | None, str, int]] = field(default_factory=list[Any])
-    dedupe: list[tuple[str, str, str, str, int, float]] = field(default_factory=list[Any])
-    records: dict[tuple[str, str, str], _RecordRow | None] = field(default_factory=dict[Any, Any])
+    events: list[tuple[int, str, str, str | None, str]] = field(default_factory=lambda: [])
+    erased: list[tuple[str | None, str, int]] = field(default_factory=lambda: [])
+    dedupe: list[tuple[str, str, str, str, int, float]] = field(default_factory=lambda: [])
+    records: dict[tuple[str, str, str], _RecordRow | None] = field(default_factory=lambda: {})
     erases: bool = False
 
 
