@@ -663,6 +663,19 @@ async def test_a_full_buffer_cuts_at_once_and_tells_from_where_to_resume() -> No
     await kit.aclose()
 
 
+async def test_the_item_that_did_not_fit_counts_as_missed() -> None:
+    cut: list[tuple[str, int]] = []
+    ws = WebSocketChannel("web", on_cut=lambda *told: cut.append(told), options=WebSocketOptions(buffer=200))
+    client = Client(streaming=True)
+    client.join(ws, "c")
+    await ws.deliver(event("taken", 0), seat(), NOWHERE)
+    client.stuck = True
+    start, chunk, *_, end = reply_frames("hello")
+    await ws.deliver_stream(frames(start, chunk, end), seat(), NOWHERE)
+    assert cut == [("c", 0)]
+    await ws.close()
+
+
 @pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("closed"), ValueError("a bug")])
 async def test_a_send_that_raises_ends_its_connection_only(error: Exception) -> None:
     cut: list[tuple[str, int]] = []
