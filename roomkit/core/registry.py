@@ -42,7 +42,7 @@ class Registry:
         """A channel of the tenant's own, or one shared by the default tenant."""
         found = self.channels.get(channel_id)
         if found is None or self.tenants[channel_id] not in (tenant, "default"):
-            raise ChannelNotFound(channel_id, self.channels)
+            raise ChannelNotFound(channel_id, [known for known in self.channels if self.serves(known, tenant)])
         return found
 
     @property

@@ -291,7 +291,7 @@ def main(arguments: list[str], out: TextIO | None = None) -> int:
     printer = sys.stdout if out is None else out
     if len(arguments) != 1 or arguments[0].startswith("--"):
         printer.write("usage: python -m roomkit.testing.history FILE.jsonl   (- reads standard input)\n")
-        return 2
+        return 0 if arguments == ["--help"] else 2
     try:
         text = sys.stdin.read() if arguments[0] == "-" else Path(arguments[0]).read_text("utf-8")
         records = read_history(text.split("\n"))

@@ -554,3 +554,13 @@ async def test_settled_inside_its_own_delivery_is_refused() -> None:
         curious.resume()
         await result.settled(5)
     assert isinstance(kit, RoomKit)
+
+
+async def test_an_error_never_names_another_tenants_channel() -> None:
+    kit = kit_with()
+    kit.tenant("acme").register_channel(FakeChannel("acme-sms"))
+    async with kit:
+        await kit.tenant("globex").create_room("r", channels=[])
+        with pytest.raises(ChannelNotFound) as caught:
+            await kit.tenant("globex").attach_channel("r", "acme-sm")
+        assert "acme-sms" not in str(caught.value)

@@ -155,6 +155,7 @@ def test_the_command_prints_and_exits(tmp_path: Path) -> None:
     assert main([_write(tmp_path / "bad", [commit(1)])], out) == 1
     assert main([str(tmp_path / "absent")], out) == 2
     assert main([], out) == 2
+    assert main(["--help"], out) == 0
     lines = out.getvalue().splitlines()
     assert lines[0] == "1 records, 1 rooms: no violation(s)"
     assert lines[1].startswith("[gapless] room r has no index 0")
