@@ -16,7 +16,7 @@ from roomkit.core import policy
 from roomkit.core.results import Settlement
 from roomkit.core.state import SEP, RoomState, binding_record, event_key, key, participant_record, room_record
 from roomkit.core.streams import Hub
-from roomkit.errors import Overloaded, UsageError
+from roomkit.errors import Overloaded, StateError, UsageError
 from roomkit.models.content import SystemContent
 from roomkit.models.delivery import DeliveryRecord, DeliveryState
 from roomkit.models.event import SCHEMA_VERSION, EventDraft, EventSource, EventStatus, EventType, RoomEvent
@@ -91,6 +91,15 @@ class _Job:
         self.value: Any = None
         self.error: BaseException | None = None
 
+    def fail(self, error: BaseException) -> None:
+        self.error = error
+        if self.future is not None and not self.future.done():
+            self.future.set_exception(error)
+
+
+def _closed(actor: RoomActor) -> StateError:
+    return StateError(f'the kit was closed before room "{actor.room_id}" had done this; send it again after a restart')
+
 
 class RoomActor:
     """Owns `state` and `hub` of one room. Methods that change anything run inside `call`."""
@@ -101,6 +110,8 @@ class RoomActor:
         self.hub = Hub()
         self.tenant = state.room.tenant
         self.room_id = state.room.id
+        self.retired = False
+        """Sent back to the store: whoever still holds this actor is led to the one that has taken its place."""
         self._mailbox: deque[_Job] = deque()
         self._busy = False
         self._task: asyncio.Task[Any] | None = None
@@ -116,6 +127,16 @@ class RoomActor:
 
     async def call(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Runs `fn(self, *args)` as the room's next operation. Raises `Overloaded` when too many wait already."""
+        return await self._call(fn, args, self.engine.options.mailbox)
+
+    async def insist(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """As `call`, for what the room itself owes (the end of a reply, of a delivery): it is never refused for want of
+        room, and repeated until the store works again."""
+        return await self.engine.insist(lambda: self._call(fn, args, None), f"room {self.room_id}")
+
+    async def _call(self, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...], mailbox: int | None) -> T:
+        if self.retired:
+            return await (await self.engine.table.require(self.tenant, self.room_id))._call(fn, args, mailbox)
         job = _Job(fn, args)
         if self._busy:
             if asyncio.current_task() is self._task:
@@ -123,7 +144,7 @@ class RoomActor:
                     f'an operation of room "{self.room_id}" was started from inside another one (a guard that '
                     "runs in the room) and would wait for itself; return Allow(inject=...) or do it in an observer"
                 )
-            if len(self._mailbox) >= self.engine.options.mailbox:
+            if mailbox is not None and len(self._mailbox) >= mailbox:
                 self.engine.count("mailbox_overloaded")
                 raise Overloaded(
                     f'room "{self.room_id}" has {len(self._mailbox)} operations waiting; send less or later'
@@ -153,22 +174,21 @@ class RoomActor:
             self._busy = False
             self._task = None
             for left in self._mailbox:
-                if left.future is not None and not left.future.done():
-                    left.future.cancel()
+                left.fail(_closed(self))
             self._mailbox.clear()
 
     async def _one(self, job: _Job) -> None:
         try:
             job.value = await job.fn(self, *job.args)
-        except asyncio.CancelledError as error:
-            job.error = error
-            if job.future is not None:
-                job.future.cancel()
-            raise
+        except asyncio.CancelledError:
+            # Nobody cancels an operation but the end of the kit. A guard or a plug-in that raises this by itself has
+            # failed, and only its own caller hears of it.
+            if self._task is not None and self._task.cancelling():
+                job.fail(_closed(self))
+                raise
+            job.fail(StateError(f'something that an operation of room "{self.room_id}" called was cancelled'))
         except BaseException as error:  # noqa: BLE001 - the lane boundary: the caller gets it
-            job.error = error
-            if job.future is not None and not job.future.done():
-                job.future.set_exception(error)
+            job.fail(error)
         else:
             if job.future is not None and not job.future.done():
                 job.future.set_result(job.value)
@@ -343,19 +363,26 @@ class RoomActor:
         if not change.seats_changed:
             return
         state.forget_views()
-        self.hub.changed()
         if change.room is not None:
             state.room = change.room
         for channel_id, binding in change.bindings.items():
             gone = state.bindings.pop(channel_id, None) if binding is None else None
             if binding is not None:
                 state.bindings[channel_id] = binding
-            channel = self.engine.channels.get(channel_id)
             # Live gates see a detached channel as one that may do nothing.
             now = binding or (gone and gone.model_copy(update={"access": Access.NONE}))
-            if channel is not None and now is not None:
-                channel.update_binding(now)
+            if now is not None:
+                self._tell_gate(now)
         state.participants.update(change.participants)
+        self.hub.reseat(state.bindings)
+
+    def _tell_gate(self, binding: ChannelBinding) -> None:
+        channel = self.engine.channels.get(binding.channel_id)
+        try:
+            if channel is not None:
+                channel.update_binding(binding)
+        except Exception as error:  # noqa: BLE001 - a channel is a plug-in: what is committed is also shown
+            self.engine.trouble(self, f"update_binding of {binding.channel_id}", error)
 
     def _show(self, change: Change, events: list[RoomEvent]) -> None:
         for event, entry in zip(events, change.entries, strict=True):

@@ -25,7 +25,7 @@ class Checkpoint:
         self._engine = actor.engine
         self._record = record
         self._unsaved = 0
-        self._stopped = False
+        self._held = False
         self._saving: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.begun = False
@@ -34,7 +34,8 @@ class Checkpoint:
         """Notes durably that the reply has begun."""
         if self._engine.info.durable:
             self.begun = True
-            await self._save()
+            if not self._held:
+                await self._engine.insist(self._save, f"the start of a reply in {self._actor.room_id}")
 
     @property
     def due(self) -> bool:
@@ -43,7 +44,7 @@ class Checkpoint:
     def grew(self, characters: int) -> None:
         if self.begun:
             self._unsaved += characters
-            if self._timer is None:
+            if self._timer is None and not self._held:
                 self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._ring)
 
     def take(self) -> Record | None:
@@ -56,12 +57,22 @@ class Checkpoint:
     async def save(self) -> None:
         while self._saving is not None:
             await asyncio.shield(self._saving)
-        if self.begun and not self._stopped and self._unsaved:
+        if self.begun and self._unsaved and not self._held:
             await self._save()
+
+    async def hold(self) -> None:
+        """Writes nothing more, because the reply's end is being committed; comes after a write under way."""
+        self._held = True
+        await self.settle()
+
+    def go_on(self) -> None:
+        """The end could not be committed: the reply goes on."""
+        self._held = False
+        self.grew(0)
 
     def stop(self) -> None:
         """Nothing is written from here on; the reply's end is somebody's commit."""
-        self._stopped = True
+        self._held = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -76,10 +87,10 @@ class Checkpoint:
 
     def _ring(self) -> None:
         self._timer = None
-        if not self._stopped and self._saving is None:
-            self._engine.eager.start(self._save_quietly())
+        if not self._held and self._saving is None:
+            self._engine.eager.start(self.save_quietly())
 
-    async def _save_quietly(self) -> None:
+    async def save_quietly(self) -> None:
         try:
             await self.save()
         except Exception as error:  # noqa: BLE001 - the reply goes on; its final commit will tell whether the store works
@@ -87,11 +98,14 @@ class Checkpoint:
 
     async def _save(self) -> None:
         self._saving = asyncio.get_running_loop().create_future()
+        saved, self._unsaved = self._unsaved, 0
         try:
-            self._unsaved = 0
             crashpoint("reply.before_checkpoint")
             await self._engine.store.commit(Batch(self._actor.tenant, self._engine.epoch, put=(self._record(),)))
             crashpoint("reply.after_checkpoint")
+        except BaseException:
+            self._unsaved += saved
+            raise
         finally:
             saving, self._saving = self._saving, None
             saving.set_result(None)

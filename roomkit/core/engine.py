@@ -7,10 +7,10 @@ import logging
 import os
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from roomkit.core.actor import RoomActor
 from roomkit.core.attention import AttentionList
@@ -48,6 +48,7 @@ from roomkit.runtime import Clock, Scope, StallWatchdog, SystemClock, TaskFailur
 from roomkit.runtime.eager import Eager
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 RETRY_WRITE_S = 0.5
 PRUNE_EVERY_S = 3600.0
 
@@ -243,16 +244,26 @@ class Engine:
             actor.hub.ephemeral(message, actor.state.bindings)
         self.bus.publish(tenant, message)
 
-    async def commit_until_done(self, batch: Batch) -> None:
-        """A write that nobody waits for is repeated until the store works again."""
+    async def insist(self, attempt: Callable[[], Awaitable[T]], what: str) -> T:
+        """Repeats `attempt` until the store works again; the first failure is told. Once the kit is closing it gives up
+        with the error: what is not durable then waits for the next start."""
+        told = False
         while True:
             try:
-                await self.store.commit(batch)
-            except StoreUnavailable:
+                return await attempt()
+            except StoreUnavailable as error:
+                if self.draining:
+                    raise
                 self.count("write_retries")
+                if not told:
+                    told = True
+                    log.warning("the store does not write, %s waits for it: %s", what, error)
+                    self.hooks.tell(Trouble("", "", what, error))
                 await asyncio.sleep(RETRY_WRITE_S)
-            else:
-                return
+
+    async def commit_until_done(self, batch: Batch) -> None:
+        """A write that nobody waits for is repeated until the store works again."""
+        await self.insist(lambda: self.store.commit(batch), "a write")
 
     def write_soon(self, batch: Batch) -> None:
         if not self.eager.scope.closed:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import key
-from roomkit.errors import ChannelNotFound, FloorTaken, RoomClosed, StateError
+from roomkit.errors import ChannelNotFound, FloorTaken, RoomClosed, StateError, StoreUnavailable
 from roomkit.models.content import Content, TextContent
 from roomkit.models.event import EventDraft, EventSource, EventStatus, EventType, RoomEvent
 from roomkit.models.room import Attention, Floor, FloorMode, Room
 from roomkit.ports.store import Record, RecordQuery
-
-if TYPE_CHECKING:
-    from roomkit.core.turns import Running
 
 
 def host_source(who: str, direction: str = "internal") -> EventSource:
@@ -33,13 +30,13 @@ def _require_open(actor: RoomActor) -> None:
         raise RoomClosed(actor.room_id, actor.state.room.status)
 
 
-async def _move(actor: RoomActor, floor: Floor, code: str, *, stop: bool, **data: Any) -> Room:
+async def _move(
+    actor: RoomActor, floor: Floor, code: str, *, stop: bool, before: Entry | None = None, **data: Any
+) -> Room:
     """Changes the floor and, in the same commit, ends what a machine is saying."""
     change = Change()
-    stopped: list[Running] = []
-    if stop:
-        stopped = actor.engine.turns.close_running(actor, change, code)
-        actor.engine.turns.drop_pending(actor, change)
+    if before is not None:
+        change.add(before)
     keep = {} if floor.mode is FloorMode.WAITING else {"attention": None}
     if floor.mode is FloorMode.AI and code == "lapsed":
         keep = {}
@@ -47,14 +44,10 @@ async def _move(actor: RoomActor, floor: Floor, code: str, *, stop: bool, **data
     had_attention = actor.state.room.attention is not None
     public = {"mode": floor.mode.value, "holder": floor.holder, "generation": floor.generation, "cause": code}
     change.system(EventType.FLOOR_CHANGED, "floor_changed", visibility="transport", **public, **data)
-    try:
+    if stop:
+        await actor.engine.turns.commit_cut(actor, change, code)
+    else:
         await actor.commit(change)
-    except BaseException:
-        for running in stopped:
-            running.closed = False
-        raise
-    for running in stopped:
-        running.cancel(code)
     if had_attention and change.room.attention is None:
         actor.engine.attention.changed(actor)
     return actor.state.snapshot()
@@ -85,10 +78,9 @@ async def release(actor: RoomActor, who: str | None, note: str | None, mode: Flo
     floor = actor.state.room.floor
     if who is not None and floor.mode is FloorMode.HUMAN and floor.holder != who:
         raise FloorTaken(actor.room_id, str(floor.holder))
-    if note:
-        await write_note(actor, note, who or "host", "intelligence")
+    entry = _note(note, who or "host", "intelligence") if note else None
     freed = Floor(mode=mode, generation=floor.generation + 1, lease_seconds=floor.lease_seconds)
-    return await _move(actor, freed, "release", stop=mode is not FloorMode.AI, note=bool(note))
+    return await _move(actor, freed, "release", stop=mode is not FloorMode.AI, before=entry, note=bool(note))
 
 
 async def set_floor(actor: RoomActor, mode: FloorMode, holder: str | None) -> Room:
@@ -111,9 +103,10 @@ async def lease_due(actor: RoomActor, generation: int) -> None:
         return
     if not actor.state.room.open:
         return
+    # The call comes first: should the second commit fail, the timer rings again and both are there in the end.
+    await request_human(actor, f"{floor.holder} went quiet", "system")
     waiting = Floor(mode=FloorMode.WAITING, generation=generation + 1, lease_seconds=floor.lease_seconds)
     await _move(actor, waiting, "lapsed", stop=True, previous=floor.holder)
-    await request_human(actor, f"{floor.holder} went quiet", "system")
 
 
 async def renew(actor: RoomActor, who: str) -> None:
@@ -126,7 +119,10 @@ async def renew(actor: RoomActor, who: str) -> None:
         return
     change = Change(activity=False)
     change.room = _changed(actor, floor.model_copy(update={"lease_until": until}))
-    await actor.commit(change)
+    try:
+        await actor.commit(change)
+    except StoreUnavailable as error:  # what the holder did is done; the lease is renewed by what they do next
+        actor.engine.warn(actor, f"the lease of {who} was not renewed: {error}")
 
 
 async def request_human(actor: RoomActor, reason: str, by: str, priority: int = 0) -> Room:
@@ -161,14 +157,17 @@ async def clear_attention(actor: RoomActor, by: str) -> Room:
 async def write_note(actor: RoomActor, text: str, by: str, visibility: str = "internal") -> RoomEvent:
     """A note between colleagues; with visibility "intelligence" the AI reads it too. Never leaves the house."""
     _require_open(actor)
-    draft = EventDraft(
-        source=host_source(by), content=TextContent(text=text), type=EventType.NOTE, visibility=visibility
-    )
-    change = Change().add(Entry(draft, targets=()))
-    done = await actor.commit(change)
+    done = await actor.commit(Change().add(_note(text, by, visibility)))
     assert isinstance(done, list)
     await renew(actor, by)
     return done[0]
+
+
+def _note(text: str, by: str, visibility: str) -> Entry:
+    draft = EventDraft(
+        source=host_source(by), content=TextContent(text=text), type=EventType.NOTE, visibility=visibility
+    )
+    return Entry(draft, targets=())
 
 
 async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:

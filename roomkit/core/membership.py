@@ -60,10 +60,10 @@ async def detach(actor: RoomActor, channel_id: str) -> None:
     value = {"channel_id": channel_id}
     change.put.append(Record("detached", actor.tenant, key(actor.room_id, channel_id), value, actor.room_id))
     change.system(EventType.CHANNEL_DETACHED, "channel_detached", channel_id=channel_id)
+    await actor.commit(change)
     for running_id, running in actor.engine.turns.running(actor):
         if running_id == channel_id:
             running.cancel("channel_detached")
-    await actor.commit(change)
     actor.state.detached |= {channel_id}
 
 
@@ -192,18 +192,13 @@ async def set_status(actor: RoomActor, status: RoomStatus, by: str | None, reaso
     if status is RoomStatus.ACTIVE:
         kind = EventType.ROOM_RESUMED if room.status is RoomStatus.PAUSED else kind
         update["closed_at"] = None
-    # Whoever is still speaking is cut off before the door closes, so that what was heard is kept.
-    if status in (RoomStatus.CLOSED, RoomStatus.ARCHIVED):
-        ending = Change()
-        stopped = actor.engine.turns.close_running(actor, ending, "room_closed")
-        actor.engine.turns.drop_pending(actor, ending)
-        if stopped or ending.delete:
-            await actor.commit(ending)
-        for running in stopped:
-            running.cancel("room_closed")
     change = Change(room=room.model_copy(update=update), activity=status is RoomStatus.ACTIVE)
     change.system(kind, kind.value, visibility="transport", by=by, reason=reason)
-    await actor.commit(change)
+    if status in (RoomStatus.CLOSED, RoomStatus.ARCHIVED):
+        # Whoever is still speaking is cut off as the door closes, so that what was heard is kept.
+        await actor.engine.turns.commit_cut(actor, change, "room_closed")
+    else:
+        await actor.commit(change)
     if room.attention is not None and actor.state.room.attention is None:
         actor.engine.attention.changed(actor)
     arm_timers(actor)

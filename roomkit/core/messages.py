@@ -254,9 +254,22 @@ async def submit_reply(
         guards=blocked is None,
     )
     result = await submit(actor, sub)
-    if result.event is None and stream_id is not None:
-        actor.hub.fail(stream_id, result.reason or "refused", actor.state.bindings)
     return result.event
+
+
+async def cut_short(
+    actor: RoomActor, change: Change, draft: EventDraft, floor_generation: int, blocked: tuple[str, str] | None
+) -> Entry:
+    """Adds a reply that did not come to its end to `change`: it passes the gate, and wakes nobody."""
+    if blocked is None and floor_generation != actor.state.room.floor.generation:
+        blocked = ("floor_changed", "somebody else took the floor")
+    outcome = await _guard(actor, draft) if blocked is None and actor.engine.hooks.guarded(BeforeCommit) else None
+    sub = Submission(draft, Settlement(), stream_id=draft.event_id, blocked=blocked)
+    entry = _verdict(actor, sub, outcome.value if outcome else draft, outcome)
+    entry.wakes = False
+    change.add(entry)
+    _side_records(change, None, outcome)
+    return entry
 
 
 async def forget(actor: RoomActor, rows: Iterable[RecordKey], output: ChannelOutput | None = None) -> None:

@@ -13,7 +13,7 @@ from roomkit.errors import RoomNotFound, StateError
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, RoomEvent
 from roomkit.models.room import RoomStatus
-from roomkit.models.stream import Ephemeral
+from roomkit.models.stream import Ephemeral, StreamChunk
 from roomkit.ports.store import RecordQuery
 
 if TYPE_CHECKING:
@@ -54,8 +54,10 @@ class ChannelPort:
         if actor is None:
             raise RoomNotFound(room_id)
         viewer = Viewer(channel_id=channel_id)
-        leave = actor.hub.subscribe(viewer, deliver)
-        actor.hub.replay(viewer, deliver, actor.state.bindings)
+        leave, growing = actor.hub.join(viewer, deliver, actor.state.bindings)
+        for start, text in growing:
+            deliver(start)
+            deliver(StreamChunk.model_construct(room_id=room_id, stream_id=start.stream_id, offset=0, delta=text))
         return leave
 
     async def open_rooms(self, limit: int = 100) -> list[str]:

@@ -77,10 +77,13 @@ class Reply:
             [RecordKey("stream", self.actor.tenant, key(self.actor.room_id, self.id))] if self.checkpoint.begun else []
         )
 
-    def stop(self) -> None:
-        """Nothing of this reply is shown or kept from here on (an older generation)."""
+    def ended(self, reason: str, event: RoomEvent | None) -> None:
+        """The end is committed: nothing of this reply is shown or kept from here on."""
         self._stopped = True
         self.checkpoint.stop()
+        self.event = event
+        if event is None:
+            self.actor.hub.fail(self.id, reason)
 
     # -- growing --------------------------------------------------------------------------------------------------
 
@@ -126,7 +129,7 @@ class Reply:
             return
         self._emit(delta)
         if self.checkpoint.due:
-            await self.checkpoint.save()
+            await self.checkpoint.save_quietly()
 
     async def _release(self, *, final: bool) -> None:
         """Lets go of whole sentences that the guards have passed; withheld text waits for the commit."""
@@ -148,6 +151,8 @@ class Reply:
         self._emit(content.text if isinstance(content, TextContent) else sentence)
 
     def _emit(self, delta: str) -> None:
+        if self._stopped:
+            return
         state = self.actor.state
         stream = self._stream
         if stream is None:
@@ -161,8 +166,7 @@ class Reply:
             stream = self._stream = OpenStream(start, effective_visibility("all", binding), silent=self._silent())
             self.actor.hub.begin(stream, state.bindings)
         elif not stream.silent and self._silent():
-            self.actor.hub.fail(self.id, "muted", state.bindings)
-            stream.silent = True
+            self.actor.hub.silence(stream, "muted")
         self._text.append(delta)
         self.actor.hub.chunk(stream, delta, state.bindings)
         self.checkpoint.grew(len(delta))
@@ -194,7 +198,7 @@ class Reply:
     async def _step(self, step: ToolStep) -> None:
         """Commits one step of a tool call: a pending one is the journal's intent, the rest its result (R8)."""
         crashpoint("reply.before_tool_step")
-        await self.actor.call(self._commit_step, step)
+        await self.actor.insist(self._commit_step, step)
         crashpoint("reply.after_tool_step")
 
     async def _commit_step(self, actor: RoomActor, step: ToolStep) -> None:
@@ -205,11 +209,19 @@ class Reply:
         row = self.checkpoint.take()
         if row is not None:
             change.put.append(row)
-        await actor.commit(change)
+        try:
+            await actor.commit(change)
+        except BaseException:
+            self.checkpoint.grew(1 if row is not None else 0)
+            raise
+        if step.call.status == "pending":
+            self._open_calls[step.call.call_id] = step.call
+        else:
+            self._open_calls.pop(step.call.call_id, None)
 
-    def cancel_calls(self, change: Change, reason: str) -> None:
+    def _cancel_calls(self, change: Change, reason: str) -> None:
         """Gives every call without an answer its one answer."""
-        for call in tuple(self._open_calls.values()):
+        for call in self._open_calls.values():
             self._add_step(change, ToolStep(call.model_copy(update={"status": "cancelled", "error": reason})))
 
     def _add_step(self, change: Change, step: ToolStep) -> None:
@@ -231,10 +243,6 @@ class Reply:
         value["idempotent"] = step.idempotent
         journal = Record("journal", actor.tenant, key(actor.room_id, self.id, call.call_id), value, actor.room_id)
         change.put.append(journal)
-        if pending:
-            self._open_calls[call.call_id] = call
-        else:
-            self._open_calls.pop(call.call_id, None)
 
     def _record(self) -> Record:
         value = {
@@ -264,63 +272,56 @@ class Reply:
 
     async def close(self, output: ChannelOutput | None = None) -> None:
         """Commits the reply under the same gates as any other event; empty ones leave no message."""
-        await self.checkpoint.settle()
+        await self.checkpoint.hold()
         crashpoint("reply.before_commit")
-        self.event = await self.actor.call(self._commit_close, output)
+        await self.actor.insist(self._commit_close, output)
         crashpoint("reply.after_commit")
 
-    async def _commit_close(self, actor: RoomActor, output: ChannelOutput | None) -> RoomEvent | None:
-        rows = [*self.rows(), *self.turn_rows]
+    async def _commit_close(self, actor: RoomActor, output: ChannelOutput | None) -> None:
         if self._stopped:
-            return self.event
-        self._stopped = True
+            return
+        rows = [*self.rows(), *self.turn_rows]
         if not self.text:
-            actor.hub.fail(self.id, self.end_reason, actor.state.bindings)
             await messages.forget(actor, rows, output)
-            return None
+            self.ended(self.end_reason, None)
+            return
         metadata: dict[str, Any] = {"end_reason": self.end_reason}
         if self.usage:
             metadata["usage"] = self.usage
         if self.end_reason in ("error", "cancelled", "timeout", "interrupted"):
             metadata["interrupted"] = self.end_reason
         draft = self._draft(self.text, **metadata)
-        return await messages.submit_reply(
+        event = await messages.submit_reply(
             actor, draft, self.floor_generation, rows, output, self.settlement, self.id, self._blocked
         )
+        self.ended("room_closed", event)
 
-    def interrupted(self, reason: str) -> Entry | None:
-        """The reply as it stands, closed by somebody else's commit; None when nothing was said yet."""
-        self.end_reason = "cancelled"
+    async def cut(self, change: Change, reason: str) -> Entry | None:
+        """Adds the reply as it stands, and the one answer of every open call, to somebody's commit; None when nothing
+        was said yet. Words that were cut short pass the same gate as whole ones. Nothing is over before `ended`; if the
+        commit fails, `checkpoint.go_on` lets the reply grow on."""
+        await self.checkpoint.hold()
+        self._cancel_calls(change, reason)
+        change.delete.extend(self.rows())
+        change.delete.extend(self.turn_rows)
         text = self.text if self._mode != "withhold" else ""
-        if not text:
-            self.actor.hub.fail(self.id, reason, self.actor.state.bindings)
+        if not text or not self.actor.state.room.open:
             return None
-        draft = self._draft(text, end_reason="cancelled", interrupted=reason)
-        blocked_by = "source_muted" if self._silent() else ""
-        return Entry(draft, blocked_by=blocked_by, stream_id=self.id, wakes=False)
+        draft = self._draft(text, end_reason="error" if self.error else "cancelled", interrupted=reason)
+        return await messages.cut_short(self.actor, change, draft, self.floor_generation, self._blocked)
 
     async def close_interrupted(self, reason: str) -> None:
         """Ends the reply with what it has said so far; tool calls without an answer are closed as cancelled."""
-        await self.checkpoint.settle()
-        self.event = await self.actor.call(self._commit_interrupted, reason)
+        await self.actor.insist(self._commit_interrupted, reason)
 
-    async def _commit_interrupted(self, actor: RoomActor, reason: str) -> RoomEvent | None:
-        rows = [*self.rows(), *self.turn_rows]
+    async def _commit_interrupted(self, actor: RoomActor, reason: str) -> None:
         if self._stopped:
-            return self.event
-        self._stopped = True
+            return
         change = Change(settlement=self.settlement)
-        self.cancel_calls(change, reason)
-        entry = self.interrupted(reason)
-        if self.error is not None:
-            self.end_reason = "error"
-        if not actor.state.room.open:
-            change.entries.clear()
-        elif entry is not None:
-            change.add(entry)
-        change.delete.extend(rows)
+        entry = await self.cut(change, reason)
         done = await actor.commit(change)
-        return done[-1] if entry is not None and isinstance(done, list) and done else None
+        event = done[change.entries.index(entry)] if entry is not None and isinstance(done, list) else None
+        self.ended(reason, event)
 
 
 def _last_border(text: str) -> int:

@@ -15,7 +15,7 @@ from roomkit.core.policy import may_see, visible
 from roomkit.models.access import Principal
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import ChannelBinding, Participant, Room
-from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamMessage, StreamStart
+from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
 
 log = logging.getLogger(__name__)
 Deliver = Callable[[Any], None]
@@ -69,6 +69,10 @@ class OpenStream:
     silent: bool = False
     audience: tuple[Deliver, ...] = ()
     audience_of: int = -1
+    told: dict[int, Deliver] = field(default_factory=dict[int, Deliver])
+    """Subscriptions that have seen it start, and must see its end."""
+    lost: set[int] = field(default_factory=set[int])
+    """Subscriptions that it was taken away from: they get the whole event at its end."""
 
     @property
     def text(self) -> str:
@@ -109,24 +113,41 @@ class Hub:
         return not self._groups and not self.streams
 
     def subscribe(self, viewer: Viewer, deliver: Deliver) -> Callable[[], None]:
+        return self._subscribe(viewer, deliver)[1]
+
+    def join(
+        self, viewer: Viewer, deliver: Deliver, bindings: Mapping[str, ChannelBinding]
+    ) -> tuple[Callable[[], None], list[tuple[StreamStart, str]]]:
+        """Subscribes, and returns the replies in the making as far as they are."""
+        number, leave = self._subscribe(viewer, deliver)
+        growing = [s for s in self.streams.values() if viewer.hears(bindings) and self._shown(s, viewer, bindings)]
+        for stream in growing:
+            stream.told[number] = deliver
+        return leave, [(stream.start, stream.text) for stream in growing]
+
+    def _subscribe(self, viewer: Viewer, deliver: Deliver) -> tuple[int, Callable[[], None]]:
         self._ids += 1
         number = self._ids
         self._groups.setdefault(viewer, {})[number] = deliver
-        self.changed()
+        self._version += 1
 
         def leave() -> None:
+            self._version += 1
+            for stream in self.streams.values():
+                stream.told.pop(number, None)
             group = self._groups.get(viewer)
-            self.changed()
             if group is not None:
                 group.pop(number, None)
                 if not group:
                     self._groups.pop(viewer, None)
 
-        return leave
+        return number, leave
 
-    def changed(self) -> None:
-        """Subscribers or seats have changed: who hears a growing reply is asked again."""
+    def reseat(self, bindings: Mapping[str, ChannelBinding]) -> None:
+        """Seats have changed: who may hear a growing reply no more loses it at once."""
         self._version += 1
+        for stream in self.streams.values():
+            self._tune(stream, bindings)
 
     def viewers(self) -> int:
         return sum(map(len, self._groups.values()))
@@ -138,33 +159,59 @@ class Hub:
 
     def begin(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> None:
         self.streams[stream.start.stream_id] = stream
-        self._tell(stream, stream.start, bindings)
+        self._tune(stream, bindings)
 
     def chunk(self, stream: OpenStream, delta: str, bindings: Mapping[str, ChannelBinding]) -> None:
         if stream.audience_of != self._version:
-            stream.audience, stream.audience_of = self._audience(stream, bindings), self._version
-        if stream.audience and not stream.silent:
+            self._tune(stream, bindings)
+        if stream.audience:
             start = stream.start
             _hand(stream.audience, _chunk(start.room_id, start.stream_id, stream.length, delta))
         stream.parts.append(delta)
         stream.length += len(delta)
 
+    def _tune(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> None:
+        """Whoever may hear the reply now has it from its start; whoever may not any more loses it for good."""
+        stream.audience_of = self._version
+        now = {} if stream.silent else self._audience(stream, bindings)
+        told = stream.told
+        if now.keys() != told.keys():
+            start = stream.start
+            new = tuple(deliver for number, deliver in now.items() if number not in told)
+            gone = {number: deliver for number, deliver in told.items() if number not in now}
+            stream.lost.update(gone)
+            _hand(tuple(gone.values()), _error(start, "withheld"))
+            _hand(new, start)
+            if stream.length:
+                _hand(new, _chunk(start.room_id, start.stream_id, 0, stream.text))
+        stream.told, stream.audience = now, tuple(now.values())
+
     def end(self, stream_id: str, event: RoomEvent, bindings: Mapping[str, ChannelBinding]) -> None:
-        """The reply is stored: viewers of the event get it as StreamEnd, those who only saw it grow lose it again."""
+        """The reply is stored: viewers of the event get it as StreamEnd, those who only saw it grow lose it again, and
+        those who had lost it already get the plain event."""
         stream = self.streams.pop(stream_id, None)
+        told: Mapping[int, Deliver] = stream.told if stream is not None else {}
+        lost = stream.lost if stream is not None else frozenset[int]()
         done = StreamEnd(room_id=event.room_id, stream_id=stream_id, event=event)
-        error = event.blocked_by or "withheld"
-        lost = StreamError(room_id=event.room_id, stream_id=stream_id, error=error)
+        failed = StreamError(room_id=event.room_id, stream_id=stream_id, error=event.blocked_by or "withheld")
         for viewer, group in tuple(self._groups.items()):
             if viewer.sees(event, bindings) and viewer.hears(bindings):
-                _hand(tuple(group.values()), done)
-            elif stream is not None and self._shown(stream, viewer, bindings):
-                _hand(tuple(group.values()), lost)
+                _hand(tuple(deliver for n, deliver in group.items() if n not in lost), done)
+                _hand(tuple(deliver for n, deliver in group.items() if n in lost), event)
+            else:
+                _hand(tuple(deliver for n, deliver in group.items() if n in told), failed)
 
-    def fail(self, stream_id: str, error: str, bindings: Mapping[str, ChannelBinding]) -> None:
+    def fail(self, stream_id: str, error: str) -> None:
         stream = self.streams.pop(stream_id, None)
         if stream is not None:
-            self._tell(stream, StreamError(room_id=stream.start.room_id, stream_id=stream_id, error=error), bindings)
+            _hand(tuple(stream.told.values()), _error(stream.start, error))
+
+    def silence(self, stream: OpenStream, error: str) -> None:
+        """The reply grows on unheard."""
+        stream.silent = True
+        stream.lost.update(stream.told)
+        _hand(tuple(stream.told.values()), _error(stream.start, error))
+        stream.told, stream.audience = {}, ()
 
     def ephemeral(self, message: Ephemeral, bindings: Mapping[str, ChannelBinding]) -> None:
         # A sign about a channel is not a sign of that channel: only its own public ones come back to it.
@@ -173,29 +220,14 @@ class Hub:
             if viewer.sees_visibility(message.visibility, sender, bindings) and viewer.hears(bindings):
                 _hand(tuple(group.values()), message)
 
-    def open_streams(self, viewer: Viewer, bindings: Mapping[str, ChannelBinding]) -> list[tuple[StreamStart, str]]:
-        if not viewer.hears(bindings):
-            return []
-        return [(s.start, s.text) for s in self.streams.values() if self._shown(s, viewer, bindings)]
-
-    def replay(self, viewer: Viewer, deliver: Deliver, bindings: Mapping[str, ChannelBinding]) -> None:
-        """Shows a new subscriber the replies in the making as far as they are."""
-        for start, text in self.open_streams(viewer, bindings):
-            deliver(start)
-            deliver(_chunk(start.room_id, start.stream_id, 0, text))
-
-    def _tell(self, stream: OpenStream, message: StreamMessage, bindings: Mapping[str, ChannelBinding]) -> None:
-        if stream.silent:
-            return
-        _hand(self._audience(stream, bindings), message)
-
-    def _audience(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> tuple[Deliver, ...]:
-        return tuple(
-            deliver
+    def _audience(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> dict[int, Deliver]:
+        return {
+            number: deliver
             for viewer, group in self._groups.items()
             if self._shown(stream, viewer, bindings) and viewer.hears(bindings)
-            for deliver in group.values()
-        )
+            for number, deliver in group.items()
+            if number not in stream.lost
+        }
 
     @staticmethod
     def _shown(stream: OpenStream, viewer: Viewer, bindings: Mapping[str, ChannelBinding]) -> bool:
@@ -210,6 +242,10 @@ def _hand(audience: tuple[Deliver, ...], item: Any) -> None:
             deliver(item)
         except Exception:  # one broken subscriber must not cost the others their event
             log.exception("a subscriber of the room failed")
+
+
+def _error(start: StreamStart, error: str) -> StreamError:
+    return StreamError(room_id=start.room_id, stream_id=start.stream_id, error=error)
 
 
 _set = object.__setattr__

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core import membership
 from roomkit.core.actor import Change, RoomActor
 from roomkit.core.state import RoomState, load
-from roomkit.errors import RoomNotFound, StateError
+from roomkit.errors import RoomNotFound, StateError, UsageError
 from roomkit.models.event import EventType
 from roomkit.models.room import ChannelBinding, Room
 from roomkit.ports.store import RecordQuery
@@ -78,10 +79,11 @@ class RoomTable:
 
     def _evict(self, excess: int) -> None:
         """Sends idle rooms back to the store, the longest unused first."""
-        for actor_key, actor in list(self._actors.items())[: excess + 64]:
+        for actor_key, actor in list(islice(self._actors.items(), excess + 64)):
             if excess <= 0:
                 return
             if actor.idle and not self._engine.lanes.busy(actor) and not self._engine.turns.busy(actor):
+                actor.retired = True
                 del self._actors[actor_key]
                 excess -= 1
 
@@ -107,7 +109,9 @@ class RoomTable:
         """Creates a room with its channels in one commit; its first record names them."""
         self._engine.require_started()
         room_id = room_id or self._engine.new_id()
-        if await self.actor(tenant, room_id) is not None:
+        if "\n" in room_id:
+            raise UsageError(f"{room_id!r} cannot be a room's id: leave out the line break")
+        if await self.actor(tenant, room_id) is not None or (tenant, room_id) in self._actors:
             raise StateError(f'room "{room_id}" exists already; choose another id or use kit.get_room()')
         now = self._engine.now()
         room = Room(
@@ -140,6 +144,7 @@ class RoomTable:
         try:
             await actor.call(_commit, change)
         except BaseException:
+            actor.retired = True
             self._actors.pop((tenant, room_id), None)
             raise
         self._admit_actor(actor)

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import messages
-from roomkit.core.actor import Change, RoomActor
+from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.history import history_reader
 from roomkit.core.replies import Reply
 from roomkit.core.results import CURRENT, Settlement
 from roomkit.core.state import key
 from roomkit.core.turn_port import Turn
+from roomkit.errors import StateError
 from roomkit.models.event import EventDraft, EventSource, RoomEvent
 from roomkit.models.hooks import ReplyFinished, Trouble
 from roomkit.models.room import ChannelBinding
@@ -47,19 +48,19 @@ class Trigger:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """The turn under way. `cancelled` names who stopped it; `closed` that its outcome is already committed."""
+    """The turn under way. `cancelled` names who stopped it; once it is `ending`, its outcome is being committed and
+    can be cut short no more."""
 
     reply: Reply
     triggers: list[Trigger]
-    task: asyncio.Task[Any] | None
+    task: asyncio.Task[Any]
     cancelled: str = ""
-    closed: bool = False
+    ending: bool = False
 
     def cancel(self, reason: str) -> None:
-        if not self.cancelled:
+        if not self.cancelled and not self.ending:
             self.cancelled = reason
-            if self.task is not None:
-                self.task.cancel()
+            self.task.cancel()
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +71,15 @@ class TurnLane:
     running: Running | None = None
     active: bool = False
     last_arrival: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Cut:
+    """Turns that are to end with somebody else's commit."""
+
+    waiting: list[tuple[TurnLane, list[Trigger]]] = field(default_factory=list[tuple[TurnLane, list[Trigger]]])
+    running: list[Running] = field(default_factory=list[Running])
+    entries: list[Entry | None] = field(default_factory=list[Entry | None])
 
 
 class Turns:
@@ -91,9 +101,15 @@ class Turns:
         channel = self.engine.channels.get(channel_id)
         if lane.running is not None and channel is not None and channel.turn_policy.mode == "interrupt":
             lane.running.cancel("interrupted")
-        if not lane.active and not self.engine.draining:
+        self.wake(lane)
+
+    def wake(self, lane: TurnLane) -> None:
+        if lane.pending and not lane.active and not self.engine.draining:
+            actor = lane.actor
+            lane_key = (actor.tenant, actor.room_id, lane.channel_id)
+            self._lanes[lane_key] = lane
             lane.active = True
-            self.engine.scope.spawn(self._run(lane_key, lane), name=f"turns {channel_id} in {actor.room_id}")
+            self.engine.scope.spawn(self._run(lane_key, lane), name=f"turns {lane.channel_id} in {actor.room_id}")
 
     def running(self, actor: RoomActor) -> list[tuple[str, Running]]:
         """The turns under way in a room, by channel."""
@@ -111,29 +127,45 @@ class Turns:
     def _of(self, actor: RoomActor) -> Iterable[TurnLane]:
         return [lane for lane in self._lanes.values() if lane.actor is actor]
 
-    def drop_pending(self, actor: RoomActor, change: Change) -> None:
-        """Forgets questions not yet begun: a person has taken over. Runs inside the actor."""
+    async def commit_cut(self, actor: RoomActor, change: Change, reason: str) -> None:
+        """Commits `change` together with the end of everything that machines say, or are about to say, in the room; if
+        that fails they go on. Runs inside the actor."""
+        cut = _Cut()
+        own = change.entries[:]
+        change.entries.clear()
         for lane in self._of(actor):
             taken, lane.pending = lane.pending, []
-            change.delete.extend(self._rows(actor, lane.channel_id, taken))
-            self._settle(taken)
+            cut.waiting.append((lane, taken))
+            change.delete.extend(self.rows(actor, lane.channel_id, taken))
+        try:
+            for _, running in self.running(actor):
+                cut.running.append(running)
+                cut.entries.append(await running.reply.cut(change, reason))
+            change.entries.extend(own)
+            events = await actor.commit(change)
+        except BaseException:
+            self._undo(cut)
+            raise
+        assert isinstance(events, list)
+        for running, entry in zip(cut.running, cut.entries, strict=True):
+            running.reply.end_reason = "cancelled"
+            running.reply.ended(reason, events[change.entries.index(entry)] if entry is not None else None)
+            running.cancel(reason)
+        for _, triggers in cut.waiting:
+            self.settle(triggers)
 
-    def close_running(self, actor: RoomActor, change: Change, reason: str) -> list[Running]:
-        """Adds the end of every running reply to `change`; the caller cancels them once it is committed."""
-        stopped: list[Running] = []
-        for channel_id, running in self.running(actor):
-            if running.closed:
-                continue
-            running.closed = True
-            running.reply.stop()
-            running.reply.cancel_calls(change, reason)
-            entry = running.reply.interrupted(reason)
-            if entry is not None:
-                change.add(entry)
-            change.delete.extend(running.reply.rows())
-            change.delete.extend(self._rows(actor, channel_id, running.triggers))
-            stopped.append(running)
-        return stopped
+    def _undo(self, cut: _Cut) -> None:
+        for running in cut.running:
+            running.reply.checkpoint.go_on()
+        for lane, triggers in cut.waiting:
+            lane.pending[:0] = triggers
+            self.wake(lane)
+
+    def abandon(self) -> None:
+        """The kit has closed: nobody waits any longer for what the next start will do."""
+        for lane in self._lanes.values():
+            self.settle(lane.pending)
+            lane.pending = []
 
     # -- the lane -------------------------------------------------------------------------------------------------
 
@@ -146,8 +178,8 @@ class Turns:
                     await self._turn(lane, triggers)
         finally:
             lane.active = False
-            if not lane.pending:
-                self._lanes.pop(lane_key, None)
+            if not lane.pending and self._lanes.get(lane_key) is lane:
+                del self._lanes[lane_key]
 
     async def _quiet(self, lane: TurnLane) -> None:
         """Waits until the sender has paused, so that three quick texts get one answer."""
@@ -176,38 +208,46 @@ class Turns:
         token = CURRENT.set(settlement)
         try:
             await self._answer(lane, triggers, settlement)
+        except Exception as error:  # noqa: BLE001 - the lane boundary: one turn's end never costs the next one
+            self.engine.trouble(lane.actor, f"turn of {lane.channel_id}", error)
         finally:
+            if lane.running is not None and lane.running.cancelled:
+                lane.running.task.uncancel()
             lane.running = None
             CURRENT.reset(token)
-            self._settle(triggers)
+            self.settle(triggers)
 
     async def _answer(self, lane: TurnLane, triggers: list[Trigger], settlement: Settlement | None) -> None:
         actor, engine = lane.actor, self.engine
         channel = engine.channels.get(lane.channel_id)
         binding = actor.state.bindings.get(lane.channel_id)
         reply = Reply(engine, actor, lane.channel_id, triggers[-1].event, depth=1 + max(t.depth for t in triggers))
-        running = lane.running = Running(reply, triggers, asyncio.current_task())
-        rows = self._rows(actor, lane.channel_id, triggers)
+        task = asyncio.current_task()
+        assert task is not None
+        running = lane.running = Running(reply, triggers, task)
+        rows = self.rows(actor, lane.channel_id, triggers)
         if channel is None or binding is None or not binding.can_read:
-            await actor.call(messages.forget, rows)
+            running.ending = True
+            await actor.insist(messages.forget, rows)
             return
         reply.settlement = settlement
         reply.turn_rows = rows
         started, begun = engine.now(), monotonic()
         try:
             output = await self._ask(lane, channel, binding, triggers, reply)
-            await self._commit(lane, output, reply, rows, settlement)
+            await self._commit(running, output, rows, settlement)
         except asyncio.CancelledError:
-            if not running.cancelled:
+            running.ending = True
+            if running.cancelled:
+                reply.end_reason = "cancelled"
+                await self._end(reply, running.cancelled)
+            elif task.cancelling():
                 await self._checkpoint_at_shutdown(reply)
                 raise
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            reply.end_reason = "cancelled"
-            if not running.closed:
-                await reply.close_interrupted(running.cancelled)
+            else:
+                await self._failed(actor, reply, StateError("something the brain waited for was cancelled"))
         except Exception as error:  # noqa: BLE001 - the lane boundary: a brain's failure ends its turn, never the room
+            running.ending = True
             await self._failed(actor, reply, error)
         finally:
             self._report(actor, lane.channel_id, reply, started, begun)
@@ -229,32 +269,30 @@ class Turns:
         return await channel.on_event(triggers[-1].event, binding, context)
 
     async def _commit(
-        self,
-        lane: TurnLane,
-        output: ChannelOutput,
-        reply: Reply,
-        rows: list[RecordKey],
-        settlement: Settlement | None,
+        self, running: Running, output: ChannelOutput, rows: list[RecordKey], settlement: Settlement | None
     ) -> None:
-        actor = lane.actor
+        reply = running.reply
+        actor, channel_id = reply.actor, reply.channel_id
         if output.metadata_updates:
-            await actor.call(messages.merge_binding_metadata, lane.channel_id, output.metadata_updates)
+            await actor.insist(messages.merge_binding_metadata, channel_id, output.metadata_updates)
         if output.response_stream is not None:
-            typing = Ephemeral(kind="typing", room_id=actor.room_id, sender=lane.channel_id, data={"on": True})
+            typing = Ephemeral(kind="typing", room_id=actor.room_id, sender=channel_id, data={"on": True})
             actor.hub.ephemeral(typing, actor.state.bindings)
             await reply.pull(output.response_stream)
+            running.ending = True
             await reply.close(output)
             return
+        running.ending = True
         drafts = output.response_events
         for position, draft in enumerate(drafts):
             last = position == len(drafts) - 1
-            stamped = self._stamp(actor, lane.channel_id, draft, reply)
+            stamped = self._stamp(actor, channel_id, draft, reply)
             side = output if last else None
-            reply.event = await actor.call(
+            reply.event = await actor.insist(
                 messages.submit_reply, stamped, reply.floor_generation, rows if last else [], side, settlement
             )
         if not drafts:
-            await actor.call(messages.forget, rows, output)
+            await actor.insist(messages.forget, rows, output)
 
     def _stamp(self, actor: RoomActor, channel_id: str, draft: EventDraft, reply: Reply) -> EventDraft:
         """A reply always speaks as its own channel, one step deeper in the chain, in the thread it answers."""
@@ -280,7 +318,14 @@ class Turns:
         reply.end_reason, reply.error = "error", f"{type(error).__name__}: {error}"
         self.engine.count("turn_errors")
         self.engine.hooks.tell(Trouble(actor.tenant, actor.room_id, f"turn of {reply.channel_id}", error))
-        await reply.close_interrupted("error")
+        await self._end(reply, "error")
+
+    async def _end(self, reply: Reply, reason: str) -> None:
+        try:
+            await reply.close_interrupted(reason)
+        except Exception:  # no commit, no event: whoever saw it grow loses it again
+            reply.ended(reason, None)
+            raise
 
     async def _checkpoint_at_shutdown(self, reply: Reply) -> None:
         try:
@@ -305,11 +350,11 @@ class Turns:
             )
         )
 
-    def _rows(self, actor: RoomActor, channel_id: str, triggers: list[Trigger]) -> list[RecordKey]:
+    def rows(self, actor: RoomActor, channel_id: str, triggers: list[Trigger]) -> list[RecordKey]:
         return [RecordKey("turn", actor.tenant, key(actor.room_id, channel_id, t.event.index)) for t in triggers]
 
     @staticmethod
-    def _settle(triggers: list[Trigger]) -> None:
+    def settle(triggers: list[Trigger]) -> None:
         for trigger in triggers:
             if trigger.settlement is not None:
                 trigger.settlement.end()

@@ -19,12 +19,12 @@ async def open_view(actor: RoomActor, viewer: Viewer, deliver: Deliver, after: i
     if after is not None and not resync:
         query = EventQuery(actor.tenant, actor.room_id, start=after + 1, limit=MAX_MISSED + 1)
     else:
-        query = EventQuery(actor.tenant, actor.room_id, limit=max(tail, 1), newest_first=True)
-    page = await store.events(query) if head >= 0 and tail >= 0 else []
+        query = EventQuery(actor.tenant, actor.room_id, limit=tail, newest_first=True)
+    page = await store.events(query) if head >= 0 and query.limit > 0 else []
     page = sorted(page, key=lambda e: e.index)
     events = [event for event in page if viewer.sees(event, state.bindings)]
     events = await projected(actor.engine, actor.tenant, actor.room_id, events)
-    leave = actor.hub.subscribe(viewer, deliver)
+    leave, growing = actor.hub.join(viewer, deliver, state.bindings)
     return View(
         events=events,
         index=head,
@@ -33,6 +33,6 @@ async def open_view(actor: RoomActor, viewer: Viewer, deliver: Deliver, after: i
         room=state.snapshot(),
         bindings=list(state.bindings.values()),
         participants=list(state.participants.values()),
-        streams=actor.hub.open_streams(viewer, state.bindings),
+        streams=growing,
         close=leave,
     )
