@@ -398,8 +398,8 @@ class RoomActor:
     def _dispatch(self, change: Change, events: list[RoomEvent], plans: list[policy.DeliveryPlan]) -> None:
         engine = self.engine
         for event, plan in zip(events, plans, strict=True):
-            for channel_id in plan.outbox:
-                engine.lanes.enqueue(self, channel_id, event, change.settlement)
+            if plan.outbox:
+                engine.lanes.enqueue(self, plan.outbox, event, change.settlement)
             for channel_id in plan.turns:
                 engine.turns.enqueue(self, channel_id, event, change.settlement)
             if plan.fallbacks:
@@ -414,7 +414,7 @@ def delivery_record(tenant: str, record: DeliveryRecord) -> Record:
         ids = {record.provider_message_id, *record.parts} - {None}
         terms = tuple(f"pmid:{record.channel_id}:{one}" for one in ids)
     value = {name: kept for name, kept in record.__dict__.items() if kept is not None and kept != ()}
-    value["state"] = record.state.value
+    value["state"] = str(record.state)
     if record.updated_at is not None:
         value["updated_at"] = record.updated_at.isoformat()
     record_key = event_key(record.room_id, record.index, record.channel_id)

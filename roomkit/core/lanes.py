@@ -30,6 +30,7 @@ from roomkit.ports.channel import Channel
 from roomkit.ports.store import Batch, EventQuery, Record, RecordKey
 from roomkit.runtime import bounded
 from roomkit.runtime.crashpoint import crashpoint
+from roomkit.runtime.eager import Burst
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
@@ -67,18 +68,34 @@ class OutboxLanes:
         self.breakers = breakers
         self._lanes: dict[tuple[str, str, str], Lane] = {}
         self._buckets: dict[str, TokenBucket] = {}
-        self._done_put: dict[str, list[Record]] = {}
-        self._done_delete: dict[str, list[RecordKey]] = {}
+        self._done: dict[str, tuple[list[Record], list[RecordKey]]] = {}
+        self._gathering = 0
         self._flushing = False
         self.backlog = 0
 
     def busy(self, actor: RoomActor) -> bool:
         return any(lane.actor is actor for lane in self._lanes.values())
 
-    def enqueue(self, actor: RoomActor, channel_id: str, event: RoomEvent, settlement: Settlement | None) -> None:
-        self.put(actor, channel_id, Item(event, event.index, event.id, settlement))
+    def enqueue(
+        self, actor: RoomActor, channel_ids: tuple[str, ...], event: RoomEvent, settlement: Settlement | None
+    ) -> None:
+        """Begins the deliveries of one event; those that end at once are written down together."""
+        with self.engine.eager.burst() as burst:
+            self._gathering += 1
+            try:
+                for channel_id in channel_ids:
+                    self._put(actor, channel_id, Item(event, event.index, event.id, settlement), burst)
+            finally:
+                self._gathering -= 1
+            if self._done and not self._flushing and not self._gathering:
+                self._flushing = True
+                burst.run(self._flush())
 
     def put(self, actor: RoomActor, channel_id: str, item: Item) -> None:
+        with self.engine.eager.burst() as burst:
+            self._put(actor, channel_id, item, burst)
+
+    def _put(self, actor: RoomActor, channel_id: str, item: Item, burst: Burst) -> None:
         if item.settlement is not None:
             item.settlement.begin()
         self.backlog += 1
@@ -89,7 +106,7 @@ class OutboxLanes:
         lane.items.append(item)
         if not lane.busy and not self.engine.draining:
             lane.busy = True
-            self.engine.eager.start(self._run(lane_key, lane))
+            burst.run(self._run(lane_key, lane))
 
     async def _run(self, lane_key: tuple[str, str, str], lane: Lane) -> None:
         try:
@@ -146,7 +163,6 @@ class OutboxLanes:
     async def _try(
         self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
     ) -> DeliveryResult:
-        retry = RetryPolicy(policy.max_retries, policy.base_delay, policy.factor, policy.max_delay)
         attempt = 0
         while True:
             result = await self._attempt(lane, item, channel, projection, policy)
@@ -160,6 +176,7 @@ class OutboxLanes:
             if result.ambiguous and not policy.idempotent and policy.on_ambiguous == "stop_and_ask":
                 return result
             self.engine.count("delivery_retries")
+            retry = RetryPolicy(policy.max_retries, policy.base_delay, policy.factor, policy.max_delay)
             await asyncio.sleep(retry.delay(attempt, retry_after=result.retry_after, rng=self.engine.random))
             attempt += 1
 
@@ -243,28 +260,31 @@ class OutboxLanes:
     # -- what became of it ----------------------------------------------------------------------------------------
 
     def _finish(self, lane: Lane, item: Item, result: DeliveryResult) -> None:
-        actor = lane.actor
+        actor, engine = lane.actor, self.engine
+        tenant = actor.tenant
         record = self._record(lane, item, result)
-        row = RecordKey("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id))
-        self._done_put.setdefault(actor.tenant, []).append(delivery_record(actor.tenant, record))
-        self._done_delete.setdefault(actor.tenant, []).append(row)
-        self.engine.count("delivered" if result.success else "delivery_skipped")
+        kept = delivery_record(tenant, record)
+        done = self._done.get(tenant)
+        if done is None:
+            done = self._done[tenant] = ([], [])
+        done[0].append(kept)
+        done[1].append(RecordKey("outbox", tenant, kept.key))
+        engine.count("delivered" if result.success else "delivery_skipped")
         if not actor.hub.idle:
             self._tell(actor, record)
-        if result.success and self.engine.hooks.heard(Delivered):
-            self.engine.hooks.tell(Delivered(actor.tenant, actor.room_id, record))
-        if not self._flushing:
+        if result.success and engine.hooks.heard(Delivered):
+            engine.hooks.tell(Delivered(tenant, actor.room_id, record))
+        if not self._flushing and not self._gathering:
             self._flushing = True
-            self.engine.eager.start(self._flush())
+            engine.eager.start(self._flush())
 
     async def _flush(self) -> None:
         """Writes what was finished: everything that came together goes in one transaction."""
         try:
-            while self._done_delete:
-                puts, self._done_put = self._done_put, {}
-                deletes, self._done_delete = self._done_delete, {}
-                for tenant, rows in deletes.items():
-                    batch = Batch(tenant, self.engine.epoch, put=tuple(puts.get(tenant, ())), delete=tuple(rows))
+            while self._done:
+                done, self._done = self._done, {}
+                for tenant, (records, rows) in done.items():
+                    batch = Batch(tenant, self.engine.epoch, put=tuple(records), delete=tuple(rows))
                     await self.engine.commit_until_done(batch)
         finally:
             self._flushing = False

@@ -133,6 +133,8 @@ class Breakers:
 
     def acquire(self, provider: str, recipient: str | None = None) -> Permit:
         """Leave for one attempt, or `BreakerOpen` with the seconds to wait; after an open period one probe may pass."""
+        if not self._circuits:  # Nobody is in trouble.
+            return Permit(self, provider, recipient)
         now = monotonic()
         keys = _keys(provider, recipient)
         for key in keys:
@@ -175,6 +177,8 @@ class Breakers:
         return 0.0 if circuit is None else circuit.wait(now)
 
     def _settle(self, provider: str, recipient: str | None, failed: bool | None) -> None:
+        if not self._circuits and not failed:
+            return
         own = self._circuits.get((provider, recipient)) if recipient is not None else None
         already_dead = own is not None and own.open_until is not None
         for key in _keys(provider, recipient):
