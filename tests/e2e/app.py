@@ -18,6 +18,8 @@ from starlette.routing import Mount
 from roomkit import AIChannel, BeforeCommit, Block, InboundMessage, RoomKit, WebSocketChannel
 from roomkit.ai.tools import Toolbox, tool
 from roomkit.channels import SMSChannel
+from roomkit.core.courtesy import Courtesy
+from roomkit.core.engine import KitOptions
 from roomkit.models.ai import AIRequest, ThinkingChunk
 from roomkit.servers.run import server
 from roomkit.testing.ai import Item, ScriptedAI, call
@@ -58,7 +60,9 @@ def think(request: AIRequest) -> list[Item]:
 
 
 def build(database: str) -> RoomKit:
-    kit = RoomKit(f"sqlite:///{database}", token_secrets=("only for the browser tests, never anywhere else",))
+    options = KitOptions(courtesy=Courtesy())
+    secret = "only for the browser tests, never anywhere else"
+    kit = RoomKit(f"sqlite:///{database}", options=options, token_secrets=(secret,))
     kit.register_channel(WebSocketChannel("web"))
     kit.register_channel(SMSChannel("sms"))
     brain = ScriptedAI(think, delay=PACE_S, repeat=True)

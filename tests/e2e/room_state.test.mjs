@@ -170,8 +170,18 @@ test("edits, deletions and reactions are folded into what they speak about", () 
     about(3, "edit", { new_content: { type: "text", text: "better" } }),
     about(4, "delete", {}),
   ]);
-  assert.deepEqual([first.content.text, first.edited, first.deleted, first.reactions], ["better", true, true, { "👍": 1 }]);
+  assert.deepEqual([first.content.text, first.edited, first.deleted, first.reactions], ["better", true, true, { "👍": ["ada"] }]);
   assert.equal(blocked.event.status, "blocked");
+});
+
+test("what the server has folded already is not counted twice", () => {
+  const react = (index, who, removed) => event(index, {
+    type: "reaction", source: { ...source, participant_id: who }, content: { type: "reaction", target_event_id: "e0", emoji: "👍", removed },
+  });
+  const folded = event(0, { metadata: { reactions: { "👍": ["ada", "ben"] }, edited: true } });
+  const [shown] = project([folded, react(1, "ada", false), react(2, "ben", true)]);
+  assert.deepEqual([shown.reactions, shown.edited], [{ "👍": ["ada"] }, true]);
+  assert.deepEqual(folded.metadata.reactions, { "👍": ["ada", "ben"] });
 });
 
 test("frames of an unknown type are ignored", () => {

@@ -68,7 +68,7 @@ def stored(server: Server, room: str) -> list[tuple[str, str]]:
     return [
         (event["id"], event["content"]["text"].strip())
         for event in events
-        if event["type"] == "message" and event["status"] == "committed"
+        if (event["type"], event["status"]) == ("message", "committed") and event["source"]["channel_type"] != "system"
     ]
 
 
@@ -90,7 +90,8 @@ def test_two_browsers_in_one_room_see_the_reply_grow(server: Server, pages: Page
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert [text for _, text in shown(here)] == [text for _, text in shown(there)]
     assert shown(here) == stored(server, room)
-    expect(here.get_by_text("An AI assistant answers here")).to_have_count(1)
+    expect(here.get_by_text("You are talking to an AI assistant")).to_have_count(1)
+    expect(here.get_by_text("An AI assistant answers here")).to_have_count(0)
 
 
 @pytest.mark.parametrize("prefix", ["/", "/help/desk"])
@@ -176,6 +177,15 @@ def test_asking_for_a_person_rings_the_supervisor(own_server: Callable[..., Serv
     desk_page.keyboard.press("t")
     expect(waiting).to_have_count(0)
     expect(desk_page).to_have_title("Supervisor")
+
+
+def test_the_word_human_is_answered_honestly(own_server: Callable[..., Server], pages: Pages) -> None:
+    server = own_server()
+    chat, desk_page = pages.open(server, "", "ada"), pages.open(server, "supervisor", "sam", width=1400)
+    say(chat, "Human!")
+    expect(chat.get_by_text("People waiting before you: 0.")).to_be_visible()
+    expect(chat.get_by_text("A person has been asked to join")).to_have_count(2)  # the log and the line below the title
+    expect(desk_page.locator(".queue .waiting")).to_contain_text("asked for a person")
 
 
 def test_a_supervisor_sees_everything_and_a_guest_only_the_conversation(

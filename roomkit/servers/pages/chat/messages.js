@@ -86,7 +86,7 @@ function Message({ line }) {
           : empty ? html`<span class="dots" aria-label="writing"><i></i><i></i><i></i></span>`
           : html`<${ContentView} content=${line.content} roomId=${client.roomId} growing=${growing} />`}
       </div>
-      ${Object.keys(line.reactions).length > 0 && html`<p class="reactions">${Object.entries(line.reactions).map(([emoji, count]) => `${emoji} ${count > 1 ? count : ""}`)}</p>`}
+      ${Object.keys(line.reactions).length > 0 && html`<p class="reactions">${Object.entries(line.reactions).map(([emoji, people]) => `${emoji} ${people.length > 1 ? people.length : ""}`)}</p>`}
     </div>
     ${line.last && html`<${Foot} line=${line} />`}
   </li>`;

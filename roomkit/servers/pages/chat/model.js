@@ -89,7 +89,7 @@ export function timeline(event) {
       if (data.mode === "human") return { words: `${data.name ?? personName(data.holder)} has joined and answers from now on`, tone: "human" };
       if (data.mode === "ai") return { words: "The assistant answers again", tone: "ai" };
       return null;
-    case "attention_changed": return data.reason ? { words: "A person has been asked to join. You can go on writing meanwhile.", tone: "wait" } : null;
+    case "attention_changed": return event.content.code === "human_requested" ? { words: "A person has been asked to join. You can go on writing meanwhile.", tone: "wait" } : null;
     case "room_closed": return { words: told || "This conversation was closed", tone: "" };
     case "room_reopened": return { words: told || "This conversation is open again", tone: "" };
     case "delivery_failed": return null;
@@ -134,12 +134,22 @@ const settled = computed(() => {
   for (const { event, content, edited, deleted, reactions } of project(events.value)) {
     pushUnsent(Date.parse(event.created_at));
     if (event.visibility === "internal" || event.status !== "committed") continue;
+    if (event.source.channel_type === "system" && event.type === "message") {
+      // The house itself speaks: that an AI answers, or how long the wait is, which says more than our own line.
+      const before = out.at(-1);
+      const asked = before?.about === "attention_changed";
+      if (asked) out.pop();
+      else stamp(event.created_at);
+      out.push({ kind: "told", key: event.id, words: content.text ?? "", tone: asked ? "wait" : toldAI ? "" : "ai" });
+      toldAI ||= !asked;
+      continue;
+    }
     if (event.type !== "message") {
       const told = timeline(event);
       if (!told) continue;
       stamp(event.created_at);
       if (/^ai|disclos/.test(event.content.code ?? "")) toldAI = true;
-      out.push({ kind: "told", key: event.id, ...told });
+      out.push({ kind: "told", key: event.id, about: event.type, ...told });
       before = null;
       continue;
     }

@@ -175,7 +175,8 @@ function sign(state, frame) {
 }
 
 /**
- * Events as a reader sees them: edits, deletions and reactions folded into what they speak about.
+ * Events as a reader sees them: edits, deletions and reactions folded into what they speak about. What the server has
+ * folded already stands in an event's metadata; folding it again changes nothing.
  * @param {RoomEvent[]} events
  * @returns {import("./types.js").Shown[]}
  */
@@ -183,22 +184,23 @@ export function project(events) {
   /** @type {Map<string, import("./types.js").Shown>} */
   const shown = new Map();
   for (const event of events) {
-    const content = event.content;
-    const target = content?.target_event_id ? shown.get(content.target_event_id) : undefined;
-    if (event.status === "blocked" || !target) {
-      if (!content?.target_event_id || event.status === "blocked") shown.set(event.id, { event, content, edited: false, deleted: false, reactions: {} });
+    const { content, metadata } = event;
+    const target = shown.get(content.target_event_id);
+    if (content.target_event_id && event.status !== "blocked") {
+      if (target && content.type === "edit") Object.assign(target, { content: content.new_content, edited: true });
+      if (target && content.type === "delete") target.deleted = true;
+      if (target && content.type === "reaction") react(target, content, event.source.participant_id ?? event.source.channel_id);
       continue;
     }
-    if (content.type === "edit") Object.assign(target, { content: content.new_content, edited: true });
-    if (content.type === "delete") target.deleted = true;
-    if (content.type === "reaction") react(target.reactions, content);
+    shown.set(event.id, { event, content, edited: Boolean(metadata.edited), deleted: Boolean(metadata.deleted), reactions: { ...metadata.reactions } });
   }
   return [...shown.values()];
 }
 
-/** @param {Record<string, number>} reactions @param {any} content */
-function react(reactions, { emoji, removed }) {
-  const count = (reactions[emoji] ?? 0) + (removed ? -1 : 1);
-  if (count > 0) reactions[emoji] = count;
+/** @param {import("./types.js").Shown} target @param {any} content @param {string} who */
+function react({ reactions }, { emoji, removed }, who) {
+  const others = (reactions[emoji] ?? []).filter((one) => one !== who);
+  const people = removed ? others : [...others, who];
+  if (people.length) reactions[emoji] = people;
   else delete reactions[emoji];
 }

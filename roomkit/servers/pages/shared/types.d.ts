@@ -53,7 +53,7 @@ export type RoomState = {
   more: boolean; events: RoomEvent[]; byId: Record<string, RoomEvent>; streams: Record<string, Stream>; outbox: Pending[];
   signs: Record<string, Sign>; gap: boolean; ready: boolean;
 };
-export type Shown = { event: RoomEvent; content: Content; edited: boolean; deleted: boolean; reactions: Record<string, number> };
+export type Shown = { event: RoomEvent; content: Content; edited: boolean; deleted: boolean; reactions: Record<string, string[]> };
 export type Link = "connecting" | "live" | "lost" | "back" | "unauthorized" | "refused" | "stopped";
 export type Delivery = {
   room_id: string; index: number; event_id: string; channel_id: string; state: string; reason?: string | null; attempts: number;

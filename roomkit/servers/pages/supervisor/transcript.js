@@ -56,6 +56,7 @@ function kindOf(event) {
   if (event.status === "draft") return "draft";
   if (event.type !== "message" && event.status !== "blocked") return "timeline";
   if (event.status === "blocked") return "blocked";
+  if (event.source.channel_type === "system") return "message";
   return !["all", "", undefined].includes(event.visibility) ? "whisper" : "message";
 }
 
@@ -116,14 +117,14 @@ function Said({ row, deliveries = [] }) {
   const who = writer(event);
   const side = ["ai", "app"].includes(source.channel_type) ? "ai" : isStaff(source) ? "human" : "guest";
   return html`<li class="said ${side} ${row.kind} ${growing ? "writing" : ""}" data-event=${event.id} data-index=${event.index} aria-busy=${growing ? "true" : undefined}>
-    <span class="face ${side}" aria-hidden="true">${side === "ai" ? html`<${Icon} name="spark" size=${16} />` : initials(who)}</span>
+    <span class="face ${side}" aria-hidden="true">${side === "ai" ? html`<${Icon} name="spark" size=${16} />` : source.channel_type === "system" ? html`<${Icon} name="bell" size=${16} />` : initials(who)}</span>
     <div class="said-body">
       <header><b>${who}</b><${Badge} source=${source} />${LABELS[row.kind] && html`<span class="label ${row.kind}"><${Icon} name=${LABELS[row.kind][1]} size=${13} />${LABELS[row.kind][0]}</span>`}
         <${Hidden} event=${event} />
         ${event.created_at && html`<time title=${event.created_at}>${clockTime(event.created_at)}</time>`}${event.index !== undefined && html`<span class="number">#${event.index}</span>`}</header>
       <div class="said-text">${row.deleted ? html`<p class="gone">Deleted</p>` : growing && !content.text ? html`<span class="dots" aria-label="writing"><i></i><i></i><i></i></span>` : html`<${ContentView} content=${content} roomId=${client.roomId ?? ""} growing=${growing} />`}</div>
       ${row.kind === "blocked" && html`<p class="why"><${Icon} name="warning" size=${14} /><span>Blocked by <b>${spaced(event.blocked_by ?? "a rule")}</b>${event.blocked_reason ? `: ${event.blocked_reason}` : ""}</span></p>`}
-      ${Object.keys(row.reactions).length > 0 && html`<p class="reactions">${Object.entries(row.reactions).map(([emoji, count]) => `${emoji} ${count}`)}</p>`}
+      ${Object.keys(row.reactions).length > 0 && html`<p class="reactions">${Object.entries(row.reactions).map(([emoji, people]) => html`<span key=${emoji} title=${people.map(personName).join(", ")}>${emoji} ${people.length} </span>`)}</p>`}
       <${Foot} event=${event} deliveries=${withReads(event, deliveries)} pending=${pending} edited=${row.edited} />
     </div>
   </li>`;
