@@ -56,7 +56,7 @@ function kindOf(event) {
   if (event.status === "draft") return "draft";
   if (event.type !== "message" && event.status !== "blocked") return "timeline";
   if (event.status === "blocked") return "blocked";
-  if (event.source.channel_type === "system") return "message";
+  if (event.source.channel_type === "system") return "house";
   return !["all", "", undefined].includes(event.visibility) ? "whisper" : "message";
 }
 
