@@ -169,18 +169,32 @@ class RoomKit(Rooms):
 
     @property
     def blobs(self) -> BlobStore:
-        """Where media goes (D35): what was given, else a folder beside the database, else a temporary one."""
+        """Where media goes (D35): what was given, else a folder beside the database, else a temporary one that goes
+        with the kit."""
         if self._blobs is None:
             path = getattr(self._engine.store, "path", None)
             files = import_module("roomkit.providers.files.blobs")
-            self._blobs = files.FileBlobStore(f"{path}.blobs" if path else None)
+            self._blobs = files.FileBlobStore(f"{path}.blobs" if path else _temporary_folder(self))
         return self._blobs
 
     def _revoked(self, token_id: str, until: float) -> None:
         from roomkit.ports.store import Batch, Record
 
         record = Record("revoked", "default", token_id, {"until": until}, due=until)
-        self._engine.write_soon(Batch("default", self._engine.epoch, put=(record,)))
+        self._on_loop(self._engine.write_soon, Batch("default", self._engine.epoch, put=(record,)))
+
+    def _on_loop(self, fn: Callable[..., object], *args: Any) -> None:
+        """Calls `fn` on the kit's loop, from whatever thread this is."""
+        import asyncio
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            if self._loop is None:
+                raise StateError("the kit is not started, so this cannot be kept; await kit.start() first") from None
+            self._loop.call_soon_threadsafe(fn, *args)
+        else:
+            fn(*args)
 
     async def _load_revoked(self) -> None:
         from roomkit.ports.store import RecordQuery
@@ -305,6 +319,17 @@ class FunctionChannel(Channel):
     async def close(self) -> None:
         if self._pool is not None:
             self._pool.close()
+
+
+def _temporary_folder(owner: object) -> str:
+    """A new folder that is removed with `owner`, at the latest when the process ends."""
+    import shutil
+    import tempfile
+    import weakref
+
+    folder = tempfile.mkdtemp(prefix="roomkit-blobs-")
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def open_store(url: str) -> Store:

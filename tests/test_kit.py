@@ -1,0 +1,49 @@
+"""What the front door does itself: files without a folder given, and revocations from any thread."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from roomkit import RoomKit
+from roomkit.errors import AccessDenied, StateError
+from roomkit.ports.store import RecordQuery
+
+
+async def one(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+@pytest.mark.real_time
+async def test_a_kit_in_memory_keeps_files_in_a_folder_that_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with RoomKit() as kit:
+        info = await kit.blobs.put("default", one(b"hello"), mime_type="text/plain")
+        assert [part async for part in kit.blobs.read("default", info.id)] == [b"hello"]
+        assert len(list(tmp_path.iterdir())) == 1
+    del kit
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_revocation_from_another_thread_is_kept() -> None:
+    async with RoomKit() as kit:
+        token = kit.tokens.issue("admin")
+        await asyncio.to_thread(kit.tokens.revoke, token.token_id)
+        await asyncio.sleep(1)
+        (record,) = await kit.engine.store.records(RecordQuery("revoked", "default"))
+        assert record.key == token.token_id
+        with pytest.raises(AccessDenied, match="revoked"):
+            kit.tokens.verify(token.token)
+
+
+def test_a_revocation_that_cannot_be_kept_says_so() -> None:
+    kit = RoomKit()
+    with pytest.raises(StateError, match=r"await kit\.start\(\) first"):
+        kit.tokens.revoke(kit.tokens.issue("admin").token_id)
