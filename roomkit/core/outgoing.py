@@ -29,9 +29,10 @@ class Projection:
     reason: str = ""
 
 
-async def project(
+def project(
     engine: Engine, actor: RoomActor, event: RoomEvent, channel: Channel, binding: ChannelBinding
 ) -> Projection:
+    """What the channel can show of the event, before any guard."""
     state = actor.state
     context = RoomContext(
         room=state.room,
@@ -53,24 +54,29 @@ async def project(
         content = with_sender(content, name, language=state.room.language)
     if engine.media_link is not None:
         content = _public(content, engine.media_link, actor.tenant)
-    if engine.hooks.guarded(BeforeDelivery):
-        outgoing = Outgoing(
-            recipient=address_of(channel, binding),
-            content=content,
-            channel_id=channel.channel_id,
-            room_id=actor.room_id,
-            event_id=event.id,
-            idempotency_key=f"{actor.room_id}:{event.index}:{channel.channel_id}",
-            tenant=actor.tenant,
-        )
-        moment = BeforeDelivery(state.snapshot, outgoing, channel.channel_id, channel.channel_type, "outbound")
-        outcome = await engine.hooks.run(moment)
-        if outcome.blocked_by:
-            return Projection(context, None, f"blocked by {outcome.blocked_by}: {outcome.reason}")
-        content = outcome.value.content
-    if content is not event.content:
-        event = event.model_copy(update={"content": content})
-    return Projection(context, event)
+    return Projection(context, event if content is event.content else event.replaced(content=content))
+
+
+async def guard(engine: Engine, actor: RoomActor, channel: Channel, projection: Projection) -> None:
+    """Asks the `BeforeDelivery` guards, who may change what is sent or stop it."""
+    event, binding = projection.event, projection.context.binding
+    if event is None:
+        return
+    outgoing = Outgoing(
+        recipient=address_of(channel, binding),
+        content=event.content,
+        channel_id=channel.channel_id,
+        room_id=actor.room_id,
+        event_id=event.id,
+        idempotency_key=f"{actor.room_id}:{event.index}:{channel.channel_id}",
+        tenant=actor.tenant,
+    )
+    moment = BeforeDelivery(actor.state.snapshot, outgoing, channel.channel_id, channel.channel_type, "outbound")
+    outcome = await engine.hooks.run(moment)
+    if outcome.blocked_by:
+        projection.event, projection.reason = None, f"blocked by {outcome.blocked_by}: {outcome.reason}"
+    elif outcome.value.content is not event.content:
+        projection.event = event.replaced(content=outcome.value.content)
 
 
 def address_of(channel: Channel, binding: ChannelBinding) -> str:
@@ -97,5 +103,4 @@ def _sender_name(actor: RoomActor, event: RoomEvent, channel: Channel) -> str:
     person = actor.state.participants.get(event.source.participant_id or "")
     if person is None or person.role is Role.BOT or not person.display_name:
         return ""
-    others = sum(1 for p in actor.state.participants.values() if p.role is not Role.BOT)
-    return person.display_name if others > 1 else ""
+    return person.display_name if actor.state.humans > 1 else ""

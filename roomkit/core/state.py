@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from roomkit.models.room import ChannelBinding, ChannelCapabilities, Participant, Room
+from roomkit.models.room import ChannelBinding, ChannelCapabilities, Participant, Role, Room
 from roomkit.ports.store import EventQuery, Record, RecordQuery, Store
 
 ROOM, BINDING, PARTICIPANT = "room", "binding", "participant"
@@ -30,6 +30,7 @@ class RoomState:
     detached: frozenset[str] = frozenset()
     _seats: tuple[ChannelBinding, ...] | None = None
     _people: tuple[Participant, ...] | None = None
+    _humans: int | None = None
 
     @property
     def seats(self) -> tuple[ChannelBinding, ...]:
@@ -43,9 +44,15 @@ class RoomState:
             self._people = tuple(self.participants.values())
         return self._people
 
+    @property
+    def humans(self) -> int:
+        if self._humans is None:
+            self._humans = sum(1 for person in self.participants.values() if person.role is not Role.BOT)
+        return self._humans
+
     def forget_views(self) -> None:
         """Bindings or participants are about to change."""
-        self._seats = self._people = None
+        self._seats = self._people = self._humans = None
 
     def snapshot(self) -> Room:
         """The room with its live head filled in."""
