@@ -315,6 +315,7 @@ class _Feed:
         self._plain: dict[str, Outlet[Item]] = {}
         self._growing: dict[str, tuple[StreamStart, list[str]]] = {}
         self._told: dict[str, None] = {}
+        self._fast: tuple[Outlet[Item], ...] | None = None
 
     def add(self, connection: _Connection) -> None:
         """Adds a connection; a streaming one is shown the replies in the making as far as they are."""
@@ -323,6 +324,7 @@ class _Feed:
             self._plain[connection.id] = connection.outlet
             return
         self.streaming[connection.id] = connection.outlet
+        self._fast = None
         for start, parts in tuple(self._growing.values()):
             connection.outlet.push(start)
             connection.outlet.push(_chunk(start, "".join(parts)))
@@ -330,6 +332,7 @@ class _Feed:
     def drop(self, connection: _Connection) -> None:
         for kept in (self.connections, self.streaming, self._plain):
             kept.pop(connection.id, None)
+        self._fast = None
 
     def begin(self, streams: Iterable[tuple[StreamStart, str]]) -> None:
         """The room is open: shows the replies in the making, then what came meanwhile."""
@@ -355,17 +358,19 @@ class _Feed:
             growing = self._growing.get(item.stream_id)
             if growing is not None:
                 growing[1].append(item.delta)
-                self._tell(tuple(self.streaming.values()), item)
+                if self._fast is None:
+                    self._fast = tuple(self.streaming.values())
+                self._outlets.push(self._fast, item)
         elif kind is RoomEvent:
             if self._first(item):
-                self._tell((*self._plain.values(), *self.streaming.values()), item)
+                self._outlets.push((*self._plain.values(), *self.streaming.values()), item)
         elif kind is StreamStart:
             self._growing[item.stream_id] = (item, [])
-            self._tell(tuple(self.streaming.values()), item)
+            self._outlets.push(tuple(self.streaming.values()), item)
         elif kind is StreamEnd:
             self._end(item)
         elif kind is StreamError and self._growing.pop(item.stream_id, None) is not None:
-            self._tell(tuple(self.streaming.values()), item)
+            self._outlets.push(tuple(self.streaming.values()), item)
 
     def withdraw(self, error: str) -> None:
         for stream_id in tuple(self._growing):
@@ -377,9 +382,9 @@ class _Feed:
         streaming = tuple(self.streaming.values())
         first = self._first(end.event)
         if seen:
-            self._tell(streaming, end)
+            self._outlets.push(streaming, end)
         if first:
-            self._tell((*self._plain.values(), *(() if seen else streaming)), end.event)
+            self._outlets.push((*self._plain.values(), *(() if seen else streaming)), end.event)
 
     def _first(self, event: RoomEvent) -> bool:
         if event.id in self._told:
@@ -389,10 +394,6 @@ class _Feed:
         if len(self._told) > REMEMBERED:
             del self._told[next(iter(self._told))]
         return True
-
-    def _tell(self, outlets: Iterable[Outlet[Item]], item: Item) -> None:
-        if outlets:
-            self._outlets.push(outlets, item)
 
 
 class _Guess:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from roomkit.runtime import CoalescingBuffer, Scope, TaskFailure, monotonic
-from roomkit.runtime.eager import Burst, Eager
+from roomkit.runtime.eager import Eager
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -84,19 +84,15 @@ class Outlet(Generic[T]):
 
     def push(self, item: T) -> None:
         """Writes `item` after everything pushed before; dropped once closed."""
-        if self._writing:
-            self._keep(item)
-        elif not self.closed:
-            with self._group.eager.burst() as burst:
-                self.write(item, burst)
+        self.write(item, self._group.eager.launch)
 
-    def write(self, item: T, burst: Burst) -> None:
-        """As `push`, within a burst."""
+    def write(self, item: T, launch: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any] | None]) -> None:
+        """As `push`, by a `launch` of the caller's."""
         if self._writing:
             self._keep(item)
         elif not self.closed:
             self._writing = True
-            self._task = burst.run(self._write(item))
+            self._task = launch(self._write(item))
             if self._task is None:
                 self._strikes = 0
             elif not self.closed:
@@ -188,11 +184,15 @@ class Outlets(Generic[T]):
         self._waiting: dict[Outlet[T], None] = {}
         self._watcher: asyncio.Task[None] | None = None
 
-    def push(self, outlets: Iterable[Outlet[T]], item: T) -> None:
+    def push(self, outlets: Sequence[Outlet[T]], item: T) -> None:
         """Pushes `item` to each of them."""
-        with self.eager.burst() as burst:
-            for outlet in outlets:
-                outlet.write(item, burst)
+        if len(outlets) > 1:
+            with self.eager.burst() as burst:
+                launch = burst.run
+                for outlet in outlets:
+                    outlet.write(item, launch)
+        elif outlets:
+            outlets[0].write(item, self.eager.launch)
 
     def watch(self, outlet: Outlet[T]) -> None:
         """A write of this outlet is under way from now on."""

@@ -109,27 +109,33 @@ class Eager:
     def start(self, coro: _Coro) -> bool:
         """Runs `coro` up to its first suspension; True when it has finished. What it raises in that first step is
         raised here; what it raises later reaches the scope. The coroutine's result is dropped: let it report itself."""
+        return self.launch(coro) is None
+
+    def launch(self, coro: _Coro) -> asyncio.Task[Any] | None:
+        """As `start`, but returns the task that goes on with `coro`, or None when it has finished."""
         loop = asyncio.get_running_loop()
-        carrier = self.take()
+        parked = self._parked
+        carrier = parked.pop() if parked else _Carrier(self)
+        task = carrier.task
         context = copy_context()
         current = asyncio.current_task(loop)
         if current is not None:
             _leave(loop, current)
-        _enter(loop, carrier.task)
+        _enter(loop, task)
         try:
             waiting = context.run(coro.send, None)
         except StopIteration:
             self.park(carrier)
-            return True
+            return None
         except BaseException:
             self.park(carrier)
             raise
         finally:
-            _leave(loop, carrier.task)
+            _leave(loop, task)
             if current is not None:
                 _enter(loop, current)
         carrier.go_on(coro, waiting, context)
-        return False
+        return task
 
     def burst(self) -> Burst:
         """`start` for many coroutines in a row: `with eager.burst() as burst: burst.run(coro)`."""
@@ -172,7 +178,7 @@ class Burst:
             _enter(self._loop, self._caller)
 
     def run(self, coro: _Coro) -> asyncio.Task[Any] | None:
-        """As `Eager.start`, but returns the task that goes on with `coro`, or None when it has finished."""
+        """As `Eager.launch`."""
         try:
             waiting = self._context.run(coro.send, None)
         except StopIteration:
