@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SYSTEM = EventSource(channel_id="system", channel_type="system", direction="internal", provider="roomkit")
+MAX_PLANS = 64
 TOLD = ("reach_once", "output_muted", "no_read_access")
 """Reasons of a plan worth keeping for the dashboard; what a channel may not see is no news."""
 
@@ -116,6 +117,7 @@ class RoomActor:
         self._busy = False
         self._task: asyncio.Task[Any] | None = None
         self._plans: dict[tuple[Any, ...], policy.DeliveryPlan] = {}
+        self._plans_of = 0
 
     @property
     def idle(self) -> bool:
@@ -205,7 +207,8 @@ class RoomActor:
         if change.tasks or change.observations or change.seats_changed:
             put.extend(self._records(change, events))
         for event, plan in zip(events, plans, strict=True):
-            self._rows(put, event, plan)
+            if plan is not policy.EMPTY_PLAN:
+                self._rows(put, event, plan)
         dedupe = ()
         if change.dedupe_for is not None and events:
             channel_id, dedupe_key, expires = change.dedupe_for
@@ -271,16 +274,18 @@ class RoomActor:
         return events
 
     def _plan_all(self, change: Change, events: list[RoomEvent]) -> list[policy.DeliveryPlan]:
-        if change.seats_changed:
+        changed = change.seats_changed
+        version = self.engine.registry.version
+        if changed or self._plans_of != version or len(self._plans) > MAX_PLANS:
             self._plans.clear()
-        return [self._plan(e, entry, change) for e, entry in zip(events, change.entries, strict=True)]
+            self._plans_of = version
+        return [self._plan(e, entry, change, changed) for e, entry in zip(events, change.entries, strict=True)]
 
-    def _plan(self, event: RoomEvent, entry: Entry, change: Change) -> policy.DeliveryPlan:
+    def _plan(self, event: RoomEvent, entry: Entry, change: Change, changed: bool) -> policy.DeliveryPlan:
         if entry.wake:
             return policy.DeliveryPlan(turns=entry.wake)
         if event.status is not EventStatus.COMMITTED or entry.targets == ():
             return policy.EMPTY_PLAN
-        changed = change.seats_changed
         cache_key = (event.source.channel_id, event.visibility, event.type, event.addressed_to)
         found = None if changed else self._plans.get(cache_key)
         if found is None:

@@ -22,11 +22,14 @@ class Registry:
         self.tenants: dict[str, str] = {}
         self.defaults: list[str] = []
         self._reach: dict[str, str] = {}
+        self.version = 0
+        """Rises whenever a channel comes or goes: what was planned before no longer holds."""
 
     def register(self, channel: Channel, tenant: str, *, default: bool) -> None:
         self.channels[channel.channel_id] = channel
         self.tenants[channel.channel_id] = tenant
         self._reach[channel.channel_id] = channel.reach
+        self.version += 1
         if default:
             self.defaults.append(channel.channel_id)
 
@@ -34,6 +37,7 @@ class Registry:
         channel = self.channels.pop(channel_id)
         self.tenants.pop(channel_id, None)
         self._reach.pop(channel_id, None)
+        self.version += 1
         if channel_id in self.defaults:
             self.defaults.remove(channel_id)
         return channel

@@ -15,6 +15,8 @@ SCHEMA_VERSION = 1
 
 
 class EventType(StrEnum):
+    __hash__ = str.__hash__  # an enum's own is a Python call, and this is a key everywhere
+
     MESSAGE = "message"
     SYSTEM = "system"
     NOTE = "note"

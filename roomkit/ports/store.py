@@ -41,7 +41,7 @@ class RecordKey(NamedTuple):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DedupeKey:
     """(tenant of the batch, channel, key) -> the event it made. `expires` is a Unix time in seconds."""
 
@@ -93,8 +93,7 @@ class StoreInfo:
     schema_version: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class EventQuery:
+class EventQuery(NamedTuple):
     """Events of one room with start <= index < stop, oldest or newest first; or exactly those with `ids` (any room
     of the tenant, in the order asked, unknown ones left out, no limit); or, of one room, the replies in thread
     `parent`."""
@@ -109,8 +108,7 @@ class EventQuery:
     parent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordQuery:
+class RecordQuery(NamedTuple):
     """Records of one kind: by `key`, or all that match every given filter. `tenant` None means every tenant (due
     scans and recovery). `due_before` is inclusive. `after` is the last key of the page before; it goes with one
     tenant and order "key", the other listings page with `limit` and `offset`. Order "due" puts records without a due

@@ -223,3 +223,19 @@ async def test_a_flood_of_rooms_leaves_no_task_behind() -> None:
         await asyncio.gather(*[say(kit, "x", f"r{i}") for i in range(300)])
         await asyncio.sleep(1)
         assert len(asyncio.all_tasks()) <= before
+
+
+async def test_a_channel_registered_later_gets_what_is_said_from_then_on() -> None:
+    """Its seat was there already, as after a restart: the plan made before must not hold any longer."""
+    late = FakeChannel("late")
+    kit = kit_with(FakeChannel("sms"), FakeChannel("late"))
+    async with kit:
+        await kit.create_room("r", channels=["sms", "late"])
+        await kit.unregister_channel("late")
+        await (await say(kit, "one", "r")).settled()
+        kit.register_channel(late)
+        await (await say(kit, "two", "r")).settled()
+        assert late.texts == ["two"]
+        await kit.unregister_channel("late")
+        await (await say(kit, "three", "r")).settled()
+    assert late.texts == ["two"]
