@@ -40,7 +40,8 @@ from roomkit.models.room import (
 from roomkit.models.steering import Cancel, InjectMessage, SteeringDirective
 from roomkit.models.stream import Ephemeral
 from roomkit.ports.channel import Channel
-from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery
+from roomkit.ports.store import EventQuery, RecordQuery
+from roomkit.runtime.span_names import SEND
 
 
 class Rooms:
@@ -56,7 +57,7 @@ class Rooms:
 
     async def _ready(self) -> None:
         """An in-memory kit starts by itself; a durable one must have been started (D38)."""
-        if not self._engine.started:
+        if not self._engine.opened:
             from roomkit.core.memory import MemoryStore
 
             if isinstance(self._engine.store, MemoryStore):
@@ -77,6 +78,7 @@ class Rooms:
         channel = self._engine.registry.require(channel_id, self.tenant_id)
         if self._engine.channels.get(channel_id) is channel:
             self._engine.registry.unregister(channel_id)
+            self._engine.turns.cancel_all(channel_id, "channel_unregistered")
         await channel.close()
 
     # -- a room's life -----------------------------------------------------------------------------------
@@ -261,9 +263,8 @@ class Rooms:
         return await self._update(room_id, channel_id, by, visibility=visibility)
 
     async def update_binding_metadata(self, room_id: str, channel_id: str, patch: dict[str, Any]) -> ChannelBinding:
-        actor = await self._actor(room_id)
-        await actor.call(messages.merge_binding_metadata, channel_id, patch)
-        return actor.state.bindings[channel_id]
+        """Merges `patch` into the seat's metadata."""
+        return await (await self._actor(room_id)).call(membership.patch_binding, channel_id, patch)
 
     async def bindings(self, room_id: str) -> list[ChannelBinding]:
         return list((await self._actor(room_id)).state.bindings.values())
@@ -353,9 +354,10 @@ class Rooms:
         if idempotency_key is not None:
             dedupe = (source.channel_id, idempotency_key, self._engine.now().timestamp() + DEDUPE_DAYS * 86_400)
         sub = messages.Submission(draft, Settlement(), binding_required=channel_id is not None, dedupe=dedupe)
-        result = await actor.call(messages.submit, sub)
+        with self._engine.tracing.span(SEND, self.tenant_id, room_id, source.channel_id):
+            result = await actor.call(messages.submit, sub)
         if actor.state.room.floor.holder == by:
-            await actor.call(floor.renew, by)
+            await actor.insist(floor.renew, by)
         return result
 
     async def events(
@@ -425,14 +427,8 @@ class Rooms:
         found = await self._engine.store.records(RecordQuery("dead", self.tenant_id, key=dead_key))
         if not found:
             raise StateError(f'dead letter "{dead_id}" does not exist; list them with kit.dead_letters()')
-        value = found[0].value
-        actor = await self._engine.table.require(self.tenant_id, value["room_id"])
-        query = EventQuery(self.tenant_id, actor.room_id, start=value["index"], stop=value["index"] + 1)
-        events = await self._engine.store.events(query)
-        gone = RecordKey("dead", self.tenant_id, dead_key)
-        await self._engine.store.commit(Batch(self.tenant_id, self._engine.epoch, delete=(gone,)))
-        if events:
-            await fallback.deliver_also(actor, events[0], value["channel"])
+        actor = await self._engine.table.require(self.tenant_id, found[0].value["room_id"])
+        await actor.call(fallback.resend, dead_key)
 
     # -- people at the desk -----------------------------------------------------------------------------------
 

@@ -16,14 +16,17 @@ from roomkit.core import policy
 from roomkit.core.results import Settlement
 from roomkit.core.state import SEP, RoomState, binding_record, event_key, key, participant_record, room_record
 from roomkit.core.streams import Hub
-from roomkit.errors import Overloaded, StateError, UsageError
+from roomkit.errors import Overloaded, StateError, StoreError, UsageError
 from roomkit.models.content import SystemContent
 from roomkit.models.delivery import DeliveryRecord, DeliveryState
 from roomkit.models.event import SCHEMA_VERSION, EventDraft, EventSource, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import Committed, TaskCreated
 from roomkit.models.room import Access, ChannelBinding, Observation, Participant, Room, Task
 from roomkit.ports.store import Batch, DedupeKey, Duplicate, Record, RecordKey
+from roomkit.runtime import monotonic
 from roomkit.runtime.crashpoint import crashpoint
+from roomkit.runtime.span_names import COMMIT, EVENTS
+from roomkit.runtime.tracing import Span, current
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
@@ -102,6 +105,14 @@ def _closed(actor: RoomActor) -> StateError:
     return StateError(f'the kit was closed before room "{actor.room_id}" had done this; send it again after a restart')
 
 
+def _under(span: Span, fn: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    async def run(*args: Any) -> T:
+        with span.current():
+            return await fn(*args)
+
+    return run
+
+
 class RoomActor:
     """Owns `state` and `hub` of one room. Methods that change anything run inside `call`."""
 
@@ -151,6 +162,8 @@ class RoomActor:
                 raise Overloaded(
                     f'room "{self.room_id}" has {len(self._mailbox)} operations waiting; send less or later'
                 )
+            if self.engine.tracing.on:  # Whoever works the mailbox does so under a span of its own.
+                job.fn = _under(current(), fn)
             job.future = asyncio.get_running_loop().create_future()
             self._mailbox.append(job)
             return await job.future
@@ -225,7 +238,7 @@ class RoomActor:
             activity_at=now,
         )
         crashpoint("actor.before_commit")
-        duplicate = await self.engine.store.commit(batch)
+        duplicate = await self._write(batch)
         crashpoint("actor.after_commit")
         if duplicate is not None:
             return duplicate
@@ -233,6 +246,21 @@ class RoomActor:
         self._show(change, events)
         self._dispatch(change, events, plans)
         return events
+
+    async def _write(self, batch: Batch) -> Duplicate | None:
+        engine = self.engine
+        began = monotonic()
+        try:
+            if not engine.tracing.on:
+                return await engine.store.commit(batch)
+            with engine.tracing.span(COMMIT, self.tenant, self.room_id, "") as span:
+                span.set(EVENTS, len(batch.events))
+                return await engine.store.commit(batch)
+        except StoreError:
+            engine.count("write_errors")
+            raise
+        finally:
+            engine.meters.commit.observe(monotonic() - began)
 
     def _build(self, change: Change) -> list[RoomEvent]:
         now = self.engine.now()
@@ -312,13 +340,9 @@ class RoomActor:
 
     def _rows(self, put: list[Record], event: RoomEvent, plan: policy.DeliveryPlan) -> None:
         """The outbox and turn rows that stand in the event's own transaction."""
-        for channel_id in plan.outbox:
-            value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id, "attempts": 0}
-            put.append(
-                Record("outbox", self.tenant, event_key(self.room_id, event.index, channel_id), value, self.room_id)
-            )
+        put.extend(outbox_row(self, event, channel_id) for channel_id in plan.outbox)
         for channel_id in plan.turns:
-            value = {"channel": channel_id, "index": event.index, "event_id": event.id}
+            value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id}
             put.append(Record("turn", self.tenant, key(self.room_id, channel_id, event.index), value, self.room_id))
         if event.type in policy.OUTBOUND:
             for channel_id, reason in plan.skipped:
@@ -412,6 +436,13 @@ class RoomActor:
         engine.count("events", len(events))
 
 
+def outbox_row(actor: RoomActor, event: RoomEvent, channel_id: str) -> Record:
+    """The durable promise that an event is delivered to a channel."""
+    value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id, "attempts": 0}
+    row_key = event_key(actor.room_id, event.index, channel_id)
+    return Record("outbox", actor.tenant, row_key, value, actor.room_id)
+
+
 def delivery_record(tenant: str, record: DeliveryRecord) -> Record:
     """The durable form, found by room and index, or by the vendor's message id."""
     terms: tuple[str, ...] = ()
@@ -426,4 +457,4 @@ def delivery_record(tenant: str, record: DeliveryRecord) -> Record:
     return Record("delivery", tenant, record_key, value, record.room_id, None, terms)
 
 
-__all__ = ["SEP", "SYSTEM", "Change", "Entry", "RoomActor", "delivery_record"]
+__all__ = ["SEP", "SYSTEM", "Change", "Entry", "RoomActor", "delivery_record", "outbox_row"]

@@ -32,18 +32,37 @@ async def ask(
     engine: Engine, actor: RoomActor, channel_id: str, call: ToolCallContent, expires_s: float
 ) -> ApprovalAnswer:
     """Asks and waits. Cancelling the wait leaves the question open: its answer then starts a new turn."""
-    given = await actor.call(_use_given, channel_id, call)
-    if given is not None:
-        return given
-    approval_id = await _asked_before(engine, actor, channel_id, call)
-    if approval_id is None:
-        approval_id = await actor.call(_open, channel_id, call, expires_s)
     waiting: asyncio.Future[ApprovalAnswer] = asyncio.get_running_loop().create_future()
-    engine.answers[approval_id] = waiting
+    approval_id = await actor.call(_begin, channel_id, call, expires_s, waiting)
     try:
         return await waiting
     finally:
-        engine.answers.pop(approval_id, None)
+        if engine.answers.get(approval_id) is waiting:
+            del engine.answers[approval_id]
+
+
+async def _begin(
+    actor: RoomActor,
+    channel_id: str,
+    call: ToolCallContent,
+    expires_s: float,
+    waiting: asyncio.Future[ApprovalAnswer],
+) -> str:
+    """Looks, asks and waits in one step of the room, so that no answer can fall in between."""
+    given = await _use_given(actor, channel_id, call)
+    if given is not None:
+        waiting.set_result(given)
+        return ""
+    asked = await _asked_before(actor.engine, actor, channel_id, call)
+    approval_id = asked or actor.engine.new_id()
+    actor.engine.answers[approval_id] = waiting
+    try:
+        if asked is None:
+            await _open(actor, channel_id, call, expires_s, approval_id)
+    except BaseException:
+        del actor.engine.answers[approval_id]
+        raise
+    return approval_id
 
 
 async def _asked_before(engine: Engine, actor: RoomActor, channel_id: str, call: ToolCallContent) -> str | None:
@@ -69,8 +88,7 @@ async def _use_given(actor: RoomActor, channel_id: str, call: ToolCallContent) -
     return None
 
 
-async def _open(actor: RoomActor, channel_id: str, call: ToolCallContent, expires_s: float) -> str:
-    approval_id = actor.engine.new_id()
+async def _open(actor: RoomActor, channel_id: str, call: ToolCallContent, expires_s: float, approval_id: str) -> None:
     expires = actor.engine.now() + timedelta(seconds=expires_s)
     value: dict[str, Any] = {
         "id": approval_id,
@@ -91,7 +109,6 @@ async def _open(actor: RoomActor, channel_id: str, call: ToolCallContent, expire
     )
     await actor.commit(change)
     actor.engine.timers.set(actor, f"approval:{approval_id}", expires_s, {"id": approval_id})
-    return approval_id
 
 
 async def answer(
@@ -136,10 +153,17 @@ async def answer(
     draft = EventDraft(source=SYSTEM, content=content, type=EventType.APPROVAL_ANSWERED, visibility="internal")
     if wake:
         draft = draft.model_copy(update={"visibility": value["channel"]})
-    change.add(Entry(draft, wake=wake))
+    if actor.state.room.open:
+        change.add(Entry(draft, wake=wake))
     await actor.commit(change)
-    if waiting is not None and live:
+    if waiting is not None and not waiting.done():
         waiting.set_result(ApprovalAnswer(granted, by, reason, expired))
+    elif live and granted:
+        # The turn that asked ended in this very moment: the permission stays for the next one that asks the same.
+        value = {**value, "status": "granted"}
+        late_change = Change(activity=False)
+        late_change.put.append(_record(actor, found[0].key, value))
+        await actor.commit(late_change)
     return value
 
 

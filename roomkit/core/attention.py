@@ -39,4 +39,7 @@ class AttentionList:
         else:
             self._waiting.add((actor.tenant, actor.room_id))
         for listener in tuple(self.listeners):
-            listener(actor.tenant, room)
+            try:
+                listener(actor.tenant, room)
+            except Exception as error:  # noqa: BLE001 - a listener must not break what the room has done
+                actor.engine.trouble(actor, "an attention listener", error)

@@ -21,6 +21,7 @@ from roomkit.core.identity import AddressBook
 from roomkit.core.inbound import Inbound
 from roomkit.core.lanes import OutboxLanes
 from roomkit.core.memory import MemoryStore
+from roomkit.core.meters import Meters
 from roomkit.core.policy import MAX_CHAIN_DEPTH
 from roomkit.core.recovery import recover
 from roomkit.core.registry import Registry
@@ -44,8 +45,9 @@ from roomkit.ports.bus import EphemeralBus
 from roomkit.ports.channel import Channel
 from roomkit.ports.identity import IdentityResolver, InboundRouter
 from roomkit.ports.store import Batch, Record, RecordKey, Store, StoreInfo
-from roomkit.runtime import Clock, Scope, StallWatchdog, SystemClock, TaskFailure, WorkerPool
+from roomkit.runtime import Clock, Scope, Stall, StallWatchdog, SystemClock, TaskFailure, WorkerPool
 from roomkit.runtime.eager import Eager
+from roomkit.runtime.tracing import Tracer, Tracing
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -58,7 +60,9 @@ class KitOptions:
     """Settings of a kit; times in seconds, sizes in items.
 
     `inbound_limit` is (messages a second, burst) per channel and sender; None is unlimited. `identity_channel_types`
-    limits identity resolution to these types; None means all.
+    limits identity resolution to these types; None means all. `watch_loop` reports an event loop that is blocked for
+    longer than `stall_threshold_s`, with the culprit's stack; None does so for durable stores and servers. `tracer`
+    takes the spans (see also `kit.trace`).
     """
 
     mailbox: int = 1_000
@@ -73,6 +77,8 @@ class KitOptions:
     transcoder: Transcoder | None = None
     courtesy: Courtesy | None = None
     stall_threshold_s: float = 0.25
+    watch_loop: bool | None = None
+    tracer: Tracer | None = None
     sync_workers: int = 8
 
 
@@ -118,8 +124,12 @@ class Engine:
         self.template = Template()
         self.answers: dict[str, asyncio.Future[Any]] = {}
         self.counters: dict[str, float] = {}
+        self.meters = Meters(self)
+        self.tracing = Tracing(options.tracer)
         self.draining = False
+        self.opened = False
         self.started = False
+        self._start = asyncio.Lock()
         self.media_link: Callable[[str, str], str] | None = None
         self.blobs: Callable[[], BlobStore] | None = None
         self._resolver = resolver
@@ -133,20 +143,29 @@ class Engine:
 
     async def start(self) -> dict[str, int]:
         """Opens the store and resumes what was unfinished (D38). Idempotent."""
-        if self.started:
-            return {}
+        async with self._start:
+            return {} if self.started else await self._open()
+
+    async def _open(self) -> dict[str, int]:
         self.info = await self.store.open()
-        self.started = True
+        self.opened = True
         self.draining = False
         await self.timers.load()
         await self.attention.load(self.store)
         counts = await recover(self)
+        self.started = True
         self.scope.spawn(self.timers.run(), name="timers")
         self.scope.spawn(self._prune(), name="prune dedupe keys")
-        if self.info.durable:
-            self._watchdog = StallWatchdog(threshold_s=self.options.stall_threshold_s)
-            self._watchdog.start()
+        if self.info.durable or self.options.watch_loop:
+            self.watch()
         return counts
+
+    def watch(self) -> None:
+        """Reports a blocked loop from now on, unless `watch_loop` is False (D42). Costs a thread; again changes
+        nothing."""
+        if self._watchdog is None and self.options.watch_loop is not False:
+            self._watchdog = StallWatchdog(self.options.stall_threshold_s, report=self._stalled)
+            self._watchdog.start()
 
     async def aclose(self) -> None:
         """Stops: running replies checkpoint, deliveries stay in the outbox, the store closes. Idempotent."""
@@ -157,11 +176,16 @@ class Engine:
         await self.scope.aclose()
         await self.lanes.flushed()
         await self.eager.scope.aclose()
+        self.lanes.abandon()
+        self.turns.abandon()
         for channel in tuple(self.channels.values()):
-            await channel.close()
+            try:
+                await channel.close()
+            except Exception:  # a channel is a plug-in: its end must not keep the store open
+                log.exception('channel "%s" could not be closed', channel.channel_id)
         await self.bus.aclose()
-        if self.started:
-            self.started = False
+        if self.opened:
+            self.opened = self.started = False
             await self.store.aclose()
 
     async def drain(self, timeout: float | None = None) -> bool:
@@ -179,7 +203,7 @@ class Engine:
 
     def require_started(self) -> None:
         """An in-memory kit may be used at once; a durable one must have been started (D38)."""
-        if not self.started:
+        if not self.opened:
             raise StateError("this kit is not started: use `async with RoomKit(...) as kit`, or await kit.start()")
 
     # -- small services ---------------------------------------------------------------------------------------------
@@ -204,17 +228,17 @@ class Engine:
     def count(self, name: str, by: float = 1) -> None:
         self.counters[name] = self.counters.get(name, 0) + by
 
-    def observe(self, name: str, value: float) -> None:
-        """Adds to a running sum and count, exported as a summary."""
-        self.count(f"{name}_sum", value)
-        self.count(f"{name}_count")
-
     def warn(self, actor: RoomActor, message: str) -> None:
         log.warning("room %s: %s", actor.room_id, message)
 
     def trouble(self, actor: RoomActor, where: str, error: Exception) -> None:
         log.error("%s in room %s: %s", where, actor.room_id, error)
         self.hooks.tell(Trouble(actor.tenant, actor.room_id, where, error))
+
+    def _stalled(self, stall: Stall) -> None:
+        """On the watchdog's thread, which alone counts stalls."""
+        self.count("loop_stalls")
+        log.warning("the event loop has been blocked for %.1f s; it is here:\n%s", stall.seconds, stall.stack)
 
     def _task_failed(self, failure: TaskFailure) -> None:
         self.count("task_failures")
@@ -301,23 +325,8 @@ class Engine:
         return self._resolver if self._resolver is not None else self._book
 
     def stats(self) -> dict[str, float]:
-        """Counters and gauges for `/metrics`."""
-        health = self.store.health()
-        return {
-            **self.counters,
-            **{f"store_{name}": value for name, value in health.counters.items()},
-            "store_writable": float(health.writable),
-            "store_pending": health.pending,
-            "rooms_resident": len(self.table),
-            "outbox_backlog": self.lanes.backlog,
-            "turns_active": self.turns.active(),
-            "turns_waiting": self.turns.waiting(),
-            "timers": len(self.timers),
-            "rooms_waiting": len(self.attention),
-            "mailbox_depth": sum(actor.depth for actor in self.table.actors()),
-            "observers_dropped": self.hooks.dropped,
-            "tasks": len(self.scope),
-        }
+        """Counters and gauges, by name."""
+        return self.meters.numbers()
 
 
 __all__ = ["Engine", "KitOptions", "Template"]

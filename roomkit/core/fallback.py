@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from roomkit.core.actor import Change, outbox_row
 from roomkit.core.lanes import Item
+from roomkit.core.policy import may_see
 from roomkit.core.results import CURRENT
 from roomkit.core.state import event_key
+from roomkit.errors import StateError
 from roomkit.models.event import RoomEvent
-from roomkit.ports.store import Batch, EventQuery, Record, RecordQuery
+from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery
 
 if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
@@ -27,6 +30,8 @@ def next_way(actor: RoomActor, event: RoomEvent, channel_id: str) -> str | None:
         and reach.get(seat.channel_id) == "outbox"
         and seat.can_read
         and not seat.output_muted
+        and seat.direction != "inbound"
+        and may_see(event, seat)
         and seat.channel_id != event.source.channel_id
     ]
     ways.sort(key=lambda seat: (seat.attached_at, seat.channel_id))
@@ -48,10 +53,25 @@ async def try_next(actor: RoomActor, event: RoomEvent, channel_id: str) -> None:
 async def deliver_also(actor: RoomActor, event: RoomEvent, channel_id: str) -> None:
     """Adds one delivery of an event that is already in the log."""
     engine = actor.engine
-    value = {"channel": channel_id, "index": event.index, "event_id": event.id, "attempts": 0}
-    row = Record("outbox", actor.tenant, event_key(actor.room_id, event.index, channel_id), value, actor.room_id)
-    await engine.store.commit(Batch(actor.tenant, engine.epoch, put=(row,)))
+    await engine.store.commit(Batch(actor.tenant, engine.epoch, put=(outbox_row(actor, event, channel_id),)))
     engine.lanes.put(actor, channel_id, Item(event, event.index, event.id, CURRENT.get()))
+
+
+async def resend(actor: RoomActor, letter_key: str) -> None:
+    """Puts a dead letter back into its lane, once, in one transaction. Runs in the actor."""
+    store = actor.engine.store
+    found = await store.records(RecordQuery("dead", actor.tenant, key=letter_key))
+    if not found:
+        raise StateError("this dead letter has just been sent again by somebody else; nothing was changed")
+    index, channel_id = found[0].value["index"], found[0].value["channel"]
+    events = await store.events(EventQuery(actor.tenant, actor.room_id, start=index, stop=index + 1))
+    change = Change(activity=False)
+    change.delete.append(RecordKey("dead", actor.tenant, letter_key))
+    change.put.extend(outbox_row(actor, event, channel_id) for event in events)
+    await actor.commit(change)
+    actor.engine.lanes.dead -= 1
+    for event in events:
+        actor.engine.lanes.put(actor, channel_id, Item(event, event.index, event.id, CURRENT.get()))
 
 
 async def unread(actor: RoomActor, index: int, channel_id: str) -> None:

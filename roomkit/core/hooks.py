@@ -208,7 +208,10 @@ class Hooks:
 
     def tell(self, notice: Notice) -> None:
         """Tells observers. They run beside the room: never waited for, at most once across a crash (D41)."""
-        for observer in self._observers.get(type(notice), ()):
+        observers = self._observers.get(type(notice), ())
+        if observers and self._scope.closed:
+            return
+        for observer in observers:
             if observer.where is not None and not _hears(observer.where, notice):
                 continue
             if self._in_flight >= MAX_OBSERVATIONS_IN_FLIGHT:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from roomkit.core import membership, messages
 from roomkit.core.actor import RoomActor
 from roomkit.core.results import CURRENT, InboundResult, Settlement
-from roomkit.errors import RoomKitError, RoomNotFound
+from roomkit.errors import RoomClosed, RoomKitError, RoomNotFound
 from roomkit.models.content import AudioContent, CompositeContent, Content, MediaContent, TextContent, VideoContent
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, EventSource
@@ -22,6 +22,7 @@ from roomkit.ports.channel import Channel
 from roomkit.ports.identity import Resolution
 from roomkit.ports.store import RecordQuery
 from roomkit.runtime import bounded
+from roomkit.runtime.span_names import BLOCKED, DUPLICATE, INBOUND, ROOM
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
@@ -48,38 +49,50 @@ class Inbound:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._in_flight: dict[tuple[str, str, str], asyncio.Future[InboundResult]] = {}
+        self._in_flight: dict[tuple[str, str, str], asyncio.Future[InboundResult | None]] = {}
         self._routing: dict[tuple[str, str, str], asyncio.Future[None]] = {}
         self._routes: dict[tuple[str, str, str], str] = {}
 
     async def process(self, message: InboundMessage, tenant: str, room_id: str | None) -> InboundResult:
+        tracing = self.engine.tracing
+        if not tracing.on:
+            return await self._take_in(message, tenant, room_id)
+        with tracing.span(INBOUND, tenant, room_id, message.channel_id, kind="consumer") as span:
+            result = await self._take_in(message, tenant, room_id)
+            span.set(ROOM, result.room_id)
+            span.set(BLOCKED, result.blocked or None)
+            span.set(DUPLICATE, result.duplicate or None)
+            return result
+
+    async def _take_in(self, message: InboundMessage, tenant: str, room_id: str | None) -> InboundResult:
         channel = self.engine.registry.require(message.channel_id, tenant)
         self.engine.count("inbound")
         if message.external_id is None:
             return await self._process(channel, message, tenant, room_id)
         flight = (tenant, message.channel_id, message.external_id)
-        first = self._in_flight.get(flight)
-        if first is not None:
-            return await self._like_first(first)
-        mine: asyncio.Future[InboundResult] = asyncio.get_running_loop().create_future()
+        while (first := self._in_flight.get(flight)) is not None:
+            result = await asyncio.shield(first)
+            if result is not None:
+                # The same message is being handled right now: it has one effect and both callers hear of it.
+                return InboundResult(
+                    result.event, result.room_id, result.blocked, result.reason, True, result.settlement
+                )
+        mine: asyncio.Future[InboundResult | None] = asyncio.get_running_loop().create_future()
         self._in_flight[flight] = mine
         try:
             known = await self._known(tenant, message) if room_id is None else None
             result = known or await self._process(channel, message, tenant, room_id)
             mine.set_result(result)
             return result
-        except BaseException as error:
-            mine.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+        except Exception as error:
+            mine.set_exception(error)
             mine.exception()
+            raise
+        except BaseException:  # this caller has gone; whoever else has the message finds out what became of it
+            mine.set_result(None)
             raise
         finally:
             del self._in_flight[flight]
-
-    @staticmethod
-    async def _like_first(first: asyncio.Future[InboundResult]) -> InboundResult:
-        """The same message is being handled right now: it has one effect and both callers hear of it."""
-        result = await asyncio.shield(first)
-        return InboundResult(result.event, result.room_id, result.blocked, result.reason, True, result.settlement)
 
     async def _known(self, tenant: str, message: InboundMessage) -> InboundResult | None:
         """Looked up before routing, so that a redelivery never opens a room (D22)."""
@@ -246,6 +259,12 @@ class Inbound:
         """Attaches the source channel where it is not, and writes the person down where new."""
         if not actor.state.room.open:
             return
+        try:
+            await self._sit_down(actor, channel, message, sender)
+        except RoomClosed:
+            return  # it has closed meanwhile: the gate tells the sender
+
+    async def _sit_down(self, actor: RoomActor, channel: Channel, message: InboundMessage, sender: Sender) -> None:
         if channel.channel_id not in actor.state.bindings and channel.channel_id not in actor.state.detached:
             binding = self._new_binding(channel, message, actor.room_id, sender, actor.tenant)
             await actor.call(membership.attach, binding, False)

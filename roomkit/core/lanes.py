@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.outgoing import Projection, address_of, guard, project
 from roomkit.core.results import CURRENT, Settlement
 from roomkit.core.state import event_key
-from roomkit.errors import ProviderError, ProviderTimeout
+from roomkit.errors import ProviderError, ProviderTimeout, StoreUnavailable
 from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered, DeliveryFailed
@@ -28,15 +29,18 @@ from roomkit.net.ratelimit import TokenBucket
 from roomkit.net.retry import RetryPolicy
 from roomkit.ports.channel import Channel
 from roomkit.ports.store import Batch, EventQuery, Record, RecordKey
-from roomkit.runtime import bounded
+from roomkit.runtime import bounded, monotonic
 from roomkit.runtime.crashpoint import crashpoint
 from roomkit.runtime.eager import Burst
+from roomkit.runtime.span_names import ATTEMPT, DELIVERY, EVENT_INDEX
+from roomkit.runtime.tracing import OFF, Span, current
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 log = logging.getLogger(__name__)
 MAX_BUCKETS = 10_000
+FLUSH_S = 5.0
 
 
 @dataclass(slots=True)
@@ -50,14 +54,18 @@ class Item:
     attempts: int = 0
     parts: tuple[str, ...] = ()
     maybe_duplicate: bool = False
+    span: Span = OFF
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
+    """`item` is the delivery under way."""
+
     actor: RoomActor
     channel_id: str
     items: deque[Item]
     busy: bool = False
+    item: Item | None = None
 
 
 class OutboxLanes:
@@ -73,6 +81,7 @@ class OutboxLanes:
         self._stamp = ""
         self._flushing = False
         self.backlog = 0
+        self.dead = 0
 
     def busy(self, actor: RoomActor) -> bool:
         return any(lane.actor is actor for lane in self._lanes.values())
@@ -102,6 +111,8 @@ class OutboxLanes:
         if item.settlement is not None:
             item.settlement.begin()
         self.backlog += 1
+        if self.engine.tracing.on:
+            item.span = current()
         lane_key = (actor.tenant, actor.room_id, channel_id)
         lane = self._lanes.get(lane_key)
         if lane is None:
@@ -114,19 +125,36 @@ class OutboxLanes:
     async def _run(self, lane_key: tuple[str, str, str], lane: Lane) -> None:
         try:
             while lane.items and not self.engine.draining:
-                item = lane.items.popleft()
+                item = lane.item = lane.items.popleft()
                 token = CURRENT.set(item.settlement)
                 try:
                     await self._deliver(lane, item)
+                except Exception as error:  # noqa: BLE001 - the lane boundary: the row stays for the next start
+                    self.engine.trouble(lane.actor, f"delivery to {lane.channel_id}", error)
                 finally:
                     CURRENT.reset(token)
-                    self.backlog -= 1
-                    if item.settlement is not None:
-                        item.settlement.end()
+                    lane.item = None
+                    self._over(item)
         finally:
             lane.busy = False
-            if not lane.items:
-                self._lanes.pop(lane_key, None)
+            if not lane.items and self._lanes.get(lane_key) is lane:
+                del self._lanes[lane_key]
+
+    def _over(self, item: Item) -> None:
+        self.backlog -= 1
+        if item.settlement is not None:
+            item.settlement.end()
+
+    def abandon(self) -> None:
+        """The kit has closed: nobody waits any longer for what the next start will do."""
+        for lane in self._lanes.values():
+            while lane.items:
+                self._over(lane.items.popleft())
+
+    def lags(self) -> list[tuple[str, int, float]]:
+        """Of every lane that has work: channel, events waiting or under way, age of the oldest in seconds."""
+        now = self.engine.now()
+        return [(lane.channel_id, *_lag(lane, now)) for lane in self._lanes.values()]
 
     # -- one delivery ---------------------------------------------------------------------------------------------
 
@@ -134,12 +162,18 @@ class OutboxLanes:
         actor = lane.actor
         channel = self.engine.channels.get(lane.channel_id)
         binding = actor.state.bindings.get(lane.channel_id)
-        event = item.event or await self._read(actor, item)
+        if item.event is None:
+            item.event = await self.engine.insist(lambda: self._read(actor, item), f"a delivery in {actor.room_id}")
+        event = item.event
         refusal = _refusal(channel, binding, event)
         if refusal or channel is None or binding is None or event is None:
             self._finish(lane, item, DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=refusal))
             return
-        projection = project(self.engine, actor, event, channel, binding)
+        try:
+            projection = project(self.engine, actor, event, channel, binding)
+        except Exception as error:  # noqa: BLE001 - a transcoder is a plug-in: its failure is this delivery's failure
+            await self._bury(lane, item, event, _broken(error))
+            return
         if self.engine.hooks.guarded(BeforeDelivery):
             await guard(self.engine, actor, channel, projection)
         if projection.event is None:
@@ -204,33 +238,56 @@ class OutboxLanes:
         item.attempts += 1
         if self.engine.info.durable and not policy.idempotent:
             await self._note(lane, item)
-        crashpoint("outbox.before_send")
         projection.context.state["parts"] = item.parts
         projection.context.state["part_done"] = partial(self._part_done, lane, item)
-        assert projection.event is not None
+        crashpoint("outbox.before_send")
         try:
-            call = channel.deliver(projection.event, binding, projection.context)
-            result = await bounded(call, policy.timeout_s, f'delivery to "{lane.channel_id}"')
-        except TimeoutError:
-            error = ProviderTimeout(provider, f"no answer in {policy.timeout_s:g} s", ambiguous=True)
-            permit.failed(error)
-            return _from_error(error)
+            result = await self._send(lane, item, channel, projection, policy)
         except ProviderError as error:
             permit.failed(error)
             return _from_error(error)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             permit.released()
-            raise
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return _broken(error)  # the channel's own doing, not ours
         except Exception as error:  # a channel is a plug-in: its failure is this delivery's failure
             permit.released()
             log.exception('channel "%s" failed to deliver', lane.channel_id)
-            return DeliveryResult(success=False, state=DeliveryState.FAILED, error=f"{type(error).__name__}: {error}")
+            return _broken(error)
         crashpoint("outbox.after_send")
         if result.success:
             permit.succeeded()
         else:
             permit.failed(ProviderError(provider, result.error or "refused", retryable=result.retryable))
         return result
+
+    async def _send(
+        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
+    ) -> DeliveryResult:
+        assert projection.event is not None
+        binding = lane.actor.state.bindings.get(lane.channel_id) or projection.context.binding
+        with self._span(lane, item) as span:
+            call = channel.deliver(projection.event, binding, projection.context)
+            try:
+                result = await bounded(call, policy.timeout_s, f'delivery to "{lane.channel_id}"')
+            except TimeoutError as error:
+                late = f"no answer in {policy.timeout_s:g} s"
+                raise ProviderTimeout(channel.channel_id, late, ambiguous=True) from error
+            if not result.success:
+                span.fail(result.code or "refused")
+        return result
+
+    def _span(self, lane: Lane, item: Item) -> Span:
+        tracing = self.engine.tracing
+        if not tracing.on:
+            return OFF
+        actor = lane.actor
+        span = tracing.span(DELIVERY, actor.tenant, actor.room_id, lane.channel_id, item.span, "producer")
+        span.set(EVENT_INDEX, item.index)
+        span.set(ATTEMPT, item.attempts)
+        return span
 
     def _bucket(self, name: str, rate: float, burst: float | None) -> TokenBucket:
         bucket = self._buckets.get(name)
@@ -243,7 +300,7 @@ class OutboxLanes:
     async def _note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""
         record = self._row(lane, item)
-        await self.engine.store.commit(Batch(lane.actor.tenant, self.engine.epoch, put=(record,)))
+        await self.engine.commit_until_done(Batch(lane.actor.tenant, self.engine.epoch, put=(record,)))
 
     async def _part_done(self, lane: Lane, item: Item, part_id: str) -> None:
         item.parts = (*item.parts, part_id)
@@ -290,11 +347,15 @@ class OutboxLanes:
                 for tenant, (records, rows) in done.items():
                     batch = Batch(tenant, self.engine.epoch, put=tuple(records), delete=tuple(rows))
                     await self.engine.commit_until_done(batch)
+        except StoreUnavailable as error:
+            log.warning("deliveries that are done could not be noted and are repeated after the next start: %s", error)
         finally:
             self._flushing = False
 
     async def flushed(self) -> None:
-        while self._flushing:  # noqa: ASYNC110 - only at shutdown
+        """At shutdown: waits until what was delivered is noted, as far as the store still writes."""
+        until = monotonic() + FLUSH_S
+        while self._flushing and monotonic() < until:  # noqa: ASYNC110 - only at shutdown
             await asyncio.sleep(0.005)
 
     async def _bury(self, lane: Lane, item: Item, event: RoomEvent, result: DeliveryResult) -> None:
@@ -330,12 +391,13 @@ class OutboxLanes:
                 )
             await actor.commit(change)
 
-        await actor.call(bury)
+        await actor.insist(bury)
         self._tell(actor, record)
+        self.dead += 1
         self.engine.hooks.tell(DeliveryFailed(actor.tenant, actor.room_id, record))
         from roomkit.core.fallback import try_next
 
-        await try_next(actor, event, lane.channel_id)
+        await self.engine.insist(lambda: try_next(actor, event, lane.channel_id), f"a delivery in {actor.room_id}")
 
     def _kept(self, lane: Lane, item: Item, result: DeliveryResult) -> Record:
         """What `delivery_record` makes of `_record`, without the detour for the plain ones."""
@@ -391,6 +453,13 @@ class OutboxLanes:
                 self.engine.timers.set(actor, name, binding.fallback_after_s, data)
 
 
+def _lag(lane: Lane, now: datetime) -> tuple[int, float]:
+    oldest = lane.item or (lane.items[0] if lane.items else None)
+    event = oldest.event if oldest is not None else None
+    age = max((now - event.created_at).total_seconds(), 0.0) if event is not None else 0.0
+    return len(lane.items) + (lane.item is not None), age
+
+
 def _refusal(channel: Channel | None, binding: Any, event: RoomEvent | None) -> str:
     """Rights are looked at again when the lane gets there: a mute or detach reaches what already waits."""
     if event is None:
@@ -402,6 +471,10 @@ def _refusal(channel: Channel | None, binding: Any, event: RoomEvent | None) -> 
     if not binding.can_read:
         return "no_read_access"
     return "output_muted" if binding.output_muted else ""
+
+
+def _broken(error: BaseException) -> DeliveryResult:
+    return DeliveryResult(success=False, state=DeliveryState.FAILED, error=f"{type(error).__name__}: {error}")
 
 
 def _from_error(error: ProviderError) -> DeliveryResult:

@@ -29,6 +29,12 @@ def _binding(actor: RoomActor, channel_id: str) -> ChannelBinding:
     return found
 
 
+def _note(actor: RoomActor, change: Change, kind: EventType, code: str, **data: Any) -> None:
+    """The record of a change. Rights can be taken away in a closed room too, but nothing makes its log grow."""
+    if actor.state.room.open:
+        change.system(kind, code, **data)
+
+
 async def attach(actor: RoomActor, binding: ChannelBinding, explicit: bool = True) -> ChannelBinding:
     """Seats a channel. Attaching again updates its address; it never widens rights that were narrowed, and what was
     detached comes back only when asked for explicitly."""
@@ -59,7 +65,7 @@ async def detach(actor: RoomActor, channel_id: str) -> None:
     change.bindings[channel_id] = None
     value = {"channel_id": channel_id}
     change.put.append(Record("detached", actor.tenant, key(actor.room_id, channel_id), value, actor.room_id))
-    change.system(EventType.CHANNEL_DETACHED, "channel_detached", channel_id=channel_id)
+    _note(actor, change, EventType.CHANNEL_DETACHED, "channel_detached", channel_id=channel_id)
     await actor.commit(change)
     for running_id, running in actor.engine.turns.running(actor):
         if running_id == channel_id:
@@ -80,13 +86,20 @@ async def update_binding(actor: RoomActor, channel_id: str, by: str | None, upda
     shown = {k: v if isinstance(v, (bool, int, str)) else str(v) for k, v in fields.items() if k != "metadata"}
     change = Change()
     change.bindings[channel_id] = new
-    change.system(kind, kind.value, channel_id=channel_id, by=by, changes=shown)
+    _note(actor, change, kind, kind.value, channel_id=channel_id, by=by, changes=shown)
     await actor.commit(change)
     return new
 
 
+async def patch_binding(actor: RoomActor, channel_id: str, patch: dict[str, Any]) -> ChannelBinding:
+    metadata = {**_binding(actor, channel_id).metadata, **patch}
+    return await update_binding(actor, channel_id, None, {"metadata": metadata})
+
+
 async def add_person(actor: RoomActor, person: Participant) -> Participant:
     """Adds somebody, or brings back who had left. An existing record is never re-homed to another channel."""
+    if not actor.state.room.open:
+        raise RoomClosed(actor.room_id, actor.state.room.status)
     old = actor.state.participants.get(person.id)
     if old is not None and old.status is Membership.BANNED:
         raise StateError(f'"{person.id}" is banned from room "{actor.room_id}"; lift the ban with kit.update_member()')
@@ -115,7 +128,9 @@ async def remove_person(actor: RoomActor, participant_id: str, status: Membershi
     person = person.model_copy(update={"status": status})
     change = Change()
     change.participants[person.id] = person
-    change.system(
+    _note(
+        actor,
+        change,
         EventType.PARTICIPANT_LEFT,
         "participant_left",
         visibility="transport",
@@ -138,7 +153,7 @@ async def update_person(actor: RoomActor, participant_id: str, update: dict[str,
     kind = EventType.PARTICIPANT_IDENTIFIED if "identity_id" in fields else EventType.PARTICIPANT_UPDATED
     change = Change()
     change.participants[person.id] = person
-    change.system(kind, kind.value, participant_id=person.id, fields=sorted(fields))
+    _note(actor, change, kind, kind.value, participant_id=person.id, fields=sorted(fields))
     await actor.commit(change)
     return person
 
@@ -269,6 +284,7 @@ __all__ = [
     "check_rights",
     "detach",
     "mark_read",
+    "patch_binding",
     "patch_metadata",
     "remove_person",
     "set_settings",

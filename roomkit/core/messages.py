@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from roomkit.core import policy
+from roomkit.core import membership, policy
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import event_by_id, key
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent
 from roomkit.models.event import EventDraft, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import BeforeCommit, ChainDepthExceeded, Injected, RoomRefused
-from roomkit.models.room import Membership, Participant, RoomStatus
+from roomkit.models.room import Membership, Participant, Room, RoomStatus
 from roomkit.ports.channel import ChannelOutput
 from roomkit.ports.store import Duplicate, Record, RecordKey, RecordQuery
 
@@ -61,6 +61,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     if draft.type in _ACTIONS:
         refusal, draft, target = await _aim(actor, draft)
         if refusal:
+            await forget(actor, sub.rows, sub.output)
             return InboundResult(None, actor.room_id, blocked=True, reason=refusal, settlement=sub.settlement)
     change = Change(settlement=sub.settlement, dedupe_for=sub.dedupe)
     change.put.extend(sub.put)
@@ -75,10 +76,10 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     courtesy = actor.engine.options.courtesy
     if courtesy is not None and not entry.blocked_by:
         courtesy.attend(actor, entry, change)
-    waited = actor.state.room.attention
+    before = actor.state.room
     done = await actor.commit(change)
-    if actor.state.room.attention is not waited:
-        actor.engine.attention.changed(actor)
+    if actor.state.room is not before:
+        _room_changed(actor, before)
     if isinstance(done, Duplicate):
         return await _first_of(actor, done)
     event = done[0]
@@ -86,6 +87,13 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         actor.engine.hooks.tell(ChainDepthExceeded(actor.tenant, actor.room_id, event))
     reason = event.blocked_reason or event.blocked_by
     return InboundResult(event, actor.room_id, blocked=event.blocked, reason=reason, settlement=sub.settlement)
+
+
+def _room_changed(actor: RoomActor, before: Room) -> None:
+    if actor.state.room.attention is not before.attention:
+        actor.engine.attention.changed(actor)
+    if actor.state.room.status is not before.status:
+        membership.arm_timers(actor)
 
 
 async def _refuse_closed(actor: RoomActor, sub: Submission) -> InboundResult:
@@ -127,7 +135,11 @@ async def _guard(actor: RoomActor, draft: EventDraft) -> Outcome:
 
 
 def _injected(injected: Injected) -> Entry:
-    return Entry(injected.draft, targets=injected.targets or (), wakes=False)
+    """Shown where it is delivered: history and live views must not tell others what `targets` keeps from them."""
+    draft, targets = injected.draft, injected.targets or ()
+    if draft.visibility == "all":
+        draft = draft.replaced(visibility=",".join(targets) or "internal")
+    return Entry(draft, targets=targets, wakes=False)
 
 
 def _side_records(change: Change, output: ChannelOutput | None, outcome: Outcome | None) -> None:

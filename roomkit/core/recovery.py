@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.lanes import Item
 from roomkit.core.state import event_by_id
+from roomkit.errors import StoreError
 from roomkit.models.content import TextContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventSource, EventType
 from roomkit.ports.store import Record, RecordKey, RecordQuery
@@ -24,8 +26,7 @@ async def recover(engine: Engine) -> dict[str, int]:
     counts = {"streams": 0, "turns": 0, "outbox": 0}
     for record in await engine.store.records(RecordQuery("stream", None, limit=ALL)):
         actor = await engine.table.actor(record.tenant, record.room_id or "")
-        if actor is not None:
-            await actor.call(_close_stream, record)
+        if actor is not None and await _closed(actor, record):
             counts["streams"] += 1
     for record in await engine.store.records(RecordQuery("turn", None, limit=ALL)):
         actor = await engine.table.actor(record.tenant, record.room_id or "")
@@ -38,9 +39,22 @@ async def recover(engine: Engine) -> dict[str, int]:
             item = Item(None, value["index"], value["event_id"], None, value["attempts"], tuple(value.get("parts", ())))
             engine.lanes.put(actor, value["channel"], item)
             counts["outbox"] += 1
+    engine.lanes.dead = len(await engine.store.records(RecordQuery("dead", None, limit=ALL)))
     if any(counts.values()):
         log.info("resumed after restart: %(outbox)d deliveries, %(turns)d questions, %(streams)d cut replies", counts)
     return counts
+
+
+async def _closed(actor: RoomActor, record: Record) -> bool:
+    """One reply that cannot be closed must not keep everything else from starting."""
+    try:
+        await actor.call(_close_stream, record)
+    except StoreError:
+        raise
+    except Exception as error:  # noqa: BLE001 - told, and left for somebody to look at
+        actor.engine.trouble(actor, "closing a cut reply", error)
+        return False
+    return True
 
 
 async def _close_stream(actor: RoomActor, record: Record) -> None:
@@ -57,7 +71,8 @@ async def _close_stream(actor: RoomActor, record: Record) -> None:
     )
     change = Change()
     await _close_calls(actor, change, record, source)
-    if value["text"] and actor.state.room.open:
+    stored = await event_by_id(actor.engine.store, actor.tenant, actor.room_id, value["id"])
+    if value["text"] and stored is None and actor.state.room.open:
         draft = EventDraft(
             event_id=value["id"],
             source=source,
@@ -67,10 +82,7 @@ async def _close_stream(actor: RoomActor, record: Record) -> None:
             correlation_id=value["cause"],
             metadata={"end_reason": "interrupted", "interrupted": "crash"},
         )
-        blocked_by = ""
-        if binding is None or binding.muted:
-            blocked_by = "source_muted" if binding is not None else "source_not_attached"
-        change.add(Entry(draft, blocked_by=blocked_by, stream_id=value["id"], wakes=False))
+        await messages.cut_short(actor, change, draft, actor.state.room.floor.generation, None)
     change.delete.append(RecordKey("stream", actor.tenant, record.key))
     if not again:
         change.delete.extend(RecordKey("turn", actor.tenant, row) for row in value["turns"])

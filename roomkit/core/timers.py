@@ -88,11 +88,13 @@ class Timers:
                 continue
 
     async def _ring(self, tenant: str, room_id: str, name: str, data: dict[str, Any]) -> None:
-        try:
-            actor = await self._engine.table.actor(tenant, room_id)
-            if actor is not None:
-                await alarms.ring(actor, name, data)
-        finally:
-            if (tenant, room_id, name) not in self._due:
-                gone = RecordKey("timer", tenant, key(room_id, name))
-                self._engine.write_soon(Batch(tenant, self._engine.epoch, delete=(gone,)))
+        """What cannot be done now, because the store fails or the kit closes, rings again at the next start."""
+        await self._engine.insist(lambda: self._look(tenant, room_id, name, data), f"timer {name} of {room_id}")
+        if (tenant, room_id, name) not in self._due:
+            gone = RecordKey("timer", tenant, key(room_id, name))
+            self._engine.write_soon(Batch(tenant, self._engine.epoch, delete=(gone,)))
+
+    async def _look(self, tenant: str, room_id: str, name: str, data: dict[str, Any]) -> None:
+        actor = await self._engine.table.actor(tenant, room_id)
+        if actor is not None:
+            await alarms.ring(actor, name, data)

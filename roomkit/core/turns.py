@@ -27,6 +27,16 @@ from roomkit.models.stream import Ephemeral
 from roomkit.ports.channel import Channel, ChannelOutput, RoomContext
 from roomkit.ports.store import RecordKey
 from roomkit.runtime import monotonic
+from roomkit.runtime.span_names import (
+    END_REASON,
+    FIRST_WORD,
+    GEN_AI_AGENT_ID,
+    GEN_AI_CONVERSATION,
+    GEN_AI_OPERATION,
+    TRIGGERS,
+    TURN,
+)
+from roomkit.runtime.tracing import OFF, Span, current
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
@@ -40,6 +50,7 @@ LONGEST_QUIET = 4
 class Trigger:
     event: RoomEvent
     settlement: Settlement | None
+    span: Span = OFF
 
     @property
     def depth(self) -> int:
@@ -96,7 +107,7 @@ class Turns:
         lane = self._lanes.get(lane_key)
         if lane is None:
             lane = self._lanes[lane_key] = TurnLane(actor, channel_id)
-        lane.pending.append(Trigger(event, settlement))
+        lane.pending.append(Trigger(event, settlement, current() if self.engine.tracing.on else OFF))
         lane.last_arrival = monotonic()
         channel = self.engine.channels.get(channel_id)
         if lane.running is not None and channel is not None and channel.turn_policy.mode == "interrupt":
@@ -110,6 +121,15 @@ class Turns:
             self._lanes[lane_key] = lane
             lane.active = True
             self.engine.scope.spawn(self._run(lane_key, lane), name=f"turns {lane.channel_id} in {actor.room_id}")
+
+    def lags(self) -> list[tuple[str, int, float]]:
+        """Of every lane with questions whose turn has not begun: channel, how many, age of the oldest in seconds."""
+        now = self.engine.now()
+        return [
+            (lane.channel_id, len(lane.pending), max((now - lane.pending[0].event.created_at).total_seconds(), 0.0))
+            for lane in self._lanes.values()
+            if lane.pending
+        ]
 
     def running(self, actor: RoomActor) -> list[tuple[str, Running]]:
         """The turns under way in a room, by channel."""
@@ -161,6 +181,12 @@ class Turns:
             lane.pending[:0] = triggers
             self.wake(lane)
 
+    def cancel_all(self, channel_id: str, reason: str) -> None:
+        """Cuts short what a channel says in any room."""
+        for lane in tuple(self._lanes.values()):
+            if lane.channel_id == channel_id and lane.running is not None:
+                lane.running.cancel(reason)
+
     def abandon(self) -> None:
         """The kit has closed: nobody waits any longer for what the next start will do."""
         for lane in self._lanes.values():
@@ -207,7 +233,8 @@ class Turns:
         settlement = next((t.settlement for t in reversed(triggers) if t.settlement is not None), None)
         token = CURRENT.set(settlement)
         try:
-            await self._answer(lane, triggers, settlement)
+            with self._span(lane, triggers):
+                await self._answer(lane, triggers, settlement)
         except Exception as error:  # noqa: BLE001 - the lane boundary: one turn's end never costs the next one
             self.engine.trouble(lane.actor, f"turn of {lane.channel_id}", error)
         finally:
@@ -216,6 +243,16 @@ class Turns:
             lane.running = None
             CURRENT.reset(token)
             self.settle(triggers)
+
+    def _span(self, lane: TurnLane, triggers: list[Trigger]) -> Span:
+        actor, channel_id = lane.actor, lane.channel_id
+        name, above = f"{TURN} {channel_id}", triggers[-1].span
+        span = self.engine.tracing.span(name, actor.tenant, actor.room_id, channel_id, above)
+        span.set(GEN_AI_OPERATION, TURN)
+        span.set(GEN_AI_AGENT_ID, channel_id)
+        span.set(GEN_AI_CONVERSATION, actor.room_id)
+        span.set(TRIGGERS, len(triggers))
+        return span
 
     async def _answer(self, lane: TurnLane, triggers: list[Trigger], settlement: Settlement | None) -> None:
         actor, engine = lane.actor, self.engine
@@ -334,7 +371,14 @@ class Turns:
             log.warning("the last words of a reply in %s could not be checkpointed", reply.actor.room_id)
 
     def _report(self, actor: RoomActor, channel_id: str, reply: Reply, started: Any, begun: float) -> None:
-        self.engine.observe("turn_seconds", monotonic() - begun)
+        total = monotonic() - begun
+        first = reply.first_token_at - begun if reply.first_token_at is not None else None
+        self.engine.meters.turn_ended(channel_id, total, first)
+        span = current()
+        span.set(END_REASON, reply.end_reason)
+        span.set(FIRST_WORD, first)
+        if reply.end_reason == "error":
+            span.fail("TurnFailed")
         self.engine.hooks.tell(
             ReplyFinished(
                 actor.tenant,
@@ -343,8 +387,8 @@ class Turns:
                 reason=reply.end_reason,
                 event=reply.event,
                 usage=reply.usage,
-                first_token_s=reply.first_token_at - begun if reply.first_token_at is not None else None,
-                total_s=monotonic() - begun,
+                first_token_s=first,
+                total_s=total,
                 started_at=started,
                 error=reply.error,
             )
