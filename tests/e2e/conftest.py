@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 from tests.e2e.cast import ROOMS
 from tests.e2e.driver import QUIET, QUIETER, Pages, Server
@@ -15,6 +15,7 @@ ROOMS_KEY = pytest.StashKey[Iterator[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    expect.set_options(timeout=15_000)  # milliseconds; two cores may have other tests to run
     config.addinivalue_line("markers", "browser: needs Debian's Chromium")
 
 

@@ -93,7 +93,7 @@ class Pages:
     def open(self, server: Server, path: str, who: str | None, *, width: int = 1000, height: int = 800) -> Page:
         """`path` is "" or "supervisor", with an optional room after a question mark."""
         context = self._browser.new_context(viewport={"width": width, "height": height}, **self._settings)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(15_000)
         context.add_init_script(WATCH)
         self._contexts.append(context)
         page = context.new_page()

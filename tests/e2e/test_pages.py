@@ -267,6 +267,7 @@ def test_who_else_is_looking(server: Server, pages: Pages, room: str) -> None:
     expect(first.locator(".looking")).to_contain_text("only you")
     second = pages.open(server, f"supervisor?{room}", "rita", width=1400)
     expect(first.locator(".looking")).to_contain_text("Rita too")
+    expect(second.locator(".room-top")).to_be_visible()
     second.keyboard.press("t")
     expect(first.get_by_text("Rita has the floor").first).to_be_visible()
     first.get_by_role("button", name="Take over from Rita").click()
