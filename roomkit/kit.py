@@ -26,6 +26,7 @@ from roomkit.ports.identity import IdentityResolver
 from roomkit.ports.store import Store
 from roomkit.rooms import Rooms
 from roomkit.runtime import Clock, call_from_thread
+from roomkit.runtime.tracing import Tracer
 
 if TYPE_CHECKING:
     from roomkit.core.identity import AddressBook
@@ -247,6 +248,13 @@ class RoomKit(Rooms):
         """Answers messages with a function `(ctx, message) -> str | None`: the shortest kind of app."""
         self.register_channel(FunctionChannel("app", fn), default=True)
         return fn
+
+    def trace(self, tracer: Any = None) -> None:
+        """Traces from now on: to an OpenTelemetry `TracerProvider` (None: the global one; needs [otel]), or to a
+        `roomkit.runtime.tracing.Tracer` of your own. Spans carry ids, names and numbers, never what was said."""
+        if not isinstance(tracer, Tracer):
+            tracer = import_module("roomkit.runtime.otel").OpenTelemetry(tracer)
+        self._engine.tracing.use(tracer)
 
     # -- doors -----------------------------------------------------------------------------------
 

@@ -47,10 +47,14 @@ class Budget:
                     return f"the {unit} limit of this {who} is used up ({limit:g} in {self.limits.window_s:g} s)"
         return None
 
-    def spend_tokens(self, tenant: str, room_id: str, usage: Mapping[str, int], model: str | None = None) -> None:
+    def spend_tokens(self, tenant: str, room_id: str, usage: Mapping[str, int], model: str | None = None) -> float:
+        """Counts one generation; returns what it cost, 0 where no `cost` is given."""
         self._spend(tenant, room_id, "tokens", usage.get("input_tokens", 0) + usage.get("output_tokens", 0))
-        if self.limits.cost is not None:
-            self._spend(tenant, room_id, "money", self.limits.cost(usage, model))
+        if self.limits.cost is None:
+            return 0.0
+        money = self.limits.cost(usage, model)
+        self._spend(tenant, room_id, "money", money)
+        return money
 
     def spend_tool_call(self, tenant: str, room_id: str) -> None:
         self._spend(tenant, room_id, "tool_calls", 1)

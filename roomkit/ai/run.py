@@ -27,13 +27,14 @@ from roomkit.ai.loop import (
     Warn,
 )
 from roomkit.errors import BadResponse, ProviderError
-from roomkit.models.ai import AIEvent, Finished, ToolCallPart
+from roomkit.models.ai import AIEvent, AIRequest, Finished, ToolCallPart
 from roomkit.models.hooks import Block
 from roomkit.models.steering import SteeringDirective
 from roomkit.models.stream import ReplyEnd, ReplyPart, TextDelta, ThinkingDelta, ToolStep
 from roomkit.ports.ai import AIProvider
 from roomkit.ports.channel import TurnPort
-from roomkit.runtime import Scope, Wakeup, monotonic
+from roomkit.runtime import Scope, Wakeup, monotonic, span_names
+from roomkit.runtime.tracing import OFF, Attribute, Span, current
 
 T = TypeVar("T")
 
@@ -71,6 +72,8 @@ class Reply:
         self._waiting: asyncio.Task[Any] | None = None
         self._broken = False
         self._provider = 0
+        self._above = current()
+        self._span = OFF
 
     def steer(self, directive: SteeringDirective) -> None:
         """A `Cancel` takes effect at once, wherever the reply waits; other directives before the next round."""
@@ -140,7 +143,11 @@ class Reply:
                 _log.warning("the reply %s in room %s is in tool round %d", self.loop.loop_id, self.room_id, rounds)
 
     async def _run_tool(self, call: ToolCallPart) -> None:
-        outcome = await self._gate.run(call, self, self._offered)
+        with self._tool_span(call) as span:
+            outcome = await self._gate.run(call, self, self._offered)
+            span.set(span_names.TOOL_STATUS, outcome.status)
+            if outcome.status == "failed":
+                span.fail("ToolError")
         self._acks.pop(call.call_id, None)
         if self.loop.tools:
             self.loop.tools = self._gate.specs
@@ -156,9 +163,11 @@ class Reply:
         try:
             event = await self._unless_done(self._next_event())
         except ProviderError as error:
+            self._span.fail(error)
             await self._close_stream()
             self._tell(self.loop.failed(error))
         except Exception as error:  # noqa: BLE001 - other people's code, and a reply ends with a reason on every exit
+            self._span.fail(error)
             _log.exception("the reply %s broke", self.loop.loop_id)
             await self._close_stream()
             self._tell(self.loop.stop("error", f"the provider failed ({type(error).__name__})"))
@@ -175,12 +184,26 @@ class Reply:
                 return None
         assert self._stream is not None
         try:
-            event = await anext(self._stream)
+            if self._span:
+                with self._span.current():
+                    event = await anext(self._stream)
+            else:
+                event = await anext(self._stream)
         except StopAsyncIteration:
             raise BadResponse(self._name(), "the stream ended without saying why") from None
-        if isinstance(event, Finished) and self._budget is not None:
-            self._budget.spend_tokens(self.tenant, self.room_id, asdict(event.usage), event.model)
+        if isinstance(event, Finished):
+            self._spent(event)
         return event
+
+    def _spent(self, finished: Finished) -> None:
+        usage, span = asdict(finished.usage), self._span
+        money = self._budget.spend_tokens(self.tenant, self.room_id, usage, finished.model) if self._budget else 0.0
+        if self._turn is not None:
+            self._turn.spent(usage, finished.model, money)
+        span.set(span_names.GEN_AI_RESPONSE_MODEL, finished.model)
+        span.set(span_names.GEN_AI_FINISH_REASONS, (finished.reason,))
+        for counter, name in span_names.GEN_AI_USAGE.items():
+            span.set(name, usage[counter] or None)
 
     async def _open_stream(self, asked: StartGeneration) -> bool:
         self._provider = asked.provider
@@ -198,8 +221,32 @@ class Reply:
             request = guarded
         none = request.tool_choice == "none"
         self._offered = frozenset() if none else frozenset(spec.name for spec in request.tools)
-        self._stream = self._providers[asked.provider].stream(request)
+        self._span = self._generation_span(request)
+        with self._span.current():
+            self._stream = self._providers[asked.provider].stream(request)
         return True
+
+    def _generation_span(self, request: AIRequest) -> Span:
+        provider = self._providers[self._provider]
+        model = request.model or getattr(provider, "model", None)
+        known: dict[str, Attribute] = {
+            span_names.GEN_AI_OPERATION: span_names.GENERATION,
+            span_names.GEN_AI_PROVIDER: provider.name,
+            span_names.GEN_AI_CONVERSATION: self.room_id,
+        }
+        if isinstance(model, str):
+            known[span_names.GEN_AI_REQUEST_MODEL] = model
+        return self._above.child(f"{span_names.GENERATION} {model or provider.name}", "client", known)
+
+    def _tool_span(self, call: ToolCallPart) -> Span:
+        """Its name is the model's own invention unless the tool was offered."""
+        name = call.name if call.name in self._offered else "unknown"
+        known: dict[str, Attribute] = {
+            span_names.GEN_AI_OPERATION: span_names.TOOL,
+            span_names.GEN_AI_TOOL_NAME: name,
+            span_names.GEN_AI_TOOL_CALL_ID: call.call_id,
+        }
+        return self._above.child(f"{span_names.TOOL} {name}", "internal", known)
 
     def _name(self) -> str:
         return self._providers[self._provider].name
@@ -242,12 +289,14 @@ class Reply:
     async def _close_stream(self) -> None:
         stream, self._stream = self._stream, None
         close = getattr(stream, "aclose", None)
-        if close is None:
-            return
         try:
-            await close()
+            if close is not None:
+                await close()
         except ProviderError:
             _log.warning("closing a stream of %s failed", self._name(), exc_info=True)
+        finally:
+            self._span.end()
+            self._span = OFF
 
     async def _close(self) -> None:
         if self._timer is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import approvals, floor
@@ -57,3 +58,6 @@ class Turn:
         data = {"name": call.name, "call_id": call.call_id, "status": call.status, "note": note}
         message = Ephemeral(kind="tool", room_id=self._actor.room_id, sender=self._channel_id, data=data)
         self._actor.hub.ephemeral(message, self._actor.state.bindings)
+
+    def spent(self, usage: Mapping[str, int], model: str | None, money: float) -> None:
+        self._engine.meters.spent(self._channel_id, usage, model, money)

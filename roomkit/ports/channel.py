@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -133,6 +133,10 @@ class TurnPort(Protocol):
 
     async def tool_progress(self, call: ToolCallContent, note: str = "") -> None:
         """Tells watchers that a tool is running (ephemeral)."""
+        ...
+
+    def spent(self, usage: Mapping[str, int], model: str | None, money: float) -> None:
+        """Counts what one generation of this turn used: tokens by kind, and money where it has a price."""
         ...
 
 

@@ -120,6 +120,7 @@ class RoomApp(Starlette):
 
     async def _ensure_started(self) -> None:
         if self.door.kit.engine.started:
+            self.door.kit.engine.watch()
             return
         if self._starting is not None:
             await asyncio.shield(self._starting)
@@ -132,6 +133,7 @@ class RoomApp(Starlette):
             self._starting.exception()
             raise
         else:
+            self.door.kit.engine.watch()
             self._starting.set_result(None)
         finally:
             self._starting = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +29,7 @@ class FakeTurn:
     asked: list[ToolCallContent] = field(default_factory=list)
     humans: list[str] = field(default_factory=list)
     progress: list[str] = field(default_factory=list)
+    usage: list[tuple[dict[str, int], str | None, float]] = field(default_factory=list)
 
     async def approve(self, call: ToolCallContent, *, expires_s: float) -> ApprovalAnswer:
         self.asked.append(call)
@@ -46,6 +47,9 @@ class FakeTurn:
 
     async def tool_progress(self, call: ToolCallContent, note: str = "") -> None:
         self.progress.append(call.call_id)
+
+    def spent(self, usage: Mapping[str, int], model: str | None, money: float) -> None:
+        self.usage.append((dict(usage), model, money))
 
 
 class Talk:
