@@ -17,6 +17,7 @@ from tests.gates.tree import ROOT, tracked
 
 PAGES = tracked("*.md")
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:|#)(?P<target>[^)#\s]+)(?:#[^)]*)?\)")
+NAMED_TEST = re.compile(r"(tests/[\w/]+\.py)::(test_\w+)")
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 
@@ -95,6 +96,13 @@ def test_links_lead_somewhere(name: str) -> None:
     text = re.sub(r"```.*?```", "", (ROOT / name).read_text("utf-8"), flags=re.DOTALL)
     targets = [match["target"] for match in LINK.finditer(text)]
     assert not [target for target in targets if not (ROOT / name).parent.joinpath(target).exists()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tests_that_prove_a_promise_exist(name: str) -> None:
+    named = NAMED_TEST.findall((ROOT / name).read_text("utf-8"))
+    sources = {path: (ROOT / path).read_text("utf-8") for path, _ in named if (ROOT / path).exists()}
+    assert not [f"{path}::{test}" for path, test in named if f"def {test}(" not in sources.get(path, "")]
 
 
 def test_every_page_is_in_the_navigation() -> None:
