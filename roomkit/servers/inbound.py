@@ -100,7 +100,8 @@ class Refusal(NamedTuple):
     retry_after: float | None = None
 
 
-def refusal_of(result: InboundResult) -> Refusal:
+def refusal_of(result: InboundResult, *, staff: bool) -> Refusal:
+    """Staff hear the rule's own reason; a guest hears only that it was not sent (a guard may inject words for them)."""
     match result.reason:
         case "room_closed":
             return Refusal("room_closed", "the room is closed")
@@ -109,7 +110,7 @@ def refusal_of(result: InboundResult) -> Refusal:
         case "process_timeout":
             return Refusal("unavailable", "the message could not be handled in time", 1.0)
         case reason:
-            return Refusal("blocked", reason or "a rule stopped it")
+            return Refusal("blocked", (staff and reason) or "this message could not be sent")
 
 
 def check(principal: Principal, content: Content) -> None:

@@ -342,7 +342,7 @@ class Connection:
 
     def _receipt(self, client_id: str, result: InboundResult) -> str:
         if result.event is None or result.blocked:
-            refusal = refusal_of(result)
+            refusal = refusal_of(result, staff=self.staff)
             return self._session.nack(client_id, refusal.code, refusal.message, refusal.retry_after)
         return self._session.ack(client_id, result.event.index, result.event.id, duplicate=result.duplicate)
 

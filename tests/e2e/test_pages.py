@@ -200,7 +200,7 @@ def test_a_supervisor_sees_everything_and_a_guest_only_the_conversation(
     expect(tool.locator("pre").last).to_contain_text("in transit")
     expect(replies(chat)).to_have_count(1, timeout=SLOW)
     say(chat, "this is forbidden")
-    expect(bubbles(chat, "this is forbidden")).to_contain_text("Not sent: secrets stay in the house")
+    expect(bubbles(chat, "this is forbidden")).to_contain_text("Not sent: this message could not be sent")
     expect(desk_page.locator(".said.blocked")).to_contain_text("Blocked by no secrets: secrets stay in the house")
     desk(desk_page, "Note", "a note for colleagues")
     desk(desk_page, "Whisper", "a hint for the machine")

@@ -184,7 +184,7 @@ async def test_a_guest_of_a_detached_channel_stays_outside() -> None:
         headers = {"authorization": f"Bearer {h.token('guest', 'r1')}"}
         refused = await h.http.post("/api/rooms/r1/messages", json={"text": "let me in"}, headers=headers)
         assert refused.status_code == 409
-        assert refused.json()["error"]["message"] == "source_not_attached"
+        assert refused.json()["error"]["message"] == "this message could not be sent"
 
 
 async def test_people_come_are_renamed_and_go() -> None:

@@ -198,7 +198,7 @@ async def send_message(call: Call, body: Message) -> Response:
     )
     event = None if result.event is None else call.door.views.event(result.event, staff=call.staff)
     if result.blocked or event is None:
-        refusal = refusal_of(result)
+        refusal = refusal_of(result, staff=call.staff)
         if refusal.retry_after is not None:
             raise TooMany(refusal.message, retry_after=refusal.retry_after)
         return answer(409, refusal.code, refusal.message, event=event)
