@@ -269,3 +269,24 @@ async def test_a_reader_who_does_not_read_stops_the_socket_not_the_memory() -> N
     async with room:
         await asyncio.sleep(5)
         assert len(room._frames) == 1000
+
+
+@pytest.mark.real_time
+async def test_a_server_that_dies_in_mid_handshake_is_tried_again() -> None:
+    heard = 0
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heard
+        heard += 1
+        await reader.read(10)
+        writer.close()
+
+    server = await asyncio.start_server(die, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    options = ClientOptions(backoff_s=0.01, max_backoff_s=0.01)
+    async with RoomClient(f"ws://127.0.0.1:{port}/socket", "r", "token", options) as client:
+        while heard < 3:
+            await asyncio.sleep(0.01)
+        assert client.reconnections >= 2
+    server.close()
+    await server.wait_closed()
