@@ -24,6 +24,14 @@ ALL = 10_000_000
 async def recover(engine: Engine) -> dict[str, int]:
     """Resumes everything unfinished; returns how much there was of each kind."""
     counts = {"streams": 0, "turns": 0, "outbox": 0}
+    # Deliveries first: what the closing of a cut reply adds comes after them in their lanes, and is no row of theirs.
+    for record in await engine.store.records(RecordQuery("outbox", None, limit=ALL)):
+        actor = await engine.table.actor(record.tenant, record.room_id or "")
+        if actor is not None:
+            value = record.value
+            item = Item(None, value["index"], value["event_id"], None, value["attempts"], tuple(value.get("parts", ())))
+            engine.lanes.put(actor, value["channel"], item)
+            counts["outbox"] += 1
     for record in await engine.store.records(RecordQuery("stream", None, limit=ALL)):
         actor = await engine.table.actor(record.tenant, record.room_id or "")
         if actor is not None and await _closed(actor, record):
@@ -32,13 +40,6 @@ async def recover(engine: Engine) -> dict[str, int]:
         actor = await engine.table.actor(record.tenant, record.room_id or "")
         if actor is not None and await _ask_again(engine, actor, record):
             counts["turns"] += 1
-    for record in await engine.store.records(RecordQuery("outbox", None, limit=ALL)):
-        actor = await engine.table.actor(record.tenant, record.room_id or "")
-        if actor is not None:
-            value = record.value
-            item = Item(None, value["index"], value["event_id"], None, value["attempts"], tuple(value.get("parts", ())))
-            engine.lanes.put(actor, value["channel"], item)
-            counts["outbox"] += 1
     engine.lanes.dead = len(await engine.store.records(RecordQuery("dead", None, limit=ALL)))
     if any(counts.values()):
         log.info("resumed after restart: %(outbox)d deliveries, %(turns)d questions, %(streams)d cut replies", counts)

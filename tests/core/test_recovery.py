@@ -157,6 +157,22 @@ async def test_the_outbox_goes_on_and_an_attempt_under_way_is_marked(tmp_path: P
         assert silent.texts == []
 
 
+async def test_a_cut_reply_is_delivered_once_and_after_what_waited_already(tmp_path: Path, make: Make) -> None:
+    stuck = FakeChannel("out")
+    stuck.hang()
+    brain = Brain(script=lambda c, e: stream(*[f"w{i} " for i in range(50)], every=0.1))
+    async with make(tmp_path / "a.db", FakeChannel(), stuck, brain) as kit:
+        await kit.create_room("r", channels=["sms", "out", "ai"])
+        await say(kit, "one", "r")
+        await say(kit, "two", "r")
+        await asyncio.sleep(1.05)
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+    later = FakeChannel("out")
+    async with make(path, FakeChannel(), later, Brain(script=lambda c, e: stream())) as kit:
+        await kit.drain(5)
+        assert [text.split()[0] for text in later.texts] == ["one", "two", "w0"]
+
+
 async def test_floor_attention_and_detachment_survive(tmp_path: Path, make: Make) -> None:
     async with make(tmp_path / "a.db", FakeChannel(), Brain()) as kit:
         await kit.create_room("r", channels=["sms", "ai"], external_id="x")
