@@ -1,0 +1,62 @@
+"""`python -m proofs [NAME] [--n N]`: runs the long proofs on real processes; exit code 1 when a promise was broken."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import time
+from importlib import import_module
+from typing import Any
+
+NAMES = {"kill9": 100, "crashpoints": 1}
+"""Every proof, and how often `make prove` runs it."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m proofs", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=[*NAMES, "all"], default="all", help="which proof (default: all)")
+    parser.add_argument("--n", type=int, help=f"rounds (default: {', '.join(f'{k} {v}' for k, v in NAMES.items())})")
+    parser.add_argument("--seed", type=int, help="repeats the same dice (default: new ones, which are printed)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    asked = parser.parse_args(arguments)
+    if asked.n is not None and asked.n < 1:
+        parser.error("--n must be 1 or more")
+    seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(2**32)
+    done = [_run(name, asked.n or NAMES[name], seed, asked.json) for name in _wanted(asked.name)]
+    if asked.json:
+        print(json.dumps(done, indent=2))
+    return 1 if any(one["violations"] for one in done) else 0
+
+
+def _wanted(name: str) -> list[str]:
+    return list(NAMES) if name == "all" else [name]
+
+
+def _run(name: str, n: int, seed: int, as_json: bool) -> dict[str, Any]:
+    module = import_module(f"proofs.{name}")
+    if not as_json:
+        print(f"{name}: {module.TITLE}, {n} times (--seed {seed})", flush=True)
+    began = time.monotonic()
+    report: dict[str, Any] = asyncio.run(module.prove(n, seed)).report()
+    report = {"name": name, "n": n, "seed": seed, "seconds": round(time.monotonic() - began, 1), **report}
+    if not as_json:
+        _print(report)
+    return report
+
+
+def _print(report: dict[str, Any]) -> None:
+    for violation in report["violations"][:40]:
+        print(f"  VIOLATION {violation}")
+    for name, value in report["figures"].items():
+        print(f"  {name.replace('_', ' '):<24} {value:>8,}")
+    for name, value in report["slowest_s"].items():
+        print(f"  slowest {name:<24} {value:>6.2f} s")
+    held = f"{len(report['violations'])} violations" if report["violations"] else "every promise was kept"
+    print(f"  {held} ({report['seconds']:.0f} s)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
