@@ -16,7 +16,7 @@ from roomkit.core import policy
 from roomkit.core.results import Settlement
 from roomkit.core.state import SEP, RoomState, binding_record, event_key, key, participant_record, room_record
 from roomkit.core.streams import Hub
-from roomkit.errors import Overloaded, StateError, StoreError, UsageError
+from roomkit.errors import Fenced, Overloaded, StateError, StoreError, UsageError
 from roomkit.models.content import SystemContent
 from roomkit.models.delivery import DeliveryRecord, DeliveryState
 from roomkit.models.event import SCHEMA_VERSION, EventDraft, EventSource, EventStatus, EventType, RoomEvent
@@ -256,8 +256,10 @@ class RoomActor:
             with engine.tracing.span(COMMIT, self.tenant, self.room_id, "") as span:
                 span.set(EVENTS, len(batch.events))
                 return await engine.store.commit(batch)
-        except StoreError:
+        except StoreError as error:
             engine.count("write_errors")
+            if isinstance(error, Fenced):
+                engine.table.drop(self)
             raise
         finally:
             engine.meters.commit.observe(monotonic() - began)

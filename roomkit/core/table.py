@@ -74,18 +74,31 @@ class RoomTable:
         self._actors[actor.tenant, actor.room_id] = actor
         excess = len(self._actors) - self._engine.options.resident_rooms
         if excess > 0:
-            self._evict(excess)
+            self._evict(excess, actor)
         return actor
 
-    def _evict(self, excess: int) -> None:
-        """Sends idle rooms back to the store, the longest unused first."""
+    def _evict(self, excess: int, fresh: RoomActor) -> None:
+        """Sends idle rooms back to the store, the longest unused first; never the one that somebody just asked for."""
         for actor_key, actor in list(islice(self._actors.items(), excess + 64)):
             if excess <= 0:
                 return
-            if actor.idle and not self._engine.lanes.busy(actor) and not self._engine.turns.busy(actor):
+            if (
+                actor is not fresh
+                and actor.idle
+                and not self._engine.lanes.busy(actor)
+                and not self._engine.turns.busy(actor)
+            ):
                 actor.retired = True
                 del self._actors[actor_key]
                 excess -= 1
+
+    def drop(self, actor: RoomActor) -> None:
+        """Another writer was in this room, so what the actor knows is old: the next call reads it again, unless
+        somebody looks on, to whom that would be a gap."""
+        actor_key = (actor.tenant, actor.room_id)
+        if actor.hub.idle and not self._engine.turns.busy(actor) and self._actors.get(actor_key) is actor:
+            actor.retired = True
+            del self._actors[actor_key]
 
     def loaded(self, tenant: str, room_id: str) -> RoomActor | None:
         """The room's actor if it is in memory."""
