@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roomkit.ai.tools import tool as tool
     from roomkit.channels.ai import AIChannel as AIChannel
     from roomkit.channels.messaging import EmailChannel as EmailChannel
     from roomkit.channels.messaging import HTTPChannel as HTTPChannel
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from roomkit.channels.transport import TransportChannel as TransportChannel
     from roomkit.channels.websocket import WebSocketChannel as WebSocketChannel
     from roomkit.core.engine import KitOptions as KitOptions
+    from roomkit.core.hooks import Filter as Filter
     from roomkit.errors import RoomKitError as RoomKitError
     from roomkit.kit import RoomKit as RoomKit
     from roomkit.models.access import Principal as Principal
@@ -41,15 +43,17 @@ if TYPE_CHECKING:
     from roomkit.ports.channel import TurnPolicy as TurnPolicy
 
 _HOMES = {
+    "tool": "ai.tools",
     "AIChannel": "channels.ai",
     "EmailChannel": "channels.messaging",
     "HTTPChannel": "channels.messaging",
     "SMSChannel": "channels.messaging",
     "TransportChannel": "channels.transport",
     "WebSocketChannel": "channels.websocket",
+    "KitOptions": "core.engine",
+    "Filter": "core.hooks",
     "RoomKitError": "errors",
     "RoomKit": "kit",
-    "KitOptions": "core.engine",
     "Principal": "models.access",
     "TextContent": "models.content",
     "InboundMessage": "models.delivery",

@@ -90,7 +90,8 @@ class RoomKit(Rooms):
         return self
 
     async def drain(self, timeout: float | None = None) -> bool:
-        """Lets running replies and deliveries finish, at most `timeout` seconds; the rest waits for the next start."""
+        """Lets running replies and deliveries finish, at most `timeout` seconds, before a stop. Whatever comes after
+        is still committed, but neither answered nor delivered until the next start. True when nothing was left."""
         return await self._engine.drain(timeout)
 
     async def aclose(self) -> None:
@@ -245,7 +246,8 @@ class RoomKit(Rooms):
         return register
 
     def on_message(self, fn: F) -> F:
-        """Answers messages with a function `(ctx, message) -> str | None`: the shortest kind of app."""
+        """Answers messages with a function `(ctx, message)`: the shortest kind of app. It returns text, content, a
+        `ChannelOutput` or None for silence; an async generator streams; a plain function runs in a thread."""
         self.register_channel(FunctionChannel("app", fn), default=True)
         return fn
 

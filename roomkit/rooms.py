@@ -563,10 +563,12 @@ class Rooms:
     ) -> View:
         """A gapless view of a room: what was missed since `after` (or the last `tail` events), then everything live.
 
-        `deliver` gets RoomEvent, stream messages and Ephemeral in log order and must return at once."""
+        `viewer` is a channel's id, or a principal that the host has let in. `deliver` gets RoomEvent, stream messages
+        and Ephemeral in log order and must return at once. Raises `ChannelNotFound` for an unknown channel."""
         actor = await self._actor(room_id)
         if isinstance(viewer, Principal):
             viewer = Viewer.of(viewer)
         elif isinstance(viewer, str):
+            self._engine.registry.require(viewer, self.tenant_id)
             viewer = Viewer(channel_id=viewer)
         return await actor.call(views.open_view, viewer, deliver, after, tail)

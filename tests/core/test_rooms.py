@@ -564,3 +564,10 @@ async def test_an_error_never_names_another_tenants_channel() -> None:
         with pytest.raises(ChannelNotFound) as caught:
             await kit.tenant("globex").attach_channel("r", "acme-sm")
         assert "acme-sms" not in str(caught.value)
+
+
+async def test_a_view_of_an_unknown_channel_is_refused_instead_of_staying_empty() -> None:
+    async with kit_with(FakeChannel("sms")) as kit:
+        await kit.create_room("r", channels=["sms"])
+        with pytest.raises(ChannelNotFound, match='did you mean "sms"'):
+            await kit.open_view("r", "sm", [].append)
