@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal
 
-from roomkit import AIChannel, RoomKit
-from roomkit.ai.tools import tool
+from roomkit import AIChannel, RoomKit, tool
 from roomkit.models.content import ToolCallContent
 from roomkit.testing import ScriptedAI
 from roomkit.testing.ai import call

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from roomkit import AIChannel, RoomKit
-from roomkit.ai.tools import tool
+from roomkit import AIChannel, RoomKit, tool
 from roomkit.models.ai import AIRequest
 from roomkit.testing import ScriptedAI, VirtualClock, run
 from roomkit.testing.ai import call

@@ -10,8 +10,7 @@ import asyncio
 
 import httpx2
 
-from roomkit import AIChannel, EventType, InboundMessage, RoomKit, SMSChannel, WebSocketChannel
-from roomkit.ai.tools import tool
+from roomkit import AIChannel, EventType, InboundMessage, RoomKit, SMSChannel, WebSocketChannel, tool
 from roomkit.models.hooks import Delivered
 from roomkit.providers.offline.ai import OfflineBrain
 from roomkit.providers.offline.tools import calculator
