@@ -237,7 +237,7 @@ async def test_refusals_say_why_by_the_messages_own_id() -> None:
             await socket.say("send", client_id="a", text="damn")
             nack = await socket.get("nack")
             assert (nack["client_id"], nack["code"]) == ("a", "blocked")
-                assert nack["message"] == "this message could not be sent"
+            assert nack["message"] == "this message could not be sent"
             await socket.say("send", client_id="b", content={"type": "system", "code": "x"})
             assert (await socket.get("nack"))["code"] == "invalid"
             await kit.close_room("r1")
