@@ -282,7 +282,7 @@ async def _connect(url: str) -> Wire:
         raise Disconnected(1013, "the server is not ready") from error
     except WebSocketException as error:
         if isinstance(error.__cause__, EOFError):  # The server has died, or was stopped, in mid-handshake.
-            raise Disconnected() from error
+            raise Disconnected from error
         raise ProtocolError(f"the server did not speak WebSocket: {error}") from error
 
 
