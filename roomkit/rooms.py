@@ -511,11 +511,10 @@ class Rooms:
         actor = await self._actor(room_id)
         running = [cid for cid, _ in self._engine.turns.running(actor)]
         if channel_id is None:
-            if len(running) != 1:
-                names = ", ".join(running) or "none"
-                raise UsageError(
-                    f'room "{room_id}" has {len(running)} running turns ({names}); name one with channel_id'
-                )
+            if not running:
+                raise UsageError(f'no AI is at work in room "{room_id}"; whisper() reaches the next turn')
+            if len(running) > 1:
+                raise UsageError(f'several AIs are at work in room "{room_id}" ({", ".join(running)}); pass channel_id')
             channel_id = running[0]
         channel = self._engine.channels.get(channel_id)
         if hasattr(channel, "steer"):

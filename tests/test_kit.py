@@ -1,4 +1,4 @@
-"""What the front door does itself: files without a folder given, and revocations from any thread."""
+"""What the front door does itself: files without a folder given, revocations from any thread, its end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from roomkit import RoomKit
-from roomkit.errors import AccessDenied, StateError
+from roomkit import Cancel, RoomKit
+from roomkit.errors import AccessDenied, StateError, UsageError
 from roomkit.ports.store import RecordQuery
 
 
@@ -47,3 +47,21 @@ def test_a_revocation_that_cannot_be_kept_says_so() -> None:
     kit = RoomKit()
     with pytest.raises(StateError, match=r"await kit\.start\(\) first"):
         kit.tokens.revoke(kit.tokens.issue("admin").token_id)
+
+
+async def test_a_closed_kit_says_that_it_does_not_start_again() -> None:
+    kit = RoomKit()
+    await kit.start()
+    await kit.aclose()
+    for again in (kit.start, kit.create_room):
+        with pytest.raises(StateError, match="make a new RoomKit"):
+            await again()
+    with pytest.raises(StateError, match="make a new RoomKit"):
+        await kit.get_room("r")
+
+
+async def test_steering_a_room_where_nobody_is_at_work_says_so() -> None:
+    async with RoomKit() as kit:
+        await kit.create_room("r", channels=[])
+        with pytest.raises(UsageError, match="no AI is at work"):
+            await kit.steer("r", Cancel())

@@ -142,7 +142,9 @@ class Engine:
     # -- life -------------------------------------------------------------------------------------------------------
 
     async def start(self) -> dict[str, int]:
-        """Opens the store and resumes what was unfinished (D38). Idempotent."""
+        """Opens the store and resumes what was unfinished (D38). Idempotent; not after `aclose`."""
+        if self.scope.closed:
+            raise StateError("this kit is closed and does not start again; make a new RoomKit")
         async with self._start:
             return {} if self.started else await self._open()
 

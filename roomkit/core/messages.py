@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from roomkit.core.hooks import Outcome
 
 _ACTIONS = {EventType.EDIT, EventType.DELETE, EventType.REACTION}
+_KINDS: dict[type[Any], EventType] = {
+    EditContent: EventType.EDIT,
+    DeleteContent: EventType.DELETE,
+    ReactionContent: EventType.REACTION,
+}
+"""What content makes of an event that says nothing else about itself."""
 
 
 @dataclass(slots=True)
@@ -55,7 +61,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         known = await known_duplicate(actor, *sub.dedupe[:2])
         if known is not None:
             return known
-    draft, target = sub.draft, None
+    draft, target = _typed(sub.draft), None
     if draft.parent_event_id is not None:
         draft = await _thread_root(actor, draft)
     if draft.type in _ACTIONS:
@@ -94,6 +100,11 @@ def _room_changed(actor: RoomActor, before: Room) -> None:
         actor.engine.attention.changed(actor)
     if actor.state.room.status is not before.status:
         membership.arm_timers(actor)
+
+
+def _typed(draft: EventDraft) -> EventDraft:
+    kind = _KINDS.get(type(draft.content)) if draft.type is EventType.MESSAGE else None
+    return draft if kind is None else draft.replaced(type=kind)
 
 
 async def _refuse_closed(actor: RoomActor, sub: Submission) -> InboundResult:

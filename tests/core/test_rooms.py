@@ -571,3 +571,16 @@ async def test_a_view_of_an_unknown_channel_is_refused_instead_of_staying_empty(
         await kit.create_room("r", channels=["sms"])
         with pytest.raises(ChannelNotFound, match='did you mean "sms"'):
             await kit.open_view("r", "sm", [].append)
+
+
+async def test_an_edit_is_one_even_where_its_type_is_not_said() -> None:
+    async with kit_with(FakeChannel("sms")) as kit:
+        await kit.create_room("r", channels=["sms"])
+        first = await say(kit, "on Monday", "r", participant_id="ann")
+        assert first.event is not None
+        new = EditContent(target_event_id=first.event.id, new_content=TextContent(text="Tuesday"))
+        edit = InboundMessage(channel_id="sms", sender_id="+4411", content=new, participant_id="ann")
+        changed = await kit.process_inbound(edit, room_id="r")
+        assert changed.event is not None
+        assert changed.event.type is EventType.EDIT
+        assert (await kit.events("r"))[first.event.index].text == "Tuesday"
