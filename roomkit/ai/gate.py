@@ -86,12 +86,12 @@ class ToolGate:
         try:
             if refusal := self._refusal(call.name, arguments, offered):
                 return refusal
-            content = ToolCallContent(call_id=call.call_id, name=call.name, arguments=arguments)
+            content = ToolCallContent.made(call_id=call.call_id, name=call.name, arguments=dict(arguments))
             if self._turn is not None:
                 guarded = await self._turn.guard_tool(content)
                 if isinstance(guarded, Block):
                     return ToolOutcome("denied", f"Not allowed: {guarded.reason}")
-                if guarded != content:
+                if guarded is not content and guarded != content:
                     if not isinstance(guarded, ToolCallContent) or guarded.name != call.name:
                         return ToolOutcome(
                             "denied", "Not run: a guard may change the arguments of a call, not its tool"

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from roomkit.ai.compact import compact
 from roomkit.ai.draft import Draft, Speech
 from roomkit.errors import ContextOverflow, ProviderError
 from roomkit.models.ai import (
+    COUNTERS,
     AIEvent,
     AIMessage,
     AIRequest,
@@ -30,7 +31,6 @@ from roomkit.models.ai import (
     ToolCallChunk,
     ToolCallPart,
     ToolResultPart,
-    Usage,
 )
 from roomkit.models.content import ToolCallContent
 from roomkit.models.steering import Cancel, InjectMessage, SteeringDirective, UpdateSystemPrompt
@@ -212,7 +212,7 @@ class ToolLoop:
             return []
         self._open[call_id] = True
         given = call.arguments if arguments is None else arguments
-        return [StepTool(ToolCallContent(call_id=call_id, name=call.name, arguments=given))]
+        return [StepTool(ToolCallContent.made(call_id=call_id, name=call.name, arguments=given))]
 
     def tool_done(self, call_id: str, outcome: ToolOutcome) -> list[Effect]:
         """A call ended, run or refused. Only the first word about it counts."""
@@ -281,7 +281,7 @@ class ToolLoop:
             if isinstance(directive, UpdateSystemPrompt):
                 self.system = "\n\n".join(filter(None, (self.system, directive.append)))
             else:
-                self.messages.append(AIMessage(role=directive.role, parts=(TextPart(text=directive.content),)))
+                self.messages.append(AIMessage.made(role=directive.role, parts=(TextPart(text=directive.content),)))
         self._steering = []
         changed = {"messages": tuple(self.messages), "system": self.system, "tools": self.tools}
         request = self._request.model_copy(update=changed)
@@ -310,8 +310,8 @@ class ToolLoop:
         return None
 
     def _generated(self, finished: Finished) -> list[Effect]:
-        for counter in fields(Usage):
-            self.usage[counter.name] = self.usage.get(counter.name, 0) + getattr(finished.usage, counter.name)
+        for counter in COUNTERS:
+            self.usage[counter] = self.usage.get(counter, 0) + getattr(finished.usage, counter)
         self._model = finished.model or self._model
         self._attempt = 0
         self._compacted = False
@@ -379,12 +379,12 @@ class ToolLoop:
             if self._last_output.get(key) == output:
                 output += _SAME
             self._last_output[key] = outcome.output
-        self._results[call.call_id] = ToolResultPart(
+        self._results[call.call_id] = ToolResultPart.made(
             call_id=call.call_id, name=call.name, output=output, is_error=not good, images=outcome.images
         )
         text = outcome.output if outcome.record is None else outcome.record
         return StepTool(
-            ToolCallContent(
+            ToolCallContent.made(
                 call_id=call.call_id,
                 name=call.name,
                 arguments=call.arguments if outcome.arguments is None else outcome.arguments,
@@ -403,7 +403,7 @@ class ToolLoop:
         """Puts the results behind their calls, in the order of the calls: every call has exactly one."""
         if self._order:
             parts = tuple(self._results[call.call_id] for call in self._order)
-            self.messages.append(AIMessage(role="tool", parts=parts))
+            self.messages.append(AIMessage.made(role="tool", parts=parts))
         self._order, self._results = [], {}
 
     # -- the transcript -----------------------------------------------------------------------------------------
@@ -418,7 +418,7 @@ class ToolLoop:
     def _keep_draft(self, *, with_calls: bool) -> None:
         parts = self._draft.finish(self._providers[self._provider] or None, with_calls=with_calls)
         if any(not isinstance(part, ThinkingPart) for part in parts):
-            self.messages.append(AIMessage(role="assistant", parts=parts))
+            self.messages.append(AIMessage.made(role="assistant", parts=parts))
         self._draft = Draft()
 
     def _finish(self, reason: str, error: str | None, **metadata: Any) -> Finish:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 from roomkit.ai.budget import Budget
@@ -27,7 +26,7 @@ from roomkit.ai.loop import (
     Warn,
 )
 from roomkit.errors import BadResponse, ProviderError
-from roomkit.models.ai import AIEvent, AIRequest, Finished, ToolCallPart
+from roomkit.models.ai import COUNTERS, AIEvent, AIRequest, Finished, ToolCallPart
 from roomkit.models.hooks import Block
 from roomkit.models.steering import SteeringDirective
 from roomkit.models.stream import ReplyEnd, ReplyPart, TextDelta, ThinkingDelta, ToolStep
@@ -196,7 +195,8 @@ class Reply:
         return event
 
     def _spent(self, finished: Finished) -> None:
-        usage, span = asdict(finished.usage), self._span
+        usage = {counter: getattr(finished.usage, counter) for counter in COUNTERS}
+        span = self._span
         money = self._budget.spend_tokens(self.tenant, self.room_id, usage, finished.model) if self._budget else 0.0
         if self._turn is not None:
             self._turn.spent(usage, finished.model, money)

@@ -80,8 +80,8 @@ class Change:
 
     def system(self, kind: EventType, code: str, *, visibility: str = "internal", **data: Any) -> Change:
         """Adds a record of the room's own life."""
-        content = SystemContent(code=code, data=data)
-        return self.add(Entry(EventDraft(source=SYSTEM, content=content, type=kind, visibility=visibility)))
+        content = SystemContent.made(code=code, data=data)
+        return self.add(Entry(EventDraft.made(source=SYSTEM, content=content, type=kind, visibility=visibility)))
 
 
 class _Job:

@@ -64,11 +64,13 @@ class Reply:
     @property
     def source(self) -> EventSource:
         binding = self.actor.state.bindings.get(self.channel_id)
-        return EventSource(
+        kind = binding.channel_type if binding else "ai"
+        return EventSource.made(
             channel_id=self.channel_id,
-            channel_type=binding.channel_type if binding else "ai",
+            channel_type=kind,
             direction="outbound",
             participant_id=binding.participant_id if binding else None,
+            provider=kind,
         )
 
     def rows(self) -> list[RecordKey]:
@@ -229,7 +231,7 @@ class Reply:
         pending = call.status == "pending"
         if actor.state.room.open:
             kind = EventType.TOOL_CALL_START if pending else EventType.TOOL_CALL_END
-            draft = EventDraft(
+            draft = EventDraft.made(
                 source=self.source,
                 content=call,
                 type=kind,

@@ -55,6 +55,8 @@ class Turn:
         return outcome.value
 
     async def tool_progress(self, call: ToolCallContent, note: str = "") -> None:
+        if self._actor.hub.idle:
+            return
         data = {"name": call.name, "call_id": call.call_id, "status": call.status, "note": note}
         message = Ephemeral(kind="tool", room_id=self._actor.room_id, sender=self._channel_id, data=data)
         self._actor.hub.ephemeral(message, self._actor.state.bindings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from roomkit.models.content import Frozen
@@ -129,6 +129,9 @@ class Usage:
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     thinking_tokens: int = 0
+
+
+COUNTERS = tuple(counter.name for counter in fields(Usage))
 
 
 @dataclass(frozen=True, slots=True)

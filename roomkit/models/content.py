@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,6 +27,16 @@ class Frozen(BaseModel):
         _set_private(made, None)
         return made
 
+    @classmethod
+    def made(cls, **values: Any) -> Self:
+        """As `trusted`, with the defaults of what is not given."""
+        template, factories = _TEMPLATES.get(cls) or _template(cls)
+        fields = {**template, **values}
+        for name, factory in factories:
+            if name not in values:
+                fields[name] = factory()
+        return cls.trusted(fields)
+
     def replaced(self, **update: Any) -> Self:
         """A copy with some fields replaced by values that are known to be valid."""
         return self.trusted({**self.__dict__, **update})
@@ -41,6 +52,18 @@ _ALL_FIELDS: dict[type[BaseModel], set[str]] = {}
 
 def _all_fields(cls: type[BaseModel]) -> set[str]:
     return _ALL_FIELDS.setdefault(cls, set(cls.model_fields))
+
+
+_Template = tuple[dict[str, Any], tuple[tuple[str, Callable[[], Any]], ...]]
+_TEMPLATES: dict[type[BaseModel], _Template] = {}
+
+
+def _template(cls: type[BaseModel]) -> _Template:
+    """All fields of a model in their order with their defaults, and those that need a fresh one each time."""
+    fields = cls.model_fields
+    defaults = {name: None if field.is_required() else field.default for name, field in fields.items()}
+    factories = ((name, field.default_factory) for name, field in fields.items() if field.default_factory is not None)
+    return _TEMPLATES.setdefault(cls, (defaults, tuple(cast("Any", factories))))
 
 
 class TextContent(Frozen):
