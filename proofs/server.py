@@ -15,6 +15,7 @@ from roomkit.errors import RoomNotFound, Unavailable
 from roomkit.models.ai import AIRequest
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult
 from roomkit.protocols.room_socket import Limits
+from roomkit.servers import run  # noqa: F401 - loaded now, so that it does not stall the loop later
 from roomkit.testing.ai import Item, ScriptedAI, call
 
 SECRET = "ROOMKIT_PROOF_SECRET"
