@@ -26,6 +26,7 @@ from roomkit.models.hooks import BeforeDelivery, Delivered, DeliveryFailed
 from roomkit.models.stream import Ephemeral
 from roomkit.net.breaker import Breakers
 from roomkit.net.ratelimit import TokenBucket
+from roomkit.net.redaction import redact
 from roomkit.net.retry import RetryPolicy
 from roomkit.ports.channel import Channel
 from roomkit.ports.store import Batch, EventQuery, Record, RecordKey
@@ -474,14 +475,15 @@ def _refusal(channel: Channel | None, binding: Any, event: RoomEvent | None) -> 
 
 
 def _broken(error: BaseException) -> DeliveryResult:
-    return DeliveryResult(success=False, state=DeliveryState.FAILED, error=f"{type(error).__name__}: {error}")
+    told = redact(f"{type(error).__name__}: {error}")
+    return DeliveryResult(success=False, state=DeliveryState.FAILED, error=told)
 
 
 def _from_error(error: ProviderError) -> DeliveryResult:
     return DeliveryResult(
         success=False,
         state=DeliveryState.FAILED,
-        error=str(error),
+        error=redact(str(error)),
         code=error.code,
         retryable=error.retryable,
         retry_after=error.retry_after,

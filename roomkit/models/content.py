@@ -14,7 +14,8 @@ MAX_NESTING = 5
 class Frozen(BaseModel):
     """Base of every value that crosses a wire or a store: immutable; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A value that does not validate may be what somebody said: the error tells where and why, never what.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     @classmethod
     def trusted(cls, values: dict[str, Any]) -> Self:

@@ -1,7 +1,8 @@
 """Keeping secrets out of logs and error texts.
 
 Known secrets are masked exactly (`register_secret`), unknown ones by their shape: authorization headers, tokens in
-query strings and JSON, passwords in URLs, keys in the vendors' own spelling, private keys and JWTs.
+query strings and JSON, passwords in URLs, keys in the vendors' own spelling, private keys, JWTs, our own tokens, and
+the numbers of payment cards.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ _NAMES = (
 _PATTERNS = (
     re.compile(r"(?P<keep>\b(?:bearer|basic|digest)\s+)[\w\-.~+/=]{6,}", re.IGNORECASE),
     re.compile(
-        rf"(?P<keep>\b(?:{_NAMES})\b['\"]?\s*[:=]\s*[b]?['\"]?)(?!bearer|basic|digest)[^\s'\"&,;}}\])]+", re.IGNORECASE
+        rf"(?P<keep>\b(?:{_NAMES})\b['\"]?\s*[:=]\s*(?:b?['\"])?)(?!bearer|basic|digest)[^\s'\"&,;}}\])]+",
+        re.IGNORECASE,
     ),
     re.compile(r"(?P<keep>[?&]key=)[^\s'\"&]+", re.IGNORECASE),
     re.compile(r"(?P<keep>://)[^/\s@'\"]+(?=@)"),
     re.compile(
         r"(?P<keep>)(?:\b(?:sk|pk|rk)[-_][\w-]{12,}|\bAKIA[0-9A-Z]{16}\b|\bxox[a-z]-[\w-]{8,}|\bgh[a-z]_\w{16,}"
-        r"|\bAIza[\w-]{30,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"
+        r"|\bAIza[\w-]{30,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|\brk1\.[\w-]+\.[\w-]+(?:\.[\w-]*)?"
         r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z))",
         re.DOTALL,
     ),
 )
+_CARD = re.compile(r"(?<![\w.])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w.]\d)")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -56,7 +59,14 @@ def redact(text: str) -> str:
             text = text.replace(secret, MASK)
     for pattern in _PATTERNS:
         text = pattern.sub(rf"\g<keep>{MASK}", text)
-    return text
+    return _CARD.sub(_mask_card, text)
+
+
+def _mask_card(match: re.Match[str]) -> str:
+    """Long numbers whose check digit is that of a card (Luhn); others stay readable."""
+    digits = [int(one) for one in match[0] if one.isdigit()]
+    doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
+    return MASK if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 else match[0]
 
 
 class RedactingHandler(logging.NullHandler):

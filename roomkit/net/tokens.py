@@ -18,6 +18,7 @@ from typing import Any
 
 from roomkit.errors import AccessDenied, ConfigError, UsageError
 from roomkit.models.access import Principal, PrincipalRole
+from roomkit.net.redaction import register_secret
 from roomkit.runtime import Clock, SystemClock
 
 PREFIX = "rk1"
@@ -55,6 +56,7 @@ class Tokens:
             raise ConfigError(
                 f"a token secret has fewer than {MIN_SECRET} characters; use e.g. secrets.token_urlsafe(32)"
             )
+        register_secret(*secrets)
         self.ephemeral = not secrets
         self._keys = {_key_id(key): key for key in (s.encode() for s in secrets or (random.token_urlsafe(32),))}
         self._signing = next(iter(self._keys))

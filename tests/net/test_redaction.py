@@ -50,12 +50,20 @@ def test_vendor_keys_are_found_anywhere(text: str):
 
 
 @pytest.mark.parametrize(
+    "text", ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005", "rk1.0a1b2c3d.eyJpZCI6ImEifQ.c2ln-_bmF0"]
+)
+def test_cards_and_our_own_tokens_are_found_anywhere(text: str):
+    assert redact(f"somebody said {text}, twice: {text}.") == "somebody said ***, twice: ***."
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "room r1: committed index 7 in 3 ms",
         "HTTP Request: POST https://api.example.com/v1/messages?page=2 200 OK",
         "usage: input_tokens=12 output_tokens=7 max_tokens=1024",
         "dedupe key=whatsapp:wamid.123",
+        "event 019e2ab0c1f4111111111111111 of 4111111111111112 at 18930000000000",
         "mail from ada@example.com about the basic plan",
     ],
 )

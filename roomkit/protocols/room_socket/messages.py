@@ -134,7 +134,7 @@ NEEDS_ROOM = (Leave, Send, Typing, Presence, Read, History)
 
 
 class _Server(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class Welcome(_Server):

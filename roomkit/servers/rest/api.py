@@ -27,7 +27,7 @@ M = TypeVar("M", bound=BaseModel)
 class Body(BaseModel):
     """What a route takes; unknown fields are refused, so that a typo is not silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Nothing(Body):
