@@ -218,9 +218,9 @@ async def test_tokens_good_and_bad_at_every_door(out: Out) -> None:
                 await socket.get("welcome")
             all_of_it.look(refused.value)
         async with h.joined("r") as socket:
-            await socket.say("send", room_id="r", client_id="1", content={"type": "text", "text": {"odd": SAID}})
+            await socket.say("send", client_id="1", content={"type": "text", "text": {"odd": SAID}})
             await asyncio.sleep(1)
-            await socket.say("send", room_id="r", client_id="2", content={"type": "text", "text": SAID})
+            await socket.say("send", client_id="2", content={"type": "text", "text": SAID})
             await asyncio.sleep(1)
         all_of_it.look(h.kit.tokens, h.kit.tokens.issue("guest", "r"), h.app.door.options, h.kit.engine.options)
         for log_it in (guest, f"Bearer {tampered}", f"https://x.example/?token={guest}", f"token is {SIGNING}"):
