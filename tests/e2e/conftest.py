@@ -19,13 +19,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "browser: needs Debian's Chromium")
 
 
-@pytest.fixture(scope="session")
+# Not longer than the module: while the driver runs, this thread has a running loop, and async tests elsewhere could not
+# start theirs.
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=chromium, args=[*QUIET, *QUIETER])
     yield browser
