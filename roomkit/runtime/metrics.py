@@ -150,6 +150,9 @@ class Metrics:
         lines = [line for family in self._families.values() for line in family.render()]
         return "\n".join(lines) + "\n" if lines else ""
 
+    def names(self) -> list[str]:
+        return list(self._families)
+
     def value(self, name: str, *labels: str) -> float:
         """The present value of a counter or gauge (of a histogram: its count); 0 when there is none."""
         family = self._families.get(name)

@@ -281,6 +281,13 @@ async def test_names_have_help_and_type_and_stay() -> None:
     assert always <= helped
 
 
+def test_the_guide_lists_every_metric() -> None:
+    guide = (ROOT / "docs/guides/observe.md").read_text("utf-8")
+    families = RoomKit().engine.meters.registry.names()
+    names = [*families, *(f"roomkit_{name}" for name in GAUGES), *(f"roomkit_{name}_total" for name in COUNTERS)]
+    assert [name for name in names if f"| `{name}` |" not in guide] == []
+
+
 # -- traces -----------------------------------------------------------------------------------------------------------
 
 
