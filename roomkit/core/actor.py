@@ -116,6 +116,20 @@ def _under(span: Span, fn: Callable[..., Awaitable[T]]) -> Callable[..., Awaitab
 class RoomActor:
     """Owns `state` and `hub` of one room. Methods that change anything run inside `call`."""
 
+    __slots__ = (
+        "_busy",
+        "_mailbox",
+        "_plans",
+        "_plans_of",
+        "_task",
+        "engine",
+        "hub",
+        "retired",
+        "room_id",
+        "state",
+        "tenant",
+    )
+
     def __init__(self, engine: Engine, state: RoomState) -> None:
         self.engine = engine
         self.state = state
@@ -124,7 +138,7 @@ class RoomActor:
         self.room_id = state.room.id
         self.retired = False
         """Sent back to the store: whoever still holds this actor is led to the one that has taken its place."""
-        self._mailbox: deque[_Job] = deque()
+        self._mailbox: deque[_Job] | tuple[()] = ()
         self._busy = False
         self._task: asyncio.Task[Any] | None = None
         self._plans: dict[tuple[Any, ...], policy.DeliveryPlan] = {}
@@ -165,6 +179,8 @@ class RoomActor:
             if self.engine.tracing.on:  # Whoever works the mailbox does so under a span of its own.
                 job.fn = _under(current(), fn)
             job.future = asyncio.get_running_loop().create_future()
+            if not self._mailbox:
+                self._mailbox = deque()
             self._mailbox.append(job)
             return await job.future
         self._busy = True
@@ -190,7 +206,7 @@ class RoomActor:
             self._task = None
             for left in self._mailbox:
                 left.fail(_closed(self))
-            self._mailbox.clear()
+            self._mailbox = ()
 
     async def _one(self, job: _Job) -> None:
         try:

@@ -293,14 +293,14 @@ class Inbound:
         )
 
     def _person(self, actor: RoomActor, channel: Channel, sender: Sender, message: InboundMessage) -> Participant:
-        now = self.engine.now()
         cid = channel.channel_id
         old = actor.state.participants.get(sender.participant_id)
         if old is not None:
             if old.last_channel_id == cid and cid in old.connected_via:
                 return old
             via = old.connected_via if cid in old.connected_via else (*old.connected_via, cid)
-            return old.model_copy(update={"last_channel_id": cid, "connected_via": via})
+            return old.replaced(last_channel_id=cid, connected_via=via)
+        now = self.engine.now()
         return Participant(
             id=sender.participant_id,
             room_id=actor.room_id,
@@ -316,7 +316,7 @@ class Inbound:
             resolved_at=now if sender.identity else None,
             resolved_by="resolver" if sender.identity else None,
             joined_at=now,
-        )
+        ).lean()
 
     # -- who is it --------------------------------------------------------------------------------------------------
 

@@ -89,4 +89,4 @@ class Registry:
             capabilities=channel.capabilities,
             fallback_after_s=fallback_after_s,
             metadata=metadata,
-        )
+        ).lean()

@@ -115,13 +115,13 @@ async def load(
     found = await store.records(RecordQuery(ROOM, tenant, key=room_id))
     if not found:
         return None
-    state = RoomState(Room.model_validate(found[0].value))
+    state = RoomState(Room.model_validate(found[0].value).lean())
     for record in await _all(store, BINDING, tenant, room_id):
         binding = ChannelBinding.model_validate(record.value)
         caps = capabilities.get(binding.channel_id)
-        state.bindings[binding.channel_id] = binding.model_copy(update={"capabilities": caps}) if caps else binding
+        state.bindings[binding.channel_id] = binding.replaced(capabilities=caps) if caps else binding.lean()
     for record in await _all(store, PARTICIPANT, tenant, room_id):
-        person = Participant.model_validate(record.value)
+        person = Participant.model_validate(record.value).lean()
         state.participants[person.id] = person
     heads = await store.records(RecordQuery("head", tenant, key=room_id))
     if heads:

@@ -135,7 +135,7 @@ class RoomTable:
             external_id=external_id,
             metadata={**self._engine.template.metadata, **(metadata or {})},
             **cast("dict[str, Any]", {"timers": self._engine.template.timers, **(settings or {})}),
-        )
+        ).lean()
         actor = RoomActor(self._engine, RoomState(room))
         change = Change(room=room)
         wanted = channels if channels is not None else self._engine.template.channels
