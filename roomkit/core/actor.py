@@ -136,6 +136,8 @@ class RoomActor:
         self.hub = Hub()
         self.tenant = state.room.tenant
         self.room_id = state.room.id
+        self.lanes = 0
+        """Lines of deliveries and turns that have something to do."""
         self.retired = False
         """Sent back to the store: whoever still holds this actor is led to the one that has taken its place."""
         self._mailbox: deque[_Job] | tuple[()] = ()
@@ -146,7 +148,8 @@ class RoomActor:
 
     @property
     def idle(self) -> bool:
-        return not self._busy and self.hub.idle
+        """Nothing is under way and nobody looks on: the room can be sent back to the store."""
+        return not self._busy and not self.lanes and self.hub.idle
 
     @property
     def depth(self) -> int:

@@ -80,7 +80,7 @@ class Inbound:
         mine: asyncio.Future[InboundResult | None] = asyncio.get_running_loop().create_future()
         self._in_flight[flight] = mine
         try:
-            known = await self._known(tenant, message) if room_id is None else None
+            known = None if self._seated(tenant, room_id, message) else await self._known(tenant, message)
             result = known or await self._process(channel, message, tenant, room_id)
             mine.set_result(result)
             return result
@@ -93,6 +93,11 @@ class Inbound:
             raise
         finally:
             del self._in_flight[flight]
+
+    def _seated(self, tenant: str, room_id: str | None, message: InboundMessage) -> bool:
+        """Whether the message can only be committed or refused: then the commit itself tells a redelivery."""
+        actor = self.engine.table.loaded(tenant, room_id) if room_id is not None else None
+        return actor is not None and message.channel_id in actor.state.bindings
 
     async def _known(self, tenant: str, message: InboundMessage) -> InboundResult | None:
         """Looked up before routing, so that a redelivery never opens a room (D22)."""

@@ -84,9 +84,6 @@ class OutboxLanes:
         self.backlog = 0
         self.dead = 0
 
-    def busy(self, actor: RoomActor) -> bool:
-        return any(lane.actor is actor for lane in self._lanes.values())
-
     def enqueue(
         self, actor: RoomActor, channel_ids: tuple[str, ...], event: RoomEvent, settlement: Settlement | None
     ) -> None:
@@ -118,6 +115,7 @@ class OutboxLanes:
         lane = self._lanes.get(lane_key)
         if lane is None:
             lane = self._lanes[lane_key] = Lane(actor, channel_id, deque())
+            actor.lanes += 1
         lane.items.append(item)
         if not lane.busy and not self.engine.draining:
             lane.busy = True
@@ -140,6 +138,7 @@ class OutboxLanes:
             lane.busy = False
             if not lane.items and self._lanes.get(lane_key) is lane:
                 del self._lanes[lane_key]
+                lane.actor.lanes -= 1
 
     def _over(self, item: Item) -> None:
         self.backlog -= 1

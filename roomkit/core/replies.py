@@ -79,6 +79,10 @@ class Reply:
             [RecordKey("stream", self.actor.tenant, key(self.actor.room_id, self.id))] if self.checkpoint.begun else []
         )
 
+    @property
+    def over(self) -> bool:
+        return self._stopped
+
     def ended(self, reason: str, event: RoomEvent | None) -> None:
         """The end is committed: nothing of this reply is shown or kept from here on."""
         self._stopped = True

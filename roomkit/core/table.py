@@ -82,12 +82,7 @@ class RoomTable:
         for actor_key, actor in list(islice(self._actors.items(), excess + 64)):
             if excess <= 0:
                 return
-            if (
-                actor is not fresh
-                and actor.idle
-                and not self._engine.lanes.busy(actor)
-                and not self._engine.turns.busy(actor)
-            ):
+            if actor is not fresh and actor.idle:
                 actor.retired = True
                 del self._actors[actor_key]
                 excess -= 1
@@ -96,7 +91,7 @@ class RoomTable:
         """Another writer was in this room, so what the actor knows is old: the next call reads it again, unless
         somebody looks on, to whom that would be a gap."""
         actor_key = (actor.tenant, actor.room_id)
-        if actor.hub.idle and not self._engine.turns.busy(actor) and self._actors.get(actor_key) is actor:
+        if actor.hub.idle and not actor.lanes and self._actors.get(actor_key) is actor:
             actor.retired = True
             del self._actors[actor_key]
 

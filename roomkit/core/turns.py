@@ -107,6 +107,7 @@ class Turns:
         lane = self._lanes.get(lane_key)
         if lane is None:
             lane = self._lanes[lane_key] = TurnLane(actor, channel_id)
+            actor.lanes += 1
         lane.pending.append(Trigger(event, settlement, current() if self.engine.tracing.on else OFF))
         lane.last_arrival = monotonic()
         channel = self.engine.channels.get(channel_id)
@@ -118,7 +119,9 @@ class Turns:
         if lane.pending and not lane.active and not self.engine.draining:
             actor = lane.actor
             lane_key = (actor.tenant, actor.room_id, lane.channel_id)
-            self._lanes[lane_key] = lane
+            if lane_key not in self._lanes:  # it had nothing to do while a commit was tried
+                self._lanes[lane_key] = lane
+                actor.lanes += 1
             lane.active = True
             self.engine.scope.spawn(self._run(lane_key, lane), name=f"turns {lane.channel_id} in {actor.room_id}")
 
@@ -134,9 +137,6 @@ class Turns:
     def running(self, actor: RoomActor) -> list[tuple[str, Running]]:
         """The turns under way in a room, by channel."""
         return [(lane.channel_id, lane.running) for lane in self._of(actor) if lane.running is not None]
-
-    def busy(self, actor: RoomActor) -> bool:
-        return any(lane.active or lane.pending for lane in self._of(actor))
 
     def active(self) -> int:
         return sum(1 for lane in self._lanes.values() if lane.running is not None)
@@ -159,6 +159,8 @@ class Turns:
             change.delete.extend(self.rows(actor, lane.channel_id, taken))
         try:
             for _, running in self.running(actor):
+                if running.reply.over:
+                    continue
                 cut.running.append(running)
                 cut.entries.append(await running.reply.cut(change, reason))
             change.entries.extend(own)
@@ -206,6 +208,7 @@ class Turns:
             lane.active = False
             if not lane.pending and self._lanes.get(lane_key) is lane:
                 del self._lanes[lane_key]
+                lane.actor.lanes -= 1
 
     async def _quiet(self, lane: TurnLane) -> None:
         """Waits until the sender has paused, so that three quick texts get one answer."""
