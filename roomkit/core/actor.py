@@ -124,6 +124,7 @@ class RoomActor:
         "_task",
         "engine",
         "hub",
+        "lanes",
         "retired",
         "room_id",
         "state",
