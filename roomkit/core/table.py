@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 
+MOST_LOOKED_AT = 64
+
+
 class RoomTable:
     """At most `options.resident_rooms` idle rooms stay in memory; busy ones always do."""
 
@@ -78,14 +81,17 @@ class RoomTable:
         return actor
 
     def _evict(self, excess: int, fresh: RoomActor) -> None:
-        """Sends idle rooms back to the store, the longest unused first; never the one that somebody just asked for."""
-        for actor_key, actor in list(islice(self._actors.items(), excess + 64)):
+        """Sends idle rooms back to the store, the longest unused first; never the one that somebody just asked for.
+        Busy ones go to the end of the line, so that however many there are, nobody looks at all of them."""
+        for actor_key, actor in tuple(islice(self._actors.items(), MOST_LOOKED_AT)):
+            if actor is fresh or not actor.idle:
+                self._actors.move_to_end(actor_key)
+                continue
+            actor.retired = True
+            del self._actors[actor_key]
+            excess -= 1
             if excess <= 0:
                 return
-            if actor is not fresh and actor.idle:
-                actor.retired = True
-                del self._actors[actor_key]
-                excess -= 1
 
     def drop(self, actor: RoomActor) -> None:
         """Another writer was in this room, so what the actor knows is old: the next call reads it again, unless
