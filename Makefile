@@ -17,6 +17,7 @@ demo: .venv/.demo ## server, web chat and supervisor page, with a brain that nee
 test: .venv/.dev ## every gate and every test (what CI runs)
 	@$(MAKE) --no-print-directory lint
 	@.ci/browser
+	@.ci/postgres
 	@.ci/other-pythons
 	@echo "roomkit: all tests"
 	@$(BIN)/python -m pytest $(ARGS)

@@ -124,6 +124,16 @@ def run_command(
 
 
 @app.command()
+def migrate(
+    url: Annotated[str, typer.Argument(help="The store, e.g. postgresql://user@host/database.")],
+) -> int:
+    """Bring a store's tables to this version, before its processes are started with it."""
+    from roomkit.cli.migrate import migrate_store
+
+    return migrate_store(url)
+
+
+@app.command()
 def doctor(
     target: Annotated[
         str | None, typer.Argument(help="Your program, e.g. app:kit; without it only the machine.")

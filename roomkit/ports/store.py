@@ -188,3 +188,15 @@ def check_query(query: RecordQuery) -> None:
         raise UsageError('order "activity" is for kind "room" of one tenant; use order "key"')
     if query.after is not None and (query.order != "key" or query.tenant is None):
         raise UsageError('`after` pages one tenant in order "key"; use `offset` here')
+
+
+def end_of_prefix(prefix: str) -> str | None:
+    """The first text, in order of code points, that is after everything with this prefix; None if there is none."""
+    while prefix:
+        point = ord(prefix[-1]) + 1
+        if 0xD800 <= point <= 0xDFFF:  # These cannot be stored.
+            point = 0xE000
+        if point <= 0x10FFFF:
+            return prefix[:-1] + chr(point)
+        prefix = prefix[:-1]
+    return None

@@ -137,11 +137,14 @@ class Stores(RuleBasedStateMachine):
     def begin(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name) / "rooms.db"
-        self.stores: list[Store] = [MemoryStore(), SQLiteStore(path, SQLiteOptions(synchronous="normal"))]
+        self.stores = self.made()
         self.model = Model()
         self.count = 0
         self.open()
+
+    def made(self) -> list[Store]:
+        path = Path(self.folder.name) / "rooms.db"
+        return [MemoryStore(), SQLiteStore(path, SQLiteOptions(synchronous="normal"))]
 
     def open(self) -> None:
         infos = [self.loop.run_until_complete(store.open()) for store in self.stores]

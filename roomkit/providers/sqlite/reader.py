@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from roomkit.errors import StoreUnavailable
 from roomkit.models.event import RoomEvent
-from roomkit.ports.store import EventQuery, Record, RecordQuery
+from roomkit.ports.store import EventQuery, Record, RecordQuery, end_of_prefix
 from roomkit.providers.sqlite.writer import ROOM_SHIFT, terms_of
 
 Query = EventQuery | RecordQuery
@@ -100,7 +100,7 @@ def select(query: RecordQuery, leading: str | None) -> tuple[str, list[Any]]:
         ("r.key = ?", query.key),
         ("r.room_id = ?", query.room_id),
         (f"{key} >= ?", query.prefix or None),
-        (f"{key} < ?", _after_prefix(query.prefix or "")),
+        (f"{key} < ?", end_of_prefix(query.prefix or "")),
         (f"{key} > ?", query.after),
         ("r.due IS NOT NULL AND r.due <= ?", query.due_before),
         *((_HAS_TERM, term) for term in query.terms if term != leading),
@@ -130,15 +130,3 @@ def _order(query: RecordQuery, key: str) -> str:
     if query.order == "due":
         return "r.due, r.tenant, r.key" if query.due_before is not None else "r.due IS NULL, r.due, r.tenant, r.key"
     return key if query.tenant is not None else "r.tenant, r.key"
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """The first text, in order of code points, that is after everything with this prefix; None if there is none."""
-    while prefix:
-        point = ord(prefix[-1]) + 1
-        if 0xD800 <= point <= 0xDFFF:  # These cannot be stored.
-            point = 0xE000
-        if point <= 0x10FFFF:
-            return prefix[:-1] + chr(point)
-        prefix = prefix[:-1]
-    return None

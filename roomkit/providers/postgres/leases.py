@@ -1,0 +1,200 @@
+"""Leases as rows: taken, kept alive, handed on and taken over. The times are the server's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from roomkit.errors import Fenced, StoreLocked
+from roomkit.ports.ownership import Held, Lease, NodeSilent, Woken
+from roomkit.providers.postgres.link import FAILURES, Connection, Link, PostgresOptions, unavailable
+from roomkit.runtime import Wakeup
+
+T = TypeVar("T")
+WHOLE_STORE = ("", "")
+"""The lease that owns every room; no tenant has an empty name."""
+
+_REGISTER = """
+WITH old_writers AS (DELETE FROM writers w WHERE w.since < now() - interval '1 day'
+        AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.id = split_part(w.id, '/', 1))),
+    old_leases AS (DELETE FROM leases WHERE tenant = '' AND room_id <> '' AND node IS NULL),
+    old_nodes AS (DELETE FROM nodes n WHERE n.expires < now() - interval '1 day'
+        AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.node = n.id))
+INSERT INTO nodes (id, address, expires) VALUES ($1, $2, clock_timestamp() + $3 * interval '1 second')
+"""
+_RENEW = "UPDATE nodes SET expires = clock_timestamp() + $2 * interval '1 second' WHERE id = $1 RETURNING 1"
+_ALIVE = "SELECT 1 FROM nodes n WHERE n.id = l.node AND n.expires > clock_timestamp()"
+_ACQUIRE = f"""
+WITH me AS (SELECT id FROM nodes WHERE id = $3 FOR SHARE)
+INSERT INTO leases AS l (tenant, room_id, node, epoch) SELECT $1, $2, id, 1 FROM me
+ON CONFLICT (tenant, room_id) DO UPDATE
+SET node = excluded.node, epoch = l.epoch + (l.node IS DISTINCT FROM excluded.node)::int
+WHERE l.node = excluded.node OR NOT EXISTS ({_ALIVE}) RETURNING l.epoch
+"""  # noqa: S608 - our own text
+_HOLDER = """
+SELECT n.id, n.address, n.expires::text FROM leases l JOIN nodes n ON n.id = l.node
+WHERE l.tenant = $1 AND l.room_id = $2
+"""
+_RELEASE = """
+WITH mine AS (SELECT l.tenant, l.room_id FROM leases l
+    JOIN unnest($2::text[], $3::text[]) AS a (tenant, room_id) ON l.tenant = a.tenant AND l.room_id = a.room_id
+    WHERE l.node = $1 ORDER BY l.tenant, l.room_id FOR UPDATE OF l)
+UPDATE leases l SET node = NULL FROM mine m WHERE l.tenant = m.tenant AND l.room_id = m.room_id
+"""
+_TAKE_OVER = """
+WITH dead AS (DELETE FROM nodes WHERE id = $1 AND expires <= clock_timestamp()
+        AND EXISTS (SELECT 1 FROM nodes WHERE id = $2) RETURNING id),
+    theirs AS (SELECT l.tenant, l.room_id FROM leases l JOIN dead ON l.node = dead.id
+        ORDER BY l.tenant, l.room_id FOR UPDATE OF l)
+UPDATE leases l SET epoch = l.epoch + 1, node = CASE WHEN l.tenant = '' THEN NULL ELSE $2 END
+FROM theirs t WHERE l.tenant = t.tenant AND l.room_id = t.room_id RETURNING l.tenant, l.room_id, l.epoch
+"""
+_LEAVE = """
+WITH mine AS (UPDATE leases SET node = NULL WHERE node = $1 AND room_id <> $1), own AS (DELETE FROM leases
+    WHERE tenant = '' AND room_id = $1)
+DELETE FROM nodes WHERE id = $1
+"""
+
+
+_FREE_STORE = f"""
+UPDATE leases l SET node = NULL, epoch = l.epoch + 1
+WHERE l.tenant = '' AND l.room_id = '' AND l.node IS NOT NULL AND NOT EXISTS ({_ALIVE})
+"""  # noqa: S608 - our own text
+_ROOM_NODE = """
+SELECT n.address FROM leases l JOIN nodes n ON n.id = l.node AND n.expires > clock_timestamp()
+WHERE l.tenant = '' AND l.room_id = l.node AND l.node <> $1 LIMIT 1
+"""
+_FREE_ROOMS = """
+WITH others AS (SELECT tenant, room_id FROM leases WHERE node <> $1 ORDER BY tenant, room_id FOR UPDATE)
+UPDATE leases l SET node = NULL, epoch = l.epoch + 1 FROM others o WHERE l.tenant = o.tenant AND l.room_id = o.room_id
+"""
+
+
+class PostgresOwnership:
+    """The leases of one node: an `Ownership`. `PostgresStore.ownership` is the one that goes with a store."""
+
+    def __init__(self, link: Link, options: PostgresOptions, node: str, address: str) -> None:
+        self.node = node
+        self.address = address
+        self.fenced = ""
+        self._link = link
+        self._options = options
+        self._turn = asyncio.Lock()
+
+    async def register(self) -> None:
+        """Makes this node known, alive for `lease_s`."""
+        await self._run(lambda c: c.execute(_REGISTER, self.node, self.address, self._options.lease_s))
+
+    async def acquire(self, tenant: str, room_id: str) -> Lease | Held:
+        while True:
+            epoch = await self._run(lambda c: c.fetchval(_ACQUIRE, tenant, room_id, self.node))
+            if epoch is not None:
+                return Lease(tenant, room_id, epoch)
+            holder = await self._run(lambda c: c.fetchrow(_HOLDER, tenant, room_id))
+            if holder is not None and holder[0] != self.node:
+                return Held(holder[0], holder[1])
+            await self.renew()  # Nobody holds it now: either this node is gone, or the holder has just left.
+
+    async def own_store(self) -> int:
+        """Takes all rooms at once, for this process alone; returns the epoch. Waits for a dead owner's lease to end.
+        Raises `StoreLocked` as soon as another owner shows that it lives."""
+        seen = ""
+        while isinstance(answer := await self.acquire(*WHOLE_STORE), Held):
+            holder = await self._run(lambda c: c.fetchrow(_HOLDER, *WHOLE_STORE))
+            expires = "" if holder is None else f"{holder[0]} {holder[2]}"
+            if seen and expires and expires != seen:
+                raise self._locked(answer.address)
+            seen = expires
+            await asyncio.sleep(self._options.lease_s / 6)
+            await self.renew()
+        if (other := await self._run(lambda c: c.fetchval(_ROOM_NODE, self.node))) is not None:
+            await self.release([WHOLE_STORE])
+            raise self._locked(other)
+        await self._run(lambda c: c.execute(_FREE_ROOMS, self.node))  # Of dead nodes, which may wake up again.
+        return answer.epoch
+
+    async def own_rooms(self) -> int:
+        """Makes this node one of several; returns its epoch. Raises `StoreLocked` while one process owns all rooms."""
+        own = await self.acquire("", self.node)
+        await self._run(lambda c: c.execute(_FREE_STORE))
+        holder = await self._run(lambda c: c.fetchrow(_HOLDER, *WHOLE_STORE))
+        if holder is not None or isinstance(own, Held):
+            raise self._locked("another process" if holder is None else holder[1])
+        return own.epoch
+
+    async def owns_store(self) -> bool:
+        holder = await self._run(lambda c: c.fetchrow(_HOLDER, *WHOLE_STORE))
+        return holder is not None and holder[0] == self.node
+
+    def lost(self) -> Fenced:
+        self.fenced = "another process has taken over from this one"
+        return Fenced(f"{self.fenced}, which was silent for too long; start it again")
+
+    async def renew(self) -> None:
+        if await self._run(lambda c: c.fetchval(_RENEW, self.node, self._options.lease_s)) is None:
+            raise self.lost()
+
+    async def release(self, rooms: Iterable[tuple[str, str]]) -> None:
+        pairs = sorted(set(rooms))
+        await self._run(lambda c: c.execute(_RELEASE, self.node, [t for t, _ in pairs], [r for _, r in pairs]))
+
+    async def take_over(self, node: str) -> list[Lease]:
+        rows = await self._run(lambda c: c.fetch(_TAKE_OVER, node, self.node))
+        return [Lease(tenant, room_id, epoch) for tenant, room_id, epoch in rows if tenant]
+
+    async def watch(self) -> AsyncIterator[Woken | NodeSilent]:
+        link = Link(self._link.where, self._options, f"{self.node}/watch")
+        wakeup = Wakeup()
+        channel = self._link.where.schema
+        listening: Connection | None = None
+        try:
+            while True:
+                silent: list[Any] = []
+                try:
+                    connection = await link.get()
+                    if connection is not listening:  # Whatever was said meanwhile was missed.
+                        await connection.add_listener(channel, lambda *_: wakeup.set())
+                        listening = connection
+                        wakeup.set()
+                    silent = await connection.fetch(
+                        "SELECT id, address FROM nodes WHERE expires <= clock_timestamp() AND id <> $1", self.node
+                    )
+                except FAILURES:
+                    link.drop()
+                    await asyncio.sleep(self._options.retry_s)
+                for node, address in silent:
+                    yield NodeSilent(node, address)
+                try:
+                    async with asyncio.timeout(self._options.lease_s / 4):
+                        await wakeup.wait()
+                except TimeoutError:
+                    continue
+                yield Woken()
+        finally:
+            await link.aclose()
+
+    async def notify(self) -> None:
+        """Wakes those who watch."""
+        await self._run(lambda c: c.execute("SELECT pg_notify($1, '')", self._link.where.schema))
+
+    async def leave(self) -> None:
+        """Frees everything this node holds and makes it unknown."""
+        await self._run(lambda c: c.execute(_LEAVE, self.node))
+
+    async def aclose(self) -> None:
+        await self._link.aclose()
+
+    def _locked(self, who: str) -> StoreLocked:
+        return StoreLocked(
+            f"{self._link.where.shown} is in use by {who}; stop that one first, "
+            "or give each process a database or a ?schema= of its own"
+        )
+
+    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Everything here may be done twice: the second time it finds what the first one did."""
+        async with self._turn:
+            try:
+                return await self._link.run(work)
+            except FAILURES as error:
+                raise unavailable(error, self._link.where) from error
