@@ -17,6 +17,7 @@ from roomkit.core.streams import OpenStream
 from roomkit.models.content import TextContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
 from roomkit.models.hooks import BeforeCommit, Thought
+from roomkit.models.room import ChannelBinding, Room
 from roomkit.models.stream import Ephemeral, ReplyEnd, ReplyPart, StreamStart, TextDelta, ThinkingDelta, ToolStep
 from roomkit.ports.channel import ChannelOutput
 from roomkit.ports.store import Record, RecordKey
@@ -54,6 +55,7 @@ class Reply:
         self._stopped = False
         self.checkpoint = Checkpoint(actor, self._record)
         self._open_calls: dict[str, ToolCallContent] = {}
+        self._judged: tuple[ChannelBinding | None, Room, bool] | None = None
         self._mode = "pass"
         self._blocked: tuple[str, str] | None = None
 
@@ -100,10 +102,12 @@ class Reply:
             async for part in parts:
                 if self._stopped or self._blocked:
                     break
-                if isinstance(part, TextDelta):
-                    await self._say(part.text)
-                elif isinstance(part, str):
-                    await self._say(part)
+                if isinstance(part, (TextDelta, str)):
+                    self._say(part if isinstance(part, str) else part.text)
+                    if self._mode == "sentence":
+                        await self._release(final=False)
+                    elif self.checkpoint.due:
+                        await self.checkpoint.save_quietly()
                 elif isinstance(part, ToolStep):
                     await self._step(part)
                 elif isinstance(part, ThinkingDelta):
@@ -123,19 +127,14 @@ class Reply:
         channel_type = binding.channel_type if binding else ""
         return BeforeCommit(self.actor.state.room, self._draft(text), self.channel_id, channel_type, "outbound")
 
-    async def _say(self, delta: str) -> None:
-        if not delta:
-            return
-        if self.first_token_at is None:
+    def _say(self, delta: str) -> None:
+        """Shows a delta at once, or holds it for the guards."""
+        if delta and self.first_token_at is None:
             self.first_token_at = monotonic()
         if self._mode != "pass":
             self._held += delta
-            if self._mode == "sentence":
-                await self._release(final=False)
-            return
-        self._emit(delta)
-        if self.checkpoint.due:
-            await self.checkpoint.save_quietly()
+        elif delta:
+            self._emit(delta)
 
     async def _release(self, *, final: bool) -> None:
         """Lets go of whole sentences that the guards have passed; withheld text waits for the commit."""
@@ -178,9 +177,14 @@ class Reply:
         self.checkpoint.grew(len(delta))
 
     def _silent(self) -> bool:
-        """A muted brain goes on thinking, but nobody hears it."""
-        binding = self.actor.state.bindings.get(self.channel_id)
-        room = self.actor.state.room
+        """A muted brain goes on thinking, but nobody hears it. Judged again when its seat or the room has changed."""
+        state = self.actor.state
+        binding, room = state.bindings.get(self.channel_id), state.room
+        if self._judged is None or self._judged[0] is not binding or self._judged[1] is not room:
+            self._judged = (binding, room, self._must_be_silent(binding, room))
+        return self._judged[2]
+
+    def _must_be_silent(self, binding: ChannelBinding | None, room: Room) -> bool:
         return binding is None or binding.muted or not binding.can_write or not room.open or self._too_deep()
 
     def _too_deep(self) -> bool:
