@@ -19,8 +19,6 @@ from roomkit.models.event import EventDraft, EventSource, RoomEvent
 from roomkit.models.hooks import Moment, Notice
 from roomkit.models.room import Category, ChannelBinding, ChannelCapabilities, ChannelType, RoomTimers
 from roomkit.net.redaction import redact_logs
-from roomkit.ports.blob import BlobStore
-from roomkit.ports.bus import EphemeralBus
 from roomkit.ports.channel import Channel, ChannelOutput, RoomContext
 from roomkit.ports.identity import IdentityResolver
 from roomkit.ports.store import Store
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from roomkit.core.identity import AddressBook
     from roomkit.core.sources import SourceHandle
     from roomkit.net.tokens import Tokens
+    from roomkit.ports.blob import BlobStore
+    from roomkit.ports.bus import EphemeralBus
     from roomkit.ports.source import Source
 
 log = logging.getLogger(__name__)
@@ -285,7 +285,7 @@ class RoomKit(Rooms):
 
     def stats(self) -> dict[str, float]:
         """Counters and gauges, as `/metrics` shows them."""
-        return self._engine.stats()
+        return self._engine.meters.numbers()
 
 
 class FunctionChannel(Channel):

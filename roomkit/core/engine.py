@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from roomkit.core.actor import RoomActor
 from roomkit.core.attention import AttentionList
@@ -40,14 +40,16 @@ from roomkit.models.room import (
 from roomkit.models.stream import Ephemeral
 from roomkit.net.breaker import BreakerChange, Breakers
 from roomkit.net.ratelimit import TokenBucket
-from roomkit.ports.blob import BlobStore
-from roomkit.ports.bus import EphemeralBus
 from roomkit.ports.channel import Channel
 from roomkit.ports.identity import IdentityResolver, InboundRouter
 from roomkit.ports.store import Batch, Record, RecordKey, Store, StoreInfo
-from roomkit.runtime import Clock, Scope, Stall, StallWatchdog, SystemClock, TaskFailure, WorkerPool
+from roomkit.runtime import Clock, Scope, StallWatchdog, SystemClock, TaskFailure, WorkerPool
 from roomkit.runtime.eager import Eager
 from roomkit.runtime.tracing import Tracer, Tracing
+
+if TYPE_CHECKING:
+    from roomkit.ports.blob import BlobStore
+    from roomkit.ports.bus import EphemeralBus
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -166,7 +168,7 @@ class Engine:
         """Reports a blocked loop from now on, unless `watch_loop` is False (D42). Costs a thread; again changes
         nothing."""
         if self._watchdog is None and self.options.watch_loop is not False:
-            self._watchdog = StallWatchdog(self.options.stall_threshold_s, report=self._stalled)
+            self._watchdog = StallWatchdog(self.options.stall_threshold_s, report=self.meters.stalled)
             self._watchdog.start()
 
     async def aclose(self) -> None:
@@ -236,11 +238,6 @@ class Engine:
     def trouble(self, actor: RoomActor, where: str, error: Exception) -> None:
         log.error("%s in room %s: %s", where, actor.room_id, error)
         self.hooks.tell(Trouble(actor.tenant, actor.room_id, where, error))
-
-    def _stalled(self, stall: Stall) -> None:
-        """On the watchdog's thread, which alone counts stalls."""
-        self.count("loop_stalls")
-        log.warning("the event loop has been blocked for %.1f s; it is here:\n%s", stall.seconds, stall.stack)
 
     def _task_failed(self, failure: TaskFailure) -> None:
         self.count("task_failures")
@@ -325,10 +322,6 @@ class Engine:
     @property
     def resolver(self) -> IdentityResolver | None:
         return self._resolver if self._resolver is not None else self._book
-
-    def stats(self) -> dict[str, float]:
-        """Counters and gauges, by name."""
-        return self.meters.numbers()
 
 
 __all__ = ["Engine", "KitOptions", "Template"]

@@ -6,16 +6,18 @@ somebody asks.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from roomkit.models.room import RoomStatus
-from roomkit.runtime import Metrics
+from roomkit.runtime import Metrics, Stall
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
+log = logging.getLogger(__name__)
 TURN_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 
 COUNTERS = {
@@ -98,6 +100,11 @@ class Meters:
             "roomkit_lane_lag_seconds", "Age of the oldest event in any lane of this channel.", ["channel"]
         )
         self._rooms = made.gauge("roomkit_rooms", "Rooms in memory, by status.", ["status"])
+
+    def stalled(self, stall: Stall) -> None:
+        """On the watchdog's thread, which alone counts stalls."""
+        self._engine.count("loop_stalls")
+        log.warning("the event loop has been blocked for %.1f s; it is here:\n%s", stall.seconds, stall.stack)
 
     def spent(self, channel_id: str, usage: Mapping[str, int], model: str | None, money: float) -> None:
         """One generation of a channel's turn."""

@@ -236,7 +236,7 @@ class Turns:
         settlement = next((t.settlement for t in reversed(triggers) if t.settlement is not None), None)
         token = CURRENT.set(settlement)
         try:
-            with self._span(lane, triggers):
+            with _span(lane, triggers):
                 await self._answer(lane, triggers, settlement)
         except Exception as error:  # noqa: BLE001 - the lane boundary: one turn's end never costs the next one
             self.engine.trouble(lane.actor, f"turn of {lane.channel_id}", error)
@@ -246,16 +246,6 @@ class Turns:
             lane.running = None
             CURRENT.reset(token)
             self.settle(triggers)
-
-    def _span(self, lane: TurnLane, triggers: list[Trigger]) -> Span:
-        actor, channel_id = lane.actor, lane.channel_id
-        name, above = f"{TURN} {channel_id}", triggers[-1].span
-        span = self.engine.tracing.span(name, actor.tenant, actor.room_id, channel_id, above)
-        span.set(GEN_AI_OPERATION, TURN)
-        span.set(GEN_AI_AGENT_ID, channel_id)
-        span.set(GEN_AI_CONVERSATION, actor.room_id)
-        span.set(TRIGGERS, len(triggers))
-        return span
 
     async def _answer(self, lane: TurnLane, triggers: list[Trigger], settlement: Settlement | None) -> None:
         actor, engine = lane.actor, self.engine
@@ -405,6 +395,17 @@ class Turns:
         for trigger in triggers:
             if trigger.settlement is not None:
                 trigger.settlement.end()
+
+
+def _span(lane: TurnLane, triggers: list[Trigger]) -> Span:
+    actor, channel_id = lane.actor, lane.channel_id
+    name, above = f"{TURN} {channel_id}", triggers[-1].span
+    span = actor.engine.tracing.span(name, actor.tenant, actor.room_id, channel_id, above)
+    span.set(GEN_AI_OPERATION, TURN)
+    span.set(GEN_AI_AGENT_ID, channel_id)
+    span.set(GEN_AI_CONVERSATION, actor.room_id)
+    span.set(TRIGGERS, len(triggers))
+    return span
 
 
 __all__ = ["Running", "Turns"]
