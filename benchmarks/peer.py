@@ -21,6 +21,10 @@ async def take(connection_id, event):
     global seen
     seen += 1
 
+def connect(channel, connection_id):
+    asks = "room_id" in inspect.signature(channel.register_connection).parameters
+    channel.register_connection(connection_id, take, **({"room_id": "r"} if asks else {}))
+
 def message(number):
     content = TextContent(body="Hello, where is my order?")
     return InboundMessage(channel_id="in", sender_id="+4411", content=content, external_id=f"m{number}")
@@ -30,11 +34,11 @@ async def main(receivers, count):
     source, sink = WebSocketChannel("in"), WebSocketChannel("out")
     for channel in (source, sink):
         kit.register_channel(channel)
-    for number in range(receivers):
-        sink.register_connection(f"c{number}", take)
     await kit.create_room(room_id="r")
     await kit.attach_channel("r", "in")
     await kit.attach_channel("r", "out")
+    for number in range(receivers):
+        connect(sink, f"c{number}")
     await kit.process_inbound(message(-1))
     taken = []
     for round_ in range(5):
