@@ -49,8 +49,8 @@ class PostgresCluster:
     """A running server. As root it is run by the user `postgres`, because PostgreSQL refuses to be root."""
 
     def __init__(self, settings: str = "", *, folder: str | None = None) -> None:
-        """`settings` are further lines of postgresql.conf. `folder` is where its own folder is made: by default in memory,
-        where it has room. Raises `ConfigError` where the binaries are missing."""
+        """`settings` are further lines of postgresql.conf. `folder` is where its own folder is made: by default in
+        memory, where it has room. Raises `ConfigError` where the binaries are missing."""
         binaries = find_binaries()
         if binaries is None:
             raise ConfigError("PostgreSQL's binaries are missing; install them (Debian: apt-get install postgresql)")
