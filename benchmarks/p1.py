@@ -17,15 +17,17 @@ async def run(meter: Meter) -> Report:
     async with kit:
         await kit.create_room("r", channels=["in", "out"])
 
+        rounds, count = 120, meter.size(200, 100)
+        waiting = iter([numbered.many(count) for _ in range(meter.size(rounds, 1))])
+
         async def work(cost: Cost) -> int:
-            messages = numbered.many(meter.size(200, 100))
-            for message in messages:
+            for message in next(waiting):
                 began = time.perf_counter()
                 await kit.process_inbound(message, room_id="r")
                 cost.calls.append((time.perf_counter() - began) * 1e6)
-            return len(messages)
+            return count
 
-        cost = await meter.cost(work, 120)
+        cost = await meter.cost(work, rounds)
         assert sink.taken == numbered.last, "every message reached the receiving channel"
     figures = [cpu_figure("per message", cost, 60.0), *wall_figures(cost)]
     return compared(meter, Report(figures), receivers=1, count=1_000, unit="message")

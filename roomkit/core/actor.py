@@ -297,7 +297,7 @@ class RoomActor:
             events.append(
                 RoomEvent.trusted(
                     {
-                        "id": draft.event_id or self.engine.new_id(),
+                        "id": draft.event_id or self.engine.new_id(now),
                         "room_id": self.room_id,
                         "index": index,
                         "type": draft.type,

@@ -223,11 +223,11 @@ class Engine:
     def now(self) -> datetime:
         return self.clock.now()
 
-    def new_id(self) -> str:
+    def new_id(self, at: datetime | None = None) -> str:
         """Milliseconds, so that ids sort and index pages stay warm, then 64 random bits: unguessable by default,
         repeatable under an injected generator."""
         tail = f"{self._rng.getrandbits(64):016x}" if self._rng is not None else os.urandom(8).hex()
-        return f"{int(self.now().timestamp() * 1000):011x}{tail}"
+        return f"{int((at or self.now()).timestamp() * 1000):011x}{tail}"
 
     def count(self, name: str, by: float = 1) -> None:
         self.counters[name] = self.counters.get(name, 0) + by
