@@ -34,6 +34,7 @@ EXTRAS = {
     "anthropic": ("anthropic",),
     "mcp": ("mcp",),
     "twilio": ("twilio",),
+    "postgres": ("asyncpg",),
     "otel": ("opentelemetry",),
 }
 KEYS = {

@@ -27,6 +27,7 @@ HEAVY = (
     "twilio",
     "grpc",
     "sqlite3",
+    "asyncpg",
     "opentelemetry",
 )
 REPORT = """

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from roomkit import InboundMessage, RoomKit, WebSocketChannel
 from roomkit.core.memory import MemoryStore
 from roomkit.errors import ConfigError, Fenced, StoreError, StoreLocked, StoreUnavailable, UsageError
 from roomkit.models.content import TextContent
@@ -139,6 +140,13 @@ def test_it_does_as_the_model(cluster: PostgresCluster) -> None:
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ConfigError, match="write postgresql://"):
         PostgresStore(url)
+
+
+@pytest.mark.parametrize("password", ["hun/ter2", "hun?ter2", "hun#ter2"])
+def test_a_password_with_odd_characters_is_refused_unseen(password: str) -> None:
+    with pytest.raises(ConfigError, match=r"write / . # @ in it as %2F") as refused:
+        PostgresStore(f"postgresql://ann:{password}@db/rooms")
+    assert "ter2" not in str(refused.value)
 
 
 async def test_a_password_is_never_shown(cluster: PostgresCluster) -> None:
@@ -849,3 +857,22 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+# -- with a kit on top
+
+
+async def test_a_kit_goes_on_where_it_was(url: str) -> None:
+    for number in range(3):
+        kit = RoomKit(url)
+        kit.register_channel(WebSocketChannel("web"))
+        async with kit:
+            if number == 0:
+                await kit.create_room("lobby", channels=["web"])
+            for again in (False, True):
+                inbound = InboundMessage.text("web", "ann", f"message {number}", external_id=f"m{number}")
+                result = await kit.process_inbound(inbound, room_id="lobby")
+                await result.settled()
+                assert result.duplicate == again
+            texts = [one.text for one in await kit.events("lobby") if one.text]
+            assert texts == [f"message {n}" for n in range(number + 1)]

@@ -85,6 +85,10 @@ def target(url: str, schema: str) -> Target:
     parts = urlsplit(url)
     if parts.scheme not in {"postgresql", "postgres"}:
         raise ConfigError("that is no PostgreSQL URL; write postgresql://user@host/database")
+    if parts.fragment or "@" in parts.path or ("@" in parts.query and "@" not in parts.netloc):
+        raise ConfigError(
+            "the PostgreSQL URL is cut at a character of its password; write / ? # @ in it as %2F %3F %23 %40"
+        )
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     schema = query.pop("schema", schema)
     if not schema or len(schema.encode()) > 63 or "\0" in schema:
