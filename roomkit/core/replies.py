@@ -100,7 +100,7 @@ class Reply:
         await self._begin()
         async with aclosing(cast("Any", stream)) as parts:
             async for part in parts:
-                if self._stopped or self._blocked:
+                if self._stopped:
                     break
                 if isinstance(part, (TextDelta, str)):
                     self._say(part if isinstance(part, str) else part.text)
@@ -114,7 +114,9 @@ class Reply:
                     self._think(part.text)
                 else:
                     self._end(part)
-        if self._held:
+                if self._blocked:
+                    break
+        if self._held and not self._blocked:
             await self._release(final=True)
 
     async def _begin(self) -> None:
