@@ -13,7 +13,7 @@ from collections import OrderedDict
 
 MASK = "***"
 _MAX_SECRETS = 4096
-_MIN_LENGTH = 4  # masking shorter values would make every log unreadable
+_MIN_LENGTH = 8  # a shorter value may be a word: masking it would make every log unreadable
 _secrets: OrderedDict[str, None] = OrderedDict()
 
 _NAMES = (
@@ -40,7 +40,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def register_secret(*values: str | None) -> None:
-    """Mask these exact values wherever `redact` sees them; values under 4 characters are ignored.
+    """Mask these exact values wherever `redact` sees them; values under 8 characters are ignored.
 
     The 4,096 registered last are remembered.
     """
@@ -54,11 +54,12 @@ def register_secret(*values: str | None) -> None:
 
 def redact(text: str) -> str:
     """`text` with every secret replaced by `***`."""
+    # Shapes first: masking a known value must not take the name away by which the one beside it is recognised.
+    for pattern in _PATTERNS:
+        text = pattern.sub(rf"\g<keep>{MASK}", text)
     for secret in tuple(_secrets):  # a copy: other threads may register while this one logs
         if secret in text:
             text = text.replace(secret, MASK)
-    for pattern in _PATTERNS:
-        text = pattern.sub(rf"\g<keep>{MASK}", text)
     return _CARD.sub(_mask_card, text)
 
 
