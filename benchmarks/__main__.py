@@ -1,6 +1,6 @@
 """`python -m benchmarks [NAME ...]`: runs the pinned workloads of docs/reference/benchmarks.md and prints the figures.
 
-Times stand as measured and "at reference speed" (see benchmarks/measure.py); targets are judged by the latter. The
+Times stand as measured and "at reference speed" (see benchmarks/calibration.py); targets are judged by the latter. The
 exit code is 0 whatever the figures are: only a workload that goes wrong fails.
 """
 
@@ -18,7 +18,8 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
-from benchmarks.measure import REFERENCE_MS, Figure, Meter, Report
+from benchmarks.calibration import REFERENCE_MS
+from benchmarks.measure import Figure, Meter, Report
 
 NAMES = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p17")
 

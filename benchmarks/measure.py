@@ -12,8 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-REFERENCE_MS = 2.0
-"""What the calibration loop takes on a quiet core."""
+from benchmarks.calibration import REFERENCE_MS, calibrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +41,6 @@ class Report:
 
     figures: list[Figure]
     notes: tuple[str, ...] = ()
-
-
-class _Box:
-    __slots__ = ("left", "right")
-
-    def __init__(self, left: int, right: int) -> None:
-        self.left = left
-        self.right = right
-
-    def total(self) -> int:
-        return self.left + self.right
-
-
-def calibrate() -> float:
-    """Milliseconds of CPU for a fixed amount of plain Python: calls, small objects, dicts, strings."""
-    began = time.process_time()
-    kept: dict[str, _Box] = {}
-    total = 0
-    for number in range(3_300):
-        box = _Box(number, total & 1023)
-        kept[f"k{number & 255}"] = box
-        total += box.total() + len(kept)
-    return (time.process_time() - began) * 1e3
 
 
 @dataclass(slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import subprocess
 import tempfile
+from pathlib import Path
 
-from benchmarks import measure
-from benchmarks.measure import REFERENCE_MS, Figure, Meter, Report
+from benchmarks import calibration
+from benchmarks.calibration import REFERENCE_MS
+from benchmarks.measure import Figure, Meter, Report
 
 _FRAME = """
 import asyncio, inspect, json, time
@@ -95,10 +96,10 @@ def _measure(meter: Meter, receivers: int, count: int) -> tuple[float, float] | 
 
 def _calibration() -> str:
     """Our calibration loop as a module that the peer's process can import."""
-    source = "\n".join(inspect.getsource(part) for part in (measure._Box, measure.calibrate))
+    source = Path(calibration.__file__).read_text("utf-8")
     return (
-        "import sys, time, types\n"
-        "calibration = types.ModuleType('benchmark_calibration')\n"
-        f"exec('from __future__ import annotations\\nimport time\\n' + {source!r}, calibration.__dict__)\n"
-        "sys.modules['benchmark_calibration'] = calibration"
+        "import sys, types\n"
+        "made = types.ModuleType('benchmark_calibration')\n"
+        f"exec({source!r}, made.__dict__)\n"
+        "sys.modules['benchmark_calibration'] = made"
     )

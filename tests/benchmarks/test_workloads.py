@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks import peer
 from benchmarks.__main__ import NAMES, main
-from benchmarks.measure import Cost, Figure, Meter, Report, calibrate
+from benchmarks.calibration import calibrate
+from benchmarks.measure import Cost, Figure, Meter, Report
 
 
 @pytest.mark.parametrize("name", NAMES)
