@@ -13,6 +13,8 @@ from roomkit.runtime import Scope, Wakeup
 
 _SMALL = 16
 """Up to so many batches are not worth a second connection."""
+_MOST_CHARACTERS = 8_000_000
+"""With more in it than that a group takes no further batch."""
 
 
 class Groups:
@@ -93,7 +95,8 @@ class Groups:
         group: list[tuple[Item, asyncio.Future[Outcome]]] = []
         stay: list[tuple[Item, asyncio.Future[Outcome]]] = []
         behind: set[tuple[str, ...]] = set()
-        while waiting and len(group) < most and len(stay) < self._largest:
+        left = _MOST_CHARACTERS
+        while waiting and len(group) < most and len(stay) < self._largest and left > 0:
             entry = waiting.popleft()
             item = entry[0]
             if item.alone:  # What came before it is written first, what came after it later.
@@ -105,6 +108,7 @@ class Groups:
                 break
             if busy.isdisjoint(item.keys) and behind.isdisjoint(item.keys):
                 group.append(entry)
+                left -= item.size
             else:
                 stay.append(entry)
                 behind |= item.keys

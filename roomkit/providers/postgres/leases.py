@@ -99,14 +99,15 @@ class PostgresOwnership:
     async def own_store(self) -> int:
         """Takes all rooms at once, for this process alone; returns the epoch. Waits for a dead owner's lease to end.
         Raises `StoreLocked` as soon as another owner shows that it lives."""
-        seen = ""
+        seen, waited = "", 0.0
         while isinstance(answer := await self.acquire(*WHOLE_STORE), Held):
             holder = await self._run(lambda c: c.fetchrow(_HOLDER, *WHOLE_STORE))
             expires = "" if holder is None else f"{holder[0]} {holder[2]}"
-            if seen and expires and expires != seen:
+            if (seen and expires and expires != seen) or waited > 2 * self._options.lease_s:
                 raise self._locked(answer.address)
-            seen = expires
-            await asyncio.sleep(self._options.lease_s / 6)
+            seen, pause = expires, self._options.lease_s / 6
+            await asyncio.sleep(pause)
+            waited += pause
             await self.renew()
         if (other := await self._run(lambda c: c.fetchval(_ROOM_NODE, self.node))) is not None:
             await self.release([WHOLE_STORE])

@@ -37,6 +37,11 @@ class Item:
     alone: bool = False
     separators: bool = False
 
+    @property
+    def size(self) -> int:
+        """About how many characters go to the server."""
+        return sum(map(len, self.events)) + sum(map(len, self.values))
+
 
 def encode(batch: Batch, fence: RoomKey) -> Item:
     """Raises `UsageError` for a batch that no store can apply or that holds something JSON or SQL cannot."""
@@ -54,6 +59,7 @@ def encode(batch: Batch, fence: RoomKey) -> Item:
     keys: list[tuple[str, ...]] = [("event", event.id) for event in batch.events]
     keys += [("dedupe", tenant, key.channel_id, key.key) for key in batch.dedupe]
     keys += [record[:3] for record in batch.put]
+    keys += [(tenant, record.room_id) for record in batch.put if record.room_id is not None]
     keys += [(gone.kind, tenant, gone.key) for gone in batch.delete]
     if batch.room_id is not None:
         keys.append((tenant, batch.room_id))

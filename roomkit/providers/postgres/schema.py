@@ -47,7 +47,7 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
                     END IF;
                     IF TG_OP <> 'DELETE' AND NEW.terms <> '' THEN
                         INSERT INTO terms SELECT DISTINCT NEW.kind, NEW.tenant, term, NEW.key
-                            FROM json_array_elements_text(NEW.terms::json) AS term;
+                            FROM json_array_elements_text(NEW.terms::json) AS term ON CONFLICT DO NOTHING;
                     END IF;
                     RETURN NULL;
                 END $$""",

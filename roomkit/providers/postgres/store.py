@@ -139,6 +139,9 @@ class _Open:
             connection = await link.get()
             await migrate(connection, self._where.schema, self._where.shown)
             incarnation = await connection.fetchval("SELECT value FROM meta WHERE name = 'incarnation'")
+            encoding = await connection.fetchval("SELECT current_setting('server_encoding')")
+            if encoding != "UTF8":
+                raise StoreError(f"{self._where.shown} is encoded in {encoding}; make one with: createdb -E UTF8 NAME")
             if await connection.fetchval("SELECT current_setting('fsync')") == "off":
                 log.warning("%s runs with fsync off: a power cut loses what was acknowledged", self._where.shown)
         except FAILURES as error:

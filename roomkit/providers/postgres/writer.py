@@ -57,6 +57,9 @@ UPDATE events e SET parent = a.parent, body = a.body
 FROM {0:text text bigint text text text} AS a (tenant, room_id, idx, id, parent, body)
 WHERE e.tenant = a.tenant AND e.room_id = a.room_id AND e.idx = a.idx AND e.id = a.id RETURNING 1
 """
+_END_OLD_SESSION = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()
+"""
 _ROWS = re.compile(r"\{(\d+):([a-z0-9 ]+)\}")
 
 
@@ -80,6 +83,10 @@ ARRAYS = tuple(statement(text, joined=False) for text in (READ, WRITE, ERASE))
 
 class Moved(Exception):
     """A head is not where it was a moment ago."""
+
+
+class Lost(Exception):
+    """The connection broke at the commit, and the server says that it did not take place."""
 
 
 @dataclass(slots=True)
@@ -123,6 +130,8 @@ class Writer:
                 elif self._link.whole or fresh or isinstance(error, TimeoutError):
                     return self._failed(error, len(items))
                 # Otherwise the connection was an old one: the server may have been restarted since.
+            except Lost:
+                continue
             except StoreUnavailable as error:
                 return [error] * len(items)
             else:
@@ -141,7 +150,7 @@ class Writer:
 
     async def _transaction(self, items: list[Item]) -> list[Outcome]:
         connection = await self._link.get()
-        await connection.execute("BEGIN")
+        await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         plain = not any(item.separators for item in items)
         read, write, erase = JOINED if plain else ARRAYS
         pack: Callable[[Column], Any] = join if plain else list
@@ -189,7 +198,7 @@ class Writer:
         return UsageError("an event to erase is not stored at its place; a tombstone keeps id, room and index")
 
     async def _commit(self, connection: Connection) -> None:
-        """Returns when the transaction is durable. Raises one of `FAILURES` when it certainly did not take place."""
+        """Returns when the transaction is durable. Raises when it certainly did not take place."""
         try:
             tag = await connection.execute("COMMIT")
         except FAILURES as error:
@@ -197,25 +206,20 @@ class Writer:
             self._health.failing = told(error)
             self._link.drop()
             if not await self._took_place(self._number):
-                raise
+                raise Lost from error
         else:
             if tag != "COMMIT":
                 raise asyncpg.InternalClientError(f"the server answered COMMIT with {tag}")
 
     async def _took_place(self, number: int) -> bool:
         """Waits until the server tells. Nobody may be told anything before; the session that was cut off is ended
-        first, so that it cannot commit later."""
+        first and waited for, so that it cannot commit later."""
         while True:
             try:
                 connection = await self._link.get()
-                await connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                    "WHERE application_name = $1 AND pid <> pg_backend_pid()",
-                    self._link.name,
-                )
-                last = await connection.fetchval(
-                    "SELECT last_group FROM writers WHERE id = $1 FOR UPDATE", self._link.name
-                )
+                while await connection.fetchval(_END_OLD_SESSION, self._link.name):  # noqa: ASYNC110 - only asking tells
+                    await asyncio.sleep(0.01)
+                last = await connection.fetchval("SELECT last_group FROM writers WHERE id = $1", self._link.name)
             except FAILURES as error:
                 self._health.failing = told(error)
                 self._link.drop()
