@@ -40,8 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [name for name in asked.names if name not in NAMES]
     if unknown:
         parser.error(f"there is no workload {', '.join(unknown)}; choose from {', '.join(NAMES)}")
-    logging.getLogger("roomkit").setLevel(logging.ERROR)
-    done = [_run(name, asked) for name in asked.names or NAMES]
+    logger = logging.getLogger("roomkit")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        done = [_run(name, asked) for name in asked.names or NAMES]
+    finally:
+        logger.setLevel(level)
     if asked.json:
         print(json.dumps({"machine": _machine(), "reference_ms": REFERENCE_MS, "workloads": done}, indent=2))
     return 0
