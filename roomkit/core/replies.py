@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.checkpoint import Checkpoint
+from roomkit.core.journal import ToolJournal
 from roomkit.core.policy import effective_visibility
 from roomkit.core.results import Settlement
 from roomkit.core.state import key
 from roomkit.core.streams import OpenStream
-from roomkit.models.content import TextContent, ToolCallContent
-from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
+from roomkit.models.content import TextContent
+from roomkit.models.event import EventDraft, EventSource, RoomEvent
 from roomkit.models.hooks import BeforeCommit, Thought
 from roomkit.models.room import ChannelBinding, Room
 from roomkit.models.stream import Ephemeral, ReplyEnd, ReplyPart, StreamStart, TextDelta, ThinkingDelta, ToolStep
@@ -54,7 +55,7 @@ class Reply:
         self._stream: OpenStream | None = None
         self._stopped = False
         self.checkpoint = Checkpoint(actor, self._record)
-        self._open_calls: dict[str, ToolCallContent] = {}
+        self.journal = ToolJournal(self)
         self._judged: tuple[ChannelBinding | None, Room, bool] | None = None
         self._mode = "pass"
         self._blocked: tuple[str, str] | None = None
@@ -109,7 +110,7 @@ class Reply:
                     elif self.checkpoint.due:
                         await self.checkpoint.save_quietly()
                 elif isinstance(part, ToolStep):
-                    await self._step(part)
+                    await self.journal.step(part)
                 elif isinstance(part, ThinkingDelta):
                     self._think(part.text)
                 else:
@@ -207,60 +208,11 @@ class Reply:
         self.end_reason, self.usage, self.error = end.reason, dict(end.usage), end.error
         self.metadata.update(end.metadata)
 
-    async def _step(self, step: ToolStep) -> None:
-        """Commits one step of a tool call: a pending one is the journal's intent, the rest its result (R8)."""
-        crashpoint("reply.before_tool_step")
-        await self.actor.insist(self._commit_step, step)
-        crashpoint("reply.after_tool_step")
-
-    async def _commit_step(self, actor: RoomActor, step: ToolStep) -> None:
-        if self._stopped:
-            return
-        change = Change()
-        self._add_step(change, step)
-        row = self.checkpoint.take()
-        if row is not None:
-            change.put.append(row)
-        try:
-            await actor.commit(change)
-        except BaseException:
-            self.checkpoint.grew(1 if row is not None else 0)
-            raise
-        if step.call.status == "pending":
-            self._open_calls[step.call.call_id] = step.call
-        else:
-            self._open_calls.pop(step.call.call_id, None)
-
-    def _cancel_calls(self, change: Change, reason: str) -> None:
-        """Gives every call without an answer its one answer."""
-        for call in self._open_calls.values():
-            self._add_step(change, ToolStep(call.model_copy(update={"status": "cancelled", "error": reason})))
-
-    def _add_step(self, change: Change, step: ToolStep) -> None:
-        actor, call = self.actor, step.call
-        pending = call.status == "pending"
-        if actor.state.room.open:
-            kind = EventType.TOOL_CALL_START if pending else EventType.TOOL_CALL_END
-            draft = EventDraft.made(
-                source=self.source,
-                content=call,
-                type=kind,
-                visibility="internal",
-                chain_depth=self.depth,
-                correlation_id=self.id,
-                metadata={"cause": self.cause.id, "tool_record": True},
-            )
-            change.add(Entry(draft, targets=()))
-        value = {**call.model_dump(mode="json"), "reply": self.id, "channel": self.channel_id}
-        value["idempotent"] = step.idempotent
-        journal = Record("journal", actor.tenant, key(actor.room_id, self.id, call.call_id), value, actor.room_id)
-        change.put.append(journal)
-
     def _record(self) -> Record:
         value = {
             "id": self.id,
             "channel": self.channel_id,
-            "text": self.text if self._mode != "withhold" else "",
+            "text": self._stream.text if self._stream is not None and self._mode != "withhold" else "",
             "cause": self.cause.id,
             "cause_index": self.cause.index,
             "parent": self.cause.parent_event_id,
@@ -313,7 +265,7 @@ class Reply:
         was said yet. Words that were cut short pass the same gate as whole ones. Nothing is over before `ended`; if the
         commit fails, `checkpoint.go_on` lets the reply grow on."""
         await self.checkpoint.hold()
-        self._cancel_calls(change, reason)
+        self.journal.cancel(change, reason)
         change.delete.extend(self.rows())
         change.delete.extend(self.turn_rows)
         text = self.text if self._mode != "withhold" else ""
