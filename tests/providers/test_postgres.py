@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from typing import Any, Self
+from contextlib import asynccontextmanager, contextmanager
+from typing import IO, Any, Self
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -95,6 +95,17 @@ def message(index: int, room_id: str = "r", **rest: Any) -> Batch:
 
 async def indexes(store: PostgresStore, room_id: str = "r") -> list[int]:
     return [one.index for one in await store.events(EventQuery("t", room_id, limit=10_000))]
+
+
+@contextmanager
+def worker(url: str, what: str) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A process of its own with a store, and what it prints."""
+    with subprocess.Popen([sys.executable, "-c", WORKER, url, what], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        try:
+            yield child, child.stdout
+        finally:
+            child.kill()
 
 
 async def eventually(what: Callable[[], Awaitable[bool]] | Callable[[], bool]) -> None:
@@ -390,14 +401,11 @@ async def test_a_second_opener_is_told_who_and_what_to_do(url: str) -> None:
 
 
 async def test_the_death_of_an_owner_frees_the_rooms_within_its_lease(url: str) -> None:
-    child = subprocess.Popen([sys.executable, "-c", WORKER, url, "hold"], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "ready\n"
-    with pytest.raises(StoreLocked, match=f"process {child.pid} on"):
-        await PostgresStore(url, QUICK).open()
-    child.kill()
-    child.wait()
-    child.stdout.close()
+    with worker(url, "hold") as (child, said):
+        assert said.readline() == "ready\n"
+        with pytest.raises(StoreLocked, match=f"process {child.pid} on"):
+            await PostgresStore(url, QUICK).open()
+        child.kill()
     async with asyncio.timeout(10), opened(url) as store:
         assert (await store.open()).epoch == 2
 
@@ -571,11 +579,11 @@ async def test_of_one_message_at_two_nodes_one_event_is_made(url: str) -> None:
 
 
 async def test_a_stopped_process_that_wakes_up_writes_nothing(url: str) -> None:
-    child = subprocess.Popen([sys.executable, "-c", WORKER, url, "zombie"], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "0\n"
-    child.send_signal(signal.SIGSTOP)
-    async with opened(url, ROOMS) as store:
+    with worker(url, "zombie") as (child, said):
+        assert said.readline() == "0\n"
+        child.send_signal(signal.SIGSTOP)
+        store = PostgresStore(url, ROOMS)
+        await store.open()
         ((node,),) = await change(url, f"SELECT id FROM nodes WHERE id <> '{store.ownership.node}'")
         leases: list[Lease] = []
 
@@ -588,12 +596,12 @@ async def test_a_stopped_process_that_wakes_up_writes_nothing(url: str) -> None:
         head = len(await indexes(store))
         await store.commit(message(head, epoch=2))
         child.send_signal(signal.SIGCONT)
-        written = child.stdout.read().split()
-        child.stdout.close()
+        written = said.read().split()
         assert child.wait() == 0
         assert written[-1] == "fenced"
         assert await indexes(store) == list(range(head + 1))
         assert int(written[-2] if len(written) > 1 else 0) < head
+        await store.aclose()
 
 
 # -- a server that goes away

@@ -114,7 +114,7 @@ class Link:
     async def get(self) -> Connection:
         """Raises one of `FAILURES` where the server cannot be reached."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = None
+            self.drop()
             self._connection = await self._connect()
         return self._connection
 
@@ -163,9 +163,14 @@ class Link:
             },
         )
         # An acknowledged batch is on the disk, whatever the database's default is.
-        await connection.execute(
-            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-        )
+        try:
+            await connection.execute(
+                "SELECT set_config('synchronous_commit', 'on', false) "
+                "WHERE current_setting('synchronous_commit') = 'off'"
+            )
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
 
