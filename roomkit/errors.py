@@ -23,7 +23,6 @@ Messages say what happened, why, and the fix. Secrets never appear in them.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -204,5 +203,7 @@ class Overloaded(RoomKitError):
 
 
 def _hint(name: str, known: Iterable[str]) -> str:
+    import difflib  # only when something went wrong: every program pays for what is imported above
+
     close = difflib.get_close_matches(name, list(known), n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""
