@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from roomkit.core.actor import RoomActor
 from roomkit.core.attention import AttentionList
 from roomkit.core.bus import MemoryBus
-from roomkit.core.courtesy import Courtesy
 from roomkit.core.hooks import Hooks
 from roomkit.core.identity import AddressBook
 from roomkit.core.inbound import Inbound
@@ -29,7 +28,6 @@ from roomkit.core.results import InboundResult
 from roomkit.core.state import event_by_id
 from roomkit.core.table import RoomTable
 from roomkit.core.timers import Timers
-from roomkit.core.transcode import Transcoder
 from roomkit.core.turns import Turns
 from roomkit.errors import StateError, StoreUnavailable
 from roomkit.models.event import RoomEvent
@@ -48,6 +46,8 @@ from roomkit.runtime.eager import Eager
 from roomkit.runtime.tracing import Tracer, Tracing
 
 if TYPE_CHECKING:
+    from roomkit.core.courtesy import Courtesy
+    from roomkit.core.transcode import Transcoder
     from roomkit.ports.blob import BlobStore
     from roomkit.ports.bus import EphemeralBus
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from roomkit.core.history import history_reader
-from roomkit.core.transcode import transcode, with_sender
 from roomkit.models.content import AudioContent, CompositeContent, Content, MediaContent, TextContent, VideoContent
 from roomkit.models.delivery import Outgoing
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery
-from roomkit.models.room import ChannelBinding, Role
+from roomkit.models.room import ChannelBinding, ChannelCapabilities, Role
 from roomkit.ports.channel import Channel, RoomContext
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ def project(
     content = event.content
     capabilities = channel.capabilities
     if not (isinstance(content, TextContent) and capabilities.text):
-        shaped = (engine.options.transcoder or transcode)(content, capabilities, language=state.room.language)
+        shaped = _transcode(engine, content, capabilities, state.room.language)
         if shaped is None:
             return Projection(context, None, "nothing_to_show_here")
         content = shaped
     name = _sender_name(actor, event, channel)
     if name:
-        content = with_sender(content, name, language=state.room.language)
+        content = import_module("roomkit.core.transcode").with_sender(content, name, language=state.room.language)
     if engine.media_link is not None:
         content = _public(content, engine.media_link, actor.tenant)
     return Projection(context, event if content is event.content else event.replaced(content=content))
@@ -77,6 +77,12 @@ async def guard(engine: Engine, actor: RoomActor, channel: Channel, projection: 
         projection.event, projection.reason = None, f"blocked by {outcome.blocked_by}: {outcome.reason}"
     elif outcome.value.content is not event.content:
         projection.event = event.replaced(content=outcome.value.content)
+
+
+def _transcode(engine: Engine, content: Content, capabilities: ChannelCapabilities, language: str) -> Content | None:
+    """The default is loaded when it is first needed: plain text to a text channel never asks."""
+    shape = engine.options.transcoder or import_module("roomkit.core.transcode").transcode
+    return shape(content, capabilities, language=language)
 
 
 def address_of(channel: Channel, binding: ChannelBinding) -> str:
