@@ -279,6 +279,26 @@ async def test_a_rooms_batches_keep_their_order_over_all_connections(url: str) -
         assert [one.value for one in await store.records(RecordQuery("k", "t"))] == [{"n": 99}]
 
 
+async def test_what_waits_for_one_thing_holds_back_those_that_share_another(url: str) -> None:
+    async with opened(url) as store, Scope("committers") as scope:
+        long = Batch("t", 1, put=(record("k", "a", {"text": "x" * 3_000_000}),))
+        first = scope.spawn(store.commit(long), name="long", awaited=True)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        both = Batch("t", 1, put=(record("k", "a", {"n": 1}), record("k", "b", {"n": 1})))
+        await asyncio.gather(first, store.commit(both), store.commit(Batch("t", 1, put=(record("k", "b", {"n": 2}),))))
+        assert [one.value for one in await store.records(RecordQuery("k", "t"))] == [{"n": 1}, {"n": 2}]
+
+
+async def test_what_comes_after_a_clearance_finds_it_done(url: str) -> None:
+    async with opened(url) as store:
+        for number in range(8):
+            first = event(number)
+            again = Batch("t", 1, "r", (first,), (dedupe("m", first, expires=5.0),))
+            answers = await asyncio.gather(store.commit(Batch("t", 1, prune_dedupe_before=9.0)), store.commit(again))
+            assert answers == [None, None]
+
+
 async def test_closing_waits_for_what_is_being_written(url: str) -> None:
     store = PostgresStore(url, QUICK)
     await store.open()
@@ -692,11 +712,12 @@ async def test_a_full_disk_refuses_says_so_and_recovers(url: str) -> None:
 
 
 class Proxy:
-    """Stands between a store and its server; `cut` says which commits lose their question or their answer."""
+    """Stands between a store and its server; `cut` says what is lost where the store says `at`."""
 
     def __init__(self, port: int) -> None:
         self.port = 0
         self.cut = ""
+        self.at = b"COMMIT\0"
         self.cuts = 0
         self.open = True
         self._target = port
@@ -731,7 +752,7 @@ class Proxy:
 
     async def _ask(self, reader: Any, there: Any, client: Any, back: asyncio.Task[None]) -> None:
         while data := await reader.read(65536):
-            if self.cut and b"COMMIT\0" in data:
+            if self.cut and self.at in data:
                 cut, self.cut = self.cut, ""
                 self.cuts += 1
                 if cut != "question":
@@ -779,6 +800,21 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(cluster: PostgresClust
             assert again.index == index
         assert await indexes(store) == [0, 1, 2]
         assert store.health().counters["resolved"] == 3
+
+
+@pytest.mark.parametrize("at", [b"BEGIN", b"outbox"])
+async def test_a_connection_that_breaks_before_the_commit_is_not_noticed(
+    cluster: PostgresCluster, url: str, at: bytes
+) -> None:
+    schema = url.partition("?")[2]
+    one = PostgresOptions(writers=1, lease_s=0.6)
+    async with Proxy(cluster.port) as proxy, opened(f"{cluster.url_of(proxy.port)}?{schema}", one) as store:
+        await store.commit(message(0))
+        proxy.at, proxy.cut = at, "question"
+        assert await store.commit(message(1)) is None
+        assert await indexes(store) == [0, 1]
+        assert proxy.cuts == 1
+        assert store.health().counters["failures"] == 0
 
 
 async def test_closing_does_not_wait_for_a_server_that_is_gone(cluster: PostgresCluster, url: str) -> None:
