@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from roomkit.core.engine import Engine, KitOptions, Template
 from roomkit.core.hooks import Filter, Hooks, OnError, Streams
-from roomkit.errors import ConfigError, StateError, UsageError
+from roomkit.errors import ConfigError, MissingExtra, StateError, UsageError
 from roomkit.models.content import TextContent
 from roomkit.models.event import EventDraft, EventSource, RoomEvent
 from roomkit.models.hooks import Moment, Notice
@@ -60,7 +60,7 @@ class RoomKit(Rooms):
         resolver: IdentityResolver | None = None,
         bus: EphemeralBus | None = None,
         blobs: BlobStore | None = None,
-        token_secrets: Sequence[str] = (),
+        token_secrets: Sequence[str] | str | None = (),
     ) -> None:
         """`token_secrets`: the first signs, all are accepted; without any, tokens die with the process."""
         opened = open_store(store) if isinstance(store, str) else store
@@ -71,7 +71,7 @@ class RoomKit(Rooms):
         engine = Engine(opened, clock, options or KitOptions(), resolver=resolver, bus=bus)
         super().__init__(engine)
         self._blobs = blobs
-        self._token_secrets = tuple(token_secrets)
+        self._token_secrets = (token_secrets,) if isinstance(token_secrets, str) else tuple(token_secrets or ())
         self._tokens: Tokens | None = None
         self._sources: list[SourceHandle] = []
         self._loop: Any = None
@@ -221,6 +221,13 @@ class RoomKit(Rooms):
         """A guard of `moment`: look, change (`Modify`), stop (`Block`). Lower priority runs first; after `budget_s`
         seconds, or when it raises, `on_error` decides. `streams` says how a streaming reply is held back (D19)."""
 
+        _check_hook("before(BeforeCommit)", moment, where)
+        if on_error not in ("allow", "block", None) or streams not in ("pass", "sentence", "withhold") or budget_s <= 0:
+            raise UsageError(
+                f'kit.before(): on_error="{on_error}", streams="{streams}", budget_s={budget_s} will not do; '
+                'on_error is "allow" or "block", streams is "pass", "sentence" or "withhold", budget_s is positive'
+            )
+
         def register(fn: F) -> F:
             self._engine.hooks.before(
                 moment,
@@ -238,6 +245,7 @@ class RoomKit(Rooms):
 
     def on(self, notice: type[Notice], *, name: str | None = None, where: Filter | None = None) -> Callable[[F], F]:
         """An observer of `notice`: runs beside the room, can never delay or break it."""
+        _check_hook("on(Committed)", notice, where)
 
         def register(fn: F) -> F:
             self._engine.hooks.on(notice, fn, name=name, where=where)
@@ -272,7 +280,11 @@ class RoomKit(Rooms):
 
     def asgi(self, **options: Any) -> Any:
         """The kit as an ASGI app: rooms, webhooks, sockets, pages; mounts under any prefix. Needs [server]."""
-        return import_module("roomkit.servers.asgi").create_app(self, **options)
+        try:
+            door = import_module("roomkit.servers.asgi")
+        except ModuleNotFoundError as error:
+            raise MissingExtra("kit.asgi()", str(error.name), "server") from error
+        return door.create_app(self, **options)
 
     def call(self, fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Future[T]:
         """For other threads (Django, Celery): runs `fn(*args)` on the kit's loop; returns a concurrent future."""
@@ -286,6 +298,13 @@ class RoomKit(Rooms):
     def stats(self) -> dict[str, float]:
         """Counters and gauges, as `/metrics` shows them."""
         return self._engine.meters.numbers()
+
+
+def _check_hook(shown: str, trigger: object, where: object) -> None:
+    if not isinstance(trigger, type):
+        raise UsageError(f"kit.{shown} takes the moment it is about: write @kit.{shown} above the function")
+    if where is not None and not isinstance(where, Filter):
+        raise UsageError(f"where= takes a Filter, e.g. Filter(channel_ids={{'sms'}}), not a {type(where).__name__}")
 
 
 class FunctionChannel(Channel):

@@ -5,6 +5,7 @@ Each method only finds the room's actor and hands the work to core.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from roomkit.core.state import key, room_of
 from roomkit.core.streams import INTERNAL, Deliver, View, Viewer
 from roomkit.errors import AlreadyRegistered, StateError, UsageError
 from roomkit.models.access import Principal
-from roomkit.models.content import Content, TextContent
+from roomkit.models.content import Content, Frozen, TextContent
 from roomkit.models.delivery import DeliveryRecord, DeliveryStatus, InboundMessage
 from roomkit.models.event import EventDraft, EventType, RoomEvent
 from roomkit.models.room import (
@@ -68,6 +69,7 @@ class Rooms:
 
     def register_channel(self, channel: Channel, *, default: bool = False) -> None:
         """Makes a channel known; `default=True` seats it in every new room. Raises `AlreadyRegistered`."""
+        _check_channel(channel)
         if channel.channel_id in self._engine.channels:
             raise AlreadyRegistered(channel.channel_id)
         self._engine.registry.register(channel, self.tenant_id, default=default)
@@ -335,6 +337,8 @@ class Rooms:
     ) -> InboundResult:
         """Writes into a room as the host, or as `channel_id` with that channel's rights. A repeated
         `idempotency_key` (per tenant and source channel) returns the first event and does nothing else."""
+        if not isinstance(content, (str, Frozen)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UsageError(f"kit.send() takes text or content such as MediaContent, not {content!r:.40}")
         actor = await self._actor(room_id)
         source = floor.host_source(by, "outbound")
         if channel_id is not None:
@@ -571,3 +575,17 @@ class Rooms:
             self._engine.registry.require(viewer, self.tenant_id)
             viewer = Viewer(channel_id=viewer)
         return await actor.call(views.open_view, viewer, deliver, after, tail)
+
+
+def _check_channel(channel: object) -> None:
+    """Says at registration what would only show at the first delivery."""
+    if not isinstance(channel, Channel):
+        what = channel.__name__ if isinstance(channel, type) else repr(channel)
+        raise UsageError(f"kit.register_channel() takes a Channel object, not {what}; make one, e.g. SMSChannel('sms')")
+    if not channel.channel_id or any(mark in channel.channel_id for mark in "\n,"):
+        raise UsageError(f"{channel.channel_id!r} cannot be a channel id; use a short name such as 'sms'")
+    if channel.reach not in ("outbox", "cursor", "turn"):
+        raise UsageError(f'channel "{channel.channel_id}": reach="{channel.reach}" is not "outbox", "cursor" or "turn"')
+    for name in ("deliver", "on_event", "handle_inbound"):
+        if not inspect.iscoroutinefunction(getattr(channel, name)):
+            raise UsageError(f'channel "{channel.channel_id}": {name} has to be an async def')

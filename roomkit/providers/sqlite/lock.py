@@ -20,7 +20,12 @@ class FileLock:
             raise ConfigError(
                 "the SQLite store needs POSIX file locks; on this system use RoomKit() in memory"
             ) from error
-        self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise ConfigError(
+                f'"{path}" cannot be opened ({error.strerror}): make it and its folder writable for this user'
+            ) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -1,0 +1,63 @@
+"""Wrong use is told where it happens, in one line with the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from roomkit import BeforeCommit, Channel, Committed, RoomKit
+from roomkit.errors import UsageError
+from roomkit.testing import FakeChannel
+
+
+async def guard(moment: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"on_error": "blok"}, {"streams": "sentense"}, {"budget_s": -1}, {"where": {"types": 1}}],
+)
+def test_a_guard_with_a_typo_is_refused_at_once(settings: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        RoomKit().before(BeforeCommit, **settings)(guard)
+
+
+def test_a_bare_decorator_is_refused() -> None:
+    kit = RoomKit()
+    with pytest.raises(UsageError, match=r"@kit\.before\(BeforeCommit\)"):
+        kit.before(guard)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"@kit\.on\(Committed\)"):
+        kit.on(guard)  # type: ignore[arg-type]
+    kit.on(Committed)(guard)
+
+
+class NotAsync(Channel):
+    def deliver(self, event: Any, binding: Any, context: Any) -> Any:  # type: ignore[override]
+        return None
+
+
+class Lost(Channel):
+    reach = "outbxo"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["web", FakeChannel, FakeChannel(""), FakeChannel("a,b"), NotAsync("x", "x"), Lost("x", "x")]
+)
+def test_what_is_no_channel_is_refused(wrong: Any) -> None:
+    with pytest.raises(UsageError):
+        RoomKit().register_channel(wrong)
+
+
+async def test_what_is_no_content_is_refused() -> None:
+    async with RoomKit() as kit:
+        await kit.create_room("r")
+        with pytest.raises(UsageError, match="not 5"):
+            await kit.send("r", 5)  # type: ignore[arg-type]
+
+
+def test_token_secrets_may_be_one_or_none() -> None:
+    assert RoomKit(token_secrets=None).tokens.ephemeral
+    secret = "a-test-secret-that-is-long"
+    token = RoomKit(token_secrets=secret).tokens.mint("admin")
+    assert RoomKit(token_secrets=[secret]).tokens.verify(token).role == "admin"
