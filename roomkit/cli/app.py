@@ -163,3 +163,19 @@ def send(
     from roomkit.cli.send import SendOptions, send_message
 
     return send_message(SendOptions(channel, text, sender, to, url, public_url, provider, message_id, db))
+
+
+@app.command()
+def token(
+    target: Target,
+    role: Annotated[str, typer.Option(help="guest, agent, supervisor or admin.")] = "supervisor",
+    room: Annotated[str | None, typer.Option(help="The room of a guest.")] = None,
+    who: Annotated[str | None, typer.Option("--id", help="Whose token it is; random without.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name that others see.")] = None,
+    tenant: Annotated[str, typer.Option(help="Whose rooms they are.")] = "default",
+    ttl: Annotated[float, typer.Option(help="Seconds that it is good for.")] = 3600.0,
+) -> int:
+    """Make a token for the pages, the API or /metrics, with your program's own secrets."""
+    from roomkit.cli.token import TokenOptions, make_token
+
+    return make_token(TokenOptions(target, role, room, who, name, tenant, ttl))
