@@ -275,6 +275,8 @@ class OutboxLanes:
             except TimeoutError as error:
                 late = f"no answer in {policy.timeout_s:g} s"
                 raise ProviderTimeout(channel.channel_id, late, ambiguous=True) from error
+            if result is None:  # pyright: ignore[reportUnnecessaryComparison] - a channel that says nothing has delivered
+                result = DeliveryResult(success=True)
             if not result.success:
                 span.fail(result.code or "refused")
         return result

@@ -61,3 +61,15 @@ def test_token_secrets_may_be_one_or_none() -> None:
     secret = "a-test-secret-that-is-long"
     token = RoomKit(token_secrets=secret).tokens.mint("admin")
     assert RoomKit(token_secrets=[secret]).tokens.verify(token).role == "admin"
+
+
+async def test_a_deliver_that_returns_nothing_has_delivered() -> None:
+    class Plain(Channel):
+        async def deliver(self, event: Any, binding: Any, context: Any) -> Any:
+            return None
+
+    async with RoomKit() as kit:
+        kit.register_channel(Plain("plain", "plain"))
+        await kit.create_room("r", channels=["plain"])
+        await (await kit.send("r", "hello")).settled()
+        assert [d.state.value for d in await kit.deliveries("r")] == ["sent"]

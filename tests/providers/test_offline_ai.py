@@ -243,3 +243,9 @@ def test_a_tool_it_does_not_know_is_told_plainly() -> None:
 
 async def test_it_conforms() -> None:
     await check_ai_provider(OfflineBrain, tools=ask("what time is it and 2 + 2"))
+
+
+def test_without_tools_it_offers_none() -> None:
+    said = plan(AIRequest(messages=(AIMessage(role="user", parts=(TextPart(text="What is 6*6?"),)),))).text
+    assert "refund" not in said
+    assert "no tools" in said

@@ -26,7 +26,7 @@ from roomkit.models.ai import (
     ToolResultPart,
     Usage,
 )
-from roomkit.providers.offline.rules import CLAUSES, FALLBACK, NOTE, TALK_RULES, TOOL_RULES, WHO
+from roomkit.providers.offline.rules import CLAUSES, FALLBACK, NO_TOOLS, NOTE, SKILLS, TALK_RULES, TOOL_RULES, WHO
 
 MODEL = "offline-stand-in"
 _LONGEST = 2000  # characters that are searched for something to do
@@ -67,7 +67,9 @@ def plan(request: AIRequest) -> Round:
     answered = any(message.role == "assistant" and not _calls(message) for message in request.messages)
     if not answered and not any(WHO in each for each in said):
         said.append(f"({WHO})")
-    return Round(" ".join(said), thinking="I know enough to answer.")
+    words = " ".join(said)
+    # What it cannot do here it does not offer.
+    return Round(words if offered else words.replace(SKILLS, NO_TOOLS), thinking="I know enough to answer.")
 
 
 class OfflineBrain:

@@ -9,6 +9,7 @@ from typing import Any
 
 WHO = "I am roomkit's built-in offline stand-in, not a language model."
 SKILLS = 'Ask me for the time, "where is order 1042?", "12 * 7", "refund order 1042", for a story, or for a person.'
+NO_TOOLS = "I have no tools here, so all I can do is tell a story; give me some to see more."
 STORY = (
     "Once upon a time there was a room with four doors. Through the first came letters, through the second came "
     "voices, through the third came a small machine that wanted to help, and the fourth was kept for somebody who "
