@@ -15,7 +15,7 @@ from roomkit.models.content import CompositeContent, EditContent, TextContent, T
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult
 from roomkit.models.event import EventDraft, EventSource
 from roomkit.models.hooks import Allow, BeforeCommit, Committed, Injected, Moment, Trouble
-from roomkit.models.room import Access, AgentResponsePolicy, Observation, RoomStatus, RoomTimers, Task
+from roomkit.models.room import Access, AgentResponsePolicy, FloorMode, Observation, RoomStatus, RoomTimers, Task
 from roomkit.models.steering import Cancel
 from roomkit.models.stream import StreamChunk, StreamEnd, TextDelta, ToolStep
 from roomkit.ports.channel import ChannelOutput
@@ -373,6 +373,21 @@ async def test_steering_without_a_name_never_guesses() -> None:
         assert [t for c, t, _ in await words(kit, "q") if c == "one"] == ["abcdef"]
 
 
+async def test_a_reply_begun_under_another_floor_is_kept_out_of_the_room() -> None:
+    """D26: it commits only under the floor it was begun under, whoever may speak now."""
+    async with kit_with(FakeChannel(), Brain(script=lambda c, e: stream("a", "b", every=1))) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        items: list[Any] = []
+        await kit.open_view("r", "sms", items.append)
+        result = await say(kit, "go", "r")
+        await asyncio.sleep(1.5)
+        await kit.set_floor("r", FloorMode.BOTH, "eve")
+        await result.settled()
+        reply = (await kit.events("r", raw=True))[-1]
+        assert (reply.text, reply.blocked_by) == ("ab", "floor_changed")
+        assert ends(items) == ["StreamStart", "StreamError"]
+
+
 # -- streams -----------------------------------------------------------------------------------------------------------
 
 
@@ -416,6 +431,7 @@ async def test_rights_that_change_under_a_stream_end_it_once_for_each_viewer(how
         else:
             await kit.set_visibility("r", "ai", "tv")
         heard = sum(isinstance(i, StreamChunk) for i in items)
+        assert ends(items) == ["StreamStart"] + ["StreamError"] * (how != "visibility")
         await result.settled()
         assert ends(others) == ["StreamStart", "StreamEnd"]
         assert ends(items) == ["StreamStart", "StreamError"]
