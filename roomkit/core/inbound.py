@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 log = logging.getLogger(__name__)
+Route = tuple[str, str, str, str]
+"""(tenant, channel, sender, assurance)."""
 DEDUPE_DAYS = 7
 
 
@@ -50,8 +52,8 @@ class Inbound:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._in_flight: dict[tuple[str, str, str], asyncio.Future[InboundResult | None]] = {}
-        self._routing: dict[tuple[str, str, str], asyncio.Future[None]] = {}
-        self._routes: dict[tuple[str, str, str], str] = {}
+        self._routing: dict[Route, asyncio.Future[None]] = {}
+        self._routes: dict[Route, str] = {}
 
     async def process(self, message: InboundMessage, tenant: str, room_id: str | None) -> InboundResult:
         tracing = self.engine.tracing
@@ -191,10 +193,10 @@ class Inbound:
                 raise RoomNotFound(room_id, await engine.table.ids(tenant))
             await self._seat(actor, channel, message, sender)
             return actor
-        route = (tenant, channel.channel_id, message.sender_id)
+        route = (tenant, channel.channel_id, message.sender_id, message.assurance.value)
         while (busy := self._routing.get(route)) is not None:
             await asyncio.shield(busy)
-        cached = await self._cached(route, channel)
+        cached = await self._cached(route, channel, message)
         if cached is not None:
             await self._seat(cached, channel, message, sender)
             return cached
@@ -212,19 +214,19 @@ class Inbound:
             del self._routing[route]
             gate.set_result(None)
 
-    def _remember(self, route: tuple[str, str, str], room_id: str) -> None:
+    def _remember(self, route: Route, room_id: str) -> None:
         if len(self._routes) >= self.engine.options.resident_rooms * 4:
             self._routes.pop(next(iter(self._routes)))
         self._routes[route] = room_id
 
-    async def _cached(self, route: tuple[str, str, str], channel: Channel) -> RoomActor | None:
+    async def _cached(self, route: Route, channel: Channel, message: InboundMessage) -> RoomActor | None:
         room_id = self._routes.get(route)
         if room_id is None:
             return None
         actor = await self.engine.table.actor(route[0], room_id)
         if actor is not None and actor.state.room.open:
             binding = actor.state.bindings.get(channel.channel_id)
-            if binding is not None and binding.metadata.get("address") in (None, route[2]):
+            if binding is not None and binding.metadata.get("address") in (None, route[2]) and _sure(binding, message):
                 return actor
         self._routes.pop(route, None)
         return None
@@ -233,10 +235,14 @@ class Inbound:
         """The sender's latest open room on this channel; else the only open room that has the channel without an
         address of its own; more than one of those is never guessed."""
         own = await self._open_rooms(tenant, f"from:{channel.channel_id}:{message.sender_id}")
+        own = [actor for actor in own if _sure(actor.state.bindings.get(channel.channel_id), message)]
         if own:
+            best = max(_rank(actor, channel) for actor in own)
+            own = [actor for actor in own if _rank(actor, channel) == best]
             candidates = sorted(own, key=lambda a: (a.state.last_activity or _EPOCH, a.room_id), reverse=True)
         else:
             shared = await self._open_rooms(tenant, f"in:{channel.channel_id}")
+            shared = [actor for actor in shared if _sure(actor.state.bindings.get(channel.channel_id), message)]
             candidates = shared if len(shared) == 1 else []
         router = self.engine.options.router
         if router is not None:
@@ -294,7 +300,7 @@ class Inbound:
             tenant,
             metadata=metadata,
             participant_id=sender.participant_id if channel.reach == "outbox" else None,
-            assurance=Assurance(message.metadata.get("assurance", Assurance.CLAIMED)),
+            assurance=message.assurance,
         )
 
     def _person(self, actor: RoomActor, channel: Channel, sender: Sender, message: InboundMessage) -> Participant:
@@ -424,6 +430,19 @@ def _with_urls(content: Content, urls: dict[str, str]) -> Content:
             return content.replaced(url=urls[url])
         case _:
             return content
+
+
+_RANK = {Assurance.CLAIMED: 0, Assurance.VERIFIED: 1, Assurance.AUTHENTICATED: 2}
+
+
+def _rank(actor: RoomActor, channel: Channel) -> int:
+    binding = actor.state.bindings.get(channel.channel_id)
+    return _RANK[binding.assurance] if binding is not None else 0
+
+
+def _sure(binding: ChannelBinding | None, message: InboundMessage) -> bool:
+    """Whether a sender is as sure as the seat was when it was taken: a claim opens no room of somebody proven (D30)."""
+    return binding is None or _RANK[message.assurance] >= _RANK[binding.assurance]
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

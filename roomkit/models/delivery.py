@@ -12,6 +12,7 @@ from pydantic import Field
 
 from roomkit.models.content import Content, Frozen, TextContent, text_of
 from roomkit.models.event import EventDraft, EventSource, EventType
+from roomkit.models.room import Assurance
 
 
 class Attachment(Frozen):
@@ -44,6 +45,8 @@ class InboundMessage(Frozen):
     visibility: str = "all"
     attachments: tuple[Attachment, ...] = ()
     provider: str | None = None
+    assurance: Assurance = Assurance.CLAIMED
+    """How sure the channel is of its sender: an address alone is a claim (D30)."""
     sent_at: datetime | None = None
     raw_payload: Any = None
     metadata: dict[str, Any] = Field(default_factory=dict)

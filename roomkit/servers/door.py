@@ -12,6 +12,7 @@ from roomkit.core.streams import Viewer
 from roomkit.errors import AccessDenied
 from roomkit.models.access import Principal
 from roomkit.models.event import RoomEvent
+from roomkit.models.room import Assurance
 from roomkit.models.stream import Ephemeral
 from roomkit.net.ratelimit import RateLimiter
 from roomkit.protocols.room_socket.codec import Outgoing, merge_outgoing, size_outgoing
@@ -104,7 +105,8 @@ class Door:
         engine, web = self.kit.engine, self.options.web_channel
         actor = await engine.table.require(principal.tenant, room_id)
         if actor.state.room.open and web not in actor.state.bindings and web not in actor.state.detached:
-            binding = engine.registry.seat(engine.registry.require(web, principal.tenant), room_id, principal.tenant)
+            channel = engine.registry.require(web, principal.tenant)
+            binding = engine.registry.seat(channel, room_id, principal.tenant, assurance=Assurance.AUTHENTICATED)
             await actor.call(membership.attach, binding, False)
 
     async def page(

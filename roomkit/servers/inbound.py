@@ -23,6 +23,7 @@ from roomkit.models.content import (
 )
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventType
+from roomkit.models.room import Assurance
 
 if TYPE_CHECKING:
     from roomkit.core.results import InboundResult
@@ -87,6 +88,7 @@ async def write(
         participant_id=principal.id,
         parent_event_id=parent,
         provider="roomkit",
+        assurance=Assurance.AUTHENTICATED,
         metadata=metadata,
     )
     return await rooms.process_inbound(message, room_id=room_id)

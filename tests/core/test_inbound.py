@@ -136,3 +136,14 @@ async def test_a_flooding_sender_is_refused_and_the_others_are_not() -> None:
         assert (await say(kit, "me", "r", who="+2")).reason is None
         await asyncio.sleep(2)
         assert (await say(kit, "calmer", "r")).reason is None
+
+
+async def test_a_claim_opens_no_room_of_somebody_proven() -> None:
+    from roomkit.models.room import Assurance
+
+    async with kit_with(FakeChannel()) as kit:
+        proven = await say(kit, "my secret", assurance=Assurance.AUTHENTICATED)
+        spoofed = await say(kit, "it is me", who="+4411")
+        assert spoofed.room_id != proven.room_id
+        assert (await kit.bindings(proven.room_id or ""))[0].assurance is Assurance.AUTHENTICATED
+        assert (await say(kit, "again", assurance=Assurance.AUTHENTICATED)).room_id == proven.room_id
