@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from roomkit.core import membership
 from roomkit.core.outlet import OutletOptions, Outlets
+from roomkit.core.state import event_by_id
 from roomkit.core.streams import Viewer
-from roomkit.errors import AccessDenied
+from roomkit.errors import AccessDenied, RoomNotFound
 from roomkit.models.access import Principal
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import Assurance
@@ -18,7 +19,7 @@ from roomkit.net.ratelimit import RateLimiter
 from roomkit.protocols.room_socket.codec import Outgoing, merge_outgoing, size_outgoing
 from roomkit.runtime import Metrics, Scope
 from roomkit.servers.access import Action, TokenAuthentication, allowed
-from roomkit.servers.lobby import Lobby
+from roomkit.servers.lobby import GONE, Lobby
 from roomkit.servers.options import ServerOptions
 from roomkit.servers.views import Views
 
@@ -85,6 +86,23 @@ class Door:
         if not await self.may(principal, action, room_id):
             where = f' in room "{room_id}"' if room_id else ""
             raise AccessDenied(f"{principal.role.value} {principal.id} may not {action.value}{where}")
+        if room_id and not principal.sees_internal:
+            await self._demand_welcome(principal, room_id)
+
+    async def _demand_welcome(self, principal: Principal, room_id: str) -> None:
+        """A guest who was removed or banned neither reads nor writes, however good its token still is."""
+        actor = await self.kit.engine.table.actor(principal.tenant, room_id)
+        if actor is None:
+            raise RoomNotFound(room_id)  # without the names of others
+        person = actor.state.participants.get(principal.id)
+        if person is not None and person.status in GONE:
+            raise AccessDenied("you are not in this room any more")
+
+    async def shows(self, principal: Principal, room_id: str, event_id: str) -> bool:
+        """Whether there is such an event in this room and this principal may see it."""
+        actor = await self.kit.engine.table.require(principal.tenant, room_id)
+        event = await event_by_id(actor.engine.store, principal.tenant, room_id, event_id)
+        return event is not None and self.viewer(principal).sees(event, actor.state.bindings)
 
     def alive(self, principal: Principal, stamp: float) -> bool:
         """Whether a session of this principal may go on at `stamp` (Unix seconds): not expired, not revoked."""

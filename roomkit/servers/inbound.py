@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,13 +21,16 @@ from roomkit.models.content import (
     TemplateContent,
     TextContent,
     VideoContent,
+    text_of,
 )
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventType
 from roomkit.models.room import Assurance
+from roomkit.servers.problems import TooLarge
 
 if TYPE_CHECKING:
     from roomkit.core.results import InboundResult
+    from roomkit.protocols.room_socket import Limits
     from roomkit.servers.door import Door
 
 _GUEST = (
@@ -58,12 +62,14 @@ async def write(
 ) -> InboundResult:
     """Hands a message of `principal` to its room; `client_id` makes repetitions harmless. Raises `UsageError` for
     content that may not be written from outside."""
-    check(principal, content)
+    check(principal, content, door.options.limits)
+    await _check_pointers(door, principal, room_id, content, parent)
     metadata = {"client_id": client_id} if client_id else {}
     if principal.display_name:
         metadata["sender_name"] = principal.display_name
     kind = _TYPES.get(type(content), EventType.MESSAGE)
-    dedupe = f"{principal.id}:{client_id}" if client_id else None
+    # JSON, because both ids are the caller's: no other room and nobody else can have the same key.
+    dedupe = json.dumps([room_id, principal.id, client_id]) if client_id else None
     rooms = door.rooms(principal)
     if principal.sees_internal:
         # Staff speak for the house, to people: no AI is asked to answer them.
@@ -115,8 +121,13 @@ def refusal_of(result: InboundResult, *, staff: bool) -> Refusal:
             return Refusal("blocked", (staff and reason) or "this message could not be sent")
 
 
-def check(principal: Principal, content: Content) -> None:
-    """Refuses what only the framework writes, and links of guests to foreign files."""
+def check(principal: Principal, content: Content, limits: Limits) -> None:
+    """Refuses what only the framework writes, what is larger than a socket would take, and links of guests to foreign
+    files. The limits are those of the socket, whichever way the content came."""
+    if len(text_of(content)) > limits.text_chars:
+        raise TooLarge(f"a message has at most {limits.text_chars} characters")
+    if len(content.model_dump_json().encode()) > limits.frame_bytes:
+        raise TooLarge(f"a message has at most {limits.frame_bytes} bytes; upload files first")
     guest = principal.role is PrincipalRole.GUEST
     for part in _parts(content):
         if not isinstance(part, _GUEST if guest else _STAFF):
@@ -127,6 +138,18 @@ def check(principal: Principal, content: Content) -> None:
             raise UsageError("only your own messages can be edited here")
         if isinstance(part, DeleteContent) and part.delete_type != "sender":
             raise UsageError("only your own messages can be deleted here")
+
+
+async def _check_pointers(door: Door, principal: Principal, room_id: str, content: Content, parent: str | None) -> None:
+    """A guest answers, edits and reacts to what it can see; of the rest it does not even hear that it is there."""
+    if principal.sees_internal:
+        return
+    targets = {
+        p.target_event_id for p in _parts(content) if isinstance(p, (EditContent, DeleteContent, ReactionContent))
+    }
+    for event_id in {*targets, parent} - {None}:
+        if event_id is not None and not await door.shows(principal, room_id, event_id):
+            raise UsageError("there is no such event in this room")
 
 
 def _parts(content: Content) -> Iterator[Content]:

@@ -9,6 +9,7 @@ from roomkit.core.hooks import Filter
 from roomkit.errors import RoomKitError
 from roomkit.models.event import EventType
 from roomkit.models.hooks import Committed
+from roomkit.models.room import Membership
 from roomkit.runtime import Wakeup, monotonic
 from roomkit.servers.views import room_view, summary
 
@@ -28,6 +29,8 @@ STATE_EVENTS = frozenset(
     if kind.value.startswith(("room_", "participant_", "channel_", "floor_", "attention_", "approval_"))
 )
 RoomKey = tuple[str, str]
+GONE = (Membership.LEFT, Membership.BANNED)
+"""A guest with this standing has no business in the room."""
 
 
 class Lobby:
@@ -169,10 +172,14 @@ class Lobby:
         rooms = self._door.kit.tenant(tenant)
         try:
             room = await rooms.get_room(room_id)
-            line = summary(room, await rooms.bindings(room_id), await rooms.participants(room_id))
+            people = await rooms.participants(room_id)
+            line = summary(room, await rooms.bindings(room_id), people)
         except RoomKitError:
             return  # it is gone, or the store is in trouble: a later change is told again
+        gone = {person.id for person in people if person.status in GONE}
         for connection in tuple(self._rooms.get(key, ())):
+            if connection.principal is not None and connection.principal.id in gone:
+                connection.expel()
             connection.tell("room", room=room_view(room, staff=connection.staff))
         for connection in tuple(self._watchers):
             if connection.principal and connection.principal.tenant == tenant:

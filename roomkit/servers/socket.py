@@ -13,9 +13,9 @@ from roomkit.core.outlet import Outlet
 from roomkit.core.streams import View
 from roomkit.errors import AccessDenied, Overloaded, RoomClosed, RoomKitError, RoomNotFound, StoreError, UsageError
 from roomkit.models.access import Principal
-from roomkit.models.content import TextContent
-from roomkit.models.event import RoomEvent
-from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd
+from roomkit.models.content import SystemContent, TextContent
+from roomkit.models.event import EventType, RoomEvent
+from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError
 from roomkit.protocols.room_socket.codec import Close, Outgoing, Refused, ServerSession, wire
 from roomkit.protocols.room_socket.messages import (
     Auth,
@@ -321,10 +321,26 @@ class Connection:
                 fields = {"room_id": item.room_id, "kind": item.kind, "sender": sender, "data": item.data}
                 self._sign_of_life(session.say("ephemeral", **fields))
             return
+        elif isinstance(item, StreamError) and not self.staff:
+            # Why it was taken back may be a guard's name; the client only has to take it back.
+            frame = session.stream(item.model_copy(update={"error": "withheld"}))
         else:
             frame = session.stream(item)
         if frame is not None:
             self._out.push(frame)
+        if isinstance(item, RoomEvent) and item.type is EventType.PARTICIPANT_LEFT:
+            self._removed(item)
+
+    def _removed(self, notice: RoomEvent) -> None:
+        """Somebody was removed: if it is this guest, its session ends with the notice."""
+        content, me = notice.content, self.principal
+        if isinstance(content, SystemContent) and me is not None and content.data.get("participant_id") == me.id:
+            self.expel()
+
+    def expel(self) -> None:
+        """Ends the session of a guest who is not in the room any more. Staff come and go by their role."""
+        if not self.staff:
+            self.cut(4403, "you are not in this room any more")
 
     def _sign_of_life(self, frame: str) -> None:
         """Dropped while the connection is behind (R12)."""

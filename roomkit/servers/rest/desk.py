@@ -8,9 +8,11 @@ from pydantic import Field
 from starlette.responses import Response
 
 from roomkit.errors import UsageError
+from roomkit.models.content import DeleteContent, EditContent, ReactionContent
 from roomkit.models.room import FloorMode
 from roomkit.models.steering import Cancel, InjectMessage, SteeringDirective, UpdateSystemPrompt
 from roomkit.servers.access import Action
+from roomkit.servers.inbound import check
 from roomkit.servers.rest.api import Body, Call, Nothing, done, dump, endpoints, reply
 from roomkit.servers.rest.rooms import Message, shown
 
@@ -100,6 +102,9 @@ async def list_drafts(call: Call, _: Nothing) -> Response:
 @endpoint("POST", "/rooms/{room}/drafts", Action.NOTE, Message, status=201)
 async def draft(call: Call, body: Message) -> Response:
     """Propose a message"""
+    if isinstance(body.body, (EditContent, DeleteContent, ReactionContent)):
+        raise UsageError(f"a draft is a message; {body.body.type} is not one")
+    check(call.principal, body.body, call.door.options.limits)
     event = await call.rooms.draft(call.room_id, body.body, by=call.principal.id)
     return reply(201, draft=call.door.views.event(event, staff=True))
 

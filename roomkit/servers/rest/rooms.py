@@ -59,7 +59,7 @@ class Range(Body):
 class Message(Body):
     """Exactly one of `text` and `content`."""
 
-    text: str | None = Field(default=None, min_length=1, max_length=8_000)
+    text: str | None = Field(default=None, min_length=1)
     content: Content | None = None
     client_id: str | None = Field(default=None, min_length=1, max_length=64)
     parent: str | None = Field(default=None, max_length=128)
