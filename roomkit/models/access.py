@@ -18,7 +18,8 @@ class PrincipalRole(StrEnum):
 
 
 class Principal(Frozen):
-    """An authenticated caller. A guest is bound to `room_id`; `expires_at` is a Unix time in seconds."""
+    """An authenticated caller. A guest is bound to `room_id`; `expires_at` and `renewable_until` (to which its
+    token can be renewed at most) are Unix times in seconds."""
 
     id: str
     role: PrincipalRole
@@ -26,6 +27,7 @@ class Principal(Frozen):
     room_id: str | None = None
     display_name: str | None = None
     expires_at: float | None = None
+    renewable_until: float | None = None
     token_id: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 

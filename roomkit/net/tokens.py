@@ -24,6 +24,8 @@ from roomkit.runtime import Clock, SystemClock
 PREFIX = "rk1"
 MIN_SECRET = 16
 MAX_TTL_S = 30 * 86_400.0
+GUEST_NAMES = ("guest-",)
+STAFF_NAMES = ("agent-", "supervisor-", "admin-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,16 @@ class Tokens:
         id: str | None = None,
         tenant: str = "default",
         display_name: str | None = None,
+        renewable_for: float | None = None,
     ) -> str:
-        """A token good for `ttl` seconds. A guest needs the `room` it may enter; `id` defaults to a random one."""
-        return self.issue(role, room, ttl, id=id, tenant=tenant, display_name=display_name).token
+        """A token good for `ttl` seconds. A guest needs the `room` it may enter; `id` defaults to a random one.
+
+        Its holder can renew it, but never beyond `renewable_for` seconds from now (default: `ttl`, so that a lifetime
+        granted is a lifetime kept). Guests' and staff's ids do not mix: a guest cannot be called "host" or carry the
+        start of a staff id ("agent-", "supervisor-", "admin-"), nor staff that of a guest ("guest-")."""
+        return self.issue(
+            role, room, ttl, id=id, tenant=tenant, display_name=display_name, renewable_for=renewable_for
+        ).token
 
     def issue(
         self,
@@ -86,24 +95,41 @@ class Tokens:
         id: str | None = None,
         tenant: str = "default",
         display_name: str | None = None,
-        token_id: str | None = None,
+        renewable_for: float | None = None,
     ) -> Minted:
-        """As `mint`, with the token's id and expiry beside it. A renewed token keeps the `token_id` of the one before,
-        so that revoking ends the whole line."""
+        """As `mint`, with the token's id and expiry beside it."""
         role = _role(role)
         if role is PrincipalRole.GUEST and not room:
             raise UsageError("a guest token is bound to one room; pass room=")
         if not 0 < ttl <= MAX_TTL_S:
             raise UsageError(f"ttl={ttl:g} s is out of range; use more than 0 and at most {MAX_TTL_S:g}")
-        principal = Principal(
-            id=id or f"{role.value}-{random.token_hex(6)}",
-            role=role,
-            tenant=tenant,
-            room_id=room,
-            display_name=display_name,
-            expires_at=round(self._now() + ttl, 3),
-            token_id=token_id or random.token_urlsafe(12),
+        if renewable_for is not None and not ttl <= renewable_for <= MAX_TTL_S:
+            raise UsageError(f"renewable_for={renewable_for:g} s is out of range; use from ttl to {MAX_TTL_S:g}")
+        _check_name(role, id)
+        now = self._now()
+        return self._seal(
+            Principal(
+                id=id or f"{role.value}-{random.token_hex(6)}",
+                role=role,
+                tenant=tenant,
+                room_id=room,
+                display_name=display_name,
+                expires_at=round(now + ttl, 3),
+                renewable_until=round(now + (renewable_for or ttl), 3),
+                token_id=random.token_urlsafe(12),
+            )
         )
+
+    def renew(self, principal: Principal, ttl: float = 3600.0) -> Minted:
+        """A fresh token for the same principal, good for `ttl` seconds but never beyond the end that was granted with
+        the first of its line. It keeps the token id, so that revoking ends the whole line."""
+        end = principal.renewable_until or principal.expires_at
+        if principal.token_id is None or end is None:
+            raise AccessDenied("this principal did not come with one of our tokens; ask the host for a new one")
+        expires_at = min(round(self._now() + ttl, 3), end)
+        return self._seal(principal.model_copy(update={"expires_at": expires_at, "renewable_until": end}))
+
+    def _seal(self, principal: Principal) -> Minted:
         claims = principal.model_dump(mode="json", exclude_none=True, exclude={"metadata"})
         body = f"{PREFIX}.{self._signing}.{_b64(json.dumps(claims, separators=(',', ':')).encode())}"
         assert principal.token_id is not None
@@ -128,15 +154,21 @@ class Tokens:
             raise AccessDenied("the token was revoked; get a new one")
         return principal
 
-    def revoke(self, token_id: str, *, until: float | None = None) -> None:
-        """Refuses this token from now on. `until` (Unix seconds) is when it would have expired, if known."""
+    def revoke(self, token_id: str, *, until: float | None = None, tenant: str | None = None) -> None:
+        """Refuses this token from now on. `until` (Unix seconds) is when it would have expired, if known. With
+        `tenant`, only a token of that tenant is refused; others' are not touched, whatever their ids."""
+        if tenant is not None:
+            token_id = _of_tenant(tenant, token_id)
         self._revoked[token_id] = until if until is not None else self._now() + MAX_TTL_S
         self._prune()
         if self._on_revoke is not None:
             self._on_revoke(token_id, self._revoked[token_id])
 
     def revoked(self, principal: Principal) -> bool:
-        return principal.token_id in self._revoked
+        token_id = principal.token_id
+        if token_id is None or not self._revoked:
+            return False
+        return token_id in self._revoked or _of_tenant(principal.tenant, token_id) in self._revoked
 
     def restore(self, revoked: Mapping[str, float]) -> None:
         """Brings back revocations kept elsewhere: token id -> Unix time until which they matter."""
@@ -182,6 +214,18 @@ def _role(role: PrincipalRole | str) -> PrincipalRole:
     except ValueError:
         known = ", ".join(PrincipalRole)
         raise UsageError(f'there is no role "{role}"; use one of {known}') from None
+
+
+def _check_name(role: PrincipalRole, name: str | None) -> None:
+    if name is None:
+        return
+    foreign = GUEST_NAMES if role is not PrincipalRole.GUEST else STAFF_NAMES
+    if name.startswith(foreign) or (role is PrincipalRole.GUEST and name == "host"):
+        raise UsageError(f'a {role.value} cannot have the id "{name}"; it would look like somebody else\'s')
+
+
+def _of_tenant(tenant: str, token_id: str) -> str:
+    return json.dumps([tenant, token_id])
 
 
 def _key_id(key: bytes) -> str:

@@ -111,6 +111,12 @@ class Lobby:
         }
         return [{name: who[name] for name in ("id", "display_name", "role")} for who in found.values()]
 
+    def has_staff(self, tenant: str, who: str) -> bool:
+        """Whether somebody of the staff is connected under this id."""
+        return any(
+            c.staff and c.principal and (c.principal.tenant, c.principal.id) == (tenant, who) for c in self._connections
+        )
+
     def watch(self, connection: Connection, *, on: bool) -> None:
         """Tells this connection about every room of its tenant that changes."""
         if on:

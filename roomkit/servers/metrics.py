@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from roomkit.errors import RoomKitError
+from roomkit.errors import AccessDenied, RoomKitError
 from roomkit.servers.access import Action
 from roomkit.servers.problems import problem
 
@@ -18,10 +18,14 @@ TEXT = "text/plain; version=0.0.4"
 
 
 async def metrics(door: Door, request: Request) -> Response:
-    """Open only where the host says so (loopback); elsewhere for those who may read metrics."""
+    """Open only where the host says so (loopback); elsewhere for those of the default tenant who may
+    read metrics: the numbers are of all tenants."""
     if not door.options.open_metrics:
         try:
-            await door.demand(await door.authenticate(request), Action.METRICS)
+            principal = await door.authenticate(request)
+            await door.demand(principal, Action.METRICS)
+            if principal.tenant != "default":
+                raise AccessDenied("these are the numbers of all tenants; ask the host for those of yours")
         except RoomKitError as error:
             return problem(error)
     return PlainTextResponse(door.metrics.render() + door.kit.engine.meters.render(), media_type=TEXT)

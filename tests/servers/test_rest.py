@@ -339,7 +339,7 @@ async def test_tokens_are_minted_refreshed_and_revoked() -> None:
     async with house() as h:
         await h.kit.create_room("r1")
         minted = (
-            await h.call("POST", "/tokens", role="agent", json={"role": "guest", "room_id": "r1", "id": "ada"})
+            await h.call("POST", "/tokens", role="supervisor", json={"role": "guest", "room_id": "r1", "id": "ada"})
         ).json()
         assert h.kit.tokens.verify(minted["token"]).id == "ada"
         assert (await h.call("POST", "/tokens", role="agent", json={"role": "admin"})).status_code == 403

@@ -119,3 +119,61 @@ async def test_a_guest_hears_no_other_rooms_name() -> None:
         missing = await h.http.get("/api/rooms/acme-merge", headers=guest(h, "acme-merge"))
         assert missing.status_code == 404
         assert "acme-merger" not in missing.text
+
+
+async def test_an_agent_makes_nobody_somebody_else() -> None:
+    async with house() as h:
+        await h.kit.create_room("a")
+        await h.kit.add_member("a", "sms:+44", channel_id="sms")
+        await h.kit.take_over("a", "bob")
+        mint = {"role": "guest", "room_id": "a"}
+        for who in ("customer", "admin", "bob", "sms:+44", "host"):
+            refused = await h.call("POST", "/tokens", role="agent", json={**mint, "id": who})
+            assert refused.status_code == 403, who
+        made = await h.call("POST", "/tokens", role="agent", json=mint)
+        assert h.kit.tokens.verify(made.json()["token"]).id.startswith("guest-")
+        async with h.joined("a", role="agent", id="carol"):
+            for who, status in (("bob", 403), ("carol", 403), ("sms:+44", 403), ("supervisor", 403), ("host", 400)):
+                refused = await h.call("POST", "/tokens", role="supervisor", json={**mint, "id": who})
+                assert refused.status_code == status, who
+        for who in ("agent-1", "admin-x"):
+            refused = await h.call("POST", "/tokens", json={**mint, "id": who})
+            assert refused.status_code == 400
+        staff = {"role": "agent", "id": "guest-1"}
+        assert (await h.call("POST", "/tokens", json=staff)).status_code == 400
+        assert (await h.call("POST", "/tokens", role="supervisor", json={"role": "agent"})).status_code == 403
+        back = await h.call("POST", "/tokens", role="supervisor", json={**mint, "id": "customer"})
+        assert back.status_code == 201
+
+
+async def test_renewing_never_outlives_what_was_granted() -> None:
+    async with house() as h:
+        await h.kit.create_room("a")
+        for ttl, renewable, ends in ((5, None, 5), (5, 60, 60), (5, 9_000, 3_600)):
+            start = h.kit.now().timestamp()
+            token = h.token("guest", "a", ttl=ttl, renewable_for=renewable)
+            for _ in range(3):
+                fresh = await h.http.post("/api/tokens/refresh", headers={"authorization": f"Bearer {token}"})
+                assert fresh.json()["expires_at"] <= start + ends + 0.01
+                token = fresh.json()["token"]
+            assert fresh.json()["expires_at"] >= start + ends - 0.01
+        short = h.token("guest", "a", ttl=5, renewable_for=60)
+        await asyncio.sleep(4)
+        fresh = (await h.http.post("/api/tokens/refresh", headers={"authorization": f"Bearer {short}"})).json()["token"]
+        await asyncio.sleep(57)
+        gone = await h.http.post("/api/tokens/refresh", headers={"authorization": f"Bearer {fresh}"})
+        assert gone.status_code == 401
+
+
+async def test_an_admin_of_one_tenant_has_no_say_in_another() -> None:
+    async with house() as h:
+        acme = {"authorization": f"Bearer {h.token('admin', tenant='acme')}"}
+        ours, theirs = h.kit.tokens.issue("supervisor"), h.kit.tokens.issue("supervisor", tenant="acme")
+        for minted in (ours, theirs):
+            assert (await h.http.delete(f"/api/tokens/{minted.token_id}", headers=acme)).status_code == 204
+        for minted, status in ((ours, 200), (theirs, 401)):
+            seen = await h.http.get("/api/rooms", headers={"authorization": f"Bearer {minted.token}"})
+            assert seen.status_code == status
+        assert (await h.http.get("/metrics", headers=acme)).status_code == 403
+        admin = {"authorization": f"Bearer {h.token('admin')}"}
+        assert (await h.http.get("/metrics", headers=admin)).status_code == 200

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from roomkit.errors import AccessDenied
 from roomkit.models.access import PrincipalRole
 from roomkit.net.tokens import MAX_TTL_S, Minted
-from roomkit.servers.access import Action
+from roomkit.servers.access import RANK, Action
 from roomkit.servers.rest.api import Body, Call, Nothing, done, endpoints, reply
 
 API, endpoint = endpoints()
@@ -21,6 +21,7 @@ class NewToken(Body):
     room_id: str | None = Field(default=None, min_length=1, max_length=128)
     ttl_s: float = Field(default=3600.0, gt=0, le=MAX_TTL_S)
     display_name: str | None = Field(default=None, max_length=200)
+    renewable_s: float | None = Field(default=None, gt=0, le=MAX_TTL_S)
 
 
 class Limit(Body):
@@ -29,11 +30,13 @@ class Limit(Body):
 
 @endpoint("POST", "/tokens", Action.MINT_GUEST, NewToken, status=201)
 async def mint_token(call: Call, body: NewToken) -> Response:
-    """Make a token; an agent may make one for a guest"""
+    """Make a token; an agent may make one for a guest, without choosing its id"""
     if body.role is not PrincipalRole.GUEST:
         await call.door.demand(call.principal, Action.MINT)
     if body.room_id is not None:
         await call.rooms.get_room(body.room_id)
+    if body.role is PrincipalRole.GUEST and body.id is not None:
+        await _demand_free(call, body.id, body.room_id)
     minted = call.door.kit.tokens.issue(
         body.role,
         body.room_id,
@@ -41,32 +44,40 @@ async def mint_token(call: Call, body: NewToken) -> Response:
         id=body.id,
         tenant=call.principal.tenant,
         display_name=body.display_name,
+        renewable_for=body.renewable_s,
     )
     return _token(minted, 201)
 
 
+async def _demand_free(call: Call, wanted: str, room_id: str | None) -> None:
+    """Whoever chooses a guest's id can speak as whoever has it, now or later: agents never choose, and nobody gives a
+    guest the id of staff or of somebody who came in by another door."""
+    if RANK[call.principal.role] < RANK[PrincipalRole.SUPERVISOR]:
+        raise AccessDenied("an agent cannot choose a guest's id; leave id out, or ask a supervisor")
+    if call.door.lobby.has_staff(call.principal.tenant, wanted) or wanted == call.principal.id:
+        raise AccessDenied(f'"{wanted}" is somebody of the staff; choose another id')
+    if room_id is None:
+        return
+    room = await call.rooms.get_room(room_id)
+    if room.floor.holder == wanted:
+        raise AccessDenied(f'"{wanted}" holds the floor of this room; choose another id')
+    web = call.door.options.web_channel
+    for person in await call.rooms.participants(room_id):
+        if person.id == wanted and (person.channel_id != web or set(person.connected_via) - {web}):
+            raise AccessDenied(f'"{wanted}" came into this room by another channel; choose another id')
+
+
 @endpoint("POST", "/tokens/refresh", Action.REFRESH)
 async def refresh_token(call: Call, _: Nothing) -> Response:
-    """A fresh token for the same principal"""
-    me = call.principal
-    if me.token_id is None:
-        raise AccessDenied("this principal did not come with one of our tokens; ask the host for a new one")
-    minted = call.door.kit.tokens.issue(
-        me.role,
-        me.room_id,
-        REFRESH_S,
-        id=me.id,
-        tenant=me.tenant,
-        display_name=me.display_name,
-        token_id=me.token_id,
-    )
+    """A fresh token for the same principal, up to the end granted with the first"""
+    minted = call.door.kit.tokens.renew(call.principal, REFRESH_S)
     return _token(minted)
 
 
 @endpoint("DELETE", "/tokens/{token}", Action.REVOKE, status=204)
 async def revoke_token(call: Call, _: Nothing) -> Response:
-    """Refuse a token from now on, and end its sessions"""
-    call.door.kit.tokens.revoke(call.path("token"))
+    """Refuse a token of your tenant from now on, and end its sessions"""
+    call.door.kit.tokens.revoke(call.path("token"), tenant=call.principal.tenant)
     return done()
 
 
