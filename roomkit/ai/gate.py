@@ -22,6 +22,8 @@ from roomkit.ports.channel import TurnPort
 from roomkit.runtime import bounded, monotonic
 
 _log = logging.getLogger("roomkit.ai")
+RERUN_S = 60.0
+"""A call that is run again after a crash has at most so many seconds: the start waits for it."""
 
 
 class Stile(Protocol):
@@ -109,6 +111,20 @@ class ToolGate:
         await stile.ready(call.call_id, arguments)
         return await self._execute(content)
 
+    async def again(self, call: ToolCallContent) -> ToolOutcome | None:
+        """The outcome of a call that a crash has cut, run again under its key; None when it may not be run again. What
+        was approved then is the very same call; everything else is asked anew."""
+        try:
+            if not self.idempotent(call.name) or self._refusal(call.name, call.arguments, frozenset(self._tools)):
+                return None
+            # With other arguments it would be another call, under a key which is already used up.
+            if self._turn is not None and await self._turn.guard_tool(call) != call:
+                return None
+        except Exception:  # noqa: BLE001 - guards are other people's code; what cannot be decided is refused
+            _log.exception('deciding about the tool "%s" failed', call.name)
+            return None
+        return await self._execute(call, at_most=RERUN_S)
+
     def _barred(self, name: str) -> str | None:
         rules = self._rules
         if rules.allowed is not None and name not in rules.allowed:
@@ -155,10 +171,12 @@ class ToolGate:
         reason = f": {answer.reason}" if answer.reason else ""
         return ToolOutcome("denied", f"Not run: {answer.by or 'a person'} refused it{reason}")
 
-    async def _execute(self, content: ToolCallContent) -> ToolOutcome:
+    async def _execute(self, content: ToolCallContent, *, at_most: float | None = None) -> ToolOutcome:
         spec, source = self._tools[content.name]
         context = for_call(self._context, content.call_id)
         seconds = spec.timeout_s if spec.timeout_s is not None else self._rules.timeout_s
+        if at_most is not None:
+            seconds = min(at_most, at_most if seconds is None else seconds)
         started = monotonic()
         try:
             if self._turn is not None:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from roomkit.ai.budget import Budget
 from roomkit.ai.context import Perspective, messages_of, remembered
 from roomkit.ai.gate import GateRules, ToolGate
-from roomkit.ai.loop import LoopLimits, ToolLoop
+from roomkit.ai.loop import LoopLimits, ToolLoop, ToolOutcome
 from roomkit.ai.memory import SlidingWindow
 from roomkit.ai.named import provider_named
 from roomkit.ai.policy import ToolPolicy
@@ -23,6 +23,7 @@ from roomkit.ai.skills import ScriptExecutor, SkillRegistry
 from roomkit.ai.tools import HandlerSource, HumanTool, Tool, Toolbox, ToolContext, ToolSource
 from roomkit.errors import RoomKitError, UsageError
 from roomkit.models.ai import AIMessage, AIRequest, ToolResultPart, ToolSpec
+from roomkit.models.content import ToolCallContent
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Assurance, Category, ChannelBinding, ChannelCapabilities, ChannelType
 from roomkit.models.steering import SteeringDirective
@@ -228,14 +229,7 @@ class AIChannel(Channel):
         self, loop_id: str, provider: AIProvider, event: RoomEvent, binding: ChannelBinding, context: RoomContext
     ) -> Reply:
         events = context.events or (event,)
-        tool_context = ToolContext(
-            room_id=binding.room_id,
-            tenant=binding.tenant,
-            channel_id=self.channel_id,
-            participant=next((p for p in context.participants if p.id == events[-1].source.participant_id), None),
-            turn_id=loop_id,
-            history=context.history,
-        )
+        tool_context = self._tool_context(loop_id, events, binding, context)
         messages = await self._messages(provider, events, context)
         gate = await self._gate(events, binding, context, tool_context)
         gate.cut = any(
@@ -292,6 +286,19 @@ class AIChannel(Channel):
             return provider.profile.max_tokens
         return int(self.max_tokens)
 
+    def _tool_context(
+        self, turn_id: str, events: Sequence[RoomEvent], binding: ChannelBinding, context: RoomContext
+    ) -> ToolContext:
+        asker = events[-1].source.participant_id if events else None
+        return ToolContext(
+            room_id=binding.room_id,
+            tenant=binding.tenant,
+            channel_id=self.channel_id,
+            participant=next((p for p in context.participants if p.id == asker), None),
+            turn_id=turn_id,
+            history=context.history,
+        )
+
     async def _gate(
         self, events: Sequence[RoomEvent], binding: ChannelBinding, context: RoomContext, tool_context: ToolContext
     ) -> ToolGate:
@@ -329,6 +336,26 @@ class AIChannel(Channel):
         if self.skills is not None:
             sources.append(self.skills)
         return sources
+
+    async def rerun_tool(
+        self, call: ToolCallContent, *, room_id: str, tenant: str, context: RoomContext
+    ) -> ToolCallContent:
+        """Runs an idempotent call that a crash has cut again, through the same gate and under the same idempotency key.
+
+        `context.turn` is the turn that made the call. A call that may not run again, or no longer, is not run: its
+        outcome stays unknown. Cancelling it cancels the tool."""
+        turn_id = context.turn.turn_id if context.turn is not None else ""
+        outcome: ToolOutcome | None = None
+        if turn_id and (context.binding.room_id, context.binding.tenant) == (room_id, tenant):
+            tool_context = self._tool_context(turn_id, context.events, context.binding, context)
+            gate = await self._gate(context.events, context.binding, context, tool_context)
+            outcome = await gate.again(call)
+        if outcome is None:
+            error = "the process stopped while it was running; it may not be run again"
+            return call.model_copy(update={"status": "unknown_outcome", "error": error})
+        text = outcome.output if outcome.record is None else outcome.record
+        told = {"result": text} if outcome.status == "completed" else {"error": text}
+        return call.model_copy(update={"status": outcome.status, **told})
 
     # -- the end ------------------------------------------------------------------------------------------------
 

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.history import history_reader
 from roomkit.core.lanes import Item
+from roomkit.core.replies import Reply
 from roomkit.core.state import event_by_id
-from roomkit.errors import StoreError
+from roomkit.core.turn_port import Turn
+from roomkit.errors import StateError, StoreError
 from roomkit.models.content import TextContent, ToolCallContent
-from roomkit.models.event import EventDraft, EventSource, EventType
+from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
+from roomkit.models.room import ChannelBinding
+from roomkit.ports.channel import RoomContext
 from roomkit.ports.store import Record, RecordKey, RecordQuery
 
 if TYPE_CHECKING:
@@ -49,7 +54,9 @@ async def recover(engine: Engine) -> dict[str, int]:
 async def _closed(actor: RoomActor, record: Record) -> bool:
     """One reply that cannot be closed must not keep everything else from starting."""
     try:
-        await actor.call(_close_stream, record)
+        # Outside the room: a tool that runs again may well speak in it.
+        calls = await _cut_calls(actor, record)
+        await actor.call(_close_stream, record, calls)
     except StoreError:
         raise
     except Exception as error:  # noqa: BLE001 - told, and left for somebody to look at
@@ -58,7 +65,7 @@ async def _closed(actor: RoomActor, record: Record) -> bool:
     return True
 
 
-async def _close_stream(actor: RoomActor, record: Record) -> None:
+async def _close_stream(actor: RoomActor, record: Record, calls: list[tuple[Record, ToolCallContent]]) -> None:
     """The reply ends as interrupted, with what is durable of it; every call gets its one answer (R7, R8)."""
     value = record.value
     channel = actor.engine.channels.get(value["channel"])
@@ -71,7 +78,7 @@ async def _close_stream(actor: RoomActor, record: Record) -> None:
         participant_id=binding.participant_id if binding else None,
     )
     change = Change()
-    await _close_calls(actor, change, record, source)
+    _close_calls(actor, change, calls, source)
     stored = await event_by_id(actor.engine.store, actor.tenant, actor.room_id, value["id"])
     if value["text"] and stored is None and actor.state.room.open:
         draft = EventDraft(
@@ -90,15 +97,25 @@ async def _close_stream(actor: RoomActor, record: Record) -> None:
     await actor.commit(change)
 
 
-async def _close_calls(actor: RoomActor, change: Change, record: Record, source: EventSource) -> None:
+async def _cut_calls(actor: RoomActor, record: Record) -> list[tuple[Record, ToolCallContent]]:
+    """The rows of the calls without an answer, each with its answer."""
     engine = actor.engine
     prefix = f"{record.key}\n"
+    calls: list[tuple[Record, ToolCallContent]] = []
     for journal in await engine.store.records(RecordQuery("journal", actor.tenant, prefix=prefix, limit=ALL)):
         value: dict[str, Any] = journal.value
         if value["status"] != "pending":
             continue
         call = ToolCallContent.model_validate({k: v for k, v in value.items() if k in ToolCallContent.model_fields})
-        call = await _outcome(engine, actor, call, value)
+        calls.append((journal, await _outcome(engine, actor, call, value, record)))
+    return calls
+
+
+def _close_calls(
+    actor: RoomActor, change: Change, calls: list[tuple[Record, ToolCallContent]], source: EventSource
+) -> None:
+    for journal, call in calls:
+        value: dict[str, Any] = journal.value
         kept = {**value, **call.model_dump(mode="json")}
         change.put.append(Record("journal", actor.tenant, journal.key, kept, actor.room_id))
         if actor.state.room.open:
@@ -113,16 +130,46 @@ async def _close_calls(actor: RoomActor, change: Change, record: Record, source:
             change.add(Entry(draft, targets=()))
 
 
-async def _outcome(engine: Engine, actor: RoomActor, call: ToolCallContent, value: dict[str, Any]) -> ToolCallContent:
+async def _outcome(
+    engine: Engine, actor: RoomActor, call: ToolCallContent, value: dict[str, Any], record: Record
+) -> ToolCallContent:
     """An idempotent tool runs again under the same key; of any other nobody knows whether it ran."""
     rerun = getattr(engine.channels.get(value["channel"]), "rerun_tool", None)
-    if value.get("idempotent") and rerun is not None:
+    binding = actor.state.bindings.get(value["channel"])
+    if value.get("idempotent") and rerun is not None and binding is not None and actor.state.room.open:
         try:
-            result = await rerun(call, room_id=actor.room_id, tenant=actor.tenant)
-            return call.model_copy(update={"status": "completed", "result": result})
+            context = await _context(engine, actor, binding, record)
+            return await rerun(call, room_id=actor.room_id, tenant=actor.tenant, context=context)
         except Exception as error:  # noqa: BLE001 - a tool is user code
             return call.model_copy(update={"status": "failed", "error": f"{type(error).__name__}: {error}"})
     return call.model_copy(update={"status": "unknown_outcome", "error": "the process stopped while it was running"})
+
+
+async def _context(engine: Engine, actor: RoomActor, binding: ChannelBinding, record: Record) -> RoomContext:
+    """What the cut turn knew of its room, as the room is now. Raises `StateError` when a question of it is gone."""
+    value = record.value
+    wanted = [value["cause"]]
+    for row in value["turns"]:
+        found = await engine.store.records(RecordQuery("turn", actor.tenant, key=row))
+        wanted += [turn.value["event_id"] for turn in found]
+    events: dict[str, RoomEvent] = {}
+    for event_id in wanted:
+        event = await event_by_id(engine.store, actor.tenant, actor.room_id, event_id)
+        if event is None:
+            raise StateError("the question of the cut reply is gone")
+        events[event_id] = event
+    asked = sorted(events.values(), key=lambda event: event.index)
+    reply = Reply(engine, actor, binding.channel_id, events[value["cause"]], depth=value["depth"])
+    reply.id = value["id"]
+    return RoomContext(
+        room=actor.state.snapshot(),
+        binding=binding,
+        bindings=actor.state.seats,
+        participants=actor.state.people,
+        history=history_reader(engine, actor, binding.channel_id),
+        turn=Turn(engine, actor, binding.channel_id, reply),
+        events=tuple(asked),
+    )
 
 
 async def _ask_again(engine: Engine, actor: RoomActor, record: Record) -> bool:

@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from roomkit import RoomKit, TurnPolicy
+from roomkit import AIChannel, BeforeToolUse, Block, Modify, RoomContext, RoomKit, TurnPolicy
+from roomkit.ai.policy import ToolPolicy
+from roomkit.ai.tools import Toolbox, ToolContext, tool
 from roomkit.models.content import ToolCallContent
 from roomkit.models.delivery import DeliveryPolicy
 from roomkit.models.stream import ToolStep
 from roomkit.providers.sqlite import SQLiteStore
 from roomkit.testing import FakeChannel
+from roomkit.testing.ai import ScriptedAI, call
 from tests.core.rooms import Brain, gapless, kit_with, said, say, stream
 
 CALL = ToolCallContent(call_id="c1", name="charge", arguments={"amount": 5})
@@ -123,9 +126,12 @@ async def test_a_call_cut_by_the_crash_runs_again_only_if_that_is_harmless(
     ran: list[str] = []
 
     class Rerunning(Brain):
-        async def rerun_tool(self, call: ToolCallContent, *, room_id: str, tenant: str) -> str:
+        async def rerun_tool(
+            self, call: ToolCallContent, *, room_id: str, tenant: str, context: RoomContext
+        ) -> ToolCallContent:
+            assert [event.text for event in context.events] == ["charge me"]
             ran.append(call.call_id)
-            return "charged"
+            return call.model_copy(update={"status": "completed", "result": "charged"})
 
     async with make(path, FakeChannel(), Rerunning()) as kit:
         await asyncio.sleep(1)
@@ -133,6 +139,49 @@ async def test_a_call_cut_by_the_crash_runs_again_only_if_that_is_harmless(
         expected = ("completed", "charged") if idempotent else ("unknown_outcome", None)
         assert [(s.status, s.result) for s in steps[1:]] == [expected]
         assert ran == (["c1"] if idempotent else [])
+
+
+@pytest.mark.parametrize("now", ["idempotent", "once", "denied", "guarded", "gone", "changed"])
+async def test_a_real_tool_runs_again_under_its_key_only_if_the_gate_still_lets_it(
+    tmp_path: Path, make: Make, now: str
+) -> None:
+    ran: list[tuple[str, int]] = []
+    hold = asyncio.Event()
+
+    async def book(seats: int, context: ToolContext) -> str:
+        """Books."""
+        ran.append((context.idempotency_key, seats))
+        if len(ran) == 1:
+            await hold.wait()
+        return f"booked {seats} in {context.room_id}"
+
+    def brain(**options: Any) -> AIChannel:
+        box = Toolbox([tool(idempotent=now != "once")(book)] if options.pop("offered", True) else [])
+        return AIChannel("ai", ScriptedAI([call("book", "c1", seats=2)], "Done."), tool_handler=box, **options)
+
+    async with make(tmp_path / "a.db", FakeChannel(), brain()) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await say(kit, "two seats", "r")
+        await asyncio.sleep(1)
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+    assert len(ran) == 1
+    later = brain(tool_policy=ToolPolicy(deny=("book",)) if now == "denied" else None, offered=now != "gone")
+    kit = make(path, FakeChannel(), later)
+
+    @kit.before(BeforeToolUse)
+    async def guard(moment: BeforeToolUse) -> Any:
+        if now == "changed":
+            return Modify(moment.value.model_copy(update={"arguments": {"seats": 1}}))
+        return Block("no") if now == "guarded" else None
+
+    async with kit:
+        await asyncio.sleep(1)
+        steps = [e.content for e in await kit.events("r", raw=True) if isinstance(e.content, ToolCallContent)]
+    again = now == "idempotent"
+    assert [(s.status, s.result) for s in steps[1:]] == [
+        ("completed", "booked 2 in r") if again else ("unknown_outcome", None)
+    ]
+    assert ran == ran[:1] * (2 if again else 1)
 
 
 async def test_the_outbox_goes_on_and_an_attempt_under_way_is_marked(tmp_path: Path, make: Make) -> None:
