@@ -214,12 +214,13 @@ class RoomKit(Rooms):
         priority: int = 0,
         name: str | None = None,
         budget_s: float = 5.0,
-        on_error: OnError = "allow",
+        on_error: OnError | None = None,
         streams: Streams = "pass",
         where: Filter | None = None,
     ) -> Callable[[F], F]:
         """A guard of `moment`: look, change (`Modify`), stop (`Block`). Lower priority runs first; after `budget_s`
-        seconds, or when it raises, `on_error` decides. `streams` says how a streaming reply is held back (D19)."""
+        seconds, or when it raises, `on_error` decides (left out: "block" before tools, else "allow"). `streams` says
+        how a streaming reply is held back (D19)."""
 
         _check_hook("before(BeforeCommit)", moment, where)
         if on_error not in ("allow", "block", None) or streams not in ("pass", "sentence", "withhold") or budget_s <= 0:

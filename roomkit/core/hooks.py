@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -19,6 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 OnError = Literal["allow", "block"]
 Streams = Literal["pass", "sentence", "withhold"]
 MAX_OBSERVATIONS_IN_FLIGHT = 10_000
+GUARD_QUEUE_S = 5.0
+"""How long a guard that is a plain function may wait for a thread, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Hooks:
     def __init__(self, scope: Scope, pool: WorkerPool) -> None:
         self._scope = scope
         self._pool = pool
+        # Observers may take any time: they must not keep the guards from being asked.
+        self._guard_pool = WorkerPool(pool.max_workers, name="roomkit-pool-guards")
         self._guards: dict[type[Moment[Any]], tuple[Guard, ...]] = {}
         self._observers: dict[type[Notice], tuple[Observer, ...]] = {}
         self._in_flight = 0
@@ -99,17 +105,19 @@ class Hooks:
         priority: int = 0,
         name: str | None = None,
         budget_s: float = 5.0,
-        on_error: OnError = "allow",
+        on_error: OnError | None = None,
         streams: Streams = "pass",
         where: Filter | None = None,
     ) -> Callable[[], None]:
-        """Adds a guard, lower priority first; returns the way to remove it."""
+        """Adds a guard, lower priority first; returns the way to remove it. Without `on_error` the moment's own holds:
+        "block" before tools, "allow" elsewhere."""
         if not (isinstance(moment, type) and issubclass(moment, Moment)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UsageError(
                 f"kit.before() takes a moment such as BeforeCommit, not {moment!r}; for notices use kit.on()"
             )
+        fails = on_error or moment.on_error
         guard = Guard(
-            moment, fn, name or _name(fn), priority, budget_s, on_error, streams, where, inspect.iscoroutinefunction(fn)
+            moment, fn, name or _name(fn), priority, budget_s, fails, streams, where, inspect.iscoroutinefunction(fn)
         )
         kept = [*self._guards.get(moment, ()), guard]
         self._guards[moment] = tuple(sorted(kept, key=lambda g: g.priority))
@@ -170,8 +178,31 @@ class Hooks:
         if guard.is_async:
             call = cast("Coroutine[Any, Any, Any]", guard.fn(moment))
             return await bounded(call, guard.budget_s, guard.name)
-        result = await bounded(self._pool.run(guard.fn, moment), guard.budget_s, guard.name)
+        result = await self._in_thread(guard, moment)
         return await bounded(result, guard.budget_s, guard.name) if inspect.isawaitable(result) else result
+
+    async def _in_thread(self, guard: Guard, moment: Moment[Any]) -> Any:
+        """A plain function's budget begins when it does; waiting for a thread is limited on its own."""
+        loop = asyncio.get_running_loop()
+        what = f"{guard.name} found no free thread in {GUARD_QUEUE_S:g} s"
+
+        def begun() -> None:
+            nonlocal what
+            what = f"{guard.name} took longer than {guard.budget_s:g} s"
+            with contextlib.suppress(RuntimeError):  # nobody waits for it any more
+                limit.reschedule(loop.time() + guard.budget_s)
+
+        def call(moment: Moment[Any]) -> Any:
+            loop.call_soon_threadsafe(begun)
+            return guard.fn(moment)
+
+        try:
+            async with asyncio.timeout(GUARD_QUEUE_S) as limit:
+                return await self._guard_pool.run(call, moment)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(what) from error
 
     def _apply(self, guard: Guard, moment: Moment[Any], decision: Any, outcome: Outcome) -> bool:
         if not isinstance(decision, (Allow, Block, Modify)):

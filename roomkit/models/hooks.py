@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from roomkit.models.ai import AIRequest
 from roomkit.models.content import ToolCallContent
@@ -24,6 +24,9 @@ class Moment(Generic[T]):
     """One thing that is about to happen (`value` can be replaced by a guard) in `room`."""
 
     __slots__ = ("_room", "channel_id", "channel_type", "direction", "value")
+
+    on_error: ClassVar[Literal["allow", "block"]] = "allow"
+    """What becomes of it when a guard fails that was registered without `on_error`."""
 
     def __init__(
         self,
@@ -66,9 +69,12 @@ class BeforeGeneration(Moment[AIRequest]):
 
 
 class BeforeToolUse(Moment[ToolCallContent]):
-    """A tool is about to run; runs after policy and schema, which are checked again after a change."""
+    """A tool is about to run; runs after policy and schema, which are checked again after a change.
+
+    What a tool has done cannot be undone: when its guard fails it does not run, unless the guard says otherwise."""
 
     __slots__ = ()
+    on_error = "block"
 
 
 class IdentityQuestion(Moment[InboundMessage]):
