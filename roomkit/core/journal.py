@@ -22,16 +22,22 @@ class ToolJournal:
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
         self._open: dict[str, ToolCallContent] = {}
+        self._done: dict[str, ToolStep] = {}
 
     async def step(self, step: ToolStep) -> None:
         """Commits one step of a tool call, together with what the reply has said so far."""
         crashpoint("reply.before_tool_step")
+        if step.call.status != "pending":
+            self._done[step.call.call_id] = step
         await self._reply.actor.insist(self._commit, step)
         crashpoint("reply.after_tool_step")
 
     def cancel(self, change: Change, reason: str) -> None:
-        """Gives every call without an answer its one answer."""
+        """Gives every call without an answer its one answer: what it came to, if it has ended and only waits."""
         for call in self._open.values():
+            if (done := self._done.get(call.call_id)) is not None:
+                self._add(change, done)
+                continue
             self._add(change, ToolStep(call.model_copy(update={"status": "cancelled", "error": reason})))
 
     async def _commit(self, actor: RoomActor, step: ToolStep) -> None:
@@ -52,6 +58,7 @@ class ToolJournal:
             self._open[step.call.call_id] = step.call
         else:
             self._open.pop(step.call.call_id, None)
+            self._done.pop(step.call.call_id, None)
 
     def _add(self, change: Change, step: ToolStep) -> None:
         reply, actor, call = self._reply, self._reply.actor, step.call

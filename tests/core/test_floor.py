@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from roomkit import EventType
+from roomkit import BeforeCommit, EventType
 from roomkit.errors import FloorTaken, StateError
 from roomkit.models.content import ToolCallContent
 from roomkit.models.room import FloorMode
-from roomkit.models.stream import StreamChunk, StreamEnd, TextDelta
+from roomkit.models.stream import StreamChunk, StreamEnd, TextDelta, ToolStep
 from roomkit.testing import FakeChannel
 from tests.core.rooms import Brain, gapless, kit_with, said, say, stream
 
@@ -241,3 +241,33 @@ async def test_closing_a_room_keeps_what_was_said_and_takes_no_more() -> None:
         log = await kit.events("r", raw=True)
         assert log[-1].type is EventType.ROOM_CLOSED
         assert [t for _, t, _ in await said(kit, "r")] == ["go", "w0 w1 w2 "]
+
+
+async def test_a_tool_that_has_ended_while_a_person_takes_over_keeps_its_result() -> None:
+    call = ToolCallContent(call_id="c1", name="charge", arguments={"amount": 5})
+
+    async def script() -> Any:
+        yield ToolStep(call)
+        await asyncio.sleep(2)
+        yield ToolStep(call.model_copy(update={"status": "completed", "result": "charged 5"}))
+        await asyncio.sleep(1000)
+
+    kit = kit_with(FakeChannel(), Brain(script=lambda c, e: script()))
+
+    @kit.before(BeforeCommit)
+    async def slow(moment: BeforeCommit) -> None:
+        if moment.value.text == "wait":
+            await asyncio.sleep(2)
+
+    async with kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await say(kit, "charge me", "r")
+        await asyncio.sleep(1)
+        busy = asyncio.ensure_future(say(kit, "wait", "r"))
+        await asyncio.sleep(0.5)
+        await kit.take_over("r", "eve")
+        await busy
+        await asyncio.sleep(10)
+        steps = [e.content for e in await kit.events("r", raw=True) if isinstance(e.content, ToolCallContent)]
+        assert [(step.status, step.result) for step in steps] == [("pending", None), ("completed", "charged 5")]
+        assert await gapless(kit, "r")
