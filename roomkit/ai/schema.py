@@ -1,17 +1,23 @@
 """Checks tool arguments against their JSON Schema: the subset that tools use, strictly.
 
 A keyword which is not known here refuses nothing: whoever declares it checks it. What is known is enforced, closed
-objects (`additionalProperties: false`) included.
+objects (`additionalProperties: false`) included. Patterns are matched in linear time, whoever wrote them: what that
+engine cannot read (look-around, back references) or what is too long cannot be checked, and is refused.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 
+from pydantic_core import SchemaError, SchemaValidator, ValidationError
+
 MAX_DEPTH = 32
+MAX_PATTERN = 500
+MAX_MATCHED = 4000
+"""Characters of a pattern, and of a text that is held against one."""
 
 Schema = dict[str, Any]
 
@@ -120,7 +126,11 @@ def _object(schema: Schema, value: Any, at: str, root: Schema, depth: int) -> st
         return problem
     for name, each in given.items():
         rules = [properties[name]] if name in properties else []
-        rules += [rule for pattern, rule in patterns.items() if _matches(pattern, name)]
+        for pattern, rule in patterns.items():
+            fits = _matches(pattern, name)
+            if fits is None:
+                return f"{at} cannot be checked: {_UNREADABLE}"
+            rules += [rule] if fits else []
         if not rules and extra is False:
             return f'{at} has no "{name}"; it has: {", ".join(properties) or "nothing"}'
         for rule in rules or [extra]:
@@ -151,9 +161,12 @@ def _text(schema: Schema, value: Any, at: str) -> str | None:
     if problem := _size(schema, len(value), at, "Length", "characters"):
         return problem
     pattern = schema.get("pattern")
-    if isinstance(pattern, str) and not _matches(pattern, value):
-        return f"{at} does not match {pattern}"
-    return None
+    if pattern is None:
+        return None
+    fits = _matches(pattern, value)
+    if fits is None:
+        return f"{at} cannot be checked: {_UNREADABLE}"
+    return None if fits else f"{at} does not match {pattern}"
 
 
 def _number(schema: Schema, value: Any, at: str) -> str | None:
@@ -182,12 +195,30 @@ def _size(schema: Schema, size: int, at: str, suffix: str, unit: str) -> str | N
     return None
 
 
-def _matches(pattern: str, text: str) -> bool:
-    """A pattern that Python cannot read refuses nothing, like an unknown keyword."""
+_UNREADABLE = "its pattern cannot be read, or it is too long to be held against one"
+
+
+def _matches(pattern: Any, text: str) -> bool | None:
+    """Whether a part of the text fits; None when that cannot be told safely."""
+    if not isinstance(pattern, str) or len(pattern) > MAX_PATTERN or len(text) > MAX_MATCHED:
+        return None
+    matcher = _matcher(pattern)
+    if matcher is None:
+        return None
     try:
-        return re.search(pattern, text) is not None
-    except re.error:
-        return True
+        matcher.validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _matcher(pattern: str) -> SchemaValidator | None:
+    """Python's own engine can be sent into a search of years, and holds every thread of the process meanwhile."""
+    try:
+        return SchemaValidator({"type": "str", "pattern": pattern, "regex_engine": "rust-regex"})
+    except SchemaError:
+        return None
 
 
 def _show(value: Any) -> str:
