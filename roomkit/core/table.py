@@ -123,8 +123,8 @@ class RoomTable:
         """Creates a room with its channels in one commit; its first record names them."""
         self._engine.require_started()
         room_id = room_id or self._engine.new_id()
-        if "\n" in room_id:
-            raise UsageError(f"{room_id!r} cannot be a room's id: leave out the line break")
+        if any(sign in room_id for sign in "/~\n"):  # they separate parts of addresses and of the store's keys
+            raise UsageError(f"{room_id!r} cannot be a room's id: leave out slashes, tildes and line breaks")
         if await self.actor(tenant, room_id) is not None or (tenant, room_id) in self._actors:
             raise StateError(f'room "{room_id}" exists already; choose another id or use kit.get_room()')
         now = self._engine.now()

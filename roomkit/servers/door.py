@@ -75,6 +75,7 @@ class Door:
             raise Unauthenticated("this needs a token: send Authorization: Bearer TOKEN")
         if principal.expires_at is not None and principal.expires_at <= self.now():
             raise Unauthenticated("the token has expired; get a new one")
+        self.views.remember(principal)
         return principal
 
     async def may(self, principal: Principal, action: Action, room_id: str | None = None) -> bool:

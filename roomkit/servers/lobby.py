@@ -11,7 +11,7 @@ from roomkit.models.event import EventType
 from roomkit.models.hooks import Committed
 from roomkit.models.room import Membership
 from roomkit.runtime import Wakeup, monotonic
-from roomkit.servers.views import room_view, summary
+from roomkit.servers.views import summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -186,7 +186,7 @@ class Lobby:
         for connection in tuple(self._rooms.get(key, ())):
             if connection.principal is not None and connection.principal.id in gone:
                 connection.expel()
-            connection.tell("room", room=room_view(room, staff=connection.staff))
+            connection.tell("room", room=self._door.views.room(room, staff=connection.staff))
         for connection in tuple(self._watchers):
             if connection.principal and connection.principal.tenant == tenant:
                 connection.tell("rooms", rooms=[line])

@@ -285,7 +285,7 @@ class Connection:
             "room_id": view.room.id,
             "epoch": view.epoch,
             "index": view.index,
-            "room": views.room_view(view.room, staff=self.staff),
+            "room": self._door.views.room(view.room, staff=self.staff),
             "participants": [self._door.views.participant(person, staff=self.staff) for person in view.participants],
             "more": bool(view.events) and view.events[0].index > 0,
             "streams": [views.stream_view(start, text) for start, text in view.streams],

@@ -17,6 +17,7 @@ from roomkit.protocols.room_socket.messages import OpenStream
 GUEST_METADATA = ("end_reason", "sender_name", "client_id", "edited", "deleted", "reactions")
 GUEST_DATA = ("mode", "holder", "cause", "participant_id", "name", "role")
 """What a guest hears of a record of the room's life; reasons are for staff."""
+MOST_NAMES = 1000
 _ADDRESS = re.compile(r"[a-z_]+:")
 _STAFF: Any = {"source": {"raw_payload"}}
 _GUEST_SOURCE = {"channel_id", "channel_type", "direction", "participant_id"}
@@ -30,9 +31,10 @@ class Views:
 
     The last few texts are kept, because one event goes to many sockets at once."""
 
-    __slots__ = ("_chunk", "_hide", "_keep", "_texts")
+    __slots__ = ("_chunk", "_hide", "_keep", "_names", "_texts")
 
     def __init__(self, hide: Callable[[str, str], str], keep: int = 64) -> None:
+        self._names: dict[tuple[str, str], str] = {}
         self._hide = hide
         self._keep = keep
         self._chunk: tuple[StreamChunk, Chunk] | None = None
@@ -85,6 +87,19 @@ class Views:
             "room_id": principal.room_id,
         }
 
+    def room(self, room: Room, *, staff: bool) -> dict[str, Any]:
+        return room_view(room, staff=staff, holder=self._staff_name(room.tenant, room.floor.holder))
+
+    def remember(self, principal: Principal) -> None:
+        """Keeps the name that somebody of the staff goes by, for guests to be told who answers."""
+        if principal.display_name and principal.sees_internal:
+            while len(self._names) >= MOST_NAMES:
+                del self._names[next(iter(self._names))]
+            self._names[principal.tenant, principal.id] = principal.display_name
+
+    def _staff_name(self, tenant: str, who: object) -> str | None:
+        return self._names.get((tenant, who)) if isinstance(who, str) else None
+
     def name(self, room_id: str, who: str, *, staff: bool) -> str:
         """Somebody's id as this viewer may know it."""
         return who if staff or not _ADDRESS.match(who) else self._hide(room_id, who)
@@ -106,18 +121,21 @@ class Views:
             data = {key: event.content.data[key] for key in GUEST_DATA if key in event.content.data}
             if isinstance(data.get("participant_id"), str):
                 data["participant_id"] = self.name(event.room_id, data["participant_id"], staff=False)
+            if "holder" in data:
+                data["holder"] = self._staff_name(event.tenant, data["holder"])
             update["content"] = event.content.model_copy(update={"data": data})
         return event.model_copy(update=update)
 
 
-def room_view(room: Room, *, staff: bool) -> dict[str, Any]:
+def room_view(room: Room, *, staff: bool, holder: str | None = None) -> dict[str, Any]:
+    """`holder` is what a guest hears of who holds the floor: the name they go by, never the id."""
     waiting = room.attention is not None
     if staff:
         return {**room.model_dump(mode="json"), "waiting": waiting}
     return {
         "id": room.id,
         "status": room.status.value,
-        "floor": {"mode": room.floor.mode.value, "holder": room.floor.holder},
+        "floor": {"mode": room.floor.mode.value, "holder": holder},
         "waiting": waiting,
         "language": room.language,
         "latest_index": room.latest_index,

@@ -27,7 +27,7 @@ async def webhook(door: Door, request: Request) -> Response:
     except AccessDenied as error:
         log.warning("a webhook of channel %s was refused: %s", request.path_params["channel"], error)
         return answer(403, "forbidden", "the webhook could not be verified")
-    except (ProtocolError, ValueError) as error:
+    except (ProtocolError, ValueError, RecursionError) as error:
         log.warning("a verified webhook of channel %s cannot be read: %s", request.path_params["channel"], error)
         return answer(400, "bad_request", "the webhook cannot be read")
     except RoomKitError as error:

@@ -46,9 +46,11 @@ def numbers(upto: int) -> str:
     return " ".join(str(n) for n in range(1, upto + 1))
 
 
-def api(server: Server, who: str, path: str) -> Any:
+def api(server: Server, who: str, path: str, body: Any = None) -> Any:
     request = urllib.request.Request(
-        f"{server.base}/api/{path}", headers={"Authorization": f"Bearer {server.tokens[who]}"}
+        f"{server.base}/api/{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {server.tokens[who]}"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
@@ -307,6 +309,21 @@ def test_a_picture_is_sent_and_seen(server: Server, pages: Pages, room: str) -> 
     pages.expected = ("415",)
     say(chat, "a program")
     expect(chat.locator(".attached.bad")).to_be_visible()
+
+
+@pytest.mark.parametrize("url", ["http://[", "javascript:window.hit=1", "data:text/html,x"])
+def test_an_address_that_is_none_or_a_script_breaks_and_reaches_nothing(
+    server: Server, pages: Pages, room: str, url: str
+) -> None:
+    chat, watching = pages.open(server, "", room), pages.open(server, f"supervisor?{room}", "sam", width=1400)
+    for kind in ("image/png", "application/pdf"):
+        content = {"type": "media", "url": url, "mime_type": kind, "filename": "bad"}
+        api(server, "sam", f"rooms/{room}/messages", {"content": content})
+    api(server, "sam", f"rooms/{room}/messages", {"text": "after that"})
+    for page in (chat, watching):
+        expect(page.get_by_text("after that").first).to_be_visible()
+        expect(page.get_by_text("not available any more").first).to_be_visible()
+        assert page.locator("a.file[href], a.frame[href]").count() == 0
 
 
 def test_writing_with_the_keyboard(server: Server, pages: Pages, room: str) -> None:

@@ -236,3 +236,10 @@ async def test_the_channel_needs_only_a_url_and_a_secret():
     assert (await own.deliver(event_of("room", "x"), binding, context_of(binding))).success
     with pytest.raises(ConfigError, match="no accounts"):
         HTTPChannel("crm", provider="http:acme")
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000])
+def test_a_body_of_brackets_is_told_as_unreadable(body: bytes):
+    (message,) = made().parse(raw(body), "crm")
+    assert isinstance(message, InboundMessage)
+    assert isinstance(message.content, UnknownContent)

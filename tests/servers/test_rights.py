@@ -6,7 +6,12 @@ import asyncio
 
 import pytest
 
-from tests.servers.house import House, house
+from roomkit.kit import RoomKit
+from roomkit.models.hooks import Allow, BeforeCommit, Block
+from roomkit.models.stream import TextDelta
+from roomkit.ports.channel import ChannelOutput
+from roomkit.testing.clock import VirtualClock
+from tests.servers.house import SECRET, House, house
 
 
 def guest(h: House, room: str, id: str = "ada", **more: str) -> dict[str, str]:
@@ -177,3 +182,59 @@ async def test_an_admin_of_one_tenant_has_no_say_in_another() -> None:
         assert (await h.http.get("/metrics", headers=acme)).status_code == 403
         admin = {"authorization": f"Bearer {h.token('admin')}"}
         assert (await h.http.get("/metrics", headers=admin)).status_code == 200
+
+
+async def test_a_guest_learns_no_staff_id_from_the_floor() -> None:
+    async with house() as h:
+        await h.kit.create_room("a")
+        async with h.joined("a") as socket:
+            boss = {"authorization": f"Bearer {h.token('supervisor', id='emp-4711', display_name='Sam')}"}
+            await h.http.post("/api/rooms/a/floor/take", json={}, headers=boss)
+            await asyncio.sleep(1)
+            assert (await socket.get("room"))["room"]["floor"] == {"mode": "human", "holder": "Sam"}
+            assert "emp-4711" not in str(socket.seen)
+        headers = guest(h, "a")
+        seen = await h.http.get("/api/rooms/a", headers=headers)
+        assert seen.json()["room"]["floor"] == {"mode": "human", "holder": "Sam"}
+        assert "emp-4711" not in (await h.http.get("/api/rooms/a/events", headers=headers)).text
+        await h.kit.take_over("a", "emp-1", force=True)
+        seen = await h.http.get("/api/rooms/a", headers=headers)
+        assert seen.json()["room"]["floor"] == {"mode": "human", "holder": None}
+
+
+@pytest.mark.parametrize("room", ["a/b", "a~b", "a\nb"])
+async def test_a_room_id_that_would_be_ambiguous_is_refused(room: str) -> None:
+    async with house() as h:
+        assert (await h.call("POST", "/rooms", json={"room_id": room})).status_code == 400
+
+
+async def test_a_body_of_brackets_is_a_bad_request() -> None:
+    async with house() as h:
+        await h.kit.create_room("a")
+        headers = {"authorization": f"Bearer {h.token('admin')}"}
+        sent = await h.http.post("/api/rooms/a/messages", content=b"[" * 100_000, headers=headers)
+        assert sent.status_code == 400
+
+
+async def test_a_guest_is_not_told_which_guard_took_a_reply_back() -> None:
+    kit = RoomKit(clock=VirtualClock(), token_secrets=[SECRET])
+
+    @kit.before(BeforeCommit, name="card-number-guard")
+    async def guard(moment):
+        return Block("a card number") if "4111" in moment.value.text else Allow()
+
+    @kit.on_message
+    async def reply(ctx, message):
+        async def words():
+            yield TextDelta("my card is ")
+            await asyncio.sleep(0.2)
+            yield TextDelta("4111")
+
+        return ChannelOutput(response_stream=words())
+
+    async with house(kit) as h:
+        await kit.create_room("a")
+        async with h.joined("a") as socket:
+            await socket.say("send", client_id="1", text="hi")
+            assert (await socket.get("stream_error"))["error"] == "withheld"
+            assert "card-number-guard" not in str(socket.seen)

@@ -368,7 +368,7 @@ async def test_the_state_of_the_room_is_told() -> None:
         async with h.joined("r1") as guest, h.joined("r1", "supervisor") as desk:
             await h.kit.take_over("r1", "supervisor")
             room = (await guest.get("room"))["room"]
-            assert room["floor"] == {"mode": "human", "holder": "supervisor"}
+            assert room["floor"] == {"mode": "human", "holder": None}
             assert "metadata" not in room
             assert "metadata" in (await desk.get("room"))["room"]
 

@@ -125,7 +125,7 @@ class HTTPWebhooks:
         ident = request.headers.get("webhook-id", "")
         try:
             data = json.loads(request.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):
             return [_unknown(channel_id, ident, "malformed", request.body.decode("utf-8", "replace"))]
@@ -198,7 +198,7 @@ def _signature(key: bytes, ident: str, stamp: str, body: bytes) -> bytes:
 def _their_id(body: bytes) -> str | None:
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     ident = cast("dict[str, Any]", answer).get("id") if isinstance(answer, dict) else None
     return str(ident)[:200] if isinstance(ident, str | int) else None

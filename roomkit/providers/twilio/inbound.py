@@ -49,7 +49,7 @@ def payloads(request: WebhookRequest) -> list[Params]:
         return [dict(form_of(request))]
     try:
         data: Any = json.loads(request.body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AccessDenied("twilio webhook: the body is no JSON") from error
     items = cast("list[Any]", data) if isinstance(data, list) else [data]
     return [_flat(cast("dict[str, Any]", item)) for item in items if isinstance(item, dict)]

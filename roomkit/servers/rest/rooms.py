@@ -134,7 +134,7 @@ async def get_room(call: Call, _: Nothing) -> Response:
     room = await call.rooms.get_room(call.room_id)
     people = await call.rooms.participants(call.room_id)
     fields: dict[str, Any] = {
-        "room": views.room_view(room, staff=call.staff),
+        "room": call.door.views.room(room, staff=call.staff),
         "participants": [call.door.views.participant(person, staff=call.staff) for person in people],
     }
     if call.staff:
@@ -230,4 +230,4 @@ async def line(call: Call, room: Room) -> dict[str, Any]:
 
 
 def shown(call: Call, room: Room, status: Literal[200, 201] = 200) -> Response:
-    return reply(status, room=views.room_view(room, staff=call.staff))
+    return reply(status, room=call.door.views.room(room, staff=call.staff))

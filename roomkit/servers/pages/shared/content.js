@@ -32,18 +32,29 @@ function Choices({ content }) {
   return labels.length ? html`<p class="choices">${labels.join(" · ")}</p>` : null;
 }
 
+/** Where a link leads, if it leads anywhere a page may go: what anybody can write may be no address at all, or a script.
+ * @param {string} href @returns {URL | null} */
+function address(href) {
+  try {
+    const url = new URL(href, location.href);
+    return ["http:", "https:"].includes(url.protocol) ? url : null;
+  } catch {
+    return null;
+  }
+}
+
 /** @param {{content: any, roomId: string}} props */
 function Media({ content, roomId }) {
   const [href, setHref] = useState(/** @type {string | null} */ (null));
   const [failed, setFailed] = useState(false);
   useEffect(() => {
     let here = true;
-    mediaLink(roomId, content.url).then((link) => here && setHref(link), () => here && setFailed(true));
+    mediaLink(roomId, content.url).then((link) => here && (address(link) ? setHref(link) : setFailed(true)), () => here && setFailed(true));
     return () => { here = false; };
   }, [content.url]);
   const name = content.filename ?? content.caption ?? content.mime_type;
   // Only this server's own files are shown in the page: a picture from elsewhere would tell its host who looks at it.
-  const ours = href !== null && new URL(href, location.href).origin === location.origin;
+  const ours = href !== null && address(href)?.origin === location.origin;
   if (content.mime_type.startsWith("image/") && !failed && (href === null || ours)) {
     return html`<figure class="media">
       <a class="frame" href=${href} target="_blank" rel="noopener">
