@@ -391,7 +391,7 @@ class Rooms:
         if raw or not found:
             return found
         ordered = sorted(found, key=lambda e: e.index)
-        shown = await projected(self._engine, self.tenant_id, room_id, ordered)
+        shown = await projected(actor, ordered, viewer)
         return shown[::-1] if newest_first else shown
 
     async def mark_read(self, room_id: str, channel_id: str, index: int) -> None:

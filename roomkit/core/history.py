@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.state import key
 from roomkit.core.streams import Viewer
 from roomkit.models.content import EditContent, SystemContent
 from roomkit.models.event import CONVERSATION_TYPES, EventType, RoomEvent
+from roomkit.models.room import ChannelBinding
 from roomkit.ports.store import EventQuery, RecordQuery
 
 if TYPE_CHECKING:
@@ -38,14 +40,15 @@ def history_reader(engine: Engine, actor: RoomActor, channel_id: str) -> Callabl
             stop = page[-1].index
         kept = found[:limit]
         kept.reverse()
-        return await projected(engine, actor.tenant, actor.room_id, kept)
+        return await projected(actor, kept, viewer)
 
     return read
 
 
-async def projected(engine: Engine, tenant: str, room_id: str, events: Iterable[RoomEvent]) -> list[RoomEvent]:
-    """The same events as they read today: edited text in place, deleted ones marked."""
-    events = list(events)
+async def projected(actor: RoomActor, events: Iterable[RoomEvent], viewer: Viewer) -> list[RoomEvent]:
+    """The same events as they read today for `viewer`: the last edit that it may see in place, deleted ones marked,
+    and no older words in what edited them."""
+    events, engine, tenant, room_id = list(events), actor.engine, actor.tenant, actor.room_id
     if not events:
         return events
     low, high = events[0].index, events[-1].index
@@ -59,17 +62,34 @@ async def projected(engine: Engine, tenant: str, room_id: str, events: Iterable[
         after = page[-1].key
     if not marks:
         return events
-    return [_project(event, marks.get(event.index)) for event in events]
+    for target in {mark["of"] for mark in marks.values() if "of" in mark} - marks.keys():
+        for record in await engine.store.records(RecordQuery("mutation", tenant, key=key(room_id, target))):
+            marks[target] = record.value
+    sees = partial(_sees, viewer, actor.state.bindings)
+    return [_project(event, marks, sees) if event.index in marks else event for event in events]
 
 
-def _project(event: RoomEvent, mark: dict[str, Any] | None) -> RoomEvent:
-    if mark is None:
-        return event
+def _sees(viewer: Viewer, bindings: Mapping[str, ChannelBinding], edit: Mapping[str, Any]) -> bool:
+    return viewer.sees_visibility(edit["visibility"], edit["channel"], bindings)
+
+
+def _words(mark: Mapping[str, Any], sees: Callable[[Mapping[str, Any]], bool]) -> Any:
+    """What stands in place of the original for who sees this, None when it is the original."""
+    found = next((edit for edit in reversed(mark.get("edits", ())) if sees(edit)), None)
+    return None if found is None else EditContent.model_validate(found["content"]).new_content
+
+
+def _project(
+    event: RoomEvent, marks: Mapping[int, Mapping[str, Any]], sees: Callable[[Mapping[str, Any]], bool]
+) -> RoomEvent:
+    mark = marks[event.index]
+    if "of" in mark:
+        return _edit_today(event, marks.get(mark["of"], {}), sees)
     update: dict[str, object] = {}
     metadata = dict(event.metadata)
-    if mark.get("edit") is not None:
-        edit = EditContent.model_validate(mark["edit"])
-        update["content"] = edit.new_content
+    words = _words(mark, sees)
+    if words is not None:
+        update["content"] = words
         metadata["edited"] = True
     if mark.get("deleted"):
         metadata["deleted"] = True
@@ -78,3 +98,12 @@ def _project(event: RoomEvent, mark: dict[str, Any] | None) -> RoomEvent:
         metadata["reactions"] = mark["reactions"]
     update["metadata"] = metadata
     return event.model_copy(update=update)
+
+
+def _edit_today(event: RoomEvent, target: Mapping[str, Any], sees: Callable[[Mapping[str, Any]], bool]) -> RoomEvent:
+    """An edit says what its target says now: words that were taken back are in nobody's reach."""
+    gone = SystemContent(code="deleted", message="", data={})
+    words = gone if target.get("deleted") else _words(target, sees)
+    if words is None or not isinstance(event.content, EditContent):
+        return event
+    return event.replaced(content=event.content.replaced(new_content=words))

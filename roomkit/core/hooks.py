@@ -184,6 +184,7 @@ class Hooks:
     async def _in_thread(self, guard: Guard, moment: Moment[Any]) -> Any:
         """A plain function's budget begins when it does; waiting for a thread is limited on its own."""
         loop = asyncio.get_running_loop()
+        limit = asyncio.timeout(GUARD_QUEUE_S)
         what = f"{guard.name} found no free thread in {GUARD_QUEUE_S:g} s"
 
         def begun() -> None:
@@ -197,7 +198,7 @@ class Hooks:
             return guard.fn(moment)
 
         try:
-            async with asyncio.timeout(GUARD_QUEUE_S) as limit:
+            async with limit:
                 return await self._guard_pool.run(call, moment)
         except TimeoutError as error:
             if not limit.expired():

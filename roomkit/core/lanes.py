@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.outgoing import Projection, address_of, guard, project
 from roomkit.core.results import CURRENT, Settlement
 from roomkit.core.state import event_key
-from roomkit.errors import ProviderError, ProviderTimeout, StoreUnavailable
+from roomkit.errors import ProviderError, ProviderTimeout, StoreError, StoreUnavailable
 from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered, DeliveryFailed
@@ -128,8 +130,8 @@ class OutboxLanes:
                 token = CURRENT.set(item.settlement)
                 try:
                     await self._deliver(lane, item)
-                except Exception as error:  # noqa: BLE001 - the lane boundary: the row stays for the next start
-                    self.engine.trouble(lane.actor, f"delivery to {lane.channel_id}", error)
+                except Exception as error:  # noqa: BLE001 - the lane boundary
+                    await self._broke(lane, item, error)
                 finally:
                     CURRENT.reset(token)
                     lane.item = None
@@ -139,6 +141,17 @@ class OutboxLanes:
             if not lane.items and self._lanes.get(lane_key) is lane:
                 del self._lanes[lane_key]
                 lane.actor.lanes -= 1
+
+    async def _broke(self, lane: Lane, item: Item, error: Exception) -> None:
+        """Something that nobody foresaw: it ends as any failed delivery does. Only what the store refuses stays in the
+        outbox, for the next start."""
+        self.engine.trouble(lane.actor, f"delivery to {lane.channel_id}", error)
+        if item.event is None or isinstance(error, StoreError) or self.engine.draining:
+            return
+        try:
+            await self._bury(lane, item, item.event, _broken(error))
+        except Exception as worse:  # noqa: BLE001 - as above
+            self.engine.trouble(lane.actor, f"delivery to {lane.channel_id}", worse)
 
     def _over(self, item: Item) -> None:
         self.backlog -= 1
@@ -294,10 +307,20 @@ class OutboxLanes:
     def _bucket(self, name: str, rate: float, burst: float | None) -> TokenBucket:
         bucket = self._buckets.get(name)
         if bucket is None:
-            bucket = self._buckets[name] = TokenBucket(rate, burst)
-            if len(self._buckets) > MAX_BUCKETS:
-                self._buckets.pop(next(iter(self._buckets)))
+            # Each lane waits with one delivery: their number is the limit, and none is turned away.
+            bucket = TokenBucket(rate, burst, max_waiting=sys.maxsize)
+            if len(self._buckets) >= MAX_BUCKETS:
+                self._forget_bucket()
+            self._buckets[name] = bucket
         return bucket
+
+    def _forget_bucket(self) -> None:
+        """Drops one that is no different from a new one; those in use go to the end."""
+        for name in list(islice(self._buckets, 64)):
+            bucket = self._buckets.pop(name)
+            if bucket.idle:
+                return
+            self._buckets[name] = bucket
 
     async def _note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from roomkit.core.hooks import Outcome
 
 _ACTIONS = {EventType.EDIT, EventType.DELETE, EventType.REACTION}
+_REPLACING = {EventType.EDIT, EventType.DELETE}
 _KINDS: dict[type[Any], EventType] = {
     EditContent: EventType.EDIT,
     DeleteContent: EventType.DELETE,
@@ -76,7 +77,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     entry = _verdict(actor, sub, outcome.value if outcome else draft, outcome)
     change.add(entry)
     if target is not None and not entry.blocked_by:
-        change.put.append(await _mutation(actor, target, entry.draft))
+        await _mutate(actor, change, target, entry.draft)
     _side_records(change, sub.output, outcome)
     _wake_up(actor, sub, change)
     courtesy = actor.engine.options.courtesy
@@ -205,6 +206,10 @@ async def _aim(actor: RoomActor, draft: EventDraft) -> tuple[str, EventDraft, Ro
     if not isinstance(content, ReactionContent):
         author = actor.state.participants.get(draft.source.participant_id or "")
         refusal = policy.may_mutate(content, draft, target, author)
+        if not refusal and target.type in _REPLACING:
+            refusal = "target_is_no_message"
+        if not refusal and isinstance(content, EditContent) and (await _mark(actor, target.index)).get("deleted"):
+            refusal = "target_event_deleted"
         if refusal:
             return refusal, draft, None
     # Who could not see the original must not see what replaces it.
@@ -213,13 +218,24 @@ async def _aim(actor: RoomActor, draft: EventDraft) -> tuple[str, EventDraft, Ro
     return "", draft, target
 
 
-async def _mutation(actor: RoomActor, target: RoomEvent, draft: EventDraft) -> Record:
+async def _mutate(actor: RoomActor, change: Change, target: RoomEvent, draft: EventDraft) -> None:
     """What the event does to its target, in the words that the guards have passed."""
-    content = draft.content
+    content, source = draft.content, draft.source
     value = await _mark(actor, target.index)
-    if isinstance(content, (EditContent, DeleteContent, ReactionContent)):
-        value = _changed(value, content, draft.source.participant_id or draft.source.external_id or "")
-    return Record("mutation", actor.tenant, key(actor.room_id, target.index), value, actor.room_id)
+    if isinstance(content, (DeleteContent, ReactionContent)):
+        value = _changed(value, content, source.participant_id or source.external_id or "")
+    elif isinstance(content, EditContent):
+        binding = actor.state.bindings.get(source.channel_id)
+        seen = {"visibility": policy.effective_visibility(draft.visibility, binding), "channel": source.channel_id}
+        others = [edit for edit in value.get("edits", ()) if {k: edit[k] for k in seen} != seen]
+        value = {**value, "edits": [*others, {"content": content.model_dump(mode="json"), **seen}]}
+        own = actor.state.next_index + len(change.entries) - 1
+        change.put.append(_marked(actor, own, {"index": own, "of": target.index}))
+    change.put.append(_marked(actor, target.index, value))
+
+
+def _marked(actor: RoomActor, index: int, value: dict[str, Any]) -> Record:
+    return Record("mutation", actor.tenant, key(actor.room_id, index), value, actor.room_id)
 
 
 async def _mark(actor: RoomActor, index: int) -> dict[str, Any]:
@@ -227,9 +243,7 @@ async def _mark(actor: RoomActor, index: int) -> dict[str, Any]:
     return dict(found[0].value) if found else {"index": index}
 
 
-def _changed(value: dict[str, Any], content: EditContent | DeleteContent | ReactionContent, who: str) -> dict[str, Any]:
-    if isinstance(content, EditContent):
-        return {**value, "edit": content.model_dump(mode="json")}
+def _changed(value: dict[str, Any], content: DeleteContent | ReactionContent, who: str) -> dict[str, Any]:
     if isinstance(content, DeleteContent):
         return {**value, "deleted": True, "reason": content.reason}
     reactions = {emoji: list(people) for emoji, people in value.get("reactions", {}).items()}

@@ -207,13 +207,11 @@ def may_mutate(
     writer = draft.source.participant_id
     if writer is None and draft.source.external_id is None:
         return "identity_required_for_edit"
+    # Who is who is known per channel only: a guest may carry anybody's id on a channel that lets it choose.
+    same_channel = draft.source.channel_id == target.source.channel_id
     same = writer is not None and writer == target.source.participant_id
-    same_address = (
-        draft.source.channel_id == target.source.channel_id
-        and draft.source.external_id is not None
-        and draft.source.external_id == target.source.external_id
-    )
-    return "" if same or same_address else "not_original_author"
+    same_address = draft.source.external_id is not None and draft.source.external_id == target.source.external_id
+    return "" if same_channel and (same or same_address) else "not_original_author"
 
 
 def no_wider(child: str, parent: str) -> bool:

@@ -23,7 +23,7 @@ async def open_view(actor: RoomActor, viewer: Viewer, deliver: Deliver, after: i
     page = await store.events(query) if head >= 0 and query.limit > 0 else []
     page = sorted(page, key=lambda e: e.index)
     events = [event for event in page if viewer.sees(event, state.bindings)]
-    events = await projected(actor.engine, actor.tenant, actor.room_id, events)
+    events = await projected(actor, events, viewer)
     leave, growing = actor.hub.join(viewer, deliver, state.bindings)
     return View(
         events=events,

@@ -164,6 +164,11 @@ class EditContent(Frozen):
     new_content: Content
     edit_source: str = "sender"
 
+    @model_validator(mode="after")
+    def _no_action_inside(self) -> EditContent:
+        _refuse_actions(self.new_content)
+        return self
+
 
 class DeleteContent(Frozen):
     type: Literal["delete"] = "delete"
@@ -208,6 +213,8 @@ class CompositeContent(Frozen):
     def _bounded_nesting(self) -> CompositeContent:
         if _depth(self) > MAX_NESTING:
             raise ValueError(f"composite content is nested deeper than {MAX_NESTING}: flatten its parts")
+        for part in self.parts:
+            _refuse_actions(part)
         return self
 
 
@@ -231,6 +238,12 @@ Content = Annotated[
 
 EditContent.model_rebuild()
 CompositeContent.model_rebuild()
+
+
+def _refuse_actions(content: object) -> None:
+    """Composites have looked at their own parts already."""
+    if isinstance(content, (EditContent, DeleteContent, ReactionContent)):
+        raise ValueError(f"content of type {content.type} stands alone: send it as an event of its own")
 
 
 def _depth(content: object) -> int:

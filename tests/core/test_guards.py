@@ -13,7 +13,7 @@ from roomkit.models.content import ToolCallContent
 from roomkit.models.hooks import BeforeToolUse
 from roomkit.ports.channel import RoomContext
 from roomkit.testing import FakeChannel
-from tests.core.rooms import Brain, kit_with, say, stream
+from tests.core.rooms import Brain, kit_with, said, say, stream
 
 Moment = Any
 
@@ -84,3 +84,18 @@ async def test_the_budget_of_a_plain_guard_begins_when_it_does() -> None:
             await kit.create_room(f"r{i}", channels=["sms"])
         results = await asyncio.gather(*(say(kit, "x", f"r{i}") for i in range(rooms)))
         assert [r.reason for r in results if r.blocked] == []
+
+
+async def test_a_whisper_to_people_passes_the_guards() -> None:
+    other = FakeChannel("other")
+    async with kit_with(FakeChannel(), other) as kit:
+        await kit.create_room("r", channels=["sms", "other"])
+
+        @kit.before(BeforeCommit, name="pii")
+        async def guard(moment: Moment) -> Block | None:
+            return Block("pii") if "4111" in moment.value.text else None
+
+        assert (await kit.whisper("r", "card 4111", to="other", by="ann")).blocked_by == "pii"
+        assert not (await kit.whisper("r", "hello", to="other", by="ann")).blocked
+        await asyncio.sleep(1)
+        assert other.texts == ["hello"]

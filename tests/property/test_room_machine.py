@@ -489,11 +489,13 @@ class Machine(RuleBasedStateMachine):
         if room.status == "closed":
             assert result.reason == "room_closed"
             return
-        own = target.source.participant_id == f"sms:{who}" and channel in ("sms", "mail", "web")
+        own = target.source.participant_id == f"sms:{who}" and channel == target.source.channel_id
         if not sees(channel, target, room.seats):
             assert result.reason == "target_event_not_found"
         elif kind != "react" and not own:
             assert result.reason == "not_original_author"
+        elif kind == "edit" and self.texts.get(target.id) == "":
+            assert result.reason == "target_event_deleted"
         elif seat.access not in WRITES or seat.muted:
             assert result.blocked
         else:
@@ -512,7 +514,7 @@ class Machine(RuleBasedStateMachine):
         if room is None:
             return
         try:
-            self.act(self.kit.take_over(name, who, force=force, lease_s=1e9))
+            self.act(self.kit.take_over(name, who, force=force, lease_s=1e8))
         except RoomClosed:
             assert room.status == "closed"
         except FloorTaken:
