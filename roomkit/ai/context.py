@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ from roomkit.models.event import EventStatus, EventType, RoomEvent
 from roomkit.models.room import Participant
 
 PROMPT_TYPES = frozenset({EventType.MESSAGE, EventType.NOTE, EventType.TOOL_CALL_START, EventType.TOOL_CALL_END})
+_LONGEST_NAME = 64
 _NO_RESULT = "No result was recorded: whether this call took effect is unknown. Do not repeat it without asking."
 
 
@@ -127,8 +129,16 @@ def _message(event: RoomEvent, who: Perspective, *, named: bool) -> AIMessage | 
         return AIMessage(role="system", parts=told, event_id=event.id)
     if named:
         sender = _sender(event)
-        parts = _prefixed(who.names.get(sender, sender), parts)
+        parts = _prefixed(quoted(who.names.get(sender, sender)), parts)
     return AIMessage(role="user", parts=parts, event_id=event.id)
+
+
+def quoted(name: str) -> str:
+    """What somebody calls themselves, as a prompt may hold it: one short line in quotation marks, which nobody can
+    leave to speak as somebody else."""
+    plain = "".join(" " if unicodedata.category(each)[0] in "CZ" else each for each in name[: _LONGEST_NAME * 4])
+    plain = " ".join(plain.replace('"', "'").split())[:_LONGEST_NAME].rstrip()
+    return f'"{plain or "somebody"}"'
 
 
 def _prefixed(name: str, parts: tuple[Part, ...]) -> tuple[Part, ...]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from roomkit.ai.compact import estimate_tokens
+from roomkit.ai.context import quoted
 from roomkit.models.ai import AIMessage, AIRequest, TextChunk, TextPart
 from roomkit.models.content import ToolCallContent
 from roomkit.models.event import RoomEvent
@@ -101,7 +103,7 @@ class Summarizing:
         return summary if summary.covered[len(summary.covered) - len(old) :] == old else None
 
     async def _sum_up(self, before: str, events: Sequence[RoomEvent]) -> str:
-        lines = [f"{event.source.participant_id or event.source.channel_id}: {event.text}" for event in events]
+        lines = [f"{quoted(event.source.participant_id or event.source.channel_id)}: {event.text}" for event in events]
         if before:
             lines.insert(0, f"Summary so far: {before}")
         request = AIRequest(
@@ -125,9 +127,13 @@ class Retriever(Protocol):
 
 
 class Retrieval:
-    """The newest events, and the `results` older texts that fit best to what was said last."""
+    """The newest events, and the `results` older texts that fit best to what was said last.
 
-    def __init__(self, retriever: Retriever, *, results: int = 5) -> None:
+    Of what the search finds only that is told which stands in the newest `reach` events as they read today: nothing
+    that was deleted, edited away or hidden since. The retriever's own copy is for its owner to erase."""
+
+    def __init__(self, retriever: Retriever, *, results: int = 5, reach: int = 500) -> None:
+        self.reach = reach
         self._retriever = retriever
         self._results = results
 
@@ -137,8 +143,10 @@ class Retrieval:
         if not query:
             return list(recent)
         shown = {event.text for event in recent}
+        today = [event.text for event in events]
         found = await self._retriever.search(recent[0].tenant, room_id, query, self._results + len(shown))
-        older = [text for text in found if text not in shown][: self._results]
+        standing = (text for text in found if text not in shown and any(text in each for each in today))
+        older = list(islice(standing, self._results))
         if not older:
             return list(recent)
         return [_told("\n".join(["Said earlier, possibly of use:", *(f"- {text}" for text in older)])), *recent]

@@ -260,10 +260,13 @@ class AIChannel(Channel):
         self, provider: AIProvider, events: Sequence[RoomEvent], context: RoomContext
     ) -> list[AIMessage]:
         room_id, limit = context.room.id, self.max_context_events
+        # Twice as many, because events that are no prompt (edits, reactions) are part of what is read.
+        history = await context.history(2 * getattr(self.memory, "reach", limit))
+        gone = {event.id for event in history if event.metadata.get("deleted")}
+        events = [event for event in events if event.id not in gone]  # Deleted before its turn came.
         for event in events:
             await self.memory.ingest(room_id, event)
-        # Twice as many, because events that are no prompt (edits, reactions) are part of what is read.
-        past = remembered(await context.history(2 * getattr(self.memory, "reach", limit)), self.channel_id)
+        past = remembered(history, self.channel_id)
         known = {event.id for event in past}
         past += [event for event in events if event.id not in known and not event.blocked]
         who = Perspective.of(self.channel_id, context.participants, vision=provider.profile.vision)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from roomkit import AIChannel, InboundMessage
 from roomkit.ai.memory import Retrieval, SlidingWindow, Summarizing
 from roomkit.errors import Unavailable
 from roomkit.models.ai import AIMessage
-from roomkit.models.content import TextContent, ToolCallContent
+from roomkit.models.content import DeleteContent, EditContent, TextContent, ToolCallContent
 from roomkit.models.event import EventType, RoomEvent
+from roomkit.testing import FakeChannel
 from roomkit.testing.ai import ScriptedAI
 from tests.ai.rooms import Talk
+from tests.core.rooms import kit_with, say
 
 
 def filled(count: int, room: str = "room", size: int = 40, tenant: str = "default") -> Talk:
@@ -134,3 +137,32 @@ async def test_retrieval_adds_what_fits_and_is_not_there_already() -> None:
     assert await memory.retrieve("room", [], 2) == []
     await memory.close()
     assert words.closed
+
+
+class Everything(Words):
+    """A retriever that finds all that it was ever given."""
+
+    async def search(self, tenant: str, room_id: str, query: str, limit: int) -> list[str]:
+        return [text for _, _, text in self.known][:limit]
+
+
+@pytest.mark.parametrize("how", ["deleted", "edited", "kept"])
+async def test_retrieval_brings_back_only_what_still_stands_in_the_room(how: str) -> None:
+    ai = ScriptedAI("ok", repeat=True)
+    channel = AIChannel("ai", ai, memory=Retrieval(Everything()), max_context_events=1)
+    kit = kit_with(FakeChannel(), channel)
+    async with kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        first = await say(kit, "my card is 4111", "r")
+        await first.settled()
+        assert first.event is not None
+        target = first.event.id
+        changes = {
+            "deleted": DeleteContent(target_event_id=target),
+            "edited": EditContent(target_event_id=target, new_content=TextContent(text="my card is secret")),
+        }
+        if how in changes:
+            message = InboundMessage(channel_id="sms", sender_id="+4411", content=changes[how])
+            assert not (await kit.process_inbound(message, room_id="r")).blocked
+        await (await say(kit, "what now", "r")).settled()
+    assert ("4111" in str(ai.requests[-1].messages)) is (how == "kept")
