@@ -78,6 +78,10 @@ class Rooms:
     async def unregister_channel(self, channel_id: str) -> None:
         """Forgets a channel and closes it; its seats in rooms stay and are skipped until it is back."""
         channel = self._engine.registry.require(channel_id, self.tenant_id)
+        if self._engine.registry.tenants[channel_id] != self.tenant_id:
+            raise UsageError(
+                f'channel "{channel_id}" is shared by all tenants: only who registered it can take it away'
+            )
         if self._engine.channels.get(channel_id) is channel:
             self._engine.registry.unregister(channel_id)
             self._engine.turns.cancel_all(channel_id, "channel_unregistered")

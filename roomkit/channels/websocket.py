@@ -83,7 +83,7 @@ class WebSocketChannel(Channel):
         )
         self._outlets = Outlets(f"connections of {channel_id}", self._outlet_options)
         self._connections: dict[str, _Connection] = {}
-        self._feeds: dict[str, _Feed] = {}
+        self._feeds: dict[tuple[str | None, str], _Feed] = {}
 
     # -- connections ----------------------------------------------------------------------------
 
@@ -103,12 +103,16 @@ class WebSocketChannel(Channel):
         *,
         stream_send_fn: StreamSendFn | None = None,
         room_id: str | None = None,
+        tenant: str | None = None,
     ) -> Callable[[], object]:
         """Adds a connection, which is told what happens in its room from now on; returns the way out.
 
         `send_fn(connection_id, event)` takes whole events. With `stream_send_fn` a reply is told while it is made, and
         not once more as an event. Without `room_id` the connection belongs to the channel's room as long as that is
         exactly one (D5); otherwise `UsageError`. An id that is in use is a `UsageError` too. Never waits.
+
+        `tenant` says whose room it is; without it the one that the channel is registered for. A channel that all
+        tenants share must be told: rooms of two tenants may have the same id.
         """
         if connection_id in self._connections:
             raise UsageError(
@@ -116,12 +120,16 @@ class WebSocketChannel(Channel):
                 "give every socket an id of its own, or unregister the old one first"
             )
         guess: _Guess | None = None
+        port = self.port
+        if port is not None:
+            tenant = tenant or port.tenant
+            port = port if tenant == port.tenant else port.of_tenant(tenant)
         if room_id is None:
-            guess = _Guess(self, self._outlets)
+            guess = _Guess(self, port, self._outlets)
             room_id = guess.room_id
-        feed = self._feeds.get(room_id)
+        feed = self._feeds.get((tenant, room_id))
         if feed is None:
-            feed = self._feeds[room_id] = _Feed(room_id, self._outlets)
+            feed = self._feeds[tenant, room_id] = _Feed(tenant, room_id, self._outlets)
         connection = _Connection(connection_id, feed, send_fn, stream_send_fn)
         connection.outlet = Outlet(
             self._outlets,
@@ -132,8 +140,8 @@ class WebSocketChannel(Channel):
         if guess is not None:
             guess.connection = connection
         feed.add(connection)
-        if self.port is not None and not feed.opened:
-            self._open(feed, self.port)
+        if port is not None and not feed.opened:
+            self._open(feed, port)
         return lambda: self._remove(connection)
 
     def unregister_connection(self, connection_id: str) -> bool:
@@ -149,8 +157,8 @@ class WebSocketChannel(Channel):
         connection.outlet.close()
         feed = connection.feed
         feed.drop(connection)
-        if not feed.connections and self._feeds.get(feed.room_id) is feed:
-            del self._feeds[feed.room_id]
+        if not feed.connections and self._feeds.get(feed.key) is feed:
+            del self._feeds[feed.key]
             feed.close()
         return True
 
@@ -185,18 +193,21 @@ class WebSocketChannel(Channel):
 
     def set_framework(self, port: RoomPort) -> None:
         super().set_framework(port)
-        for feed in tuple(self._feeds.values()):
+        feeds, self._feeds = self._feeds, {}
+        for feed in feeds.values():
+            feed.tenant = feed.tenant or port.tenant
+            self._feeds[feed.key] = feed
+        for feed in feeds.values():
             if not feed.opened:
-                self._open(feed, port)
+                self._open(feed, port if feed.tenant == port.tenant else port.of_tenant(str(feed.tenant)))
 
     async def deliver(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> DeliveryResult:
         """Tells the connections of the event's room, unless they know it or the channel may not see it.
 
         The kit does not need this: registered, the channel hears of events by itself."""
-        feed = self._feeds.get(event.room_id)
+        feed = self._feed(event.tenant, event.room_id)
         mine = binding.channel_id == self.channel_id
-        foreign = self.port is not None and event.tenant != self.port.tenant
-        if feed is None or foreign or (mine and (binding.output_muted or not may_see(event, binding))):
+        if feed is None or (mine and (binding.output_muted or not may_see(event, binding))):
             return DeliveryResult(success=True, state=DeliveryState.SKIPPED)
         feed.take(event)
         return DeliveryResult(success=True, state=DeliveryState.SENT)
@@ -216,26 +227,30 @@ class WebSocketChannel(Channel):
                     begun[message.stream_id] = None
                 elif not isinstance(message, StreamChunk):
                     begun.pop(message.stream_id, None)
-                self._take(binding.room_id, message)
+                self._take(binding, message)
         except Exception:
             error = "error"
             raise
         finally:
             for stream_id in begun:
-                self._take(binding.room_id, StreamError(room_id=binding.room_id, stream_id=stream_id, error=error))
+                self._take(binding, StreamError(room_id=binding.room_id, stream_id=stream_id, error=error))
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
 
     def update_binding(self, binding: ChannelBinding) -> None:
         """A channel that may hear no more loses the replies it saw growing; a later StreamEnd comes as an event."""
-        feed = self._feeds.get(binding.room_id)
+        feed = self._feed(binding.tenant, binding.room_id)
         deaf = binding.output_muted or not binding.can_read
-        if feed is not None and deaf and (self.port is None or binding.tenant == self.port.tenant):
+        if feed is not None and deaf:
             feed.withdraw("muted")
 
-    def _take(self, room_id: str, message: StreamMessage) -> None:
-        feed = self._feeds.get(room_id)
+    def _feed(self, tenant: str, room_id: str) -> _Feed | None:
+        """Used without a kit, the channel knows of no tenants."""
+        return self._feeds.get((tenant, room_id)) or self._feeds.get((None, room_id))
+
+    def _take(self, binding: ChannelBinding, message: StreamMessage) -> None:
+        feed = self._feed(binding.tenant, binding.room_id)
         if feed is not None:
             feed.take(message)
 
@@ -260,7 +275,7 @@ class WebSocketChannel(Channel):
                 self._abandon(feed)
             return
         feed.leave = view.close
-        if self._feeds.get(feed.room_id) is feed:
+        if self._feeds.get(feed.key) is feed:
             feed.begin(view.streams)
         else:
             feed.close()
@@ -301,7 +316,8 @@ class _Feed:
     """What the connections of one room are told, up to event `index`. `held` keeps what comes while the room is being
     opened."""
 
-    def __init__(self, room_id: str, outlets: Outlets[Item]) -> None:
+    def __init__(self, tenant: str | None, room_id: str, outlets: Outlets[Item]) -> None:
+        self.tenant = tenant
         self.room_id = room_id
         self.connections: dict[str, _Connection] = {}
         self.streaming: dict[str, Outlet[Item]] = {}
@@ -316,6 +332,10 @@ class _Feed:
         self._growing: dict[str, tuple[StreamStart, list[str]]] = {}
         self._told: dict[str, None] = {}
         self._fast: tuple[Outlet[Item], ...] | None = None
+
+    @property
+    def key(self) -> tuple[str | None, str]:
+        return self.tenant, self.room_id
 
     def add(self, connection: _Connection) -> None:
         """Adds a connection; a streaming one is shown the replies in the making as far as they are."""
@@ -400,11 +420,10 @@ class _Guess:
     """The room of a connection that names none: the channel's only open one. What cannot be looked up at once is
     looked up meanwhile, and a connection that was put into the wrong room is cut."""
 
-    def __init__(self, channel: WebSocketChannel, outlets: Outlets[Item]) -> None:
+    def __init__(self, channel: WebSocketChannel, port: RoomPort | None, outlets: Outlets[Item]) -> None:
         self.connection: _Connection | None = None
         self._channel = channel
         self._rooms: list[str] = []
-        port = channel.port
         looked = port is not None and outlets.eager.start(self._look(port))
         found = self._rooms if looked or port is None else port.watch.resident_rooms()
         if len(found) != 1:

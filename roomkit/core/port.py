@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from roomkit.core import messages, views
 from roomkit.core.results import CURRENT, InboundResult, Settlement
 from roomkit.core.streams import Deliver, View, Viewer
-from roomkit.errors import RoomNotFound, StateError
+from roomkit.errors import ChannelNotFound, RoomNotFound, StateError
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, RoomEvent
 from roomkit.models.room import RoomStatus
@@ -27,6 +27,13 @@ class ChannelPort:
         self._engine = engine
         self._channel_id = channel_id
         self.tenant = tenant
+
+    def of_tenant(self, tenant: str) -> ChannelPort:
+        if tenant == self.tenant:
+            return self
+        if not self._engine.registry.serves(self._channel_id, tenant):
+            raise ChannelNotFound(self._channel_id)
+        return ChannelPort(self._engine, tenant, self._channel_id)
 
     @property
     def watch(self) -> ChannelPort:

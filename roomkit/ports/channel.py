@@ -83,6 +83,10 @@ class RoomPort(Protocol):
         """Whose rooms these are."""
         ...
 
+    def of_tenant(self, tenant: str) -> RoomPort:
+        """The same for another tenant's rooms; `ChannelNotFound` unless the channel is shared by all tenants."""
+        ...
+
     @property
     def watch(self) -> WatchPort:
         """For channels that read the log at their own pace."""

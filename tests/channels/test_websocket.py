@@ -21,7 +21,7 @@ from roomkit.channels.websocket import (
     WebSocketChannel,
     WebSocketOptions,
 )
-from roomkit.errors import UsageError
+from roomkit.errors import ChannelNotFound, UsageError
 from roomkit.models.content import TextContent
 from roomkit.models.event import EventSource, EventType, RoomEvent
 from roomkit.models.hooks import BeforeCommit, Block
@@ -811,3 +811,39 @@ async def test_after_close_the_channel_can_be_used_again() -> None:
 def test_deliver_takes_the_arguments_of_every_channel() -> None:
     assert list(inspect.signature(WebSocketChannel.deliver).parameters) == ["self", "event", "binding", "context"]
     assert RoomContext.__name__ in str(inspect.signature(WebSocketChannel.deliver_stream))
+
+
+async def test_rooms_of_two_tenants_with_the_same_id_are_kept_apart() -> None:
+    ws, got = WebSocketChannel("web"), dict[str, list[str]]()
+
+    async def send(connection_id: str, event: RoomEvent) -> None:
+        got.setdefault(connection_id, []).append(event.text)
+
+    kit = RoomKit()
+    kit.register_channel(ws, default=True)
+    async with kit:
+        acme = kit.tenant("acme")
+        for rooms in (kit, acme):
+            await rooms.create_room("support")
+        ws.register_connection("ours", send, room_id="support")
+        ws.register_connection("theirs", send, room_id="support", tenant="acme")
+        await kit.send("support", "for us")
+        await acme.send("support", "for acme")
+        await asyncio.sleep(0.1)
+        assert got == {"ours": ["for us"], "theirs": ["for acme"]}
+        with pytest.raises(UsageError, match="shared by all tenants"):
+            await acme.unregister_channel("web")
+        assert "web" in kit.channels
+
+
+async def test_a_channel_of_one_tenant_opens_no_room_of_another() -> None:
+    ws = WebSocketChannel("web")
+
+    async def send(connection_id: str, event: RoomEvent) -> None: ...
+
+    kit = RoomKit()
+    kit.tenant("acme").register_channel(ws)
+    async with kit:
+        await kit.create_room("r", channels=[])
+        with pytest.raises(ChannelNotFound):
+            ws.register_connection("c", send, room_id="r", tenant="default")

@@ -13,7 +13,7 @@ from roomkit.models.content import ToolCallContent
 from roomkit.models.hooks import BeforeToolUse
 from roomkit.ports.channel import RoomContext
 from roomkit.testing import FakeChannel
-from tests.core.rooms import Brain, kit_with, said, say, stream
+from tests.core.rooms import Brain, kit_with, say
 
 Moment = Any
 
