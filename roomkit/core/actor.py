@@ -69,6 +69,8 @@ class Change:
     observations: list[Observation] = field(default_factory=lambda: [])
     settlement: Settlement | None = None
     activity: bool = True
+    timers: list[Record] = field(default_factory=lambda: [])
+    """Made by `Timers.plan`: durable with what they time, armed once it is true."""
 
     @property
     def seats_changed(self) -> bool:
@@ -242,6 +244,9 @@ class RoomActor:
         for event, plan in zip(events, plans, strict=True):
             if plan is not policy.EMPTY_PLAN:
                 self._rows(put, event, plan)
+                if plan.fallbacks:
+                    change.timers.extend(self.engine.timers.fallbacks(self, event, plan.fallbacks))
+        put.extend(change.timers)
         dedupe = ()
         if change.dedupe_for is not None and events:
             channel_id, dedupe_key, expires = change.dedupe_for
@@ -263,6 +268,8 @@ class RoomActor:
         if duplicate is not None:
             return duplicate
         self._apply(change, events)
+        for timer in change.timers:
+            self.engine.timers.arm(timer)
         self._show(change, events)
         self._dispatch(change, events, plans)
         return events
@@ -453,8 +460,6 @@ class RoomActor:
                 engine.lanes.enqueue(self, plan.outbox, event, change.settlement)
             for channel_id in plan.turns:
                 engine.turns.enqueue(self, channel_id, event, change.settlement)
-            if plan.fallbacks:
-                engine.lanes.watch_fallbacks(self, event, plan.fallbacks)
         engine.count("events", len(events))
 
 

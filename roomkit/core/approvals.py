@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
+from roomkit.core.policy import ai_may_answer
 from roomkit.core.state import key
 from roomkit.errors import StateError
 from roomkit.models.content import SystemContent, ToolCallContent
-from roomkit.models.event import EventDraft, EventType
+from roomkit.models.event import EventDraft, EventType, RoomEvent
 from roomkit.ports.channel import ApprovalAnswer
 from roomkit.ports.store import Record, RecordQuery
 
@@ -28,12 +31,45 @@ def fingerprint(name: str, arguments: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """For whom a turn asks: its channel, the people and events that it answers, and the approvals whose answer woke
+    it. A permission is theirs and nobody else's."""
+
+    channel_id: str
+    people: frozenset[str]
+    causes: frozenset[str]
+    answered: frozenset[str]
+
+    @classmethod
+    def of(cls, channel_id: str, events: Iterable[RoomEvent]) -> Asker:
+        people: set[str] = set()
+        causes: set[str] = set()
+        answered: set[str] = set()
+        for event in events:
+            content, source = event.content, event.source
+            if event.type is EventType.APPROVAL_ANSWERED and source == SYSTEM and isinstance(content, SystemContent):
+                answered.add(content.data["id"])
+                people.update(content.data.get("people", ()))
+                causes.update(content.data.get("causes", ()))
+            else:
+                people.add(source.participant_id or f"{source.channel_id}:{source.external_id or ''}")
+                causes.add(event.id)
+        return cls(channel_id, frozenset(people), frozenset(causes), frozenset(answered))
+
+    def owns(self, value: dict[str, Any], call: ToolCallContent) -> bool:
+        if value["channel"] != self.channel_id or value["fingerprint"] != fingerprint(call.name, call.arguments):
+            return False
+        mine = value["id"] in self.answered or self.people == frozenset(value.get("people", ()))
+        return mine or self.causes == frozenset(value.get("causes", ()))
+
+
 async def ask(
-    engine: Engine, actor: RoomActor, channel_id: str, call: ToolCallContent, expires_s: float
+    engine: Engine, actor: RoomActor, asker: Asker, call: ToolCallContent, expires_s: float
 ) -> ApprovalAnswer:
     """Asks and waits. Cancelling the wait leaves the question open: its answer then starts a new turn."""
     waiting: asyncio.Future[ApprovalAnswer] = asyncio.get_running_loop().create_future()
-    approval_id = await actor.call(_begin, channel_id, call, expires_s, waiting)
+    approval_id = await actor.call(_begin, asker, call, expires_s, waiting)
     try:
         return await waiting
     finally:
@@ -43,44 +79,50 @@ async def ask(
 
 async def _begin(
     actor: RoomActor,
-    channel_id: str,
+    asker: Asker,
     call: ToolCallContent,
     expires_s: float,
     waiting: asyncio.Future[ApprovalAnswer],
 ) -> str:
     """Looks, asks and waits in one step of the room, so that no answer can fall in between."""
-    given = await _use_given(actor, channel_id, call)
+    if not ai_may_answer(actor.state.room.floor):
+        waiting.set_result(ApprovalAnswer(False, "system", "a person has taken over"))
+        return ""
+    given = await _use_given(actor, asker, call)
     if given is not None:
         waiting.set_result(given)
         return ""
-    asked = await _asked_before(actor.engine, actor, channel_id, call)
+    asked = await _asked_before(actor, asker, call)
     approval_id = asked or actor.engine.new_id()
     actor.engine.answers[approval_id] = waiting
     try:
         if asked is None:
-            await _open(actor, channel_id, call, expires_s, approval_id)
+            await _open(actor, asker, call, expires_s, approval_id)
     except BaseException:
         del actor.engine.answers[approval_id]
         raise
     return approval_id
 
 
-async def _asked_before(engine: Engine, actor: RoomActor, channel_id: str, call: ToolCallContent) -> str | None:
+async def _asked_before(actor: RoomActor, asker: Asker, call: ToolCallContent) -> str | None:
     """The same question, left open by a turn that is gone: asked again, it is still one question."""
-    mark = fingerprint(call.name, call.arguments)
+    engine = actor.engine
     for record in await pending(engine, actor.tenant, actor.room_id):
         value = record.value
-        if value["fingerprint"] == mark and value["channel"] == channel_id and value["id"] not in engine.answers:
+        if asker.owns(value, call) and value["id"] not in engine.answers and not _late(actor, value):
             return value["id"]
     return None
 
 
-async def _use_given(actor: RoomActor, channel_id: str, call: ToolCallContent) -> ApprovalAnswer | None:
-    """Uses up an approval that was granted after the asking turn had gone."""
-    mark = fingerprint(call.name, call.arguments)
+def _late(actor: RoomActor, value: dict[str, Any]) -> bool:
+    return datetime.fromisoformat(value["expires_at"]) <= actor.engine.now()
+
+
+async def _use_given(actor: RoomActor, asker: Asker, call: ToolCallContent) -> ApprovalAnswer | None:
+    """Uses up an approval that was granted after the asking turn had gone: once, for whom it was asked, in time."""
     for record in await pending(actor.engine, actor.tenant, actor.room_id, status="granted"):
         value = record.value
-        if value["fingerprint"] == mark and value["channel"] == channel_id:
+        if asker.owns(value, call) and not _late(actor, value):
             change = Change(activity=False)
             change.put.append(_record(actor, record.key, {**value, "status": "used"}))
             await actor.commit(change)
@@ -88,12 +130,14 @@ async def _use_given(actor: RoomActor, channel_id: str, call: ToolCallContent) -
     return None
 
 
-async def _open(actor: RoomActor, channel_id: str, call: ToolCallContent, expires_s: float, approval_id: str) -> None:
+async def _open(actor: RoomActor, asker: Asker, call: ToolCallContent, expires_s: float, approval_id: str) -> None:
     expires = actor.engine.now() + timedelta(seconds=expires_s)
     value: dict[str, Any] = {
         "id": approval_id,
         "room_id": actor.room_id,
-        "channel": channel_id,
+        "channel": asker.channel_id,
+        "people": sorted(asker.people),
+        "causes": sorted(asker.causes),
         "call_id": call.call_id,
         "name": call.name,
         "arguments": call.arguments,
@@ -107,14 +151,17 @@ async def _open(actor: RoomActor, channel_id: str, call: ToolCallContent, expire
     change.system(
         EventType.APPROVAL_REQUESTED, "approval_requested", id=approval_id, name=call.name, arguments=call.arguments
     )
+    timer = actor.engine.timers.plan(actor, f"approval:{approval_id}", expires_s, {"id": approval_id})
+    change.timers.append(timer)
     await actor.commit(change)
-    actor.engine.timers.set(actor, f"approval:{approval_id}", expires_s, {"id": approval_id})
 
 
 async def answer(
     actor: RoomActor, approval_id: str, granted: bool, by: str, reason: str | None, expired: bool = False
 ) -> dict[str, Any]:
-    """Answers once; a second answer is refused. Runs in the actor. Returns the approval as it now stands."""
+    """Answers once; a second answer is refused. Runs in the actor. Returns the approval as it now stands.
+
+    While a person has the floor no turn begins: the permission waits for the release (`let_go`), until it expires."""
     engine = actor.engine
     found = await engine.store.records(RecordQuery(KIND, actor.tenant, key=key(actor.room_id, approval_id)))
     if not found:
@@ -122,12 +169,15 @@ async def answer(
             f'approval "{approval_id}" does not exist in room "{actor.room_id}"; list them with kit.approvals()'
         )
     asked = found[0].value
-    late = datetime.fromisoformat(asked["expires_at"]) <= engine.now()
+    late = _late(actor, asked)
+    if expired and asked["status"] == "granted":
+        return await _lapse(actor, found[0])
     if asked["status"] != "pending" or (late and not expired):
         state = "expired" if late and asked["status"] == "pending" else asked["status"]
         raise StateError(f'approval "{approval_id}" is already {state}; nothing was changed')
     waiting = engine.answers.get(approval_id)
-    live = waiting is not None and not waiting.done()
+    may_go_on = ai_may_answer(actor.state.room.floor)
+    live = waiting is not None and not waiting.done() and may_go_on
     status = "expired" if expired else "denied" if not granted else "used" if live else "granted"
     value: dict[str, Any] = {
         **asked,
@@ -135,28 +185,14 @@ async def answer(
         "by": by,
         "reason": reason,
         "answered_at": engine.now().isoformat(),
+        "held": status == "granted" and not may_go_on,
     }
     change = Change()
     change.put.append(_record(actor, found[0].key, value))
-    data = {
-        "id": approval_id,
-        "name": value["name"],
-        "arguments": value["arguments"],
-        "granted": granted,
-        "by": by,
-        "reason": reason,
-        "expired": expired,
-    }
-    message = _told(value["name"], granted, by, reason, expired)
-    content = SystemContent(code="approval_answered", message=message, data=data)
-    wake = () if live or expired or not actor.state.room.open else (value["channel"],)
-    draft = EventDraft(source=SYSTEM, content=content, type=EventType.APPROVAL_ANSWERED, visibility="internal")
-    if wake:
-        draft = draft.model_copy(update={"visibility": value["channel"]})
     if actor.state.room.open:
-        change.add(Entry(draft, wake=wake))
+        change.add(_answered(value, wake=not live and not expired and may_go_on))
     await actor.commit(change)
-    if waiting is not None and not waiting.done():
+    if waiting is not None and not waiting.done() and (live or not granted):
         waiting.set_result(ApprovalAnswer(granted, by, reason, expired))
     elif live and granted:
         # The turn that asked ended in this very moment: the permission stays for the next one that asks the same.
@@ -165,6 +201,44 @@ async def answer(
         late_change.put.append(_record(actor, found[0].key, value))
         await actor.commit(late_change)
     return value
+
+
+def _answered(value: dict[str, Any], *, wake: bool) -> Entry:
+    """The record of an answer; one that is to begin a turn is seen by the channel that asked."""
+    granted, expired = value["status"] in ("used", "granted"), value["status"] == "expired"
+    data = {name: value.get(name) for name in ("id", "name", "arguments", "by", "reason", "people", "causes")}
+    data |= {"granted": granted, "expired": expired}
+    message = _told(value["name"], granted, value["by"], value["reason"], expired)
+    draft = EventDraft(
+        source=SYSTEM,
+        content=SystemContent(code="approval_answered", message=message, data=data),
+        type=EventType.APPROVAL_ANSWERED,
+        visibility=value["channel"] if wake else "internal",
+    )
+    return Entry(draft, wake=(value["channel"],) if wake else ())
+
+
+async def _lapse(actor: RoomActor, record: Record) -> dict[str, Any]:
+    """A permission that nobody has used in time is worth nothing any more."""
+    value = {**record.value, "status": "expired", "held": False}
+    change = Change(activity=False)
+    change.put.append(_record(actor, record.key, value))
+    if actor.state.room.open:
+        change.system(EventType.SYSTEM, "approval_lapsed", id=value["id"], name=value["name"])
+    await actor.commit(change)
+    return value
+
+
+async def let_go(actor: RoomActor, change: Change) -> None:
+    """The AI may answer again: what was granted while a person had the floor begins its turn with `change`."""
+    if ai_may_answer(actor.state.room.floor):
+        return
+    for record in await pending(actor.engine, actor.tenant, actor.room_id, status="granted"):
+        value = record.value
+        if value.get("held") and not _late(actor, value):
+            value = {**value, "held": False}
+            change.put.append(_record(actor, record.key, value))
+            change.add(_answered(value, wake=True))
 
 
 def _told(name: str, granted: bool, by: str, reason: str | None, expired: bool) -> str:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from math import isfinite
 from typing import Any
 
-from roomkit.core import messages
+from roomkit.core import approvals, messages
 from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.policy import ai_may_answer
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import key
-from roomkit.errors import ChannelNotFound, FloorTaken, RoomClosed, StateError, StoreUnavailable
+from roomkit.errors import ChannelNotFound, FloorTaken, RoomClosed, StateError, StoreUnavailable, UsageError
 from roomkit.models.content import Content, TextContent
 from roomkit.models.event import EventDraft, EventSource, EventStatus, EventType, RoomEvent
 from roomkit.models.room import Attention, Floor, FloorMode, Room
 from roomkit.ports.store import Record, RecordQuery
+
+LONGEST_S = 10 * 365 * 86_400.0
+"""Ten years: no lease and no room timer is longer, so that every one of them has a date."""
+
+
+def require_seconds(seconds: float | None, what: str) -> None:
+    """Refuses a span that no clock can keep, before anything is committed."""
+    if seconds is not None and not (isfinite(seconds) and 0 < seconds <= LONGEST_S):
+        raise UsageError(f"{what} is {seconds} seconds; give more than 0 and at most ten years")
 
 
 def host_source(who: str, direction: str = "internal") -> EventSource:
@@ -30,23 +41,29 @@ def _require_open(actor: RoomActor) -> None:
         raise RoomClosed(actor.room_id, actor.state.room.status)
 
 
+def _generation(old: Floor, mode: FloorMode) -> int:
+    """Rises whenever the AI is not to answer: what it began before is void. Who may go on keeps what was begun."""
+    return old.generation if ai_may_answer(Floor(mode=mode)) else old.generation + 1
+
+
 async def _move(
-    actor: RoomActor, floor: Floor, code: str, *, stop: bool, before: Entry | None = None, **data: Any
+    actor: RoomActor, floor: Floor, code: str, *, lease: float = 0, before: Entry | None = None, **data: Any
 ) -> Room:
-    """Changes the floor and, in the same commit, ends what a machine is saying."""
+    """Changes the floor and, in the same commit, ends what a machine is saying or gives it what waited for it."""
     change = Change()
+    if lease:
+        change.timers.append(actor.engine.timers.plan(actor, "floor", lease, {"generation": floor.generation}))
     if before is not None:
         change.add(before)
     keep = {} if floor.mode is FloorMode.WAITING else {"attention": None}
-    if floor.mode is FloorMode.AI and code == "lapsed":
-        keep = {}
     change.room = _changed(actor, floor, **keep)
     had_attention = actor.state.room.attention is not None
     public = {"mode": floor.mode.value, "holder": floor.holder, "generation": floor.generation, "cause": code}
     change.system(EventType.FLOOR_CHANGED, "floor_changed", visibility="transport", **public, **data)
-    if stop:
+    if not ai_may_answer(floor):
         await actor.engine.turns.commit_cut(actor, change, code)
     else:
+        await approvals.let_go(actor, change)
         await actor.commit(change)
     if had_attention and change.room.attention is None:
         actor.engine.attention.changed(actor)
@@ -56,6 +73,7 @@ async def _move(
 async def take_over(actor: RoomActor, who: str, force: bool, lease_s: float | None) -> Room:
     """A person takes the floor (compare-and-set): the running AI turn ends in the same step."""
     _require_open(actor)
+    require_seconds(lease_s, "lease_s")
     floor = actor.state.room.floor
     if floor.mode is FloorMode.HUMAN and floor.holder not in (None, who) and not force:
         raise FloorTaken(actor.room_id, str(floor.holder))
@@ -67,9 +85,7 @@ async def take_over(actor: RoomActor, who: str, force: bool, lease_s: float | No
         lease_seconds=lease,
         lease_until=actor.engine.now() + timedelta(seconds=lease),
     )
-    room = await _move(actor, taken, "take_over", stop=True)
-    actor.engine.timers.set(actor, "floor", lease, {"generation": taken.generation})
-    return room
+    return await _move(actor, taken, "take_over", lease=lease)
 
 
 async def release(actor: RoomActor, who: str | None, note: str | None, mode: FloorMode = FloorMode.AI) -> Room:
@@ -79,8 +95,8 @@ async def release(actor: RoomActor, who: str | None, note: str | None, mode: Flo
     if who is not None and floor.mode is FloorMode.HUMAN and floor.holder != who:
         raise FloorTaken(actor.room_id, str(floor.holder))
     entry = _note(note, who or "host", "intelligence") if note else None
-    freed = Floor(mode=mode, generation=floor.generation + 1, lease_seconds=floor.lease_seconds)
-    return await _move(actor, freed, "release", stop=mode is not FloorMode.AI, before=entry, note=bool(note))
+    freed = Floor(mode=mode, generation=_generation(floor, mode), lease_seconds=floor.lease_seconds)
+    return await _move(actor, freed, "release", before=entry, note=bool(note))
 
 
 async def set_floor(actor: RoomActor, mode: FloorMode, holder: str | None) -> Room:
@@ -88,8 +104,8 @@ async def set_floor(actor: RoomActor, mode: FloorMode, holder: str | None) -> Ro
     if mode is FloorMode.HUMAN:
         return await take_over(actor, holder or "host", True, None)
     floor = actor.state.room.floor
-    moved = Floor(mode=mode, holder=holder, generation=floor.generation + 1, lease_seconds=floor.lease_seconds)
-    return await _move(actor, moved, "set", stop=mode in (FloorMode.NONE, FloorMode.WAITING))
+    moved = Floor(mode=mode, holder=holder, generation=_generation(floor, mode), lease_seconds=floor.lease_seconds)
+    return await _move(actor, moved, "set")
 
 
 async def lease_due(actor: RoomActor, generation: int) -> None:
@@ -106,7 +122,7 @@ async def lease_due(actor: RoomActor, generation: int) -> None:
     # The call comes first: should the second commit fail, the timer rings again and both are there in the end.
     await request_human(actor, f"{floor.holder} went quiet", "system")
     waiting = Floor(mode=FloorMode.WAITING, generation=generation + 1, lease_seconds=floor.lease_seconds)
-    await _move(actor, waiting, "lapsed", stop=True, previous=floor.holder)
+    await _move(actor, waiting, "lapsed", previous=floor.holder)
 
 
 async def renew(actor: RoomActor, who: str) -> None:
@@ -171,7 +187,8 @@ def _note(text: str, by: str, visibility: str) -> Entry:
 
 
 async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:
-    """Words for one channel only. To an AI they are guidance, read at its next round; to people a private message."""
+    """Words for one channel only. To an AI they are guidance, read at its next round; to people a private
+    message, which passes the guards like any other (a blocked one is stored as such)."""
     _require_open(actor)
     binding = actor.state.bindings.get(to)
     if binding is None:
@@ -185,6 +202,8 @@ async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:
             metadata={"whisper": to},
         )
         done = await actor.commit(Change().add(Entry(draft, targets=())))
+        assert isinstance(done, list)
+        event = done[0]
     else:
         draft = EventDraft(
             source=host_source(by, "outbound"),
@@ -192,10 +211,12 @@ async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:
             visibility=to,
             metadata={"whisper": to},
         )
-        done = await actor.commit(Change().add(Entry(draft, wakes=False)))
-    assert isinstance(done, list)
+        sub = messages.Submission(draft, Settlement(), binding_required=False)
+        result = await messages.submit(actor, sub)
+        assert result.event is not None, "only a closed room refuses without a record"
+        event = result.event
     await renew(actor, by)
-    return done[0]
+    return event
 
 
 async def write_draft(actor: RoomActor, content: Content, by: str) -> RoomEvent:

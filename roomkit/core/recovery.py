@@ -167,7 +167,7 @@ async def _context(engine: Engine, actor: RoomActor, binding: ChannelBinding, re
         bindings=actor.state.seats,
         participants=actor.state.people,
         history=history_reader(engine, actor, binding.channel_id),
-        turn=Turn(engine, actor, binding.channel_id, reply),
+        turn=Turn(engine, actor, binding.channel_id, reply, asked),
         events=tuple(asked),
     )
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import alarms
 from roomkit.core.state import key
+from roomkit.models.event import RoomEvent
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
 from roomkit.runtime import Wakeup
 
@@ -34,21 +36,32 @@ class Timers:
         return len(self._due)
 
     def set(self, actor: RoomActor, name: str, seconds: float, data: dict[str, Any]) -> None:
-        due = self._engine.now().timestamp() + max(0.0, seconds)
-        self._arm(actor.tenant, actor.room_id, name, due, data)
-        record = Record(
-            "timer",
-            actor.tenant,
-            key(actor.room_id, name),
-            {"name": name, "data": data},
-            actor.room_id,
-            due,
-        )
+        record = self.plan(actor, name, seconds, data)
+        self.arm(record)
         self._engine.write_soon(Batch(actor.tenant, self._engine.epoch, put=(record,)))
 
-    def _arm(self, tenant: str, room_id: str, name: str, due: float, data: dict[str, Any]) -> None:
-        self._due[tenant, room_id, name] = (due, data)
-        heapq.heappush(self._heap, (due, tenant, room_id, name))
+    def plan(self, actor: RoomActor, name: str, seconds: float, data: dict[str, Any]) -> Record:
+        """The timer for `Change.timers`: no crash comes between it and what it times."""
+        due = self._engine.now().timestamp() + max(0.0, seconds)
+        value = {"name": name, "data": data}
+        return Record("timer", actor.tenant, key(actor.room_id, name), value, actor.room_id, due)
+
+    def fallbacks(
+        self, actor: RoomActor, event: RoomEvent, chosen: Iterable[tuple[str, tuple[str, ...]]]
+    ) -> Iterable[Record]:
+        """The timers that try another way to the same person when a message stays unread (D28)."""
+        for channel_id, _ in chosen:
+            binding = actor.state.bindings.get(channel_id)
+            if binding is not None and binding.fallback_after_s is not None:
+                data = {"index": event.index, "channel": channel_id}
+                yield self.plan(actor, f"fallback:{event.index}:{channel_id}", binding.fallback_after_s, data)
+
+    def arm(self, record: Record) -> None:
+        """Makes a durable timer ring."""
+        name, due = record.value["name"], record.due or 0.0
+        room_id = record.room_id or ""
+        self._due[record.tenant, room_id, name] = (due, record.value["data"])
+        heapq.heappush(self._heap, (due, record.tenant, room_id, name))
         self._wakeup.set()
 
     async def load(self) -> None:
@@ -59,8 +72,7 @@ class Timers:
                 RecordQuery("timer", None, due_before=float("inf"), offset=offset, limit=1000)
             )
             for record in page:
-                name = record.value["name"]
-                self._arm(record.tenant, record.room_id or "", name, record.due or 0.0, record.value["data"])
+                self.arm(record)
             if len(page) < 1000:
                 return
             offset += len(page)
@@ -90,11 +102,19 @@ class Timers:
     async def _ring(self, tenant: str, room_id: str, name: str, data: dict[str, Any]) -> None:
         """What cannot be done now, because the store fails or the kit closes, rings again at the next start."""
         await self._engine.insist(lambda: self._look(tenant, room_id, name, data), f"timer {name} of {room_id}")
-        if (tenant, room_id, name) not in self._due:
-            gone = RecordKey("timer", tenant, key(room_id, name))
-            self._engine.write_soon(Batch(tenant, self._engine.epoch, delete=(gone,)))
 
     async def _look(self, tenant: str, room_id: str, name: str, data: dict[str, Any]) -> None:
         actor = await self._engine.table.actor(tenant, room_id)
-        if actor is not None:
-            await alarms.ring(actor, name, data)
+        if actor is None:
+            await self._engine.store.commit(self._gone(tenant, room_id, name))
+            return
+        await alarms.ring(actor, name, data)
+        await actor.insist(self._forget, name)
+
+    async def _forget(self, actor: RoomActor, name: str) -> None:
+        """Between two operations of the room, so that it cannot take away what one of them has just armed."""
+        if (actor.tenant, actor.room_id, name) not in self._due:
+            await self._engine.store.commit(self._gone(actor.tenant, actor.room_id, name))
+
+    def _gone(self, tenant: str, room_id: str, name: str) -> Batch:
+        return Batch(tenant, self._engine.epoch, delete=(RecordKey("timer", tenant, key(room_id, name)),))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import approvals, floor
 from roomkit.models.ai import AIRequest
 from roomkit.models.content import ToolCallContent
+from roomkit.models.event import RoomEvent
 from roomkit.models.hooks import BeforeGeneration, BeforeToolUse, Block, Moment
 from roomkit.models.stream import Ephemeral
 from roomkit.ports.channel import ApprovalAnswer
@@ -21,18 +22,21 @@ if TYPE_CHECKING:
 class Turn:
     """Implements `ports.channel.TurnPort` for one reply."""
 
-    def __init__(self, engine: Engine, actor: RoomActor, channel_id: str, reply: Reply) -> None:
+    def __init__(
+        self, engine: Engine, actor: RoomActor, channel_id: str, reply: Reply, events: Iterable[RoomEvent]
+    ) -> None:
         self._engine = engine
         self._actor = actor
         self._channel_id = channel_id
         self._reply = reply
+        self._asker = approvals.Asker.of(channel_id, events)
 
     @property
     def turn_id(self) -> str:
         return self._reply.id
 
     async def approve(self, call: ToolCallContent, *, expires_s: float) -> ApprovalAnswer:
-        return await approvals.ask(self._engine, self._actor, self._channel_id, call, expires_s)
+        return await approvals.ask(self._engine, self._actor, self._asker, call, expires_s)
 
     async def request_human(self, reason: str) -> None:
         await self._actor.call(floor.request_human, reason, self._channel_id)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.history import history_reader
+from roomkit.core.policy import ai_may_answer
 from roomkit.core.replies import Reply
 from roomkit.core.results import CURRENT, Settlement
 from roomkit.core.state import key
@@ -256,7 +257,8 @@ class Turns:
         assert task is not None
         running = lane.running = Running(reply, triggers, task)
         rows = self.rows(actor, lane.channel_id, triggers)
-        if channel is None or binding is None or not binding.can_read:
+        may_answer = ai_may_answer(actor.state.room.floor)
+        if channel is None or binding is None or not binding.can_read or not may_answer:
             running.ending = True
             await actor.insist(messages.forget, rows)
             return
@@ -286,7 +288,7 @@ class Turns:
         self, lane: TurnLane, channel: Channel, binding: ChannelBinding, triggers: list[Trigger], reply: Reply
     ) -> ChannelOutput:
         actor = lane.actor
-        turn = Turn(self.engine, actor, lane.channel_id, reply)
+        turn = Turn(self.engine, actor, lane.channel_id, reply, [t.event for t in triggers])
         context = RoomContext(
             room=actor.state.snapshot(),
             binding=binding,

@@ -88,7 +88,8 @@ class FloorMode(StrEnum):
 
 
 class Floor(Frozen):
-    """Who answers in this room (D26). `generation` rises with every change; a reply commits only under its own."""
+    """Who answers in this room (D26). `generation` rises whenever the AI loses the right to
+    answer (or is kept from it); a reply commits only under its own."""
 
     mode: FloorMode = FloorMode.AI
     holder: str | None = None

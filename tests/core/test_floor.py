@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from roomkit import BeforeCommit, EventType
-from roomkit.errors import FloorTaken, StateError
+from roomkit import BeforeCommit, EventType, RoomKit
+from roomkit.errors import FloorTaken, StateError, UsageError
 from roomkit.models.content import ToolCallContent
 from roomkit.models.room import FloorMode
 from roomkit.models.stream import StreamChunk, StreamEnd, TextDelta, ToolStep
@@ -228,6 +229,127 @@ async def test_an_answer_after_the_turn_has_gone_starts_a_new_turn() -> None:
         await asyncio.sleep(1)
         assert any(a.granted and a.by == "eve" for a in answers)
         assert await gapless(kit, room_id)
+
+
+Grant = Callable[[RoomKit], Awaitable[Any]]
+
+
+async def asked_and_left(kit: RoomKit, leave: Grant) -> str:
+    """One open question whose turn has gone: the approval's id."""
+    await kit.create_room("r", channels=["sms", "ai"])
+    await say(kit, "refund please", "r")
+    await asyncio.sleep(1)
+    asked = (await kit.approvals())[0]
+    await leave(kit)
+    return asked["id"]
+
+
+def cancel(kit: RoomKit) -> Any:
+    async def ended() -> None:
+        for _, running in kit.engine.turns.running(await kit.engine.table.require("default", "r")):
+            running.cancel("test")
+        await asyncio.sleep(1)
+
+    return ended()
+
+
+@pytest.mark.parametrize("back", ["release", "both"])
+async def test_a_yes_given_while_a_person_has_the_floor_waits_for_the_release(back: str) -> None:
+    answers: list[Any] = []
+    brain = asker(answers)
+    async with kit_with(FakeChannel(), brain) as kit:
+        approval = await asked_and_left(kit, lambda kit: kit.take_over("r", "eve"))
+        await kit.answer_approval(approval, True, by="eve", room_id="r")
+        await asyncio.sleep(5)
+        assert (answers, len(brain.seen)) == ([], 1)
+        assert [a["id"] for a in await kit.approvals(status="granted")] == [approval]
+        await (kit.release("r", "eve") if back == "release" else kit.set_floor("r", FloorMode.BOTH))
+        await asyncio.sleep(5)
+        assert [(a.granted, a.by) for a in answers] == [(True, "eve")]
+        await kit.take_over("r", "eve")
+        await kit.release("r", "eve")
+        await asyncio.sleep(5)
+        assert len(answers) == 1
+        assert await kit.approvals(status="granted") == []
+
+
+async def test_a_no_while_a_person_has_the_floor_wakes_nobody() -> None:
+    answers: list[Any] = []
+    brain = asker(answers)
+    async with kit_with(FakeChannel(), brain) as kit:
+        approval = await asked_and_left(kit, lambda kit: kit.take_over("r", "eve"))
+        await kit.answer_approval(approval, False, by="eve", room_id="r")
+        await kit.release("r", "eve")
+        await asyncio.sleep(5)
+        assert (answers, len(brain.seen)) == ([], 1)
+
+
+async def test_a_yes_not_used_in_time_is_worth_nothing() -> None:
+    answers: list[Any] = []
+    brain = asker(answers, expires_s=30)
+    async with kit_with(FakeChannel(), brain) as kit:
+        approval = await asked_and_left(kit, lambda kit: kit.take_over("r", "eve"))
+        await kit.answer_approval(approval, True, by="eve", room_id="r")
+        await asyncio.sleep(40)
+        assert [a["id"] for a in await kit.approvals(status="expired")] == [approval]
+        await kit.release("r", "eve")
+        await asyncio.sleep(5)
+        assert len(brain.seen) == 1
+        await say(kit, "refund please", "r")
+        await asyncio.sleep(1)
+        assert answers == []
+        assert [a["id"] for a in await kit.approvals()] != [approval]
+
+
+async def test_a_yes_belongs_to_who_asked_and_is_used_once() -> None:
+    answers: list[Any] = []
+    calls = 0
+
+    async def script(context: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls != 2:  # the turn that the answer begins does not make use of it
+            answers.append(await context.turn.approve(CALL, expires_s=1000))
+        yield TextDelta("done")
+
+    async with kit_with(FakeChannel(), Brain(script=lambda context, event: script(context))) as kit:
+        approval = await asked_and_left(kit, cancel)
+        await kit.answer_approval(approval, True, by="eve", room_id="r")
+        await asyncio.sleep(5)
+        assert calls == 2
+        await say(kit, "and me", "r", who="+666")
+        await asyncio.sleep(5)
+        assert answers == []
+        asked = await kit.approvals()
+        assert [a["id"] for a in asked] != [approval]
+        await kit.answer_approval(asked[0]["id"], False, by="eve", room_id="r")
+        await asyncio.sleep(5)
+        await say(kit, "please", "r")
+        await asyncio.sleep(5)
+        assert [a.granted for a in answers] == [False, True]
+        await say(kit, "once more", "r")
+        await asyncio.sleep(5)
+        assert [a.granted for a in answers] == [False, True]
+
+
+@pytest.mark.parametrize("act", ["both", "release"])
+async def test_a_reply_goes_on_when_the_ai_keeps_its_right_to_answer(act: str) -> None:
+    async with kit_with(FakeChannel(), talker(words=5)) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        result = await say(kit, "go", "r")
+        await asyncio.sleep(0.25)
+        await (kit.set_floor("r", FloorMode.BOTH) if act == "both" else kit.release("r", note="fyi"))
+        await result.settled()
+        assert [(t, s) for _, t, s in await said(kit, "r")][-1] == ("w0 w1 w2 w3 w4 ", "committed")
+
+
+@pytest.mark.parametrize("lease_s", [0, -1, float("inf"), float("nan"), 1e300])
+async def test_a_lease_has_an_end(lease_s: float) -> None:
+    async with kit_with(FakeChannel()) as kit:
+        await kit.create_room("r")
+        with pytest.raises(UsageError, match="lease_s"):
+            await kit.take_over("r", "eve", lease_s=lease_s)
+        assert (await kit.get_room("r")).floor.mode is FloorMode.AI
 
 
 async def test_closing_a_room_keeps_what_was_said_and_takes_no_more() -> None:
