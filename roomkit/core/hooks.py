@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
+from roomkit.core.results import LANE
 from roomkit.errors import RoomKitError, UsageError
 from roomkit.models.hooks import Allow, Block, HookFailed, Injected, Modify, Moment, Notice
 from roomkit.models.room import Observation, Task
@@ -82,6 +83,20 @@ class Outcome:
     tasks: list[Task] = field(default_factory=lambda: [])
     observations: list[Observation] = field(default_factory=lambda: [])
     metadata: dict[str, Any] = field(default_factory=lambda: {})
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to be kept beside the value."""
+        return bool(self.inject or self.tasks or self.observations)
+
+    def joined(self, before: Outcome | None) -> Outcome | None:
+        """Its side records after those of `before`."""
+        if before is None or not self.asks:
+            return self if self.asks else before
+        before.inject += self.inject
+        before.tasks += self.tasks
+        before.observations += self.observations
+        return before
 
 
 class Hooks:
@@ -253,6 +268,7 @@ class Hooks:
             self._scope.spawn(self._observe(observer, notice), name=f"observer {observer.name}")
 
     async def _observe(self, observer: Observer, notice: Notice) -> None:
+        LANE.set(None)  # whoever gave notice does not wait for it
         try:
             result = observer.fn(notice) if observer.is_async else self._pool.run(observer.fn, notice)
             result = await cast("Awaitable[Any]", result)

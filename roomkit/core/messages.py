@@ -31,6 +31,8 @@ _KINDS: dict[type[Any], EventType] = {
     ReactionContent: EventType.REACTION,
 }
 """What content makes of an event that says nothing else about itself."""
+_GONE = {Membership.LEFT: "source_left", Membership.BANNED: "source_banned"}
+"""Who is no member writes nothing until the host takes them in again; writing does not bring anybody back."""
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class Submission:
     put: list[Record] = field(default_factory=lambda: [])
     output: ChannelOutput | None = None
     blocked: tuple[str, str] | None = None
+    sides: Outcome | None = None
+    """What guards have asked for already."""
 
 
 async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
@@ -78,7 +82,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     change.add(entry)
     if target is not None and not entry.blocked_by:
         await _mutate(actor, change, target, entry.draft)
-    _side_records(change, sub.output, outcome)
+    _side_records(change, sub.output, outcome, sub.sides)
     _wake_up(actor, sub, change)
     courtesy = actor.engine.options.courtesy
     if courtesy is not None and not entry.blocked_by:
@@ -99,8 +103,6 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
 def _room_changed(actor: RoomActor, before: Room) -> None:
     if actor.state.room.attention is not before.attention:
         actor.engine.attention.changed(actor)
-    if actor.state.room.status is not before.status:
-        membership.arm_timers(actor)
 
 
 def _typed(draft: EventDraft) -> EventDraft:
@@ -129,8 +131,8 @@ def _verdict(actor: RoomActor, sub: Submission, draft: EventDraft, outcome: Outc
         entry.blocked_by = "source_not_attached"
         return entry
     writer = actor.state.participants.get(draft.source.participant_id or "")
-    if writer is not None and writer.status is Membership.BANNED:
-        entry.blocked_by = "source_banned"
+    if writer is not None and writer.status in _GONE:
+        entry.blocked_by = _GONE[writer.status]
         return entry
     entry.blocked_by = policy.may_write(binding, draft.chain_depth, actor.engine.options.max_chain_depth).blocked_by
     return entry
@@ -154,15 +156,25 @@ def _injected(injected: Injected) -> Entry:
     return Entry(draft, targets=targets, wakes=False)
 
 
-def _side_records(change: Change, output: ChannelOutput | None, outcome: Outcome | None) -> None:
+def _side_records(change: Change, output: ChannelOutput | None, *outcomes: Outcome | None) -> None:
     """Tasks and observations always flow: muting silences the voice, not the brain."""
     if output is not None:
         change.tasks.extend(output.tasks)
         change.observations.extend(output.observations)
-    if outcome is not None:
-        change.tasks.extend(outcome.tasks)
-        change.observations.extend(outcome.observations)
-        change.entries.extend(map(_injected, outcome.inject))
+    for outcome in outcomes:
+        if outcome is not None:
+            change.tasks.extend(outcome.tasks)
+            change.observations.extend(outcome.observations)
+            change.entries.extend(map(_injected, outcome.inject))
+
+
+async def keep_sides(actor: RoomActor, outcome: Outcome) -> None:
+    """Commits what the guards of a moment that commits nothing itself have asked for (D20)."""
+    change = Change(activity=False)
+    if actor.state.room.open:
+        _side_records(change, None, outcome)
+    if change.entries or change.tasks or change.observations:
+        await actor.commit(change)
 
 
 def _wake_up(actor: RoomActor, sub: Submission, change: Change) -> None:
@@ -173,6 +185,7 @@ def _wake_up(actor: RoomActor, sub: Submission, change: Change) -> None:
             update={"status": RoomStatus.ACTIVE, "paused_at": None, "updated_at": actor.engine.now()}
         )
         change.system(EventType.ROOM_RESUMED, "room_resumed", visibility="all")
+        membership.plan_timers(actor, change)
     person = sub.person
     if person is not None and actor.state.participants.get(person.id) is not person:
         change.participants[person.id] = person
@@ -277,6 +290,7 @@ async def submit_reply(
     settlement: Settlement | None,
     stream_id: str | None = None,
     blocked: tuple[str, str] | None = None,
+    sides: Outcome | None = None,
 ) -> RoomEvent | None:
     """A brain's answer re-enters through the same gate, one step deeper; its rows leave in the same transaction."""
     if blocked is None and floor_generation != actor.state.room.floor.generation:
@@ -289,6 +303,7 @@ async def submit_reply(
         output=output,
         blocked=blocked,
         guards=blocked is None,
+        sides=sides,
     )
     result = await submit(actor, sub)
     return result.event
@@ -309,13 +324,21 @@ async def cut_short(
     return entry
 
 
-async def forget(actor: RoomActor, rows: Iterable[RecordKey], output: ChannelOutput | None = None) -> None:
+def add_sides(actor: RoomActor, change: Change, sides: Outcome | None) -> None:
+    """Adds what guards have asked for already to somebody's commit; nothing grows a closed room."""
+    if actor.state.room.open:
+        _side_records(change, None, sides)
+
+
+async def forget(
+    actor: RoomActor, rows: Iterable[RecordKey], output: ChannelOutput | None = None, sides: Outcome | None = None
+) -> None:
     """Removes rows whose work is over without a message, keeping the side records."""
     change = Change(activity=False)
     change.delete.extend(rows)
     if actor.state.room.open:
-        _side_records(change, output, None)
-    if change.delete or change.tasks or change.observations:
+        _side_records(change, output, sides)
+    if change.delete or change.entries or change.tasks or change.observations:
         await actor.commit(change)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from roomkit.core import messages
 from roomkit.core.history import history_reader
 from roomkit.models.content import AudioContent, CompositeContent, Content, MediaContent, TextContent, VideoContent
 from roomkit.models.delivery import Outgoing
@@ -73,6 +74,8 @@ async def guard(engine: Engine, actor: RoomActor, channel: Channel, projection: 
     )
     moment = BeforeDelivery(actor.state.snapshot, outgoing, channel.channel_id, channel.channel_type, "outbound")
     outcome = await engine.hooks.run(moment)
+    if outcome.asks:
+        await actor.insist(messages.keep_sides, outcome)
     if outcome.blocked_by:
         projection.event, projection.reason = None, f"blocked by {outcome.blocked_by}: {outcome.reason}"
     elif outcome.value.content is not event.content:

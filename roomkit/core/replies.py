@@ -27,6 +27,7 @@ from roomkit.runtime.crashpoint import crashpoint
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
+    from roomkit.core.hooks import Outcome
 
 _SENTENCE = re.compile(r"(?<=[.!?…])\s+|\n+")
 
@@ -59,6 +60,7 @@ class Reply:
         self._judged: tuple[ChannelBinding | None, Room, bool] | None = None
         self._mode = "pass"
         self._blocked: tuple[str, str] | None = None
+        self._sides: Outcome | None = None
 
     @property
     def text(self) -> str:
@@ -151,6 +153,7 @@ class Reply:
             return
         sentence, self._held = self._held[:cut], self._held[cut:]
         outcome = await self.engine.hooks.run(self._moment(sentence))
+        self._sides = outcome.joined(self._sides)
         if outcome.blocked_by:
             self._text.append(sentence)
             self._blocked = (outcome.blocked_by, outcome.reason)
@@ -246,7 +249,7 @@ class Reply:
             return
         rows = [*self.rows(), *self.turn_rows]
         if not self.text:
-            await messages.forget(actor, rows, output)
+            await messages.forget(actor, rows, output, self._sides)
             self.ended(self.end_reason, None)
             return
         metadata: dict[str, Any] = {"end_reason": self.end_reason}
@@ -256,7 +259,7 @@ class Reply:
             metadata["interrupted"] = self.end_reason
         draft = self._draft(self.text, **metadata)
         event = await messages.submit_reply(
-            actor, draft, self.floor_generation, rows, output, self.settlement, self.id, self._blocked
+            actor, draft, self.floor_generation, rows, output, self.settlement, self.id, self._blocked, self._sides
         )
         self.ended("room_closed", event)
 
@@ -268,6 +271,7 @@ class Reply:
         self.journal.cancel(change, reason)
         change.delete.extend(self.rows())
         change.delete.extend(self.turn_rows)
+        messages.add_sides(self.actor, change, self._sides)
         text = self.text if self._mode != "withhold" else ""
         if not text or not self.actor.state.room.open:
             return None

@@ -14,7 +14,7 @@ from typing import Any
 from roomkit.core.policy import may_see, visible
 from roomkit.models.access import Principal
 from roomkit.models.event import RoomEvent
-from roomkit.models.room import ChannelBinding, Participant, Room
+from roomkit.models.room import Category, ChannelBinding, Participant, Room
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
 
 log = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class Hub:
         told: Mapping[int, Deliver] = stream.told if stream is not None else {}
         lost = stream.lost if stream is not None else frozenset[int]()
         done = StreamEnd(room_id=event.room_id, stream_id=stream_id, event=event)
-        failed = StreamError(room_id=event.room_id, stream_id=stream_id, error=event.blocked_by or "withheld")
+        failed = StreamError(room_id=event.room_id, stream_id=stream_id, error=_public(event.blocked_by or "withheld"))
         for viewer, group in tuple(self._groups.items()):
             if viewer.sees(event, bindings) and viewer.hears(bindings):
                 _hand(tuple(deliver for n, deliver in group.items() if n not in lost), done)
@@ -215,10 +215,14 @@ class Hub:
 
     def ephemeral(self, message: Ephemeral, bindings: Mapping[str, ChannelBinding]) -> None:
         # A sign about a channel is not a sign of that channel: only its own public ones come back to it.
-        sender = message.sender if message.visibility not in ("internal", "none") else ""
+        visibility = _sign_visibility(message, bindings.get(message.sender))
+        sender = message.sender if visibility not in ("internal", "none") else ""
+        outside = message
+        if message.kind == "tool":  # that something is done is for everybody, which tool does it is not
+            outside = message.replaced(data={k: v for k, v in message.data.items() if k == "status"})
         for viewer, group in tuple(self._groups.items()):
-            if viewer.sees_visibility(message.visibility, sender, bindings) and viewer.hears(bindings):
-                _hand(tuple(group.values()), message)
+            if viewer.sees_visibility(visibility, sender, bindings) and viewer.hears(bindings):
+                _hand(tuple(group.values()), message if viewer.internal else outside)
 
     def _audience(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> dict[int, Deliver]:
         return {
@@ -245,7 +249,24 @@ def _hand(audience: tuple[Deliver, ...], item: Any) -> None:
 
 
 def _error(start: StreamStart, error: str) -> StreamError:
-    return StreamError(room_id=start.room_id, stream_id=start.stream_id, error=error)
+    return StreamError(room_id=start.room_id, stream_id=start.stream_id, error=_public(error))
+
+
+_CODES = {"source_muted": "muted", "source_read_only": "muted"}
+_PUBLIC = frozenset({"cancelled", "error", "floor_changed", "interrupted", "muted", "room_closed", "timeout"})
+
+
+def _public(reason: str) -> str:
+    """A code for everybody: the names of guards and what a supervisor wrote are nobody else's business."""
+    code = _CODES.get(reason, reason)
+    return code if code in _PUBLIC else "withheld"
+
+
+def _sign_visibility(message: Ephemeral, seat: ChannelBinding | None) -> str:
+    """Signs of an AI go where its words would: nowhere while it is muted or hidden."""
+    if seat is None or seat.category is not Category.INTELLIGENCE or message.visibility != "all":
+        return message.visibility
+    return seat.visibility if seat.can_write and not seat.muted else "internal"
 
 
 _set = object.__setattr__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from roomkit.core import approvals, floor
+from roomkit.core import approvals, floor, messages
 from roomkit.models.ai import AIRequest
 from roomkit.models.content import ToolCallContent
 from roomkit.models.event import RoomEvent
@@ -54,6 +54,8 @@ class Turn:
         binding = self._actor.state.bindings.get(self._channel_id)
         kind = binding.channel_type if binding else ""
         outcome = await hooks.run(moment(self._actor.state.snapshot, value, self._channel_id, kind, "outbound"))
+        if outcome.asks:
+            await self._actor.insist(messages.keep_sides, outcome)
         if outcome.blocked_by:
             return Block(f"{outcome.blocked_by}: {outcome.reason}" if outcome.reason else outcome.blocked_by)
         return outcome.value

@@ -242,7 +242,7 @@ CompositeContent.model_rebuild()
 
 def _refuse_actions(content: object) -> None:
     """Composites have looked at their own parts already."""
-    if isinstance(content, (EditContent, DeleteContent, ReactionContent)):
+    if isinstance(content, (EditContent, DeleteContent)):
         raise ValueError(f"content of type {content.type} stands alone: send it as an event of its own")  # noqa: TRY004
 
 

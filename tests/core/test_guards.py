@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from roomkit import BeforeCommit, Block, Committed
+from roomkit import BeforeCommit, Block, Committed, EventDraft, TextContent
 from roomkit.models.content import ToolCallContent
-from roomkit.models.hooks import BeforeToolUse
+from roomkit.models.event import EventSource
+from roomkit.models.hooks import BeforeDelivery, BeforeToolUse, Injected
+from roomkit.models.room import Task
 from roomkit.ports.channel import RoomContext
 from roomkit.testing import FakeChannel
-from tests.core.rooms import Brain, kit_with, say
+from tests.core.rooms import Brain, kit_with, say, stream
 
 Moment = Any
 
@@ -99,3 +101,50 @@ async def test_a_whisper_to_people_passes_the_guards() -> None:
         assert not (await kit.whisper("r", "hello", to="other", by="ann")).blocked
         await asyncio.sleep(1)
         assert other.texts == ["hello"]
+
+
+def task(name: str) -> Task:
+    return Task(id=name, title=name)
+
+
+def note_to(channel: str, words: str) -> Injected:
+    source = EventSource(channel_id="system", channel_type="system", direction="outbound")
+    return Injected(EventDraft(source=source, content=TextContent(text=words)), targets=(channel,))
+
+
+@pytest.mark.parametrize("mode", ["pass", "sentence", "withhold"])
+async def test_what_a_guard_of_a_reply_asks_for_is_kept(mode: Any) -> None:
+    phone, brain = FakeChannel(), Brain(script=lambda context, event: stream("My pin is 1234. ", "Bye."))
+    async with kit_with(phone, brain) as kit:
+
+        @kit.before(BeforeCommit, streams=mode)
+        async def guard(moment: Moment) -> Block | None:
+            if "1234" not in moment.value.text:
+                return None
+            return Block("pin", inject=(note_to("sms", "I cannot say that."),), tasks=(task("leak"),))
+
+        result = await say(kit, "pin?")
+        await result.settled()
+        assert [t.id for t in await kit.tasks(result.room_id or "")] == ["leak"]
+        assert phone.texts == ["I cannot say that."]
+
+
+async def test_what_guards_of_tools_and_deliveries_ask_for_is_kept() -> None:
+    async def parts(context: RoomContext) -> Any:
+        assert context.turn is not None
+        await context.turn.guard_tool(ToolCallContent(call_id="c", name="refund"))
+        yield "done"
+
+    async with kit_with(FakeChannel(), Brain(script=lambda context, event: parts(context))) as kit:
+
+        @kit.before(BeforeToolUse)
+        async def tool(moment: Moment) -> Block:
+            return Block("no", tasks=(task("tool"),))
+
+        @kit.before(BeforeDelivery)
+        async def delivery(moment: Moment) -> Block:
+            return Block("no", tasks=(task("delivery"),))
+
+        result = await say(kit, "go")
+        await result.settled()
+        assert {t.id for t in await kit.tasks(result.room_id or "")} == {"tool", "delivery"}
