@@ -48,7 +48,9 @@ class MCPTools(ToolSource):
     """The tools of one MCP server: `AIChannel(...).configure(tools=[MCPTools.stdio("files", "mcp-files", "/data")])`.
 
     It connects on first use, reconnects when the connection was lost, and offers only tools that are what they were
-    when they were pinned (`pins.changes`, `pins.approve(name)`). An unreachable server costs its tools, not the reply.
+    when they were pinned (`pins.changes`, `pins.approve(name)`). An unreachable server costs its
+    tools, not the reply. Give each server `pins=Pins("its_pins.json")`: the default forgets with the process, and what
+    a server says after a restart is trusted anew.
     """
 
     def __init__(self, name: str, target: Any, *, options: MCPOptions | None = None, pins: Pins | None = None) -> None:

@@ -27,7 +27,9 @@ class Change:
 class Pins:
     """Fingerprints of accepted tools, in memory or in a JSON file that outlives the process.
 
-    `trust_new` accepts a tool seen for the first time (the default); without it each one needs `approve`.
+    `trust_new` accepts a tool seen for the first time (the default); without it each one needs `approve`. Without a
+    `path` nothing outlives the process: after a restart every tool is new again, and one that was changed meanwhile is
+    trusted as it is then. In production give a path, or `trust_new=False`.
     """
 
     def __init__(self, path: Path | str | None = None, *, trust_new: bool = True) -> None:

@@ -16,6 +16,7 @@ from roomkit.ai.gate import GateRules, ToolGate
 from roomkit.ai.loop import LoopLimits, ToolLoop, ToolOutcome
 from roomkit.ai.memory import SlidingWindow
 from roomkit.ai.named import provider_named
+from roomkit.ai.pictures import with_pictures
 from roomkit.ai.policy import ToolPolicy
 from roomkit.ai.results import CUT, READ_STORED_RESULT, StoredResults
 from roomkit.ai.run import Reply
@@ -269,10 +270,16 @@ class AIChannel(Channel):
         past = remembered(history, self.channel_id)
         known = {event.id for event in past}
         past += [event for event in events if event.id not in known and not event.blocked]
-        who = Perspective.of(self.channel_id, context.participants, vision=provider.profile.vision)
+        seeing = provider.profile.vision
+        who = Perspective.of(self.channel_id, context.participants, vision=seeing)
         messages: list[AIMessage] = []
         run: list[RoomEvent] = []
-        for item in await self.memory.retrieve(room_id, past, limit):
+        items = await self.memory.retrieve(room_id, past, limit)
+        if seeing:
+            talk = [item for item in items if isinstance(item, RoomEvent)]
+            inlined = iter(await with_pictures(talk, context.media, self.channel_id))
+            items = [next(inlined) if isinstance(item, RoomEvent) else item for item in items]
+        for item in items:
             if isinstance(item, RoomEvent):
                 run.append(item)
             else:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core.state import key
 from roomkit.core.streams import Viewer
+from roomkit.errors import RoomKitError
 from roomkit.models.content import EditContent, SystemContent
 from roomkit.models.event import CONVERSATION_TYPES, EventType, RoomEvent
 from roomkit.models.room import ChannelBinding
+from roomkit.ports.channel import MediaReader
 from roomkit.ports.store import EventQuery, RecordQuery
 
 if TYPE_CHECKING:
@@ -41,6 +43,26 @@ def history_reader(engine: Engine, actor: RoomActor, channel_id: str) -> Callabl
         kept = found[:limit]
         kept.reverse()
         return await projected(actor, kept, viewer)
+
+    return read
+
+
+def media_reader(engine: Engine, actor: RoomActor) -> MediaReader:
+    """Reads files of this room, or of none; those of another room are not there, whoever names them."""
+
+    async def read(url: str, at_most: int) -> bytes | None:
+        if engine.blobs is None or not url.startswith("blob:"):
+            return None
+        blob_id = url.removeprefix("blob:")
+        try:
+            blobs = engine.blobs()
+            info = await blobs.info(actor.tenant, blob_id)
+            if info is None or info.room_id not in (None, actor.room_id) or info.size_bytes > at_most:
+                return None
+            return b"".join([chunk async for chunk in blobs.read(actor.tenant, blob_id)])
+        except (OSError, RoomKitError) as error:
+            engine.warn(actor, f"a file was not read: {error}")
+            return None
 
     return read
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
-from roomkit.core.history import history_reader
+from roomkit.core.history import history_reader, media_reader
 from roomkit.core.policy import ai_may_answer
 from roomkit.core.replies import Reply
 from roomkit.core.results import CURRENT, Settlement
@@ -297,6 +297,7 @@ class Turns:
             history=history_reader(self.engine, actor, lane.channel_id),
             turn=turn,
             events=tuple(t.event for t in triggers),
+            media=media_reader(self.engine, actor),
         )
         return await channel.on_event(triggers[-1].event, binding, context)
 

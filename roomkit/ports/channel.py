@@ -144,10 +144,15 @@ class TurnPort(Protocol):
         ...
 
 
+MediaReader = Callable[[str, int], Awaitable[bytes | None]]
+"""(blob: URL, most bytes) -> the file; None when this room has no such file or it is larger."""
+
+
 @dataclass(slots=True)
 class RoomContext:
     """What a channel knows of its room while it handles one event. `history` reads what this channel may see,
-    oldest first, newest at the end; `events` are those that made this turn, oldest first."""
+    oldest first, newest at the end; `events` are those that made this turn, oldest first;
+    `media` reads stored files of the room."""
 
     room: Room
     binding: ChannelBinding
@@ -157,6 +162,7 @@ class RoomContext:
     turn: TurnPort | None = None
     events: Sequence[RoomEvent] = ()
     state: dict[str, Any] = field(default_factory=lambda: {})
+    media: MediaReader | None = None
 
 
 class Channel(ABC):  # noqa: B024 - every method has a sensible default; a channel overrides what it has
