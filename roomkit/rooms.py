@@ -216,27 +216,28 @@ class Rooms:
         channel_id: str,
         *,
         metadata: dict[str, Any] | None = None,
-        access: Access = Access.READ_WRITE,
-        visibility: str = "all",
+        access: Access | None = None,
+        visibility: str | None = None,
         participant_id: str | None = None,
-        assurance: Assurance = Assurance.CLAIMED,
+        assurance: Assurance | None = None,
         fallback_after_s: float | None = None,
     ) -> ChannelBinding:
-        """Seats a channel; `metadata` holds the address it reaches (for SMS {"phone_number": "+44..."})."""
+        """Seats a channel; `metadata` holds the address it reaches (for SMS {"phone_number": "+44..."}).
+
+        A new seat reads and writes and is seen by all; on one that is taken already, what is None stays as it is and
+        what is given applies, with a record."""
         actor = await self._actor(room_id)
         channel = self._engine.registry.require(channel_id, self.tenant_id)
-        binding = self._engine.registry.seat(
-            channel,
-            room_id,
-            self.tenant_id,
-            metadata=metadata,
-            access=Access(access),
-            visibility=visibility,
-            participant_id=participant_id,
-            assurance=assurance,
-            fallback_after_s=fallback_after_s,
-        )
-        return await actor.call(membership.attach, binding, True)
+        wanted: dict[str, Any] = {
+            "access": Access(access) if access is not None else None,
+            "visibility": visibility,
+            "participant_id": participant_id,
+            "assurance": Assurance(assurance) if assurance is not None else None,
+            "fallback_after_s": fallback_after_s,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        binding = self._engine.registry.seat(channel, room_id, self.tenant_id, metadata=metadata, **given)
+        return await actor.call(membership.attach, binding, True, frozenset(given))
 
     async def detach_channel(self, room_id: str, channel_id: str) -> None:
         """Unseats a channel, durably: it comes back only by `attach_channel`."""

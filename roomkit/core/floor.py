@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from math import isfinite
 from typing import Any
 
 from roomkit.core import approvals, messages
 from roomkit.core.actor import Change, Entry, RoomActor
-from roomkit.core.policy import ai_may_answer
+from roomkit.core.policy import ai_may_answer, require_seconds
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import key
-from roomkit.errors import ChannelNotFound, FloorTaken, RoomClosed, StateError, StoreUnavailable, UsageError
+from roomkit.errors import ChannelNotFound, FloorTaken, RoomClosed, StateError, StoreUnavailable
 from roomkit.models.content import Content, TextContent
 from roomkit.models.event import EventDraft, EventSource, EventStatus, EventType, RoomEvent
 from roomkit.models.room import Attention, Floor, FloorMode, Room
 from roomkit.ports.store import Record, RecordQuery
-
-LONGEST_S = 10 * 365 * 86_400.0
-"""Ten years: no lease and no room timer is longer, so that every one of them has a date."""
-
-
-def require_seconds(seconds: float | None, what: str) -> None:
-    """Refuses a span that no clock can keep, before anything is committed."""
-    if seconds is not None and not (isfinite(seconds) and 0 < seconds <= LONGEST_S):
-        raise UsageError(f"{what} is {seconds} seconds; give more than 0 and at most ten years")
 
 
 def host_source(who: str, direction: str = "internal") -> EventSource:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.outgoing import Projection, address_of, guard, project
-from roomkit.core.results import CURRENT, Settlement
+from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
 from roomkit.errors import ProviderError, ProviderTimeout, StoreError, StoreUnavailable
 from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
@@ -70,6 +70,10 @@ class Lane:
     busy: bool = False
     item: Item | None = None
 
+    def works_for(self, settlement: Settlement) -> bool:
+        here = self.item is not None and self.item.settlement is settlement
+        return here or any(item.settlement is settlement for item in self.items)
+
 
 class OutboxLanes:
     """All lanes of one kit."""
@@ -108,8 +112,6 @@ class OutboxLanes:
             self._put(actor, channel_id, item, burst)
 
     def _put(self, actor: RoomActor, channel_id: str, item: Item, burst: Burst) -> None:
-        if item.settlement is not None:
-            item.settlement.begin()
         self.backlog += 1
         if self.engine.tracing.on:
             item.span = current()
@@ -118,6 +120,8 @@ class OutboxLanes:
         if lane is None:
             lane = self._lanes[lane_key] = Lane(actor, channel_id, deque())
             actor.lanes += 1
+        if item.settlement is not None:
+            item.settlement.begin(lane)
         lane.items.append(item)
         if not lane.busy and not self.engine.draining:
             lane.busy = True
@@ -127,13 +131,14 @@ class OutboxLanes:
         try:
             while lane.items and not self.engine.draining:
                 item = lane.item = lane.items.popleft()
-                token = CURRENT.set(item.settlement)
+                token, above = CURRENT.set(item.settlement), LANE.set(lane)
                 try:
                     await self._deliver(lane, item)
                 except Exception as error:  # noqa: BLE001 - the lane boundary
                     await self._broke(lane, item, error)
                 finally:
                     CURRENT.reset(token)
+                    LANE.reset(above)
                     lane.item = None
                     self._over(item)
         finally:
@@ -465,17 +470,6 @@ class OutboxLanes:
             kind="delivery", room_id=actor.room_id, sender=record.channel_id, visibility="internal", data=data
         )
         actor.hub.ephemeral(message, actor.state.bindings)
-
-    def watch_fallbacks(
-        self, actor: RoomActor, event: RoomEvent, fallbacks: tuple[tuple[str, tuple[str, ...]], ...]
-    ) -> None:
-        """Arms the timer that tries another way to the same person when a message stays unread (D28)."""
-        for channel_id, _ in fallbacks:
-            binding = actor.state.bindings.get(channel_id)
-            if binding is not None and binding.fallback_after_s is not None:
-                data = {"index": event.index, "channel": channel_id}
-                name = f"fallback:{event.index}:{channel_id}"
-                self.engine.timers.set(actor, name, binding.fallback_after_s, data)
 
 
 def _lag(lane: Lane, now: datetime) -> tuple[int, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from roomkit.core.actor import Change, RoomActor
-from roomkit.core.policy import no_wider
+from roomkit.core.policy import LONGEST_S, require_seconds
 from roomkit.core.state import key
-from roomkit.errors import ChannelNotFound, RoomClosed, StateError, UsageError
+from roomkit.errors import ChannelNotFound, RoomClosed, StateError
 from roomkit.models.event import EventType
 from roomkit.models.room import (
     ChannelBinding,
@@ -35,16 +35,19 @@ def _note(actor: RoomActor, change: Change, kind: EventType, code: str, **data: 
         change.system(kind, code, **data)
 
 
-async def attach(actor: RoomActor, binding: ChannelBinding, explicit: bool = True) -> ChannelBinding:
-    """Seats a channel. Attaching again updates its address; it never widens rights that were narrowed, and what was
-    detached comes back only when asked for explicitly."""
+async def attach(
+    actor: RoomActor, binding: ChannelBinding, explicit: bool = True, given: frozenset[str] = frozenset()
+) -> ChannelBinding:
+    """Seats a channel. Attaching again updates its address and what the host has `given` by name (rights among it);
+    by itself it never widens rights that were narrowed, and what was detached comes back only when asked for."""
     if not actor.state.room.open:
         raise RoomClosed(actor.room_id, actor.state.room.status)
     old = actor.state.bindings.get(binding.channel_id)
     if not explicit and (old is not None or binding.channel_id in actor.state.detached):
         return old or binding
     if old is not None:
-        binding = old.model_copy(update={"metadata": {**old.metadata, **binding.metadata}})
+        named = {name: getattr(binding, name) for name in given}
+        binding = old.model_copy(update={**named, "metadata": {**old.metadata, **binding.metadata}})
         if binding == old:
             return old
     change = Change()
@@ -52,7 +55,9 @@ async def attach(actor: RoomActor, binding: ChannelBinding, explicit: bool = Tru
     if binding.channel_id in actor.state.detached:
         change.delete.append(RecordKey("detached", actor.tenant, key(actor.room_id, binding.channel_id)))
     kind = EventType.CHANNEL_ATTACHED if old is None else EventType.CHANNEL_UPDATED
-    change.system(kind, kind.value, channel_id=binding.channel_id, channel_type=binding.channel_type)
+    changed = [n for n in given if old is not None and getattr(old, n) != getattr(binding, n)]
+    changes: dict[str, Any] = {"changes": {n: str(getattr(binding, n)) for n in sorted(changed)}} if changed else {}
+    change.system(kind, kind.value, channel_id=binding.channel_id, channel_type=binding.channel_type, **changes)
     await actor.commit(change)
     actor.state.detached -= {binding.channel_id}
     return binding
@@ -209,6 +214,7 @@ async def set_status(actor: RoomActor, status: RoomStatus, by: str | None, reaso
         update["closed_at"] = None
     change = Change(room=room.model_copy(update=update), activity=status is RoomStatus.ACTIVE)
     change.system(kind, kind.value, visibility="transport", by=by, reason=reason)
+    plan_timers(actor, change)
     if status in (RoomStatus.CLOSED, RoomStatus.ARCHIVED):
         # Whoever is still speaking is cut off as the door closes, so that what was heard is kept.
         await actor.engine.turns.commit_cut(actor, change, "room_closed")
@@ -216,7 +222,6 @@ async def set_status(actor: RoomActor, status: RoomStatus, by: str | None, reaso
         await actor.commit(change)
     if room.attention is not None and actor.state.room.attention is None:
         actor.engine.attention.changed(actor)
-    arm_timers(actor)
     return actor.state.snapshot()
 
 
@@ -234,22 +239,45 @@ async def set_settings(actor: RoomActor, update: dict[str, Any]) -> Room:
     """Changes timers, policies or language; the idle clock keeps running."""
     change = Change(activity=False)
     change.room = Room.model_validate({**dict(actor.state.room), **update, "updated_at": actor.engine.now()})
+    if "timers" in update:
+        require_timers(change.room.timers)
+    plan_timers(actor, change)
     await actor.commit(change)
-    arm_timers(actor)
     return actor.state.snapshot()
 
 
+def require_timers(timers: RoomTimers) -> None:
+    """Refuses spans that no clock can keep, before anything is committed."""
+    require_seconds(timers.inactive_after_seconds, "inactive_after_seconds")
+    require_seconds(timers.closed_after_seconds, "closed_after_seconds")
+
+
+def plan_timers(actor: RoomActor, change: Change) -> None:
+    """Adds the timer that the room's status will ask for, so that it is durable with what it times."""
+    now = actor.engine.now()
+    last = now if change.entries and change.activity else actor.state.last_activity
+    found = _timer(change.room or actor.state.room, last)
+    if found is not None:
+        name, due = found
+        change.timers.append(actor.engine.timers.plan(actor, name, (due - now).total_seconds(), {}))
+
+
 def arm_timers(actor: RoomActor) -> None:
-    """(Re)arms the timer that the room's status asks for, counted from what really happened last."""
-    room, now = actor.state.room, actor.engine.now()
-    timers: RoomTimers = room.timers
-    if room.status is RoomStatus.ACTIVE and timers.inactive_after_seconds is not None:
-        if actor.state.last_activity is not None:
-            due = actor.state.last_activity + timedelta(seconds=timers.inactive_after_seconds)
-            actor.engine.timers.set(actor, "idle", (due - now).total_seconds(), {})
-    elif room.status is RoomStatus.PAUSED and timers.closed_after_seconds is not None and room.paused_at is not None:
-        due = room.paused_at + timedelta(seconds=timers.closed_after_seconds)
-        actor.engine.timers.set(actor, "close", (due - now).total_seconds(), {})
+    """Arms the timer of the room's status once more, counted from what really happened last."""
+    found = _timer(actor.state.room, actor.state.last_activity)
+    if found is not None:
+        name, due = found
+        actor.engine.timers.set(actor, name, (due - actor.engine.now()).total_seconds(), {})
+
+
+def _timer(room: Room, last: datetime | None) -> tuple[str, datetime] | None:
+    after, since, name = room.timers.inactive_after_seconds, last, "idle"
+    if room.status is not RoomStatus.ACTIVE:
+        after, since, name = room.timers.closed_after_seconds, room.paused_at, "close"
+    if after is None or since is None or room.status not in (RoomStatus.ACTIVE, RoomStatus.PAUSED):
+        return None
+    # A room of earlier days may hold a span that has no date.
+    return name, since + timedelta(seconds=min(after, LONGEST_S) if after > 0 else LONGEST_S)
 
 
 async def timer_due(actor: RoomActor, name: str) -> None:
@@ -269,24 +297,17 @@ async def timer_due(actor: RoomActor, name: str) -> None:
             arm_timers(actor)
 
 
-def check_rights(child: ChannelBinding, parent: ChannelBinding) -> None:
-    """Rights that are passed on never grow (P30). Raises `UsageError` naming what would widen."""
-    if not no_wider(child.visibility, parent.visibility):
-        raise UsageError(f'visibility "{child.visibility}" is wider than "{parent.visibility}", which it comes from')
-    if (child.can_read and not parent.can_read) or (child.can_write and not parent.can_write):
-        raise UsageError(f'access "{child.access}" is wider than "{parent.access}", which it comes from')
-
-
 __all__ = [
     "add_person",
     "arm_timers",
     "attach",
-    "check_rights",
     "detach",
     "mark_read",
     "patch_binding",
     "patch_metadata",
+    "plan_timers",
     "remove_person",
+    "require_timers",
     "set_settings",
     "set_status",
     "timer_due",

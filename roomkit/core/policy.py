@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 
+from roomkit.errors import UsageError
 from roomkit.models.content import DeleteContent, EditContent
 from roomkit.models.event import EventDraft, EventType, RoomEvent
 from roomkit.models.room import (
@@ -18,6 +20,9 @@ from roomkit.models.room import (
     Role,
     Room,
 )
+
+LONGEST_S = 10 * 365 * 86_400.0
+"""Ten years: no lease and no room timer is longer, so that every one of them has a date."""
 
 MAX_CHAIN_DEPTH = 5
 """An event at this depth is stored as blocked; it cannot be switched off."""
@@ -214,10 +219,7 @@ def may_mutate(
     return "" if same_channel and (same or same_address) else "not_original_author"
 
 
-def no_wider(child: str, parent: str) -> bool:
-    """Whether visibility `child` shows nothing to anybody whom `parent` hides it from."""
-    if parent == "all" or child in ("none", "internal") or child == parent:
-        return True
-    if parent in ("none", "internal", "transport", "intelligence") or child in ("all", "transport", "intelligence"):
-        return False
-    return _ids(child) <= _ids(parent)
+def require_seconds(seconds: float | None, what: str) -> None:
+    """Refuses a span that no clock can keep, before anything is committed."""
+    if seconds is not None and not (isfinite(seconds) and 0 < seconds <= LONGEST_S):
+        raise UsageError(f"{what} is {seconds} seconds; give more than 0 and at most ten years")

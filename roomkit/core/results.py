@@ -5,10 +5,27 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from roomkit.errors import UsageError
 from roomkit.models.event import RoomEvent
 from roomkit.runtime import bounded
+
+
+class Line(Protocol):
+    """A lane of deliveries or turns: what stands in it is done one after another."""
+
+    def works_for(self, settlement: Settlement) -> bool: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    future: asyncio.Future[None]
+    lane: Line | None
+
+
+def _itself() -> UsageError:
+    return UsageError("settled() was awaited inside its own delivery or turn and would wait for itself; drop it")
 
 
 class Settlement:
@@ -18,33 +35,47 @@ class Settlement:
 
     def __init__(self) -> None:
         self._pending = 0
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[_Waiter] = []
         self.errors: list[str] = []
 
-    def begin(self) -> None:
+    def begin(self, lane: Line | None = None) -> None:
+        """One more thing to wait for; `lane` is where it will be done."""
         self._pending += 1
+        for waiter in self._waiters:
+            if lane is not None and waiter.lane is lane and not waiter.future.done():
+                waiter.future.set_exception(_itself())
 
     def end(self) -> None:
         self._pending -= 1
         if self._pending == 0:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+                if not waiter.future.done():
+                    waiter.future.set_result(None)
 
     @property
     def done(self) -> bool:
         return self._pending == 0
 
     async def wait(self) -> None:
+        """Raises `UsageError` when what is waited for comes after the caller in its own lane."""
+        lane = LANE.get()
         while self._pending:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if lane is not None and lane.works_for(self):
+                raise _itself()
+            waiter = _Waiter(asyncio.get_running_loop().create_future(), lane)
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter.future
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
 
 
 CURRENT: ContextVar[Settlement | None] = ContextVar("roomkit_settlement", default=None)
 """The settlement whose lane or turn the running code is part of."""
+LANE: ContextVar[Line | None] = ContextVar("roomkit_lane", default=None)
+"""The lane that does nothing else until the running code is done."""
 
 
 @dataclass(slots=True)
@@ -62,10 +93,10 @@ class InboundResult:
     async def settled(self, timeout: float | None = None) -> InboundResult:
         """Waits until its deliveries and the replies to it (and theirs) are done, at most `timeout` seconds.
 
-        Raises `TimeoutError`, or `UsageError` when called from inside its own delivery or reply, where it
-        could never come true."""
+        Raises `TimeoutError`, or `UsageError` when called from inside a delivery or reply (a tool's, a handler's)
+        that it would have to wait for, be it for a message just sent: that could never come true."""
         if CURRENT.get() is self.settlement:
-            raise UsageError("settled() was awaited inside its own delivery or turn and would wait for itself; drop it")
+            raise _itself()
         if timeout is None:
             await self.settlement.wait()
         else:

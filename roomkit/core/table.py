@@ -137,6 +137,7 @@ class RoomTable:
             metadata={**self._engine.template.metadata, **(metadata or {})},
             **cast("dict[str, Any]", {"timers": self._engine.template.timers, **(settings or {})}),
         ).lean()
+        membership.require_timers(room.timers)
         actor = RoomActor(self._engine, RoomState(room))
         change = Change(room=room)
         wanted = channels if channels is not None else self._engine.template.channels
@@ -154,6 +155,7 @@ class RoomTable:
         change.system(
             EventType.ROOM_CREATED, "room_created", channels=sorted(change.bindings), external_id=external_id, by=sender
         )
+        membership.plan_timers(actor, change)
         self._actors[tenant, room_id] = actor
         try:
             await actor.call(_commit, change)
@@ -162,8 +164,6 @@ class RoomTable:
             self._actors.pop((tenant, room_id), None)
             raise
         self._admit_actor(actor)
-        if room.timers.inactive_after_seconds is not None:
-            membership.arm_timers(actor)
         self._engine.count("rooms_created")
         return actor
 

@@ -17,7 +17,7 @@ from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.history import history_reader, media_reader
 from roomkit.core.policy import ai_may_answer
 from roomkit.core.replies import Reply
-from roomkit.core.results import CURRENT, Settlement
+from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import key
 from roomkit.core.turn_port import Turn
 from roomkit.errors import StateError
@@ -84,6 +84,10 @@ class TurnLane:
     active: bool = False
     last_arrival: float = 0.0
 
+    def works_for(self, settlement: Settlement) -> bool:
+        running = self.running.triggers if self.running is not None else []
+        return any(trigger.settlement is settlement for trigger in (*running, *self.pending))
+
 
 @dataclass(slots=True, eq=False)
 class _Cut:
@@ -102,13 +106,13 @@ class Turns:
         self._lanes: dict[tuple[str, str, str], TurnLane] = {}
 
     def enqueue(self, actor: RoomActor, channel_id: str, event: RoomEvent, settlement: Settlement | None) -> None:
-        if settlement is not None:
-            settlement.begin()
         lane_key = (actor.tenant, actor.room_id, channel_id)
         lane = self._lanes.get(lane_key)
         if lane is None:
             lane = self._lanes[lane_key] = TurnLane(actor, channel_id)
             actor.lanes += 1
+        if settlement is not None:
+            settlement.begin(lane)
         lane.pending.append(Trigger(event, settlement, current() if self.engine.tracing.on else OFF))
         lane.last_arrival = monotonic()
         channel = self.engine.channels.get(channel_id)
@@ -235,7 +239,7 @@ class Turns:
 
     async def _turn(self, lane: TurnLane, triggers: list[Trigger]) -> None:
         settlement = next((t.settlement for t in reversed(triggers) if t.settlement is not None), None)
-        token = CURRENT.set(settlement)
+        token, above = CURRENT.set(settlement), LANE.set(lane)
         try:
             with _span(lane, triggers):
                 await self._answer(lane, triggers, settlement)
@@ -246,6 +250,7 @@ class Turns:
                 lane.running.task.uncancel()
             lane.running = None
             CURRENT.reset(token)
+            LANE.reset(above)
             self.settle(triggers)
 
     async def _answer(self, lane: TurnLane, triggers: list[Trigger], settlement: Settlement | None) -> None:

@@ -222,21 +222,3 @@ def test_claims_in_an_edit_count_for_nothing(
 
 def test_an_edit_needs_its_target() -> None:
     assert policy.may_mutate(edit(), by(participant="p"), None, None) == "target_event_not_found"
-
-
-@pytest.mark.parametrize(
-    "child, parent, ok",
-    [
-        ("all", "all", True),
-        ("x", "all", True),
-        ("all", "x", False),
-        ("none", "x", True),
-        ("x", "x,y", True),
-        ("x,z", "x,y", False),
-        ("transport", "x", False),
-        ("x", "transport", False),
-        ("intelligence", "intelligence", True),
-    ],
-)
-def test_derived_visibility_never_widens(child: str, parent: str, ok: bool) -> None:
-    assert policy.no_wider(child, parent) is ok

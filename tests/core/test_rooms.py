@@ -10,7 +10,7 @@ from roomkit import EventType, InboundMessage, RoomKit, TextContent
 from roomkit.errors import AlreadyRegistered, ChannelNotFound, Overloaded, RoomNotFound, StateError, UsageError
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent
 from roomkit.models.hooks import ChainDepthExceeded, Committed, RoomRefused
-from roomkit.models.room import AgentResponsePolicy, Role, RoomStatus, RoomTimers
+from roomkit.models.room import Access, AgentResponsePolicy, Role, RoomStatus, RoomTimers
 from roomkit.testing import FakeChannel
 from tests.core.rooms import Brain, gapless, kit_with, said, say, stream
 
@@ -584,3 +584,42 @@ async def test_an_edit_is_one_even_where_its_type_is_not_said() -> None:
         assert changed.event is not None
         assert changed.event.type is EventType.EDIT
         assert (await kit.events("r"))[first.event.index].text == "Tuesday"
+
+
+async def test_who_has_left_or_is_banned_writes_nothing_until_taken_in_again() -> None:
+    async with kit_with(FakeChannel(), Brain()) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        person = (await say(kit, "hi", "r")).event.source.participant_id  # type: ignore[union-attr]
+        for ban, reason in ((False, "source_left"), (True, "source_banned")):
+            await kit.remove_member("r", person, ban=ban)
+            kept_out = await say(kit, "back", "r")
+            assert (kept_out.blocked, kept_out.reason) == (True, reason)
+            assert [p.status.value for p in await kit.participants("r")] == ["banned" if ban else "left"]
+        await kit.update_member("r", person, status="left")
+        await kit.add_member("r", person)
+        assert not (await say(kit, "thanks", "r")).blocked
+
+
+async def test_attaching_again_applies_what_is_given_and_keeps_the_rest() -> None:
+    async with kit_with(FakeChannel()) as kit:
+        await kit.create_room("r", channels=["sms"])
+        await kit.attach_channel("r", "sms", access=Access.READ_ONLY, visibility="internal")
+        again = await kit.attach_channel("r", "sms", metadata={"phone_number": "+1"})
+        assert (again.access, again.visibility) == (Access.READ_ONLY, "internal")
+        assert (await say(kit, "hi", "r")).reason == "source_read_only"
+        records = [e for e in await kit.events("r", raw=True) if e.type is EventType.CHANNEL_UPDATED]
+        assert records[0].content.data["changes"] == {"access": "read_only", "visibility": "internal"}  # type: ignore[union-attr]
+        wide = await kit.attach_channel("r", "sms", access=Access.READ_WRITE)
+        assert (wide.access, wide.visibility) == (Access.READ_WRITE, "internal")
+
+
+@pytest.mark.parametrize("seconds", [0, -5, float("inf"), float("nan"), 1e300])
+async def test_a_timer_without_a_date_is_refused_before_anything_is_committed(seconds: float) -> None:
+    async with kit_with(FakeChannel()) as kit:
+        with pytest.raises(UsageError, match="inactive_after_seconds"):
+            await kit.create_room("bad", timers=RoomTimers(inactive_after_seconds=seconds))
+        await kit.create_room("r", channels=["sms"])
+        with pytest.raises(UsageError, match="closed_after_seconds"):
+            await kit.set_room_timers("r", RoomTimers(closed_after_seconds=seconds))
+        assert [room.id for room in await kit.list_rooms()] == ["r"]
+        assert (await kit.get_room("r")).timers == RoomTimers()

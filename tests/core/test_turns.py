@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from roomkit import EventType, TurnPolicy
+from roomkit.errors import UsageError
 from roomkit.models.content import ToolCallContent
-from roomkit.models.hooks import ReplyFinished, Trouble
+from roomkit.models.hooks import Committed, ReplyFinished, Trouble
 from roomkit.models.room import ChannelCapabilities
 from roomkit.models.stream import (
     ReplyEnd,
@@ -272,3 +273,42 @@ async def test_observers_are_told_the_event_of_a_whole_answer_too() -> None:
         await chat.say("hello")
         await chat.advance(1)
     assert told == ["Noted."]
+
+
+@pytest.mark.parametrize("where", ["own", "new message", "later answer"])
+async def test_waiting_for_what_comes_after_oneself_is_refused(where: str) -> None:
+    told: list[str] = []
+
+    async def script(context: Any, event: Any) -> Any:
+        if event.text == "go":
+            addressed = ("two",) if where == "later answer" else None
+            sent = result if where == "own" else await kit.send("r", "again", by="eve", addressed_to=addressed)
+            try:
+                await asyncio.gather(sent.settled())  # as a tool does it, in a task of its own
+            except UsageError as error:
+                told.append(str(error))
+        yield "done"
+
+    one, two = Brain("one", script), Brain("two")
+    async with kit_with(FakeChannel(), one, two) as kit:
+        await kit.create_room("r", channels=["sms", "one", "two"])
+        result = await kit.send("r", "go", by="ann", addressed_to=("one",))
+        await asyncio.sleep(100)
+        assert ["inside its own" in text for text in told] == [True]
+        assert kit.engine.turns.active() == 0
+
+
+async def test_an_observer_may_wait_for_what_it_sends() -> None:
+    done: list[str] = []
+    async with kit_with(FakeChannel(), Brain()) as kit:
+
+        @kit.on(Committed)
+        async def again(notice: Any) -> None:
+            if notice.event.text == "echo go":
+                await (await kit.send("r", "more", by="eve")).settled()
+                done.append("yes")
+
+        await kit.create_room("r", channels=["sms", "ai"])
+        await say(kit, "go", "r")
+        await asyncio.sleep(5)
+        assert done == ["yes"]

@@ -17,8 +17,8 @@ API, endpoint = endpoints()
 
 class Seat(Body):
     channel_id: str = Field(min_length=1, max_length=128)
-    access: Access = Access.READ_WRITE
-    visibility: str = Field(default="all", min_length=1, max_length=512)
+    access: Access | None = None
+    visibility: str | None = Field(default=None, min_length=1, max_length=512)
     participant_id: str | None = Field(default=None, max_length=128)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
