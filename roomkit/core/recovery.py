@@ -15,7 +15,7 @@ from roomkit.core.turn_port import Turn
 from roomkit.errors import StateError, StoreError
 from roomkit.models.content import TextContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
-from roomkit.models.room import ChannelBinding
+from roomkit.models.room import ChannelBinding, Observation
 from roomkit.ports.channel import RoomContext
 from roomkit.ports.store import Record, RecordKey, RecordQuery
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ALL = 10_000_000
+MOST_ASKED = 5
+"""Restarts that one question without a first word survives: it may be what stops the process."""
 
 
 async def recover(engine: Engine) -> dict[str, int]:
@@ -66,10 +68,11 @@ async def _closed(actor: RoomActor, record: Record) -> bool:
 
 
 async def _close_stream(actor: RoomActor, record: Record, calls: list[tuple[Record, ToolCallContent]]) -> None:
-    """The reply ends as interrupted, with what is durable of it; every call gets its one answer (R7, R8)."""
+    """The reply ends as interrupted, with what is durable of it; every call gets its one answer (R7, R8). One that had
+    not begun to say or do anything is asked again; none ends without a trace in the room."""
     value = record.value
     channel = actor.engine.channels.get(value["channel"])
-    again = channel is not None and channel.turn_policy.on_crash == "ask_again"
+    by_policy = channel is not None and channel.turn_policy.on_crash == "ask_again"
     binding = actor.state.bindings.get(value["channel"])
     source = EventSource(
         channel_id=value["channel"],
@@ -78,6 +81,8 @@ async def _close_stream(actor: RoomActor, record: Record, calls: list[tuple[Reco
         participant_id=binding.participant_id if binding else None,
     )
     change = Change()
+    silent = not value["text"] and not await _did_anything(actor, record)
+    again = by_policy or (silent and await _count_again(actor, change, value["turns"]))
     _close_calls(actor, change, calls, source)
     stored = await event_by_id(actor.engine.store, actor.tenant, actor.room_id, value["id"])
     if value["text"] and stored is None and actor.state.room.open:
@@ -93,8 +98,40 @@ async def _close_stream(actor: RoomActor, record: Record, calls: list[tuple[Reco
         await messages.cut_short(actor, change, draft, actor.state.room.floor.generation, None)
     change.delete.append(RecordKey("stream", actor.tenant, record.key))
     if not again:
+        if not value["text"]:
+            _leave_word(actor, change, value)
         change.delete.extend(RecordKey("turn", actor.tenant, row) for row in value["turns"])
     await actor.commit(change)
+
+
+async def _did_anything(actor: RoomActor, record: Record) -> bool:
+    """Whether a tool of the reply had been started."""
+    query = RecordQuery("journal", actor.tenant, prefix=f"{record.key}\n", limit=1)
+    return bool(await actor.engine.store.records(query))
+
+
+async def _count_again(actor: RoomActor, change: Change, rows: list[str]) -> bool:
+    """Whether the questions may be asked once more; counts that they are."""
+    turns: list[Record] = []
+    for row in rows:
+        turns += await actor.engine.store.records(RecordQuery("turn", actor.tenant, key=row))
+    if any(turn.value.get("asked", 1) >= MOST_ASKED for turn in turns):
+        return False
+    for turn in turns:
+        value = {**turn.value, "asked": turn.value.get("asked", 1) + 1}
+        change.put.append(Record("turn", actor.tenant, turn.key, value, actor.room_id))
+    return True
+
+
+def _leave_word(actor: RoomActor, change: Change, value: dict[str, Any]) -> None:
+    """A question that gets no answer is seen by whoever looks at the room."""
+    if actor.state.room.open:
+        told = {"channel_id": value["channel"], "cause": value["cause"], "reason": "crash"}
+        change.system(EventType.SYSTEM, "reply_interrupted", visibility="transport", **told)
+        text = f"{value['channel']} was interrupted before it answered"
+        change.observations.append(
+            Observation(id=actor.engine.new_id(), kind="reply_interrupted", content=text, event_id=value["cause"])
+        )
 
 
 async def _cut_calls(actor: RoomActor, record: Record) -> list[tuple[Record, ToolCallContent]]:

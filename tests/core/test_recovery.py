@@ -18,7 +18,9 @@ from roomkit.ai.policy import ToolPolicy
 from roomkit.ai.tools import Toolbox, ToolContext, tool
 from roomkit.models.content import ToolCallContent
 from roomkit.models.delivery import DeliveryPolicy
+from roomkit.models.room import RoomTimers
 from roomkit.models.stream import ToolStep
+from roomkit.ports.store import Batch
 from roomkit.providers.sqlite import SQLiteStore
 from roomkit.testing import FakeChannel
 from roomkit.testing.ai import ScriptedAI, call
@@ -33,6 +35,24 @@ def crash(old: Path, new: Path) -> Path:
         if source.exists():
             shutil.copy(source, new.with_name(new.name + suffix))
     return new
+
+
+class CopyingStore(SQLiteStore):
+    """Copies itself right after each commit that changes a room, as if the process had died there."""
+
+    def __init__(self, path: str, where: Path) -> None:
+        super().__init__(path)
+        self.file, self.where, self.copies = Path(path), where, 0
+        self.watch, self.last, self.caught = "", Path(), Path()
+
+    async def commit(self, batch: Batch) -> Any:
+        done = await super().commit(batch)
+        if batch.events:
+            self.copies += 1
+            self.last = crash(self.file, self.where / f"copy{self.copies}.db")
+            if self.watch in {record.kind for record in batch.put}:
+                self.caught = self.last
+        return done
 
 
 Make = Callable[..., RoomKit]
@@ -92,8 +112,82 @@ async def test_a_question_not_yet_begun_is_asked_after_the_restart(tmp_path: Pat
     brain = Brain()
     async with make(path, FakeChannel(), brain) as kit:
         await asyncio.sleep(5)
-        assert brain.seen == [["second"]]
-        assert [t for _, t, _ in await said(kit, "r")] == ["first", "second", "echo second"]
+        assert brain.seen == [["first"], ["second"]]
+        assert [t for _, t, _ in await said(kit, "r")] == ["first", "second", "echo first", "echo second"]
+
+
+async def test_a_question_that_stops_the_process_every_time_is_given_up_visibly(tmp_path: Path, make: Make) -> None:
+    path, asked = tmp_path / "0.db", 0
+    for i in range(1, 12):
+        slow = Brain(script=lambda c, e: stream("x", every=1000))
+        async with make(path, FakeChannel(), slow) as kit:
+            if i == 1:
+                await kit.create_room("r", channels=["sms", "ai"])
+                await say(kit, "poison", "r")
+            await asyncio.sleep(1)
+            asked += len(slow.seen)
+            path = crash(path, tmp_path / f"{i}.db")
+    async with make(path, FakeChannel(), Brain()) as kit:
+        assert asked == 5
+        left = [e for e in await kit.events("r", raw=True) if getattr(e.content, "code", "") == "reply_interrupted"]
+        assert len(left) == 1
+
+
+async def test_a_reply_cut_after_it_acted_leaves_word_in_the_room(tmp_path: Path, make: Make) -> None:
+    async def script() -> Any:
+        yield ToolStep(CALL)
+        await asyncio.sleep(1000)
+
+    async with make(tmp_path / "a.db", FakeChannel(), Brain(script=lambda c, e: script())) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        asked = (await say(kit, "charge me", "r")).event
+        await asyncio.sleep(1)
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+    brain = Brain()
+    async with make(path, FakeChannel(), brain) as kit:
+        await asyncio.sleep(1)
+        assert brain.seen == []
+        last = (await kit.events("r", raw=True))[-1]
+        assert (last.content.code, last.content.data["cause"]) == ("reply_interrupted", asked.id)  # type: ignore[union-attr]
+
+
+async def test_what_was_armed_in_the_last_moment_before_a_crash_still_rings(tmp_path: Path) -> None:
+    """Timers stand in the commit of what they time: a copy made right after it has both."""
+    store, timers = (
+        CopyingStore(str(tmp_path / "a.db"), tmp_path),
+        RoomTimers(inactive_after_seconds=30, closed_after_seconds=30),
+    )
+    asker = Brain(script=lambda c, e: _asking(c))
+    async with kit_with(FakeChannel(), asker, store=store) as kit:
+        await kit.create_room("idle", timers=timers)
+        idle = store.last
+        await kit.create_room("r", channels=["sms", "ai"])
+        store.watch = "approval"
+        await say(kit, "refund", "r")
+        await asyncio.sleep(1)
+        approval = store.caught
+        store.watch = "timer"
+        await kit.take_over("r", "eve", lease_s=60)
+        leased = store.caught
+        await kit.pause_room("idle")
+        paused = store.caught
+    async with kit_with(FakeChannel(), Brain(), store=SQLiteStore(str(idle))) as kit:
+        await asyncio.sleep(31)
+        assert (await kit.get_room("idle")).status == "paused"
+    async with kit_with(FakeChannel(), Brain(script=lambda c, e: stream()), store=SQLiteStore(str(approval))) as kit:
+        await asyncio.sleep(31)
+        assert len(await kit.approvals(status="expired")) == 1
+    async with kit_with(FakeChannel(), Brain(), store=SQLiteStore(str(leased))) as kit:
+        await asyncio.sleep(61)
+        assert (await kit.get_room("r")).floor.mode == "waiting"
+    async with kit_with(FakeChannel(), Brain(), store=SQLiteStore(str(paused))) as kit:
+        await asyncio.sleep(31)
+        assert (await kit.get_room("idle")).status == "closed"
+
+
+async def _asking(context: Any) -> Any:
+    await context.turn.approve(CALL, expires_s=30)
+    yield "done"
 
 
 async def test_by_policy_an_interrupted_question_is_asked_again(tmp_path: Path, make: Make) -> None:
