@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from roomkit.core import messages
+from roomkit.core import approvals, messages
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.history import history_reader
 from roomkit.core.lanes import Item
@@ -105,9 +105,16 @@ async def _close_stream(actor: RoomActor, record: Record, calls: list[tuple[Reco
 
 
 async def _did_anything(actor: RoomActor, record: Record) -> bool:
-    """Whether a tool of the reply had been started."""
+    """Whether a tool of the reply had been started, or waits for a person whose answer begins the next turn."""
     query = RecordQuery("journal", actor.tenant, prefix=f"{record.key}\n", limit=1)
-    return bool(await actor.engine.store.records(query))
+    if await actor.engine.store.records(query):
+        return True
+    cause, channel = record.value["cause"], record.value["channel"]
+    asked = [
+        *await approvals.pending(actor.engine, actor.tenant, actor.room_id),
+        *await approvals.pending(actor.engine, actor.tenant, actor.room_id, "granted"),
+    ]
+    return any(a.value["channel"] == channel and cause in a.value.get("causes", ()) for a in asked)
 
 
 async def _count_again(actor: RoomActor, change: Change, rows: list[str]) -> bool:
