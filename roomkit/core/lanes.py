@@ -362,7 +362,7 @@ class OutboxLanes:
         done[1].append(RecordKey("outbox", tenant, kept.key))
         engine.count("delivered" if result.success else "delivery_skipped")
         if not actor.hub.idle:
-            self._tell(actor, self._record(lane, item, result))
+            _tell(actor, self._record(lane, item, result))
         if result.success and engine.hooks.heard(Delivered):
             engine.hooks.tell(Delivered(tenant, actor.room_id, self._record(lane, item, result)))
         if not self._flushing and not self._gathering:
@@ -422,7 +422,7 @@ class OutboxLanes:
             await actor.commit(change)
 
         await actor.insist(bury)
-        self._tell(actor, record)
+        _tell(actor, record)
         self.dead += 1
         self.engine.hooks.tell(DeliveryFailed(actor.tenant, actor.room_id, record))
         from roomkit.core.fallback import try_next
@@ -464,12 +464,13 @@ class OutboxLanes:
             }
         )
 
-    def _tell(self, actor: RoomActor, record: DeliveryRecord) -> None:
-        data = record.model_dump(mode="json")
-        message = Ephemeral(
-            kind="delivery", room_id=actor.room_id, sender=record.channel_id, visibility="internal", data=data
-        )
-        actor.hub.ephemeral(message, actor.state.bindings)
+
+def _tell(actor: RoomActor, record: DeliveryRecord) -> None:
+    data = record.model_dump(mode="json")
+    message = Ephemeral(
+        kind="delivery", room_id=actor.room_id, sender=record.channel_id, visibility="internal", data=data
+    )
+    actor.hub.ephemeral(message, actor.state.bindings)
 
 
 def _lag(lane: Lane, now: datetime) -> tuple[int, float]:
