@@ -13,7 +13,15 @@ from roomkit.core import membership, messages
 from roomkit.core.actor import RoomActor
 from roomkit.core.results import CURRENT, InboundResult, Settlement
 from roomkit.errors import RoomClosed, RoomKitError, RoomNotFound
-from roomkit.models.content import AudioContent, CompositeContent, Content, MediaContent, TextContent, VideoContent
+from roomkit.models.content import (
+    AudioContent,
+    CompositeContent,
+    Content,
+    MediaContent,
+    TextContent,
+    VideoContent,
+    valid,
+)
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, EventSource
 from roomkit.models.hooks import IdentityAnswer, IdentityQuestion, IdentityResolved, IdentityTimedOut
@@ -67,6 +75,7 @@ class Inbound:
             return result
 
     async def _take_in(self, message: InboundMessage, tenant: str, room_id: str | None) -> InboundResult:
+        message = valid(message)
         channel = self.engine.registry.require(message.channel_id, tenant)
         self.engine.count("inbound")
         if message.external_id is None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.state import key
-from roomkit.models.content import ToolCallContent
+from roomkit.models.content import ToolCallContent, valid
 from roomkit.models.event import EventDraft, EventType
 from roomkit.models.stream import ToolStep
 from roomkit.ports.store import Record
@@ -26,6 +26,7 @@ class ToolJournal:
 
     async def step(self, step: ToolStep) -> None:
         """Commits one step of a tool call, together with what the reply has said so far."""
+        step = ToolStep(valid(step.call), step.idempotent)
         crashpoint("reply.before_tool_step")
         if step.call.status != "pending":
             self._done[step.call.call_id] = step

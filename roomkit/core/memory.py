@@ -7,12 +7,16 @@ per room, records are found through postings (room, term), a heap (due) and a di
 from __future__ import annotations
 
 import heapq
+import json
 import uuid
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from pydantic_core import PydanticSerializationError
+
 from roomkit.errors import Fenced, StoreUnavailable, UsageError
+from roomkit.models.content import TextContent
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import (
     Batch,
@@ -59,6 +63,7 @@ class MemoryStore:
         if batch.epoch < self._info.epoch:
             raise Fenced(f"epoch {batch.epoch} is over, {self._info.epoch} has begun; this writer must stop")
         check_batch(batch)
+        _check_values(batch)
         tenant = self._tenants.get(batch.tenant)
         if tenant is None:
             tenant = self._tenants[batch.tenant] = _Tenant()
@@ -187,6 +192,29 @@ class MemoryStore:
 
 _Due = tuple[float, str, str]
 """(due, tenant, key); the kind is the heap's."""
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+_PLAIN = frozenset({"outbox", "turn", "delivery"})
+"""Kinds that hold nothing but ids and numbers."""
+
+
+def _check_values(batch: Batch) -> None:
+    """Refuses what a store on disk cannot keep, so that what runs in memory runs there as well."""
+    try:
+        for event in (*batch.events, *batch.erase):
+            content = event.content
+            if event.metadata or event.channel_data or event.source.raw_payload is not None:
+                event.model_dump_json()
+            elif type(content) is not TextContent:
+                content.model_dump_json()
+            elif not content.text.isascii():
+                content.text.encode()
+        for record in batch.put:
+            if record.kind not in _PLAIN:
+                _encode(record.value).encode()
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"a batch for {batch.room_id or batch.tenant} holds what JSON cannot: {error}") from error
 
 
 class _Tenant:

@@ -13,7 +13,7 @@ from roomkit.core import membership, policy
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import event_by_id, key
-from roomkit.models.content import DeleteContent, EditContent, ReactionContent
+from roomkit.models.content import DeleteContent, EditContent, ReactionContent, valid
 from roomkit.models.event import EventDraft, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import BeforeCommit, ChainDepthExceeded, Injected, RoomRefused
 from roomkit.models.room import Membership, Participant, Room, RoomStatus
@@ -66,7 +66,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         known = await known_duplicate(actor, *sub.dedupe[:2])
         if known is not None:
             return known
-    draft, target = _typed(sub.draft), None
+    draft, target = _typed(valid(sub.draft)), None
     if draft.parent_event_id is not None:
         draft = await _thread_root(actor, draft)
     if draft.type in _ACTIONS:
@@ -150,7 +150,7 @@ async def _guard(actor: RoomActor, draft: EventDraft) -> Outcome:
 
 def _injected(injected: Injected) -> Entry:
     """Shown where it is delivered: history and live views must not tell others what `targets` keeps from them."""
-    draft, targets = injected.draft, injected.targets or ()
+    draft, targets = valid(injected.draft), injected.targets or ()
     if draft.visibility == "all":
         draft = draft.replaced(visibility=",".join(targets) or "internal")
     return Entry(draft, targets=targets, wakes=False)

@@ -15,7 +15,7 @@ from roomkit.core.policy import effective_visibility
 from roomkit.core.results import Settlement
 from roomkit.core.state import key
 from roomkit.core.streams import OpenStream
-from roomkit.models.content import TextContent
+from roomkit.models.content import TextContent, valid, valid_text
 from roomkit.models.event import EventDraft, EventSource, RoomEvent
 from roomkit.models.hooks import BeforeCommit, Thought
 from roomkit.models.room import ChannelBinding, Room
@@ -52,7 +52,7 @@ class Reply:
         self.metadata: dict[str, Any] = {}
         self.first_token_at: float | None = None
         self._text: list[str] = []
-        self._held = ""
+        self._held = self._half = ""
         self._stream: OpenStream | None = None
         self._stopped = False
         self.checkpoint = Checkpoint(actor, self._record)
@@ -106,7 +106,7 @@ class Reply:
                 if self._stopped:
                     break
                 if isinstance(part, (TextDelta, str)):
-                    self._say(part if isinstance(part, str) else part.text)
+                    self._say(self._whole(part if isinstance(part, str) else part.text))
                     if self._mode == "sentence":
                         await self._release(final=False)
                     elif self.checkpoint.due:
@@ -114,11 +114,13 @@ class Reply:
                 elif isinstance(part, ToolStep):
                     await self.journal.step(part)
                 elif isinstance(part, ThinkingDelta):
-                    self._think(part.text)
+                    self._think(valid_text(part.text))
                 else:
                     self._end(part)
                 if self._blocked:
                     break
+        if self._half and not self._blocked:
+            self._say(valid_text(self._half))
         if self._held and not self._blocked:
             await self._release(final=True)
 
@@ -131,6 +133,15 @@ class Reply:
         binding = self.actor.state.bindings.get(self.channel_id)
         channel_type = binding.channel_type if binding else ""
         return BeforeCommit(self.actor.state.room, self._draft(text), self.channel_id, channel_type, "outbound")
+
+    def _whole(self, delta: str) -> str:
+        """Valid text: half a character at the end waits for its other half."""
+        if not self._half and delta.isascii():
+            return delta
+        delta = self._half + delta
+        cut = len(delta) - 1 if "\ud800" <= delta[-1:] <= "\udbff" else len(delta)
+        self._half = delta[cut:]
+        return valid_text(delta[:cut])
 
     def _say(self, delta: str) -> None:
         """Shows a delta at once, or holds it for the guards."""
@@ -209,7 +220,7 @@ class Reply:
 
     def _end(self, end: ReplyEnd) -> None:
         self.end_reason, self.usage, self.error = end.reason, dict(end.usage), end.error
-        self.metadata.update(end.metadata)
+        self.metadata.update(valid(end.metadata))
 
     def _record(self) -> Record:
         value = {

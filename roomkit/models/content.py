@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self, cast
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -70,6 +70,50 @@ def _template(cls: type[BaseModel]) -> _Template:
     defaults = {name: None if field.is_required() else field.default for name, field in fields.items()}
     factories = ((name, field.default_factory) for name, field in fields.items() if field.default_factory is not None)
     return _TEMPLATES.setdefault(cls, (defaults, tuple(cast("Any", factories))))
+
+
+def valid_text(text: str) -> str:
+    """Text that every store and wire takes: halves of a surrogate pair are put together, lone ones replaced."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+_T = TypeVar("_T")
+
+
+def valid(value: _T) -> _T:
+    """The same with `valid_text` everywhere inside; the very same object where nothing was wrong."""
+    return cast("_T", _valid(value))
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, str):
+        # Members of an enum are text too, and always valid.
+        return value if value.isascii() else valid_text(value)
+    if isinstance(value, Frozen):
+        changed = _changed(vars(value))
+        return value.replaced(**changed) if changed else value
+    if isinstance(value, dict):
+        table = cast("dict[Any, Any]", value)
+        if _changed(table) or any(_valid(name) is not name for name in table):
+            return {_valid(name): _valid(one) for name, one in table.items()}
+        return table
+    if type(value) is list or type(value) is tuple:
+        items = cast("list[Any] | tuple[Any, ...]", value)
+        fresh = [_valid(one) for one in items]
+        if any(new is not old for new, old in zip(fresh, items, strict=True)):
+            return fresh if isinstance(items, list) else tuple(fresh)
+        return items
+    return value
+
+
+def _changed(fields: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {name: new for name, old in fields.items() if (new := _valid(old)) is not old}
 
 
 class TextContent(Frozen):
@@ -243,7 +287,7 @@ CompositeContent.model_rebuild()
 def _refuse_actions(content: object) -> None:
     """Composites have looked at their own parts already."""
     if isinstance(content, (EditContent, DeleteContent)):
-        raise ValueError(f"content of type {content.type} stands alone: send it as an event of its own")  # noqa: TRY004
+        raise ValueError(f"content of type {content.type} stands alone: send it as an event of its own")  # noqa: TRY004 - for pydantic
 
 
 def _depth(content: object) -> int:

@@ -167,6 +167,14 @@ class Store(Protocol):
 def check_batch(batch: Batch) -> None:
     """What every store asks of a batch before it looks at its data. Raises `UsageError`."""
     tenant, room_id = batch.tenant, batch.room_id
+    names = [tenant, room_id or "", *(item.key for item in (*batch.put, *batch.delete, *batch.dedupe))]
+    for record in batch.put:
+        names += record.terms
+    if not (joined := "".join(names)).isascii():
+        try:
+            joined.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError("a key or an id is no valid text; replace its lone surrogates") from error
     if (batch.events or batch.activity_at is not None) and room_id is None:
         raise UsageError("a batch with events or activity needs a room_id; set Batch.room_id")
     for event in batch.events:

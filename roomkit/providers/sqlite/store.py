@@ -74,11 +74,11 @@ class SQLiteStore:
         return await self._opened().commit(encode(batch))
 
     async def events(self, query: EventQuery) -> list[RoomEvent]:
-        return await self._opened().reads.call(query)
+        return await self._select(query)
 
     async def records(self, query: RecordQuery) -> list[Record]:
         check_query(query)
-        return await self._opened().reads.call(query)
+        return await self._select(query)
 
     def health(self) -> StoreHealth:
         return self._open.health() if self._open is not None else StoreHealth(False, "the store is not open")
@@ -92,6 +92,12 @@ class SQLiteStore:
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self.path)!r})"
+
+    async def _select(self, query: Query) -> list[Any]:
+        try:
+            return await self._opened().reads.call(query)
+        except UnicodeEncodeError:  # nothing is kept under a name that is no valid text
+            return []
 
     def _opened(self) -> _Open:
         if self._open is None:

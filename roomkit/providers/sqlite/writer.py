@@ -41,10 +41,17 @@ def encode(batch: Batch) -> Encoded:
             batch,
             tuple([event.model_dump_json() for event in batch.events]),
             tuple([event.model_dump_json() for event in batch.erase]),
-            tuple([_encode(record.value) for record in batch.put]),
+            tuple([_json(record.value) for record in batch.put]),
         )
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"a batch for {batch.room_id or batch.tenant} holds what JSON cannot: {error}") from error
+
+
+def _json(value: dict[str, Any]) -> str:
+    text = _encode(value)
+    if not text.isascii():
+        text.encode()  # Found here, a lone surrogate disturbs no other batch.
+    return text
 
 
 @dataclass(slots=True)
