@@ -287,7 +287,8 @@ CompositeContent.model_rebuild()
 def _refuse_actions(content: object) -> None:
     """Composites have looked at their own parts already."""
     if isinstance(content, (EditContent, DeleteContent)):
-        raise ValueError(f"content of type {content.type} stands alone: send it as an event of its own")  # noqa: TRY004 - for pydantic
+        kind = content.type
+        raise ValueError(f"content of type {kind} stands alone: send it by itself")  # noqa: TRY004 - for pydantic
 
 
 def _depth(content: object) -> int:

@@ -11,6 +11,7 @@ from roomkit.core.memory import MemoryStore
 from roomkit.errors import ProviderTimeout, Refused, Unavailable
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState, DeliveryStatus
 from roomkit.models.hooks import Delivered, DeliveryFailed, StatusChanged
+from roomkit.net.ratelimit import TokenBucket
 from roomkit.testing import FakeChannel
 from tests.core.rooms import Brain, kit_with, say
 
@@ -239,3 +240,41 @@ async def test_a_channel_registered_later_gets_what_is_said_from_then_on() -> No
         await kit.unregister_channel("late")
         await (await say(kit, "three", "r")).settled()
     assert late.texts == ["two"]
+
+
+async def test_a_rate_limit_makes_deliveries_wait_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TokenBucket.__init__.__kwdefaults__, "max_waiting", 3)
+    slow = FakeChannel("slow")
+    slow.delivery_policy = DeliveryPolicy(rate_per_s=1, burst=1)
+    async with kit_with(slow) as kit:
+        for i in range(8):
+            await kit.create_room(f"r{i}", channels=["slow"])
+        results = [await kit.send(f"r{i}", str(i)) for i in range(8)]
+        for result in results:
+            await result.settled()
+        assert slow.texts == [str(i) for i in range(8)]
+
+
+async def test_what_breaks_a_delivery_in_a_way_nobody_foresaw_ends_in_the_dead_letters() -> None:
+    class Odd(FakeChannel):
+        broken = True
+
+        @property
+        def delivery_policy(self) -> DeliveryPolicy:
+            if self.broken:
+                raise KeyError("odd")
+            return DeliveryPolicy()
+
+        @delivery_policy.setter
+        def delivery_policy(self, policy: DeliveryPolicy) -> None: ...
+
+    odd = Odd("odd")
+    async with kit_with(odd) as kit:
+        await kit.create_room("r", channels=["odd"])
+        await (await kit.send("r", "one")).settled()
+        assert [letter["code"] is None and "KeyError" in letter["error"] for letter in await kit.dead_letters()] == [
+            True
+        ]
+        odd.broken = False
+        await (await kit.send("r", "two")).settled()
+        assert odd.texts == ["two"]

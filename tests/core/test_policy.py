@@ -203,6 +203,7 @@ OWNER = Participant(id="o", room_id="r", channel_id="a", role=Role.OWNER, joined
     [
         (edit(), by(participant="p"), None, ""),
         (edit(), by(address="u1"), None, ""),
+        (edit(), by("b", participant="p"), None, "not_original_author"),
         (edit(), by("b", address="u1"), None, "not_original_author"),
         (edit(), by(participant="q"), None, "not_original_author"),
         (edit(), by(), None, "identity_required_for_edit"),
