@@ -443,3 +443,19 @@ async def test_a_host_brings_its_own_authentication() -> None:
         assert (await h.http.get("/api/rooms/r1", headers={"x-user": "me"})).status_code == 200
         assert (await h.http.get("/api/rooms", headers={"x-user": "me"})).status_code == 403
         assert (await h.http.get("/api/rooms/r1", headers={"x-user": "you"})).status_code == 401
+
+
+async def test_a_blocked_whisper_is_refused_like_a_blocked_message() -> None:
+    async with house() as h:
+
+        @h.kit.before(BeforeCommit)
+        async def guard(moment: BeforeCommit) -> Block | None:
+            return Block("no cards") if "4111" in moment.value.text else None
+
+        await h.kit.create_room("r1")
+        await h.kit.attach_channel("r1", "web")
+        refused = await h.call("POST", "/rooms/r1/whisper", role="agent", json={"text": "4111", "to": "web"})
+        assert refused.status_code == 409
+        assert refused.json()["error"]["message"] == "no cards"
+        taken = await h.call("POST", "/rooms/r1/whisper", role="agent", json={"text": "psst", "to": "web"})
+        assert taken.status_code == 201

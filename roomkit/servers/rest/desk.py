@@ -13,6 +13,7 @@ from roomkit.models.room import FloorMode
 from roomkit.models.steering import Cancel, InjectMessage, SteeringDirective, UpdateSystemPrompt
 from roomkit.servers.access import Action
 from roomkit.servers.inbound import check
+from roomkit.servers.problems import answer
 from roomkit.servers.rest.api import Body, Call, Nothing, done, dump, endpoints, reply
 from roomkit.servers.rest.rooms import Message, shown
 
@@ -83,7 +84,11 @@ async def set_floor(call: Call, body: SetFloor) -> Response:
 async def whisper(call: Call, body: Whisper) -> Response:
     """Words for one channel only"""
     event = await call.rooms.whisper(call.room_id, body.text, to=body.to, by=call.principal.id)
-    return reply(201, event=call.door.views.event(event, staff=True))
+    shown_event = call.door.views.event(event, staff=True)
+    if event.blocked:
+        reason = event.blocked_reason or event.blocked_by or "a rule stopped it"
+        return answer(409, "blocked", reason, event=shown_event)
+    return reply(201, event=shown_event)
 
 
 @endpoint("POST", "/rooms/{room}/notes", Action.NOTE, Note, status=201)
