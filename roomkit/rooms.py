@@ -152,7 +152,7 @@ class Rooms:
         else:
             found = await self._search(q.strip(), tuple(terms), limit, offset)
         if attention is False:
-            found = [room for room in found if room.attention is None]
+            found = [room for room in found if room.waiting_since is None]
         return found
 
     async def _rooms(self, terms: tuple[str, ...], limit: int, offset: int) -> list[Room]:
@@ -460,11 +460,9 @@ class Rooms:
         return await (await self._actor(room_id)).call(floor.clear_attention, by)
 
     async def attention(self) -> list[Room]:
-        """Rooms waiting for a person, most urgent and then longest waiting first."""
-        waiting = [room for room in await self.list_rooms(attention=True, limit=10_000) if room.attention]
-        return sorted(
-            waiting, key=lambda r: (-r.attention.priority, r.attention.since) if r.attention else (0, r.created_at)
-        )
+        """Rooms waiting for a person to come or to answer an approval, most urgent and then longest waiting first."""
+        waiting = [room for room in await self.list_rooms(attention=True, limit=10_000) if room.waiting_since]
+        return sorted(waiting, key=lambda r: (-(r.attention.priority if r.attention else 0), r.waiting_since))
 
     async def whisper(self, room_id: str, text: str, *, to: str, by: str) -> RoomEvent:
         """Words for one channel only; a running AI turn hears them before its next round."""

@@ -16,6 +16,7 @@ from roomkit.core.state import key
 from roomkit.errors import StateError
 from roomkit.models.content import SystemContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventType, RoomEvent
+from roomkit.models.room import OpenQuestion, Room
 from roomkit.ports.channel import ApprovalAnswer
 from roomkit.ports.store import Record, RecordQuery
 
@@ -148,12 +149,42 @@ async def _open(actor: RoomActor, asker: Asker, call: ToolCallContent, expires_s
     }
     change = Change()
     change.put.append(_record(actor, key(actor.room_id, approval_id), value))
+    room = actor.state.room
+    asking = OpenQuestion(id=approval_id, name=call.name, since=actor.engine.now(), visibility=_audible(actor, asker))
+    change.room = room.replaced(approvals=(*room.approvals, asking))
     change.system(
         EventType.APPROVAL_REQUESTED, "approval_requested", id=approval_id, name=call.name, arguments=call.arguments
     )
     timer = actor.engine.timers.plan(actor, f"approval:{approval_id}", expires_s, {"id": approval_id})
     change.timers.append(timer)
     await actor.commit(change)
+    actor.engine.attention.changed(actor)
+
+
+def _audible(actor: RoomActor, asker: Asker) -> str:
+    """Who may know that a channel asks: whoever would hear its words."""
+    seat = actor.state.bindings.get(asker.channel_id)
+    return "internal" if seat is None or seat.muted or not seat.can_write else seat.visibility
+
+
+def _without(actor: RoomActor, approval_id: str) -> Room | None:
+    """The room as it is when this question is open no more; None when nothing changes."""
+    room = actor.state.room
+    left = tuple(one for one in room.approvals if one.id != approval_id)
+    return room.replaced(approvals=left) if len(left) < len(room.approvals) else None
+
+
+async def withdraw(actor: RoomActor, change: Change, channel_id: str | None = None) -> None:
+    """Adds to `change` that nothing is asked any more, by this channel or by any: no answer could lead to anything."""
+    gone: set[str] = set()
+    for record in await pending(actor.engine, actor.tenant, actor.room_id):
+        if channel_id in (None, record.value["channel"]):
+            gone.add(record.value["id"])
+            change.put.append(_record(actor, record.key, {**record.value, "status": "withdrawn"}))
+    room = change.room or actor.state.room
+    left = tuple(one for one in room.approvals if one.id not in gone)
+    if len(left) < len(room.approvals):
+        change.room = room.replaced(approvals=left)
 
 
 async def answer(
@@ -187,11 +218,12 @@ async def answer(
         "answered_at": engine.now().isoformat(),
         "held": status == "granted" and not may_go_on,
     }
-    change = Change()
+    change = Change(room=_without(actor, approval_id))
     change.put.append(_record(actor, found[0].key, value))
     if actor.state.room.open:
         change.add(_answered(value, wake=not live and not expired and may_go_on))
     await actor.commit(change)
+    engine.attention.changed(actor)
     if waiting is not None and not waiting.done() and (live or not granted):
         waiting.set_result(ApprovalAnswer(granted, by, reason, expired))
     elif live and granted:

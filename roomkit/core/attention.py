@@ -1,4 +1,4 @@
-"""The rooms that wait for a person, as a live list (D27)."""
+"""The rooms that wait for a person, to come or to say yes or no, as a live list (D27)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AttentionList:
 
     def changed(self, actor: RoomActor) -> None:
         room = actor.state.snapshot()
-        if room.attention is None:
+        if room.waiting_since is None:
             self._waiting.discard((actor.tenant, actor.room_id))
         else:
             self._waiting.add((actor.tenant, actor.room_id))

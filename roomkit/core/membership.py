@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from roomkit.core import approvals
 from roomkit.core.actor import Change, RoomActor
 from roomkit.core.policy import LONGEST_S, require_seconds
 from roomkit.core.state import key
@@ -71,7 +72,10 @@ async def detach(actor: RoomActor, channel_id: str) -> None:
     value = {"channel_id": channel_id}
     change.put.append(Record("detached", actor.tenant, key(actor.room_id, channel_id), value, actor.room_id))
     _note(actor, change, EventType.CHANNEL_DETACHED, "channel_detached", channel_id=channel_id)
+    await approvals.withdraw(actor, change, channel_id)
     await actor.commit(change)
+    if change.room is not None:
+        actor.engine.attention.changed(actor)
     for running_id, running in actor.engine.turns.running(actor):
         if running_id == channel_id:
             running.cancel("channel_detached")
@@ -216,11 +220,12 @@ async def set_status(actor: RoomActor, status: RoomStatus, by: str | None, reaso
     change.system(kind, kind.value, visibility="transport", by=by, reason=reason)
     plan_timers(actor, change)
     if status in (RoomStatus.CLOSED, RoomStatus.ARCHIVED):
+        await approvals.withdraw(actor, change)
         # Whoever is still speaking is cut off as the door closes, so that what was heard is kept.
         await actor.engine.turns.commit_cut(actor, change, "room_closed")
     else:
         await actor.commit(change)
-    if room.attention is not None and actor.state.room.attention is None:
+    if room.waiting_since is not None and actor.state.room.waiting_since is None:
         actor.engine.attention.changed(actor)
     return actor.state.snapshot()
 

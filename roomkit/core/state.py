@@ -64,7 +64,7 @@ def room_record(room: Room, bindings: Iterable[ChannelBinding], participants: It
     terms = {f"status:{room.status}", f"floor:{room.floor.mode}"}
     if room.external_id is not None:
         terms.add(f"external:{room.external_id}")
-    if room.attention is not None:
+    if room.waiting_since is not None:
         terms.add("attention:waiting")
     terms.update(f"meta:{k}={v}" for k, v in room.metadata.items() if isinstance(v, (str, int)))
     for binding in bindings:

@@ -107,6 +107,16 @@ class Attention(Frozen):
     priority: int = 0
 
 
+class OpenQuestion(Frozen):
+    """A tool call that waits for a person's yes or no (D36). `id` is the approval's; `visibility` is who may know that
+    something is asked."""
+
+    id: str
+    name: str
+    since: datetime
+    visibility: str = "all"
+
+
 class AgentResponsePolicy(StrEnum):
     AGENT_CHAIN = "agent_chain"
     ADDRESSED_ONLY = "addressed_only"
@@ -126,6 +136,7 @@ class Room(Frozen):
     timers: RoomTimers = RoomTimers()
     floor: Floor = Floor()
     attention: Attention | None = None
+    approvals: tuple[OpenQuestion, ...] = ()
     agent_response_policy: AgentResponsePolicy = AgentResponsePolicy.AGENT_CHAIN
     delivery: Literal["reach_once", "every_channel"] = "reach_once"
     language: str = "en"
@@ -136,6 +147,12 @@ class Room(Frozen):
     @property
     def event_count(self) -> int:
         return self.latest_index + 1
+
+    @property
+    def waiting_since(self) -> datetime | None:
+        """Since when a person is waited for: by somebody who asked for one, or by a tool call; None is not at all."""
+        asked = [one.since for one in self.approvals]
+        return min([self.attention.since, *asked] if self.attention else asked, default=None)
 
     @property
     def open(self) -> bool:
