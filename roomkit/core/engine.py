@@ -114,7 +114,7 @@ class Engine:
         self.pool = WorkerPool(options.sync_workers)
         self.eager = Eager(Scope("eager", on_failure=self._task_failed))
         self.hooks = Hooks(self.scope, self.pool)
-        self.bus: EphemeralBus = bus or MemoryBus()
+        self.bus: EphemeralBus = bus or _bus_of(self.store) or MemoryBus()
         self.breakers = Breakers(on_change=self._breaker_changed)
         self.lanes = OutboxLanes(self, self.breakers)
         self.turns = Turns(self)
@@ -322,6 +322,12 @@ class Engine:
     @property
     def resolver(self) -> IdentityResolver | None:
         return self._resolver if self._resolver is not None else self._book
+
+
+def _bus_of(store: Store) -> EphemeralBus | None:
+    """What a store of several processes brings along for what it does not keep."""
+    bus: Callable[[], EphemeralBus | None] | None = getattr(store, "bus", None)
+    return bus() if bus is not None else None
 
 
 __all__ = ["Engine", "KitOptions", "Template"]

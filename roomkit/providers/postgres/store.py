@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from roomkit.errors import ConfigError, Fenced, RoomKitError, StoreError, StoreUnavailable
 from roomkit.models.event import RoomEvent
+from roomkit.ports.bus import EphemeralBus
 from roomkit.ports.store import (
     Batch,
     Duplicate,
@@ -43,6 +44,7 @@ class PostgresStore:
         """Raises `ConfigError` for what is no such URL. Nothing is opened yet."""
         self._options = options or PostgresOptions()
         self._where = target(url, self._options.schema)
+        self._url = url
         self._open: _Open | None = None
         self._opening = asyncio.Lock()
 
@@ -98,6 +100,14 @@ class PostgresStore:
     def ownership(self) -> PostgresOwnership:
         """The leases of this node. Raises `StoreUnavailable` while the store is not open."""
         return self._opened().ownership
+
+    def bus(self) -> EphemeralBus | None:
+        """What goes with this store as the kit's bus: signs by NOTIFY where several processes share it, else none."""
+        if self._options.ownership != "rooms":
+            return None
+        from roomkit.providers.postgres.bus import PostgresBus
+
+        return PostgresBus(self._url, self._options)
 
     def __repr__(self) -> str:
         return f"PostgresStore({self._where.shown!r}, schema={self._where.schema!r})"
