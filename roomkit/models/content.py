@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
+from enum import Enum
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -88,7 +90,26 @@ _T = TypeVar("_T")
 
 def valid(value: _T) -> _T:
     """The same with `valid_text` everywhere inside; the very same object where nothing was wrong."""
-    return cast("_T", _valid(value))
+    return value if _sound(value) else cast("_T", _valid(value))
+
+
+_PLAIN = frozenset({bool, int, float, bytes, datetime, type(None)})
+_MANY = frozenset({dict, list, tuple})
+
+
+def _sound(value: Any) -> bool:
+    """Whether there is surely nothing to replace: a look at each field tells it of most messages."""
+    for one in vars(value).values() if isinstance(value, Frozen) else (value,):
+        kind = type(one)
+        if kind is str:
+            if not one.isascii():
+                return False
+        elif kind in _MANY:
+            if one:
+                return False
+        elif kind not in _PLAIN and not isinstance(one, Enum) and not (isinstance(one, Frozen) and _sound(one)):
+            return False
+    return True
 
 
 def _valid(value: Any) -> Any:
