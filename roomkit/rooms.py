@@ -465,7 +465,7 @@ class Rooms:
         return sorted(waiting, key=lambda r: (-(r.attention.priority if r.attention else 0), r.waiting_since))
 
     async def whisper(self, room_id: str, text: str, *, to: str, by: str) -> RoomEvent:
-        """Words for one channel only; a running AI turn hears them before its next round."""
+        """Words for one channel or person (`to="person:ID"`) only; an AI hears them before its turn's next round."""
         actor = await self._actor(room_id)
         event = await actor.call(floor.whisper, text, to, by)
         channel = self._engine.channels.get(to)
@@ -580,12 +580,17 @@ class Rooms:
         return await actor.call(views.open_view, viewer, deliver, after, tail)
 
 
+def _reserved(channel_id: str) -> bool:
+    """Whether a visibility would take this for something else than a channel."""
+    return channel_id.startswith("person:") or channel_id in ("all", "none", "internal", "transport", "intelligence")
+
+
 def _check_channel(channel: object) -> None:
     """Says at registration what would only show at the first delivery."""
     if not isinstance(channel, Channel):
         what = channel.__name__ if isinstance(channel, type) else repr(channel)
         raise UsageError(f"kit.register_channel() takes a Channel object, not {what}; make one, e.g. SMSChannel('sms')")
-    if not channel.channel_id or any(mark in channel.channel_id for mark in "\n,"):
+    if not channel.channel_id or any(mark in channel.channel_id for mark in "\n,") or _reserved(channel.channel_id):
         raise UsageError(f"{channel.channel_id!r} cannot be a channel id; use a short name such as 'sms'")
     if channel.reach not in ("outbox", "cursor", "turn"):
         raise UsageError(f'channel "{channel.channel_id}": reach="{channel.reach}" is not "outbox", "cursor" or "turn"')

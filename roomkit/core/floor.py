@@ -7,13 +7,13 @@ from typing import Any
 
 from roomkit.core import approvals, messages
 from roomkit.core.actor import Change, Entry, RoomActor
-from roomkit.core.policy import ai_may_answer, require_seconds
+from roomkit.core.policy import PERSON, ai_may_answer, require_seconds
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import key
 from roomkit.errors import ChannelNotFound, FloorTaken, RoomClosed, StateError, StoreUnavailable
 from roomkit.models.content import Content, TextContent
 from roomkit.models.event import EventDraft, EventSource, EventStatus, EventType, RoomEvent
-from roomkit.models.room import Attention, Floor, FloorMode, Room
+from roomkit.models.room import Attention, Floor, FloorMode, Room, person_token
 from roomkit.ports.store import Record, RecordQuery
 
 
@@ -177,13 +177,15 @@ def _note(text: str, by: str, visibility: str) -> Entry:
 
 
 async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:
-    """Words for one channel only. To an AI they are guidance, read at its next round; to people a private
-    message, which passes the guards like any other (a blocked one is stored as such)."""
+    """Words for one channel or one person only. To an AI they are guidance, read at its next round; to people a
+    private message, which passes the guards like any other (a blocked one is stored as such)."""
     _require_open(actor)
     binding = actor.state.bindings.get(to)
-    if binding is None:
+    if to.startswith(PERSON):
+        _require_person(actor, to)
+    elif binding is None:
         raise ChannelNotFound(to, actor.state.bindings, where=f'room "{actor.room_id}"')
-    if binding.category == "intelligence":
+    if binding is not None and binding.category == "intelligence":
         draft = EventDraft(
             source=host_source(by),
             content=TextContent(text=text),
@@ -207,6 +209,12 @@ async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:
         event = result.event
     await renew(actor, by)
     return event
+
+
+def _require_person(actor: RoomActor, to: str) -> None:
+    if to not in map(person_token, actor.state.participants):
+        known = ", ".join(sorted(map(person_token, actor.state.participants))) or "nobody"
+        raise StateError(f'"{to}" is nobody in room "{actor.room_id}"; there are: {known}')
 
 
 async def write_draft(actor: RoomActor, content: Content, by: str) -> RoomEvent:

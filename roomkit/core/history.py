@@ -91,8 +91,8 @@ async def projected(actor: RoomActor, events: Iterable[RoomEvent], viewer: Viewe
     return [_project(event, marks, sees) if event.index in marks else event for event in events]
 
 
-def _sees(viewer: Viewer, bindings: Mapping[str, ChannelBinding], edit: Mapping[str, Any]) -> bool:
-    return viewer.sees_visibility(edit["visibility"], edit["channel"], bindings)
+def _sees(viewer: Viewer, bindings: Mapping[str, ChannelBinding], mark: Mapping[str, Any]) -> bool:
+    return viewer.sees_visibility(mark["visibility"], mark["channel"], bindings, mark.get("by"))
 
 
 def _words(mark: Mapping[str, Any], sees: Callable[[Mapping[str, Any]], bool]) -> Any:
@@ -115,11 +115,19 @@ def _project(
         metadata["edited"] = True
     if mark.get("deleted"):
         metadata["deleted"] = True
-        update["content"] = SystemContent(code="deleted", message="", data={"reason": mark.get("reason")})
-    if mark.get("reactions"):
-        metadata["reactions"] = mark["reactions"]
+        told = "told" not in mark or sees(mark["told"])
+        reason = {"reason": mark.get("reason")} if told else {}
+        update["content"] = SystemContent(code="deleted", message="", data=reason)
+    reactions = {emoji: _people(marks, sees) for emoji, marks in mark.get("reactions", {}).items()}
+    if any(reactions.values()):
+        metadata["reactions"] = {emoji: people for emoji, people in reactions.items() if people}
     update["metadata"] = metadata
     return event.model_copy(update=update)
+
+
+def _people(reacted: Iterable[Any], sees: Callable[[Mapping[str, Any]], bool]) -> list[str]:
+    """Who of those that reacted did so before the eyes of who sees this."""
+    return [one if isinstance(one, str) else one["who"] for one in reacted if isinstance(one, str) or sees(one)]
 
 
 def _edit_today(event: RoomEvent, target: Mapping[str, Any], sees: Callable[[Mapping[str, Any]], bool]) -> RoomEvent:

@@ -19,6 +19,7 @@ from roomkit.models.room import (
     Participant,
     Role,
     Room,
+    person_token,
 )
 
 LONGEST_S = 10 * 365 * 86_400.0
@@ -27,6 +28,7 @@ LONGEST_S = 10 * 365 * 86_400.0
 MAX_CHAIN_DEPTH = 5
 """An event at this depth is stored as blocked; it cannot be switched off."""
 
+PERSON = person_token("")
 SOLICITING = frozenset({EventType.MESSAGE})
 OUTBOUND = frozenset({EventType.MESSAGE, EventType.EDIT, EventType.DELETE, EventType.REACTION, EventType.DTMF})
 """Only what people and agents say leaves the house; the timeline stays on dashboards and sockets."""
@@ -64,8 +66,9 @@ def _ids(visibility: str) -> frozenset[str]:
     return frozenset(part.strip() for part in visibility.split(",") if part.strip())
 
 
-def visible(visibility: str, channel_id: str, category: Category) -> bool:
-    """Whether a channel may see what carries `visibility`. Unknown ids in a list are ignored."""
+def visible(visibility: str, channel_id: str, category: Category, person: str | None = None) -> bool:
+    """Whether a channel, or the `person` at its other end, may see what carries `visibility`. Unknown names in a list
+    are ignored."""
     if visibility == "all":
         return True
     if visibility in ("none", "internal"):
@@ -74,7 +77,23 @@ def visible(visibility: str, channel_id: str, category: Category) -> bool:
         return category is Category.TRANSPORT
     if visibility == "intelligence":
         return category is Category.INTELLIGENCE
-    return channel_id in _ids(visibility)
+    names = _ids(visibility)
+    return channel_id in names or (person is not None and person_token(person) in names)
+
+
+def within(inner: str, outer: str, bindings: Mapping[str, ChannelBinding]) -> bool:
+    """Whether everybody who may see `inner` may see `outer` too."""
+    if outer in ("all", inner) or inner in ("none", "internal"):
+        return True
+    if outer in ("none", "internal") or inner in ("all", "transport", "intelligence"):
+        return False
+    for name in _ids(inner) - _ids(outer):
+        seat = bindings.get(name)
+        if seat is not None and not visible(outer, name, seat.category, seat.participant_id):
+            return False
+        if seat is None and (outer != "transport" or not name.startswith(PERSON)):
+            return False
+    return True
 
 
 def effective_visibility(own: str, binding: ChannelBinding | None) -> str:
@@ -82,11 +101,24 @@ def effective_visibility(own: str, binding: ChannelBinding | None) -> str:
     return own if own != "all" or binding is None else binding.visibility
 
 
-def may_see(event: RoomEvent, binding: ChannelBinding) -> bool:
-    """The one visibility rule: delivery, streams and rebuilt history all ask here."""
-    if event.source.channel_id == binding.channel_id:
-        return not event.blocked
-    return not event.blocked and binding.can_read and visible(event.visibility, binding.channel_id, binding.category)
+def may_see(event: RoomEvent, binding: ChannelBinding, person: str | None = None) -> bool:
+    """The one visibility rule: delivery, streams and rebuilt history all ask here. A `person` who shares the channel
+    with others looks through its seat, and has only their own words for their own."""
+    if event.blocked:
+        return False
+    source = event.source
+    if source.channel_id == binding.channel_id and own(source.participant_id, person):
+        return True
+    if not binding.can_read:
+        return False
+    if event.visibility == "all":
+        return True
+    return visible(event.visibility, binding.channel_id, binding.category, person or binding.participant_id)
+
+
+def own(author: str | None, person: str | None) -> bool:
+    """Whether what came over one's own channel is one's own."""
+    return person is None or author is None or author == person
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +159,7 @@ def plan(
             continue
         if not binding.can_read or binding.direction == "inbound":
             skipped.append((cid, "no_read_access"))
-        elif not visible(visibility, cid, binding.category):
+        elif not visible(visibility, cid, binding.category, binding.participant_id):
             skipped.append((cid, "not_visible"))
         elif reach.get(cid) == "turn":
             turns.append(cid)

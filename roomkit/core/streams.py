@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from roomkit.core.policy import may_see, visible
+from roomkit.core.policy import may_see, own, visible
 from roomkit.models.access import Principal
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import Category, ChannelBinding, Participant, Room
@@ -24,20 +24,22 @@ Deliver = Callable[[Any], None]
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """A way of looking at a room: as a channel bound to it, or `internal`, which sees the whole log (D34)."""
+    """A way of looking at a room: as a channel bound to it, as the `person` who sits there (one of several, maybe), or
+    `internal`, which sees the whole log (D34)."""
 
     channel_id: str | None = None
     internal: bool = False
+    person: str | None = None
 
     @classmethod
     def of(cls, principal: Principal, channel_id: str = "web") -> Viewer:
-        return cls(internal=True) if principal.sees_internal else cls(channel_id=channel_id)
+        return cls(internal=True) if principal.sees_internal else cls(channel_id=channel_id, person=principal.id)
 
     def sees(self, event: RoomEvent, bindings: Mapping[str, ChannelBinding]) -> bool:
         if self.internal:
             return True
         binding = bindings.get(self.channel_id or "")
-        return binding is not None and may_see(event, binding)
+        return binding is not None and may_see(event, binding, self.person)
 
     def hears(self, bindings: Mapping[str, ChannelBinding]) -> bool:
         """Whether anything may be told to it now; what it missed while its output was muted it can still read."""
@@ -46,13 +48,18 @@ class Viewer:
         binding = bindings.get(self.channel_id or "")
         return binding is not None and not binding.output_muted
 
-    def sees_visibility(self, visibility: str, source_id: str, bindings: Mapping[str, ChannelBinding]) -> bool:
+    def sees_visibility(
+        self, visibility: str, source_id: str, bindings: Mapping[str, ChannelBinding], author: str | None = None
+    ) -> bool:
+        """As `sees`, for what is no event (yet): `source_id` is the channel it comes from, `author` who wrote it."""
         if self.internal:
             return True
         binding = bindings.get(self.channel_id or "")
         if binding is None or not binding.can_read:
             return False
-        return source_id == binding.channel_id or visible(visibility, binding.channel_id, binding.category)
+        if source_id == binding.channel_id and own(author, self.person):
+            return True
+        return visible(visibility, binding.channel_id, binding.category, self.person or binding.participant_id)
 
 
 INTERNAL = Viewer(internal=True)
@@ -237,7 +244,8 @@ class Hub:
     def _shown(stream: OpenStream, viewer: Viewer, bindings: Mapping[str, ChannelBinding]) -> bool:
         if stream.silent:
             return False
-        return viewer.sees_visibility(stream.visibility, stream.start.source.channel_id, bindings)
+        source = stream.start.source
+        return viewer.sees_visibility(stream.visibility, source.channel_id, bindings, source.participant_id)
 
 
 def _hand(audience: tuple[Deliver, ...], item: Any) -> None:

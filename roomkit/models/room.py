@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
@@ -231,6 +232,15 @@ class Identification(StrEnum):
     UNKNOWN = "unknown"
     CHALLENGE_SENT = "challenge_sent"
     REJECTED = "rejected"
+
+
+def person_token(participant_id: str) -> str:
+    """How a visibility names one person, beside channel ids: `person:` and the participant's id, whose commas, spaces
+    and `%` are percent-encoded."""
+    return "person:" + _SEPARATING.sub(lambda found: f"%{ord(found[0]):02X}", participant_id)
+
+
+_SEPARATING = re.compile(r"[%,\s]")
 
 
 class Participant(Frozen):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -79,7 +78,8 @@ async def test_a_persons_own_call_is_not_answered_with_the_question(make: Make) 
         await kit.request_human("r", "wants a person", by="ann")
         await kit.answer_approval(approval, True, by="eve")
         room = (await kit.attention())[0]
-        assert room.attention is not None and room.attention.requested_by == "ann"
+        assert room.attention is not None
+        assert room.attention.requested_by == "ann"
         assert room.approvals == ()
 
 
