@@ -26,6 +26,11 @@ PublicUrl = Annotated[
     str | None,
     typer.Option(help="Where the world reaches this server, e.g. https://chat.example.com; signatures count."),
 ]
+StorePlace = Annotated[
+    str | None,
+    typer.Option("--store", help="SQLite file or URL; without it ROOMKIT_STORE, else the demo's file."),
+]
+Tenant = Annotated[str, typer.Option(help="Whose rooms they are.")]
 Target = Annotated[str, typer.Argument(help="Your program: app.py, app:kit or package.module:kit.")]
 
 
@@ -179,3 +184,18 @@ def token(
     from roomkit.cli.token import TokenOptions, make_token
 
     return make_token(TokenOptions(target, role, room, who, name, tenant, ttl))
+
+
+@app.command()
+def replay(
+    room: Annotated[str, typer.Argument(help="The room's id.")],
+    store: StorePlace = None,
+    to: Annotated[int | None, typer.Option(help="The last index to show.", min=0)] = None,
+    tenant: Tenant = "default",
+    raw: Annotated[bool, typer.Option("--raw", help="As it was written, without edits and deletions applied.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One event of JSON a line.")] = False,
+) -> int:
+    """Print a room from its log; also while a server has it open."""
+    from roomkit.cli.replay import ReplayOptions, replay_room
+
+    return replay_room(ReplayOptions(room, store, to, tenant, raw, json))

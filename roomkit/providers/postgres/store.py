@@ -18,6 +18,7 @@ from roomkit.ports.store import (
     EventQuery,
     Record,
     RecordQuery,
+    Store,
     StoreHealth,
     StoreInfo,
     check_query,
@@ -100,6 +101,12 @@ class PostgresStore:
     def ownership(self) -> PostgresOwnership:
         """The leases of this node. Raises `StoreUnavailable` while the store is not open."""
         return self._opened().ownership
+
+    def reading(self) -> Store:
+        """The same rooms, only to be read: a store of its own, without a lease."""
+        from roomkit.providers.postgres.reading import PostgresReading
+
+        return PostgresReading(self._where, self._options)
 
     def bus(self) -> EphemeralBus | None:
         """What goes with this store as the kit's bus: signs by NOTIFY where several processes share it, else none."""

@@ -18,6 +18,7 @@ from roomkit.ports.store import (
     EventQuery,
     Record,
     RecordQuery,
+    Store,
     StoreHealth,
     StoreInfo,
     check_query,
@@ -89,6 +90,12 @@ class SQLiteStore:
             if self._open is not None:
                 opened, self._open = self._open, None
                 await opened.aclose()
+
+    def reading(self) -> Store:
+        """The same file, only to be read: a store of its own, which may be open beside this one or a server."""
+        from roomkit.providers.sqlite.reading import SQLiteReading
+
+        return SQLiteReading(self.path)
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self.path)!r})"
