@@ -214,10 +214,11 @@ async def _aim(actor: RoomActor, draft: EventDraft) -> tuple[str, EventDraft, Ro
         actor.engine.store, actor.tenant, actor.room_id, content.target_event_id
     )
     binding = actor.state.bindings.get(draft.source.channel_id)
-    if target is None or target.blocked or (binding is not None and not policy.may_see(target, binding)):
+    who = draft.source.participant_id
+    if target is None or target.blocked or (binding is not None and not policy.may_see(target, binding, who)):
         return "target_event_not_found", draft, None
     if not isinstance(content, ReactionContent):
-        author = actor.state.participants.get(draft.source.participant_id or "")
+        author = actor.state.participants.get(who or "")
         refusal = policy.may_mutate(content, draft, target, author)
         if not refusal and target.type in _REPLACING:
             refusal = "target_is_no_message"
@@ -226,21 +227,28 @@ async def _aim(actor: RoomActor, draft: EventDraft) -> tuple[str, EventDraft, Ro
         if refusal:
             return refusal, draft, None
     # Who could not see the original must not see what replaces it.
-    if draft.visibility == "all" and target.visibility != "all":
-        draft = draft.model_copy(update={"visibility": target.visibility})
-    return "", draft, target
+    wanted = policy.effective_visibility(draft.visibility, binding)
+    if policy.within(wanted, target.visibility, actor.state.bindings):
+        return "", draft, target
+    if wanted == "all" or (draft.visibility == "all" and isinstance(content, DeleteContent)):
+        return "", draft.replaced(visibility=target.visibility), target
+    return "wider_than_target", draft, None
 
 
 async def _mutate(actor: RoomActor, change: Change, target: RoomEvent, draft: EventDraft) -> None:
     """What the event does to its target, in the words that the guards have passed."""
     content, source = draft.content, draft.source
     value = await _mark(actor, target.index)
-    if isinstance(content, (DeleteContent, ReactionContent)):
-        value = _changed(value, content, source.participant_id or source.external_id or "")
+    binding = actor.state.bindings.get(source.channel_id)
+    visibility = policy.effective_visibility(draft.visibility, binding)
+    seen = {"visibility": visibility, "channel": source.channel_id, "by": source.participant_id}
+    if isinstance(content, DeleteContent):
+        value = {**value, "deleted": True, "reason": content.reason, "told": seen}
+    elif isinstance(content, ReactionContent):
+        who = source.participant_id or source.external_id or ""
+        value = _reacted(value, content, who, None if visibility == target.visibility else seen)
     elif isinstance(content, EditContent):
-        binding = actor.state.bindings.get(source.channel_id)
-        seen = {"visibility": policy.effective_visibility(draft.visibility, binding), "channel": source.channel_id}
-        others = [edit for edit in value.get("edits", ()) if {k: edit[k] for k in seen} != seen]
+        others = [edit for edit in value.get("edits", ()) if {k: edit.get(k) for k in seen} != seen]
         value = {**value, "edits": [*others, {"content": content.model_dump(mode="json"), **seen}]}
         own = actor.state.next_index + len(change.entries) - 1
         change.put.append(_marked(actor, own, {"index": own, "of": target.index}))
@@ -256,13 +264,14 @@ async def _mark(actor: RoomActor, index: int) -> dict[str, Any]:
     return dict(found[0].value) if found else {"index": index}
 
 
-def _changed(value: dict[str, Any], content: DeleteContent | ReactionContent, who: str) -> dict[str, Any]:
-    if isinstance(content, DeleteContent):
-        return {**value, "deleted": True, "reason": content.reason}
+def _reacted(
+    value: dict[str, Any], content: ReactionContent, who: str, seen: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Who is in the list by name alone reacted before the eyes of everybody who sees the target, others for `seen`."""
     reactions = {emoji: list(people) for emoji, people in value.get("reactions", {}).items()}
-    people = [p for p in reactions.get(content.emoji, []) if p != who]
+    people = [p for p in reactions.get(content.emoji, []) if (p if isinstance(p, str) else p["who"]) != who]
     if not content.removed:
-        people.append(who)
+        people.append(who if seen is None else {"who": who, **seen})
     reactions[content.emoji] = people
     return {**value, "reactions": {emoji: people for emoji, people in reactions.items() if people}}
 
