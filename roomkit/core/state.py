@@ -5,7 +5,7 @@ Rooms, bindings and participants are stored with their defaults left out, so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -108,6 +108,10 @@ def room_of(value: dict[str, Any]) -> Room:
     return Room.model_validate(value)
 
 
+LOADED = (ROOM, BINDING, PARTICIPANT, "head", "detached")
+"""Kinds of the records that a room's state is made of."""
+
+
 async def load(
     store: Store, tenant: str, room_id: str, capabilities: dict[str, ChannelCapabilities]
 ) -> RoomState | None:
@@ -115,25 +119,33 @@ async def load(
     found = await store.records(RecordQuery(ROOM, tenant, key=room_id))
     if not found:
         return None
-    state = RoomState(Room.model_validate(found[0].value).lean())
-    for record in await _all(store, BINDING, tenant, room_id):
+    records = {ROOM: found, "head": await store.records(RecordQuery("head", tenant, key=room_id))}
+    for kind in (BINDING, PARTICIPANT, "detached"):
+        records[kind] = await all_of(store, kind, tenant, room_id)
+    return state_of(records, capabilities)
+
+
+def state_of(records: Mapping[str, Sequence[Record]], capabilities: dict[str, ChannelCapabilities]) -> RoomState | None:
+    """The state that a room's records, by kind, make; None without a room."""
+    if not records.get(ROOM):
+        return None
+    state = RoomState(Room.model_validate(records[ROOM][0].value).lean())
+    for record in records.get(BINDING, ()):
         binding = ChannelBinding.model_validate(record.value)
         caps = capabilities.get(binding.channel_id)
         state.bindings[binding.channel_id] = binding.replaced(capabilities=caps) if caps else binding.lean()
-    for record in await _all(store, PARTICIPANT, tenant, room_id):
+    for record in records.get(PARTICIPANT, ()):
         person = Participant.model_validate(record.value).lean()
         state.participants[person.id] = person
-    heads = await store.records(RecordQuery("head", tenant, key=room_id))
-    if heads:
-        state.next_index = heads[0].value["next_index"]
-        stamp = heads[0].value["last_activity"]
+    for head in records.get("head", ()):
+        state.next_index = head.value["next_index"]
+        stamp = head.value["last_activity"]
         state.last_activity = datetime.fromtimestamp(stamp, UTC) if stamp is not None else None
-    gone = await _all(store, "detached", tenant, room_id)
-    state.detached = frozenset(record.value["channel_id"] for record in gone)
+    state.detached = frozenset(record.value["channel_id"] for record in records.get("detached", ()))
     return state
 
 
-async def _all(store: Store, kind: str, tenant: str, room_id: str) -> list[Record]:
+async def all_of(store: Store, kind: str, tenant: str, room_id: str) -> list[Record]:
     found: list[Record] = []
     after: str | None = None
     while True:

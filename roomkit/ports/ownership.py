@@ -22,7 +22,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Another node owns the room, and lives. `address` is where it is reached, as it said itself."""
+    """Another node owns the room. `address` is where it is reached, as it said itself."""
 
     node: str
     address: str
@@ -35,7 +35,8 @@ class Woken:
 
 @dataclass(frozen=True, slots=True)
 class NodeSilent:
-    """A node has not renewed in time; its rooms may be taken over."""
+    """A node has not renewed in time, or has left: its rooms may be taken over. Also told once of a node that is known
+    no more, because somebody has taken over from it."""
 
     node: str
     address: str
@@ -43,8 +44,9 @@ class NodeSilent:
 
 class Ownership(Protocol):
     async def acquire(self, tenant: str, room_id: str) -> Lease | Held:
-        """Takes a room that is free or whose owner is silent, with a new epoch. For a room of one's own the lease there
-        is. Raises `Fenced` once this node has been taken over."""
+        """Takes a room that is free, with a new epoch. For a room of one's own the lease there is. The room of another
+        node is `Held`, also of a silent one until somebody has taken over from it: a node loses all its rooms at once.
+        Raises `Fenced` once this node has been taken over."""
         ...
 
     async def renew(self) -> None:

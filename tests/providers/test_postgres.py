@@ -501,9 +501,11 @@ async def test_a_silent_owner_is_taken_over_and_writes_nothing_more(url: str) ->
             await old.commit(message(0, f"r{room}"))
         await expire(url)
         await new.ownership.renew()
-        assert await new.ownership.acquire("t", "r0") == Lease("t", "r0", 2)  # One alone.
+        held = await new.ownership.acquire("t", "r0")
+        assert isinstance(held, Held), "all at once or none: one that is taken alone would not be missed by its owner"
+        assert held.node == old.ownership.node
         leases = await new.ownership.take_over(old.ownership.node)
-        assert sorted(lease.room_id for lease in leases) == sorted(f"r{room}" for room in range(1, 20))
+        assert sorted(lease.room_id for lease in leases) == sorted(f"r{room}" for room in range(20))
         assert {lease.epoch for lease in leases} == {2}
         assert await new.ownership.take_over(old.ownership.node) == []
         tries = [old.commit(message(1, f"r{room}")) for room in range(20)]

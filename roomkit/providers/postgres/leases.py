@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from roomkit.errors import Fenced, StoreLocked
 from roomkit.ports.ownership import Held, Lease, NodeSilent, Woken
 from roomkit.providers.postgres.link import FAILURES, Connection, Link, PostgresOptions, unavailable
-from roomkit.runtime import Wakeup
+from roomkit.runtime import Wakeup, monotonic
 
 T = TypeVar("T")
 WHOLE_STORE = ("", "")
@@ -25,12 +25,14 @@ INSERT INTO nodes (id, address, expires) VALUES ($1, $2, clock_timestamp() + $3 
 """
 _RENEW = "UPDATE nodes SET expires = clock_timestamp() + $2 * interval '1 second' WHERE id = $1 RETURNING 1"
 _ALIVE = "SELECT 1 FROM nodes n WHERE n.id = l.node AND n.expires > clock_timestamp()"
+_KNOWN = "SELECT 1 FROM nodes n WHERE n.id = l.node"
+# A room of a node that is silent but known is not taken alone: the node loses all of them at once, or none.
 _ACQUIRE = f"""
 WITH me AS (SELECT id FROM nodes WHERE id = $3 FOR SHARE)
 INSERT INTO leases AS l (tenant, room_id, node, epoch) SELECT $1, $2, id, 1 FROM me
 ON CONFLICT (tenant, room_id) DO UPDATE
 SET node = excluded.node, epoch = l.epoch + (l.node IS DISTINCT FROM excluded.node)::int
-WHERE l.node = excluded.node OR NOT EXISTS ({_ALIVE}) RETURNING l.epoch
+WHERE l.node = excluded.node OR NOT EXISTS ({_KNOWN}) OR (l.tenant = '' AND NOT EXISTS ({_ALIVE})) RETURNING l.epoch
 """  # noqa: S608 - our own text
 _HOLDER = """
 SELECT n.id, n.address, n.expires::text FROM leases l JOIN nodes n ON n.id = l.node
@@ -50,11 +52,19 @@ WITH dead AS (DELETE FROM nodes WHERE id = $1 AND expires <= clock_timestamp()
 UPDATE leases l SET epoch = l.epoch + 1, node = CASE WHEN l.tenant = '' THEN NULL ELSE $2 END
 FROM theirs t WHERE l.tenant = t.tenant AND l.room_id = t.room_id RETURNING l.tenant, l.room_id, l.epoch
 """
+# The rooms of a node that leaves are taken over as those of a silent one, only at once.
 _LEAVE = """
-WITH mine AS (UPDATE leases SET node = NULL WHERE node = $1 AND room_id <> $1), own AS (DELETE FROM leases
-    WHERE tenant = '' AND room_id = $1)
-DELETE FROM nodes WHERE id = $1
+WITH store AS (UPDATE leases SET node = NULL WHERE node = $1 AND tenant = '' AND room_id <> $1),
+    rooms AS (UPDATE nodes SET expires = 'epoch' WHERE id = $1
+        AND EXISTS (SELECT 1 FROM leases WHERE node = $1 AND tenant <> '') RETURNING id),
+    own AS (DELETE FROM leases WHERE tenant = '' AND room_id = $1 AND NOT EXISTS (SELECT 1 FROM rooms))
+DELETE FROM nodes WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM rooms)
 """
+_OTHERS = """
+SELECT id, address, greatest(extract(epoch FROM expires - clock_timestamp()), -1e6)::float8 FROM nodes WHERE id <> $1
+"""
+HYSTERESIS = 0.1
+"""Of a lease: how much longer than it a node must be silent to be told of."""
 
 
 _FREE_STORE = f"""
@@ -149,25 +159,39 @@ class PostgresOwnership:
         wakeup = Wakeup()
         channel = self._link.where.schema
         listening: Connection | None = None
+        lease_s = self._options.lease_s
+        others: dict[str, str] = {}
+        steady = 0.0
         try:
             while True:
-                silent: list[Any] = []
+                silent: list[NodeSilent] = []
+                pause = lease_s / 4
                 try:
                     connection = await link.get()
                     if connection is not listening:  # Whatever was said meanwhile was missed.
                         await connection.add_listener(channel, lambda *_: wakeup.set())
                         listening = connection
                         wakeup.set()
-                    silent = await connection.fetch(
-                        "SELECT id, address FROM nodes WHERE expires <= clock_timestamp() AND id <> $1", self.node
-                    )
+                    rows = await connection.fetch(_OTHERS, self.node)
                 except FAILURES:
+                    # While the server was away nobody could renew: they get the time to do so.
+                    steady = monotonic() + lease_s
                     link.drop()
                     await asyncio.sleep(self._options.retry_s)
-                for node, address in silent:
-                    yield NodeSilent(node, address)
+                else:
+                    known = {node: address for node, address, _ in rows}
+                    silent = [NodeSilent(node, at) for node, at in others.items() if node not in known]
+                    others = known
+                    for node, address, lease in rows:
+                        left = lease + HYSTERESIS * lease_s
+                        if left <= 0 and (left < -1e5 or monotonic() >= steady):
+                            silent.append(NodeSilent(node, address))
+                        elif left > 0:
+                            pause = min(pause, left + 0.005)
+                for one in silent:
+                    yield one
                 try:
-                    async with asyncio.timeout(self._options.lease_s / 4):
+                    async with asyncio.timeout(pause):
                         await wakeup.wait()
                 except TimeoutError:
                     continue
@@ -180,15 +204,16 @@ class PostgresOwnership:
         await self._run(lambda c: c.execute("SELECT pg_notify($1, '')", self._link.where.schema))
 
     async def leave(self) -> None:
-        """Frees everything this node holds and makes it unknown."""
+        """Gives all rooms to whoever comes next, and tells those who watch. Without rooms the node is forgotten."""
         await self._run(lambda c: c.execute(_LEAVE, self.node))
+        await self.notify()
 
     async def aclose(self) -> None:
         await self._link.aclose()
 
     def _locked(self, who: str) -> StoreLocked:
         return StoreLocked(
-            f"{self._link.where.shown} is in use by {who}; stop that one first, "
+            f"{self._link.where.shown} is in use by {who or 'processes that share its rooms'}; stop that one first, "
             "or give each process a database or a ?schema= of its own"
         )
 

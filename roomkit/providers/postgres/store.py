@@ -7,9 +7,10 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from dataclasses import replace
 
-from roomkit.errors import ConfigError, Fenced, RoomKitError, StoreError, StoreUnavailable
+from roomkit.errors import ConfigError, Fenced, RoomKitError, StateError, StoreError, StoreUnavailable
 from roomkit.models.event import RoomEvent
 from roomkit.ports.bus import EphemeralBus
 from roomkit.ports.store import (
@@ -79,6 +80,16 @@ class PostgresStore:
     def health(self) -> StoreHealth:
         return self._open.health() if self._open is not None else StoreHealth(False, "the store is not open")
 
+    async def read_rooms(self, keys: Sequence[RoomKey], kinds: Sequence[str]) -> dict[RoomKey, dict[str, list[Record]]]:
+        """Of each room its own record, its head and its records of `kinds`: one question for all of them."""
+        return await self._opened().readers.rooms(keys, kinds)
+
+    def share(self, address: str) -> None:
+        """Makes this process one of several, each room owned by one of them; before `open`. Raises `StateError`."""
+        if self._open is not None:
+            raise StateError("the store is open already; say before kit.start() that the process is one of several")
+        self._options = replace(self._options, ownership="rooms", address=address)
+
     async def aclose(self) -> None:
         """Waits for what is being written, frees the leases and disconnects. May be called again."""
         async with self._opening:
@@ -140,7 +151,9 @@ class _Open:
         self._health = Health()
         self._wrote = Wakeup()
         self._registered = False
-        address = options.address or f"process {os.getpid()} on {socket.gethostname()}"
+        address = options.address
+        if options.ownership == "store":
+            address = address or f"process {os.getpid()} on {socket.gethostname()}"
         self.ownership = PostgresOwnership(self._link("lease", patient=False), options, self._node, address)
         self._writers = [
             Writer(self._link(f"w{number}"), self._node, self._health, options.retry_s)
@@ -207,7 +220,7 @@ class _Open:
     async def _renew(self) -> None:
         """One renewal for all leases, and while nothing can be written a probe that finds out when it can again."""
         while True:
-            await asyncio.sleep(self._options.lease_s / 3)
+            await asyncio.sleep(self._options.lease_s / 4)
             try:
                 await self.ownership.renew()
                 if self._options.ownership == "store" and not await self.ownership.owns_store():
