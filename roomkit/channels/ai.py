@@ -26,7 +26,7 @@ from roomkit.errors import RoomKitError, UsageError
 from roomkit.models.ai import AIMessage, AIRequest, ToolResultPart, ToolSpec
 from roomkit.models.content import ToolCallContent
 from roomkit.models.event import EventType, RoomEvent
-from roomkit.models.room import Assurance, Category, ChannelBinding, ChannelCapabilities, ChannelType
+from roomkit.models.room import Assurance, Category, ChannelBinding, ChannelCapabilities, ChannelType, Role
 from roomkit.models.steering import SteeringDirective
 from roomkit.models.stream import ReplyEnd, ReplyPart
 from roomkit.net.retry import RetryPolicy
@@ -37,6 +37,7 @@ from roomkit.runtime import monotonic
 _log = logging.getLogger("roomkit.ai")
 
 _MUTE = frozenset({EventType.TOOL_CALL_START, EventType.TOOL_CALL_END, EventType.STREAM_START})
+_ABOVE_MEMBERS = (Role.OWNER, Role.AGENT, Role.BOT)
 _RANK = (Assurance.CLAIMED, Assurance.VERIFIED, Assurance.AUTHENTICATED)
 
 
@@ -386,14 +387,25 @@ class AIChannel(Channel):
 
 
 def _roles(events: Sequence[RoomEvent], context: RoomContext) -> tuple[str, ...]:
-    """The roles of everybody whose words made this turn; a tool must be allowed for each of them."""
-    people = {person.id: person.role.value for person in context.participants}
-    bots = {each.channel_id for each in context.bindings if each.category is Category.INTELLIGENCE}
-    roles = [
-        people.get(event.source.participant_id or "", "bot" if event.source.channel_id in bots else "unknown")
-        for event in events
-    ]
+    """The roles of everybody whose words made this turn; a tool must be allowed for each of them. An address alone is a
+    claim to be somebody: whoever writes under one gets no more than a member (D30)."""
+    people = {person.id: person.role for person in context.participants}
+    seats = {each.channel_id: each for each in context.bindings}
+    roles: list[str] = []
+    for event in events:
+        seat = seats.get(event.source.channel_id)
+        bot = seat is not None and seat.category is Category.INTELLIGENCE
+        role = people.get(event.source.participant_id or "")
+        roles.append(role.value if role is not None else "bot" if bot else "unknown")
+        if role in _ABOVE_MEMBERS and seat is not None and _is_claim(seat):
+            roles.append(Role.MEMBER.value)
     return tuple(dict.fromkeys(roles))
+
+
+def _is_claim(seat: ChannelBinding) -> bool:
+    """Whether the far end of this seat is only said to be who it is. Sockets of ours know whom they have let in."""
+    outside = seat.category is Category.TRANSPORT and seat.channel_type != ChannelType.WEBSOCKET
+    return outside and seat.assurance is Assurance.CLAIMED
 
 
 def _least_assurance(context: RoomContext) -> Assurance | None:

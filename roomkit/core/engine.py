@@ -138,7 +138,7 @@ class Engine:
         self._book: AddressBook | None = None
         self._rng = rng
         self.random: Callable[[], float] = (rng or random).random
-        self._limits: OrderedDict[tuple[str, str], TokenBucket] = OrderedDict()
+        self._limits: OrderedDict[tuple[str, str, str], TokenBucket] = OrderedDict()
         self._watchdog: StallWatchdog | None = None
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -248,16 +248,17 @@ class Engine:
         self.count("breaker_changes")
         self.hooks.tell(BreakerChanged("", change.recipient or "", change.provider, change.state.value))
 
-    def admit(self, channel_id: str, sender: str) -> bool:
+    def admit(self, tenant: str, channel_id: str, sender: str) -> bool:
         """One token of the sender's inbound budget, in bounded memory."""
         assert self.options.inbound_limit is not None
-        bucket = self._limits.get((channel_id, sender))
+        key = (tenant, channel_id, sender)
+        bucket = self._limits.get(key)
         if bucket is None:
             rate, burst = self.options.inbound_limit
-            bucket = self._limits[channel_id, sender] = TokenBucket(rate, burst)
+            bucket = self._limits[key] = TokenBucket(rate, burst)
             if len(self._limits) > 10_000:
                 self._limits.popitem(last=False)
-        self._limits.move_to_end((channel_id, sender))
+        self._limits.move_to_end(key)
         return bucket.try_acquire()
 
     def publish(self, tenant: str, message: Ephemeral) -> None:

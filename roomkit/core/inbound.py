@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -63,12 +63,15 @@ class Inbound:
         self._routing: dict[Route, asyncio.Future[None]] = {}
         self._routes: dict[Route, str] = {}
 
-    async def process(self, message: InboundMessage, tenant: str, room_id: str | None) -> InboundResult:
-        tracing = self.engine.tracing
-        if not tracing.on:
-            return await self._take_in(message, tenant, room_id)
-        with tracing.span(INBOUND, tenant, room_id, message.channel_id, kind="consumer") as span:
-            result = await self._take_in(message, tenant, room_id)
+    def process(self, message: InboundMessage, tenant: str, room_id: str | None) -> Coroutine[Any, Any, InboundResult]:
+        taken = self._take_in(message, tenant, room_id)
+        return self._traced(taken, message, tenant, room_id) if self.engine.tracing.on else taken
+
+    async def _traced(
+        self, taken: Awaitable[InboundResult], message: InboundMessage, tenant: str, room_id: str | None
+    ) -> InboundResult:
+        with self.engine.tracing.span(INBOUND, tenant, room_id, message.channel_id, kind="consumer") as span:
+            result = await taken
             span.set(ROOM, result.room_id)
             span.set(BLOCKED, result.blocked or None)
             span.set(DUPLICATE, result.duplicate or None)
@@ -124,7 +127,7 @@ class Inbound:
         self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
     ) -> InboundResult:
         engine = self.engine
-        if engine.options.inbound_limit is not None and not engine.admit(channel.channel_id, message.sender_id):
+        if engine.options.inbound_limit is not None and not engine.admit(tenant, channel.channel_id, message.sender_id):
             return InboundResult(None, room_id, blocked=True, reason="rate_limited")
         try:
             prepared = await bounded(
@@ -157,8 +160,10 @@ class Inbound:
     async def _prepare(
         self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
     ) -> tuple[RoomActor, EventDraft, Sender]:
-        sender = await self._identify(channel, message, tenant)
-        actor = await self._room(channel, message, tenant, room_id, sender)
+        sender = self._told(channel, message) or await self._identify(channel, message, tenant)
+        actor = self._at_home(channel, tenant, room_id, sender)
+        if actor is None:
+            actor = await self._room(channel, message, tenant, room_id, sender)
         if message.attachments:
             message = await self._fetch(channel, message, actor)
         if message.participant_id != sender.participant_id:
@@ -294,6 +299,13 @@ class Inbound:
             if sender.identity is not None:
                 self.engine.hooks.tell(IdentityResolved(actor.tenant, actor.room_id, person))
 
+    def _at_home(self, channel: Channel, tenant: str, room_id: str | None, sender: Sender) -> RoomActor | None:
+        """The room that was asked for, where it is in memory and knows both channel and sender."""
+        actor = self.engine.table.used(tenant, room_id) if room_id is not None else None
+        if actor is None or channel.channel_id not in actor.state.bindings:
+            return None
+        return actor if sender.participant_id in actor.state.participants else None
+
     def _new_binding(
         self, channel: Channel, message: InboundMessage, room_id: str, sender: Sender, tenant: str
     ) -> ChannelBinding:
@@ -340,14 +352,19 @@ class Inbound:
 
     # -- who is it --------------------------------------------------------------------------------------------------
 
-    async def _identify(self, channel: Channel, message: InboundMessage, tenant: str) -> Sender:
+    def _told(self, channel: Channel, message: InboundMessage) -> Sender | None:
+        """The sender, where nobody is asked who it is."""
         claimed = message.participant_id or f"{channel.channel_type}:{message.sender_id}"
         if message.participant_id is not None or channel.names_senders:
             return Sender(claimed, message.sender_name, Identification.IDENTIFIED)
-        resolver = self.engine.resolver
         kinds = self.engine.options.identity_channel_types
-        if resolver is None or (kinds is not None and channel.channel_type not in kinds):
+        if self.engine.resolver is None or (kinds is not None and channel.channel_type not in kinds):
             return Sender(claimed, message.sender_name, Identification.UNKNOWN)
+        return None
+
+    async def _identify(self, channel: Channel, message: InboundMessage, tenant: str) -> Sender:
+        claimed, resolver = f"{channel.channel_type}:{message.sender_id}", self.engine.resolver
+        assert resolver is not None
         try:
             call = resolver.resolve(tenant, channel.channel_type, message)
             found = await bounded(call, self.engine.options.identity_timeout_s, "identity")

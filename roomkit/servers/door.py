@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import ipaddress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from roomkit.core import membership
 from roomkit.core.outlet import OutletOptions, Outlets
 from roomkit.core.state import event_by_id
 from roomkit.core.streams import Viewer
-from roomkit.errors import AccessDenied, RoomNotFound
+from roomkit.errors import AccessDenied, Overloaded, RoomNotFound
 from roomkit.models.access import Principal
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import Assurance
@@ -61,11 +62,27 @@ class Door:
         self.metrics.gauge("roomkit_sockets", "Open room sockets.").labels().follow(lambda: float(len(self.lobby)))
         self.cuts = self.metrics.counter("roomkit_socket_cuts_total", "Sockets closed by us, by code.", ["code"])
         self.writes = RateLimiter(options.requests_per_s, options.requests_per_s * 3)
+        self._failures = RateLimiter(options.failed_logins_per_s, options.failed_logins_per_s * 30)
         self._authenticate = options.authenticate or TokenAuthentication(kit.tokens)
         self._authorize = options.authorize or allowed
 
     async def authenticate(self, connection: HTTPConnection) -> Principal:
-        """Who is asking. Raises `Unauthenticated`."""
+        """Who is asking. Raises `Unauthenticated`, or `Overloaded` for an address that has failed too often."""
+        address = _network(connection.client.host if connection.client is not None else "")
+        # What our own tokens cost to check is next to nothing: a good one is let in however often others have failed.
+        if self.options.authenticate is not None and (wait := self._failures.retry_in(address)) > 0:
+            raise _too_many(wait)
+        try:
+            principal = await self._recognise(connection)
+        except Unauthenticated:
+            presented = "authorization" in connection.headers or "cookie" in connection.headers
+            if presented and not self._failures.try_acquire(address):
+                raise _too_many(self._failures.retry_in(address)) from None
+            raise
+        self.views.remember(principal)
+        return principal
+
+    async def _recognise(self, connection: HTTPConnection) -> Principal:
         try:
             found = self._authenticate(connection)
             principal = await found if inspect.isawaitable(found) else found
@@ -75,7 +92,6 @@ class Door:
             raise Unauthenticated("this needs a token: send Authorization: Bearer TOKEN")
         if principal.expires_at is not None and principal.expires_at <= self.now():
             raise Unauthenticated("the token has expired; get a new one")
-        self.views.remember(principal)
         return principal
 
     async def may(self, principal: Principal, action: Action, room_id: str | None = None) -> bool:
@@ -189,3 +205,18 @@ class Door:
             parts = urlsplit(own)
             return origin == f"{parts.scheme}://{parts.netloc}"
         return host is not None and urlsplit(origin).netloc == host
+
+
+def _network(host: str) -> str:
+    """Who is behind an address, as far as it tells: of IPv6 a /64 is one customer's."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.version == 4:
+        return host
+    return str(address.ipv4_mapped or ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+def _too_many(wait: float) -> Overloaded:
+    return Overloaded("too many failed attempts to log in from this address; wait", retry_after=wait)

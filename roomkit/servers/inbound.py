@@ -150,6 +150,12 @@ async def _check_pointers(door: Door, principal: Principal, room_id: str, conten
     for event_id in {*targets, parent} - {None}:
         if event_id is not None and not await door.shows(principal, room_id, event_id):
             raise UsageError("there is no such event in this room")
+    for part in _parts(content):
+        if isinstance(part, (MediaContent, AudioContent, VideoContent)) and part.url.startswith("blob:"):
+            info = await door.kit.blobs.info(principal.tenant, part.url.removeprefix("blob:"))
+            # Whoever sees the message gets a link to its file, so that naming one is as good as showing it.
+            if info is None or info.room_id != room_id:
+                raise UsageError("there is no such file in this room")
 
 
 def _parts(content: Content) -> Iterator[Content]:

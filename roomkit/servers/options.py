@@ -66,6 +66,12 @@ class ServerOptions:
     media_link_s: float = 600.0
     vendor_link_s: float = 86_400.0
     """How long a vendor may fetch a file that was sent through it; needs `public_url`."""
+    request_s: float = 30.0
+    """How long a client may take to send a request: its head, and then a body that is read whole."""
+    failed_logins_per_s: float = 1.0
+    """Bad credentials from one address (of IPv6: one /64), in bursts of thirty times as many. Beyond that
+    `authenticate` is not asked any more, and of our own tokens only good ones are heard. Behind a proxy, tell the
+    server whose forwarded addresses to believe, or all clients share the proxy's."""
     requests_per_s: float = 20.0
     """Writes of one principal over REST, in bursts of three times as many."""
     pages_root: Path = Path(__file__).parent / "pages"

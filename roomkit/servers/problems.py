@@ -34,6 +34,10 @@ class TooLarge(UsageError):
     """The body is over the limit."""
 
 
+class TooSlow(UsageError):
+    """The body did not come in time."""
+
+
 class UnsupportedType(UsageError):
     """The media type is not accepted."""
 
@@ -55,6 +59,7 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (RoomClosed, 409, "room_closed"),
     (FloorTaken, 409, "floor_taken"),
     (StateError, 409, "conflict"),
+    (TooSlow, 408, "too_slow"),
     (TooLarge, 413, "too_large"),
     (UnsupportedType, 415, "unsupported_type"),
     (UsageError, 400, "bad_request"),

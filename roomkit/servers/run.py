@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from roomkit.servers.asgi import RoomApp
 
@@ -31,12 +33,50 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets=sockets)
 
 
+def impatient(kind: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:
+    """uvicorn's protocol `kind`, for which a client has `seconds` for the head of each request: by itself it waits for
+    ever, and a crowd that never finishes its handshake would hold every connection there is."""
+
+    class Impatient(kind):
+        _patience: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self._wait_for_a_head(cast("asyncio.Transport", transport))
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def on_response_complete(self) -> None:
+            cast("Any", super()).on_response_complete()
+            self._stop_waiting()
+            self._wait_for_a_head(cast("Any", self).transport)
+
+        def _wait_for_a_head(self, transport: asyncio.Transport) -> None:
+            self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up, transport)
+
+        def _stop_waiting(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+
+        def _give_up(self, transport: asyncio.Transport) -> None:
+            cycle = cast("Any", self).cycle
+            # A socket has its own protocol by now, and its own limits.
+            if transport.get_protocol() is self and (cycle is None or cycle.response_complete):
+                transport.abort()
+
+    return Impatient
+
+
 def server(app: RoomApp, host: str = "127.0.0.1", port: int = 8000, **more: Any) -> DrainingServer:
     """A uvicorn server with our limits: `await server(app).serve()`. `more` are fields of `uvicorn.Config`."""
     limits = app.door.options.limits
     settings: dict[str, Any] = {
         "host": host,
         "port": port,
+        "http": impatient(AutoHTTPProtocol, app.door.options.request_s),
         "ws_max_size": limits.frame_bytes * 2,
         "ws_per_message_deflate": False,
         "ws_ping_interval": 30.0,

@@ -222,6 +222,9 @@ class Connection:
         except Unauthenticated as error:
             self.cut(4401, str(error)[:120])
             return
+        except Overloaded as error:
+            self.cut(4429, str(error)[:120])
+            return
         before = self.principal
         if before is None and not self._door.lobby.admit(principal):
             self.cut(1013, "too many connections of this principal")

@@ -49,7 +49,7 @@ async def _handle(door: Door, request: Request) -> Response:
         method=request.method,
         url=_public_url(door, channel_id, request),
         headers={name.lower(): value for name, value in request.headers.items()},
-        body=await read_body(request, door.options.webhook_bytes),
+        body=await read_body(request, door.options.webhook_bytes, door.options.request_s),
         query=dict(request.query_params),
     )
     provider.verify(received)

@@ -14,8 +14,9 @@ from starlette.routing import Route
 
 from roomkit.errors import RoomKitError, UsageError
 from roomkit.models.access import Principal
+from roomkit.runtime import bounded
 from roomkit.servers.access import Action
-from roomkit.servers.problems import Draining, TooLarge, TooMany, problem
+from roomkit.servers.problems import Draining, TooLarge, TooMany, TooSlow, problem
 
 if TYPE_CHECKING:
     from roomkit.rooms import Rooms
@@ -133,7 +134,7 @@ async def _serve(door: Door, row: Endpoint, request: Request) -> Response:
 async def _read(door: Door, row: Endpoint, request: Request) -> BaseModel:
     if row.method == "GET" or row.raw:
         return row.takes.model_validate(dict(request.query_params))
-    data = await read_body(request, door.options.body_bytes)
+    data = await read_body(request, door.options.body_bytes, door.options.request_s)
     if not data:
         return row.takes.model_validate({})
     try:
@@ -143,11 +144,19 @@ async def _read(door: Door, row: Endpoint, request: Request) -> BaseModel:
     return row.takes.model_validate(raw)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body. Raises `TooLarge` as soon as it is over `limit` bytes, whatever its header claims."""
+async def read_body(request: Request, limit: int, seconds: float) -> bytes:
+    """The whole body. Raises `TooLarge` as soon as it is over `limit` bytes, whatever its header claims, and `TooSlow`
+    when it is not there after `seconds`."""
     claimed = request.headers.get("content-length", "0")
-    if claimed.isdecimal() and int(claimed) > limit:
+    if claimed.isdecimal() and int(claimed[:20]) > limit:
         raise TooLarge(f"the body is over {limit} bytes; send less")
+    try:
+        return await bounded(_gathered(request, limit), seconds, "the body")
+    except TimeoutError:
+        raise TooSlow(f"the body did not come within {seconds:g} s") from None
+
+
+async def _gathered(request: Request, limit: int) -> bytes:
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
