@@ -16,7 +16,7 @@ from roomkit.core.history import projected
 from roomkit.core.inbound import DEDUPE_DAYS
 from roomkit.core.port import ChannelPort
 from roomkit.core.results import InboundResult, Settlement
-from roomkit.core.state import key, room_of
+from roomkit.core.state import key
 from roomkit.core.streams import INTERNAL, Deliver, View, Viewer
 from roomkit.errors import AlreadyRegistered, StateError, UsageError
 from roomkit.models.access import Principal
@@ -38,7 +38,7 @@ from roomkit.models.room import (
     RoomTimers,
     Task,
 )
-from roomkit.models.steering import Cancel, InjectMessage, SteeringDirective
+from roomkit.models.steering import InjectMessage, SteeringDirective
 from roomkit.models.stream import Ephemeral
 from roomkit.ports.channel import Channel
 from roomkit.ports.store import EventQuery, RecordQuery
@@ -147,34 +147,12 @@ class Rooms:
         if attention:
             terms.append("attention:waiting")
         terms.extend(f"meta:{k}={v}" for k, v in (metadata or {}).items())
-        if not q:
-            found = await self._rooms(tuple(terms), limit, offset)
-        else:
-            found = await self._search(q.strip(), tuple(terms), limit, offset)
+        from roomkit.core.lookup import find_rooms
+
+        found = await find_rooms(self._engine, self.tenant_id, (q or "").strip(), tuple(terms), limit, offset)
         if attention is False:
             found = [room for room in found if room.waiting_since is None]
         return found
-
-    async def _rooms(self, terms: tuple[str, ...], limit: int, offset: int) -> list[Room]:
-        query = RecordQuery("room", self.tenant_id, terms=terms, order="activity", limit=limit, offset=offset)
-        return [await self._with_head(record.value) for record in await self._engine.store.records(query)]
-
-    async def _with_head(self, value: dict[str, Any]) -> Room:
-        room = room_of(value)
-        actor = await self._engine.table.actor(self.tenant_id, room.id)
-        return actor.state.snapshot() if actor is not None else room
-
-    async def _search(self, q: str, terms: tuple[str, ...], limit: int, offset: int) -> list[Room]:
-        names = tuple(f"name:{word}" for word in q.casefold().split())
-        ways = [(f"address:{q}",), (f"person:{q}",), (f"external:{q}",), names]
-        seen: dict[str, Room] = {}
-        direct = await self._engine.table.actor(self.tenant_id, q)
-        if direct is not None and not terms:
-            seen[q] = direct.state.snapshot()
-        for way in ways:
-            for room in await self._rooms((*terms, *way), limit + offset, 0):
-                seen.setdefault(room.id, room)
-        return list(seen.values())[offset : offset + limit]
 
     async def close_room(self, room_id: str, *, by: str | None = None, reason: str | None = None) -> Room:
         """Closes: running replies end, nothing more is taken. Reading still works; `reopen_room` undoes it."""
@@ -470,7 +448,8 @@ class Rooms:
         event = await actor.call(floor.whisper, text, to, by)
         channel = self._engine.channels.get(to)
         if any(cid == to for cid, _ in self._engine.turns.running(actor)) and hasattr(channel, "steer"):
-            self._steer(channel, InjectMessage(f"[from {by}, your supervisor] {text}", role="system"), room_id)
+            directive = InjectMessage(f"[from {by}, your supervisor] {text}", role="system")
+            cast("Any", channel).steer(directive, room_id=room_id, tenant=self.tenant_id)
         return event
 
     async def note(self, room_id: str, text: str, by: str, *, for_ai: bool = False) -> RoomEvent:
@@ -515,26 +494,9 @@ class Rooms:
 
     async def steer(self, room_id: str, directive: SteeringDirective, *, channel_id: str | None = None) -> None:
         """Sends a directive to the room's running AI turn. Raises `UsageError` when there is none, or several."""
-        actor = await self._actor(room_id)
-        running = [cid for cid, _ in self._engine.turns.running(actor)]
-        if channel_id is None:
-            if not running:
-                raise UsageError(f'no AI is at work in room "{room_id}"; whisper() reaches the next turn')
-            if len(running) > 1:
-                raise UsageError(f'several AIs are at work in room "{room_id}" ({", ".join(running)}); pass channel_id')
-            channel_id = running[0]
-        channel = self._engine.channels.get(channel_id)
-        if hasattr(channel, "steer"):
-            self._steer(channel, directive, room_id)
-        elif isinstance(directive, Cancel):
-            for cid, turn in self._engine.turns.running(actor):
-                if cid == channel_id:
-                    turn.cancel(directive.reason)
-        else:
-            raise UsageError(f'channel "{channel_id}" takes no {type(directive).__name__}; only Cancel works on it')
+        from roomkit.core.lookup import steer
 
-    def _steer(self, channel: Any, directive: SteeringDirective, room_id: str) -> None:
-        channel.steer(directive, room_id=room_id, tenant=self.tenant_id)
+        steer(self._engine, await self._actor(room_id), directive, channel_id)
 
     async def tasks(self, room_id: str) -> list[Task]:
         await self._actor(room_id)
