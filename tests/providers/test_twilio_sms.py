@@ -379,6 +379,30 @@ def test_a_text_cannot_be_cut_anew_into_another_sender():
         twilio.verify(request)
 
 
+@pytest.mark.parametrize(
+    "name, cut, value",
+    [
+        ("From", "Fromr", "cs:+15550123"),
+        ("ProfileName", "Profile", "NameAda Byron"),
+        ("OptOutType", "OptOutTypeS", "TOP"),
+        ("To", "T", "o+15550777"),
+        ("Latitude", "Latitude1", ".5"),
+    ],
+)
+def test_a_name_cannot_take_letters_from_its_value_nor_lose_them(name: str, cut: str, value: str):
+    fake = FakeTwilio()
+    twilio = made(fake)
+    more = {"ProfileName": "Ada Byron", "OptOutType": "STOP", "Latitude": "1.5", "Longitude": "2"}
+    honest = fake.text("rcs:+15550123", "hi", **more)
+    pairs = dict(parse_qsl(honest.body.decode(), keep_blank_values=True))
+    pairs["To"] = "+15550777"
+    honest = fake.form(pairs)
+    twilio.verify(honest)
+    pairs = {(cut if key == name else key): (value if key == name else one) for key, one in pairs.items()}
+    with pytest.raises(AccessDenied, match="no message of the configured account"):
+        twilio.verify(replace(honest, body=urlencode(pairs).encode()))
+
+
 def test_mutants_of_signed_webhooks_do_not_pass():
     fake = FakeTwilio()
     requests = [

@@ -40,6 +40,10 @@ _SID = re.compile(r"(?:SM|MM)[0-9a-f]{32}")
 _PHONE = re.compile(r"(?:rcs:|whatsapp:)?(?:\+?[0-9]{2,15}|[A-Za-z0-9 ]{1,11})")
 _NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,59}")
 _MAX_MEDIA = 50
+_USED = (
+    *("From", "To", "ProfileName", "OptOutType", "MessageStatus", "SmsStatus", "ErrorCode", "ErrorMessage"),
+    *("MessagingServiceSid", "Label", "Address", "Latitude", "Longitude"),
+)
 _DATA_KEYS = ("From", "To", "Body", "NumMedia", "NumSegments", "MessagingServiceSid", "OptOutType", "ProfileName")
 
 
@@ -59,13 +63,16 @@ def check_sane(pairs: Pairs, accounts: Iterable[str]) -> None:
     """`AccessDenied` unless a signed form is one that Twilio makes.
 
     The signature runs names and values together without separators, so that a text like `hiFrom+1555...` could be
-    cut anew into other parameters under the same signature. No other sender, receiver or message comes of it here;
-    what remains possible is to end a text before one of its capital letters.
+    cut anew into other parameters under the same signature. No other sender, receiver or message comes of it here,
+    and none without them (`Fromr` = `cs:+1555...`); what remains possible is to end a text before one of its capital
+    letters.
     """
     params = dict(pairs)
     sane = (
         len(params) == len(pairs)
         and ("MessageStatus" in params or _is_whole(params))
+        and not any(_is_cut(name, params) for name in params)
+        and params.get("NumSegments", "1").isdecimal()
         and params.get("AccountSid", "") in set(accounts)
         and _SID.fullmatch(params.get("MessageSid", ""))
         and all(_PHONE.fullmatch(params[name]) for name in ("From", "To") if params.get(name))
@@ -75,11 +82,19 @@ def check_sane(pairs: Pairs, accounts: Iterable[str]) -> None:
         raise AccessDenied("twilio webhook: it is no message of the configured account")
 
 
+def _is_cut(name: str, params: Params) -> bool:
+    """Whether this may be a name we read that has taken letters from its value, or lost some to it."""
+    return any(
+        used not in params and len(name) != len(used) and (name.startswith(used) or used.startswith(name))
+        for used in _USED
+    )
+
+
 def _is_whole(params: Params) -> bool:
     count = params.get("NumMedia", "")
     media = range(min(int(count), _MAX_MEDIA) if count.isdecimal() else 0)
     needed = {f"{name}{number}" for number in media for name in ("MediaUrl", "MediaContentType")}
-    return count.isdecimal() and {"Body", *needed} <= params.keys()
+    return count.isdecimal() and {"Body", "From", *needed} <= params.keys()
 
 
 def read(params: Params, channel_id: str, raw: Any) -> InboundMessage | DeliveryStatus:

@@ -1,0 +1,137 @@
+"""Mutants of signed webhooks at every provider class: none that says something else is accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import pkgutil
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from importlib import import_module
+from multiprocessing import get_context
+from typing import Any
+from urllib.parse import parse_qsl
+
+import roomkit.providers
+from proofs.kill9 import Proof
+from roomkit.models.delivery import WebhookRequest
+from roomkit.ports.message import MessageProvider
+from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
+from roomkit.providers.twilio.rcs import TwilioRCSProvider
+from roomkit.providers.twilio.sms import TwilioSMSProvider
+from roomkit.testing.signatures import Fuzzed, FuzzReport, every_mutant, fuzz_signatures
+from roomkit.testing.vendors.twilio import FakeTwilio
+
+TITLE = "mutants of signed webhooks at every provider class"
+Excuse = Callable[[WebhookRequest, WebhookRequest], bool]
+Samples = tuple[MessageProvider, list[WebhookRequest], Excuse | None]
+BATCH = 20_000
+
+
+def twilio(kind: type[TwilioSMSProvider]) -> Samples:
+    fake = FakeTwilio()
+    sid = "SM" + "a" * 32
+    requests = [
+        fake.text("+15550100", "order 12 pizzas for ada & bob, thanks é"),
+        fake.text("+15550100", "Call Dan From 5, or Eve At Noon 🙂"),
+        fake.text(
+            "whatsapp:+15550100", "STOP", ProfileName="Ada Byron", OptOutType="STOP", Latitude="1.5", Longitude="2"
+        ),
+        fake.text("rcs:+15550100", "", media=[("image/png", b"x"), ("image/gif", b"y")]),
+        fake.form({"AccountSid": fake.account_sid, "MessageSid": sid, "MessageStatus": "delivered"}),
+        fake.json([{"type": "com.twilio.messaging.message.sent", "data": {"messageSid": sid}}]),
+    ]
+    return kind(fake.options(), transport=fake.transport()), requests, _shortened
+
+
+def _shortened(request: WebhookRequest, mutant: WebhookRequest) -> bool:
+    """Twilio's signature has no separators: a text can be ended before one of its capital letters, nothing else."""
+    honest, forged = (dict(parse_qsl(one.body.decode(), keep_blank_values=True)) for one in (request, mutant))
+    body, short = honest.pop("Body", ""), forged.pop("Body", "")
+    return body.startswith(short) and honest.items() <= forged.items() and body[len(short) :][:1].isupper()
+
+
+class _Stopped:
+    """A clock for a thread that has no loop."""
+
+    def now(self) -> datetime:
+        return datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def http(kind: type[HTTPWebhooks]) -> Samples:
+    provider = kind(HTTPWebhookOptions(secrets=("one secret of many letters", "whsec_" + "QUJD" * 8)), clock=_Stopped())
+    bodies = (
+        '{"type": "message", "id": "m1", "sender": "ann", "text": "Pay 100 to Bob é"}',
+        '{"type": "status", "message_id": "r:0:c:0", "state": "delivered"}',
+        '{"type": "message", "id": "m2", "sender": "ann", "content": {"type": "media", "url": "https://x.example/a"}}',
+    )
+    headers = {"content-type": "application/json"}
+    url = "https://rooms.example/webhooks/http"
+    return provider, [provider.sign(WebhookRequest("POST", url, headers, body.encode())) for body in bodies], None
+
+
+SAMPLES: dict[type[Any], Callable[[Any], Samples]] = {
+    TwilioSMSProvider: twilio,
+    TwilioRCSProvider: twilio,
+    HTTPWebhooks: http,
+}
+"""How signed requests are made for each class that vendors call."""
+
+
+def provider_classes() -> Iterator[type[Any]]:
+    """Every class of roomkit.providers that reads webhooks."""
+    for module in pkgutil.walk_packages(roomkit.providers.__path__, "roomkit.providers."):
+        for one in vars(import_module(module.name)).values():
+            own = isinstance(one, type) and one.__module__ == module.name
+            if own and callable(getattr(one, "parse", None)) and callable(getattr(one, "send", None)):
+                yield one
+
+
+async def prove(n: int, seed: int) -> Proof:
+    """`n` mutants for each class."""
+    proof, classes = Proof(), list(provider_classes())
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        for done in await asyncio.gather(
+            *(asyncio.wrap_future(pool.submit(attack, [one], n, seed)) for one in classes)
+        ):
+            proof.wrong += done.wrong
+            proof.figures += done.figures
+    return proof
+
+
+def attack(classes: list[type[Any]], n: int, seed: int) -> Proof:
+    proof, dice = Proof(), random.Random(seed)
+    for one in classes:
+        name = one.__name__
+        if not callable(getattr(one, "verify", None)):
+            proof.wrong.append(f"{name} reads webhooks and has no verify()")
+        elif one not in SAMPLES:
+            proof.wrong.append(f"{name} is not attacked: tell proofs/signatures.py how its requests are signed")
+        else:
+            _fuzz(proof, name, SAMPLES[one](one), n, dice)
+            proof.figures["provider_classes"] += 1
+    return proof
+
+
+def _fuzz(proof: Proof, name: str, samples: Samples, n: int, dice: random.Random) -> None:
+    provider, signed, excused = samples
+    report = FuzzReport()
+    for request in signed:
+        one = Fuzzed(provider, request, excused=excused)
+        every = list(every_mutant(request))
+        for how, mutant in dice.sample(every, min(len(every), n // (2 * len(signed)))):
+            one.attack(report, how, mutant)
+    reports = [report]
+    while (left := n - sum(each.tried for each in reports)) > 0:
+        seed = dice.randrange(2**32)
+        reports.append(fuzz_signatures(provider, signed, n=min(left, BATCH), seed=seed, excused=excused))
+    for each in reports:
+        proof.wrong += [f"{name} accepted {what}" for what in each.forged]
+        proof.wrong += [f"{name} broke on {what}" for what in each.crashed]
+        proof.figures["mutants"] += each.tried
+        proof.figures["refused"] += each.refused
+        proof.figures["said_the_same"] += each.harmless
+        proof.figures["text_ended_early_(Twilio)"] += each.excused
+    if not any(each.refused for each in reports):
+        proof.wrong.append(f"{name} refused nothing: this proof is blind")
