@@ -1,0 +1,87 @@
+"""VoiceBackend: where a call's audio comes from and goes to; AudioStage: one step of what happens to it in between."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from roomkit.models.audio import AudioFrame, AudioSignal, VoiceSession
+
+
+@dataclass(frozen=True, slots=True)
+class BackendTraits:
+    """What a transport does by itself; a stage that it does natively is skipped. `marks` says that `played` comes from
+    the far end (Twilio's marks, a browser's report), not from a clock. Rates in Hz."""
+
+    rate: int = 16_000
+    native_aec: bool = False
+    native_agc: bool = False
+    native_noise_suppression: bool = False
+    native_dtmf: bool = False
+    dtmf_signalling: bool = False
+    marks: bool = False
+    detects_speech: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEvent:
+    """Something that is not audio: "connected", "disconnected", "dtmf" (data: digit), "speech_started", "speech_ended",
+    "played" (data: position in samples), "error" (data: reason)."""
+
+    kind: str
+    session: VoiceSession
+    data: Any = None
+
+
+class VoiceBackend(Protocol):
+    """An audio transport: WebRTC, a web socket, a phone stream, a microphone, files. One object carries many sessions.
+
+    `check_voice_backend` in roomkit.testing proves an implementation."""
+
+    @property
+    def traits(self) -> BackendTraits: ...
+
+    def receive(self, session: VoiceSession) -> AsyncIterator[AudioFrame]:
+        """The caller's audio in order, until the call ends. Late audio is dropped oldest first, never queued without
+        bound. One reader."""
+        ...
+
+    async def send_audio(self, session: VoiceSession, frame: AudioFrame) -> None:
+        """Hands over one frame to be played after those before it. Returns when it is on its way; raises `SessionEnded`
+        when the call is over."""
+        ...
+
+    async def clear(self, session: VoiceSession) -> None:
+        """Forgets everything that was handed over and is not played yet. Silence follows within one frame."""
+        ...
+
+    def played(self, session: VoiceSession) -> int:
+        """How many of the samples handed over have really been played; what `clear` forgot does not count."""
+        ...
+
+    def on_event(self, observer: Callable[[BackendEvent], None]) -> Callable[[], None]:
+        """Tells `observer` on the kit's loop what happens to calls; returns the way out."""
+        ...
+
+    async def hang_up(self, session: VoiceSession) -> None:
+        """Ends one call. Idempotent."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class AudioStage(Protocol):
+    """One step of a pipeline for one stream. Synchronous: it runs for every frame of every call, so a frame may cost
+    microseconds and never waits. State is per stage object and a stage object serves one stream."""
+
+    @property
+    def name(self) -> str: ...
+
+    def process(self, frame: AudioFrame) -> tuple[AudioFrame | None, tuple[AudioSignal, ...]]:
+        """The frame as it goes on (None while the stage holds it back) and what was noticed."""
+        ...
+
+    def reset(self) -> None:
+        """Before the first frame of a stream and after a gap."""
+        ...
