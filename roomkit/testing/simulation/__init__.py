@@ -1,0 +1,109 @@
+"""Deterministic simulation: the real core on a simulated disk and network, one whole schedule out of one number.
+
+    outcome = simulate(4711)
+    assert not outcome.wrong, outcome.report()
+
+A schedule has rooms of several tenants, vendors that answer ambiguously, sockets that die and resume, a model with
+tools, people at the desk, crashes at every named point, disks that are slow or full. Then all heals, and the judge
+compares what everybody saw with what is stored. The same number gives the same schedule, to the last step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from roomkit.testing.loop import Deadlock, VirtualLoop
+from roomkit.testing.simulation.judge import judge
+from roomkit.testing.simulation.process import Points, note_tasks
+from roomkit.testing.simulation.world import World
+
+LIMIT_S = 30.0
+"""Real time after which a schedule is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`wrong` is empty when every promise was kept. `digest` stands for the whole trace."""
+
+    seed: int
+    wrong: list[str]
+    digest: str
+    steps: int
+    events: int
+    crashes: int
+    trace: str
+
+    def report(self) -> str:
+        """For people: what is wrong, how it came about, and how to see it again."""
+        found = "\n".join(f"  {line}" for line in self.wrong)
+        return f"seed {self.seed}:\n{found}\n{self.trace}\nreplay: python -m proofs simulation --n 1 --seed {self.seed}"
+
+
+def simulate(seed: int, prepare: Callable[[World], None] | None = None) -> Outcome:
+    """Plays one schedule and judges it. `prepare` may change the world before it begins."""
+    with _quiet(), _points():
+        loop = VirtualLoop(seed=seed, limit_s=LIMIT_S)
+        try:
+            asyncio.set_event_loop(None)
+            loop.set_task_factory(note_tasks)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+            world = World(seed, loop)
+            loop.set_exception_handler(lambda _, context: world.wrong.append(f"loop: {context.get('message')}"))
+            if prepare is not None:
+                prepare(world)
+            wrong = _play(world)
+        finally:
+            loop.close()
+    events = sum(len(batch.events) for _, _, batch in world.disk.batches)
+    crashes = sum(1 for who, what in ((w, t) for _, w, t in world.trace.lines) if "dies at" in what and who)
+    return Outcome(
+        seed, wrong, world.trace.digest(), loop.steps, events, crashes - 1, world.trace.render(120) if wrong else ""
+    )
+
+
+def _play(world: World) -> list[str]:
+    verdict: list[str] = []
+
+    async def main() -> None:
+        verdict.extend(await world.live())
+
+    try:
+        world.loop.run_until_complete(main())
+    except (Deadlock, TimeoutError) as error:
+        return [*world.wrong, f"{type(error).__name__}: {error}"]
+    return verdict
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Thousands of schedules full of failures would log for nobody; and their garbage is theirs to bring out."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        if collecting:
+            gc.enable()
+
+
+@contextmanager
+def _points() -> Iterator[Points]:
+    """Crash points ask the simulation."""
+    module = importlib.import_module("roomkit.runtime.crashpoint")
+    before, points = module._armed, Points()
+    module._armed = points  # type: ignore[attr-defined]
+    try:
+        yield points
+    finally:
+        module._armed = before  # type: ignore[attr-defined]
+
+
+__all__ = ["Outcome", "World", "judge", "simulate"]

@@ -1,0 +1,416 @@
+"""People: phones whose vendor repeats what was not acknowledged, pages that resume, and a desk of supervisors."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from roomkit.errors import RoomKitError, StateError, StoreUnavailable
+from roomkit.models.access import Principal, PrincipalRole
+from roomkit.models.content import DeleteContent, EditContent, ReactionContent, TextContent
+from roomkit.models.delivery import InboundMessage
+from roomkit.models.room import FloorMode
+from roomkit.protocols.room_socket import ClientSession
+from roomkit.protocols.room_socket.messages import (
+    Ack,
+    EventFrame,
+    Nack,
+    Resumed,
+    ServerFrame,
+    Snapshot,
+    StreamChunkFrame,
+    StreamEndFrame,
+    StreamErrorFrame,
+    StreamStartFrame,
+)
+from roomkit.testing.simulation.process import Lost, Process
+from roomkit.testing.simulation.wire import Wire
+
+if TYPE_CHECKING:
+    from roomkit.core.results import InboundResult
+    from roomkit.rooms import Rooms
+    from roomkit.testing.simulation.world import World
+
+Spot = tuple[str, str]
+"""(tenant, room)."""
+
+
+@dataclass(slots=True)
+class Said:
+    """One message of a client, from its first sending to its first acknowledgement."""
+
+    who: str
+    tenant: str
+    channel: str
+    key: str
+    word: str
+    sent_at: float
+    acked_at: float | None = None
+    room: str = ""
+    index: int = -1
+    event_id: str = ""
+    refused: str = ""
+    answers: set[tuple[str, int, str]] = field(default_factory=set[tuple[str, int, str]])
+
+
+class Phone:
+    """Writes through an outbox channel; its vendor brings every webhook until it is acknowledged, and some again."""
+
+    def __init__(self, world: World, name: str, spot: Spot, channel: str, dice: random.Random) -> None:
+        self.world = world
+        self.name = name
+        self.spot = spot
+        self.channel = channel
+        self.dice = dice
+        self._late: list[Awaitable[None]] = []
+
+    async def live(self, messages: int) -> None:
+        dice, mine = self.dice, list[Said]()
+        for number in range(messages):
+            await self.world.nap(dice)
+            # Numbered alike on every channel and in every tenant: the ids must not meet.
+            key, word = f"m{number}", f"<{self.name}.{number}>"
+            content: Any = TextContent(text=f"{word} says {self.name}")
+            known = [one for one in mine if one.event_id]
+            if known and dice.random() < 0.35:
+                content = self._about(dice.choice(known), word)
+            said = Said(self.name, self.spot[0], self.channel, key, word, self.world.loop.time())
+            mine.append(said)
+            self.world.said.append(said)
+            message = InboundMessage(channel_id=self.channel, sender_id=f"+{self.name}", content=content)
+            message = message.replaced(external_id=key)
+            twice = dice.random() < 0.2
+            if twice:
+                await asyncio.gather(self._bring(said, message), self._bring(said, message))
+            else:
+                await self._bring(said, message)
+            if isinstance(content, DeleteContent | EditContent) and said.event_id and not said.refused:
+                target = next(one for one in mine if one.event_id == content.target_event_id)
+                self.world.gone.append((target.word, self.world.loop.time()))
+        for said in mine:
+            if dice.random() < 0.3:  # The vendor never heard our yes, or forgot that it did.
+                await self.world.nap(dice)
+                text = TextContent(text=f"{said.word} says {self.name}")
+                again = InboundMessage(channel_id=self.channel, sender_id=f"+{self.name}", content=text)
+                await self._bring(said, again.replaced(external_id=said.key))
+
+    def _about(self, target: Said, word: str) -> Any:
+        match self.dice.randrange(3):
+            case 0:
+                return EditContent(target_event_id=target.event_id, new_content=TextContent(text=f"{word} instead"))
+            case 1:
+                return DeleteContent(target_event_id=target.event_id)
+            case _:
+                return ReactionContent(target_event_id=target.event_id, emoji="+1")
+
+    async def _bring(self, said: Said, message: InboundMessage) -> None:
+        tenant, room = self.spot
+        while True:
+            await self.world.hop(self.dice)
+            process = self.world.door(self.dice)
+            call = self._once(process, tenant, room, message) if process is not None else None
+            answer = await call if call is not None else None
+            if answer is not None and (self.world.calm or self.dice.random() >= 0.1):
+                note_answer(self.world, said, answer)
+                return
+            await self.world.pause(self.dice)
+
+    async def _once(self, process: Process, tenant: str, room: str, message: InboundMessage) -> InboundResult | None:
+        rooms = self.world.rooms(process, tenant)
+        try:
+            call = process.call(rooms.process_inbound, message, room_id=room)
+            if not self.world.calm and self.dice.random() < 0.05:
+                return await asyncio.wait_for(call, self.dice.choice((0.0, 0.01, 0.1)))
+            return await call
+        except (Lost, RoomKitError, TimeoutError):
+            return None
+
+
+def note_answer(world: World, said: Said, result: InboundResult) -> None:
+    """What a client was told about its message."""
+    now = world.loop.time()
+    event = result.event
+    if event is None:
+        said.refused = said.refused or str(result.reason)
+        world.trace(said.who, f"{said.word} is refused: {result.reason}")
+        return
+    said.answers.add((event.room_id, event.index, event.id))
+    if said.acked_at is None:
+        said.acked_at, said.room, said.index, said.event_id = now, event.room_id, event.index, event.id
+        said.refused = str(result.reason or "blocked") if result.blocked else ""
+    more = " again" if result.duplicate else ""
+    world.trace(said.who, f"{said.word} is acknowledged{more} at {event.room_id}[{event.index}]")
+
+
+@dataclass(slots=True)
+class Span:
+    """What one observer got from one snapshot on: (index, id, prev). `prev` is None where nothing was claimed."""
+
+    name: str
+    spot: Spot
+    staff: bool
+    seen: list[tuple[int, str, int | None]] = field(default_factory=list[tuple[int, str, "int | None"]])
+    start: int = -1
+    """The index up to which the snapshot told everything."""
+
+
+class Page:
+    """A browser: a room socket client which dies, comes back and goes on where it was."""
+
+    def __init__(self, world: World, name: str, spot: Spot, staff: bool, dice: random.Random) -> None:
+        self.world = world
+        self.name = name
+        self.spot = spot
+        self.staff = staff
+        self.dice = dice
+        self.session = ClientSession(spot[1], tail=dice.choice((5, 50)))
+        role = PrincipalRole.SUPERVISOR if staff else PrincipalRole.GUEST
+        self.principal = Principal(id=name, role=role, tenant=spot[0], room_id=None if staff else spot[1])
+        self.spans: list[Span] = []
+        self.wire: Wire | None = None
+        self.ends: dict[str, int] = {}
+        """Stream -> how many terminal frames came for it."""
+        self.texts: dict[str, str] = {}
+        """Event -> its text as this page knows it."""
+        self.open: dict[str, str] = {}
+        self.nets: dict[str, int] = {}
+        self.wrong: list[str] = []
+        self._said: dict[str, Said] = {}
+        self._lost: asyncio.Future[None] | None = None
+
+    async def live(self, messages: int) -> None:
+        dice = self.dice
+        left = messages
+        for _ in range(1 + dice.randrange(3)):
+            await self.world.nap(dice)
+            if not await self.connect():
+                continue
+            for _ in range(1 + dice.randrange(3)):
+                await self.world.nap(dice)
+                if left and dice.random() < 0.7:
+                    left -= 1
+                    self.write(messages - left)
+                if dice.random() < 0.15 and self.wire is not None:
+                    self.wire.stall(True)
+            if dice.random() < 0.8 and self.wire is not None:
+                self.world.trace(self.name, "breaks off")
+                self.wire.close()
+
+    def write(self, number: int) -> None:
+        word = f"<{self.name}.{number}>"
+        said = Said(self.name, self.spot[0], "web", f"c{number}", word, self.world.loop.time())
+        self._said[said.key] = said
+        self.world.said.append(said)
+        self.session.send(said.key, f"{word} says {self.name}")
+        self._flush()
+
+    async def connect(self) -> bool:
+        process = self.world.door(self.dice)
+        if process is None:
+            await self.world.pause(self.dice)
+            return False
+        if self.wire is not None:
+            self.wire.close()
+        lost = self._lost = self.world.loop.create_future()
+        self.wire = Wire(process, self.principal, self.dice, self.hear, lambda: lost.done() or lost.set_result(None))
+        self.session.connected(None)
+        return True
+
+    async def settle(self) -> None:
+        """Stays connected, and caught up, once everything is calm."""
+        for _ in range(200):
+            if self.wire is None or not self.wire.open:
+                await self.connect()
+            if self.wire is not None:
+                self.wire.stall(False)
+            if self.session.live and not self.session.unacknowledged:
+                return
+            await asyncio.sleep(0.5)
+            for client_id in tuple(self.session.unacknowledged):
+                self.session.resend(client_id)
+            self._flush()
+        self.wrong.append(f"{self.name} never got through: {list(self.session.unacknowledged)}")
+
+    def hear(self, text: str) -> None:
+        session = self.session
+        was_live, before = session.live, session.position
+        frames = session.receive(text)
+        if not frames and text.startswith(('{"type":"event"', '{"type":"stream_end"')) and was_live:
+            self._net("frames that the client had to drop", text)
+        for frame in frames:
+            self._take(frame, before)
+        self._flush()
+
+    def _take(self, frame: ServerFrame, before: int) -> None:
+        match frame:
+            case Snapshot():
+                span = Span(f"{self.name}#{len(self.spans)}", self.spot, self.staff, start=frame.index)
+                self.spans.append(span)
+                self.world.trace(self.name, f"sees {len(frame.events)} events up to {frame.index}")
+                for event in frame.events:
+                    self._see(event, None)
+                self._streams(frame)
+            case Resumed():
+                self.world.trace(self.name, f"resumes after {frame.from_index} up to {frame.index}")
+                for event in frame.events:
+                    self._see(event, None)
+                self._streams(frame)
+            case EventFrame():
+                self._see(frame.event, before)
+            case StreamEndFrame():
+                self._see(frame.event, before)
+                self._ended(frame.stream_id, frame.event["content"].get("text", ""))
+            case StreamErrorFrame():
+                self.world.trace(self.name, f"loses stream {frame.stream_id[-6:]}: {frame.error}")
+                self._ended(frame.stream_id, None)
+            case StreamStartFrame():
+                if frame.stream_id in self.open or frame.stream_id in self.ends:
+                    self.wrong.append(f"{self.name} saw stream {frame.stream_id} begin twice")
+                self.open[frame.stream_id] = ""
+            case StreamChunkFrame():
+                self._grow(frame.stream_id, frame.delta)
+            case Ack():
+                said = self._said.get(frame.client_id)
+                if said is not None:
+                    self._acked(said, frame)
+            case Nack(retry_after=None):
+                if frame.client_id in self._said:
+                    self._said[frame.client_id].refused = frame.code
+                    self.world.trace(self.name, f"{self._said[frame.client_id].word} is refused: {frame.code}")
+            case _:
+                pass
+
+    def _streams(self, frame: Snapshot | Resumed) -> None:
+        """A view says which replies are in the making now; those that are not among them ended unseen."""
+        now = {stream.stream_id: stream.text for stream in frame.streams}
+        for stream_id in now:
+            if stream_id in self.ends:
+                self.wrong.append(f"{self.name} was shown stream {stream_id} again after its end")
+        self.open = now
+
+    def _grow(self, stream_id: str, delta: str) -> None:
+        if stream_id in self.open:
+            self.open[stream_id] += delta
+
+    def _ended(self, stream_id: str, text: str | None) -> None:
+        grown = self.open.pop(stream_id, None)
+        self.ends[stream_id] = self.ends.get(stream_id, 0) + 1
+        if self.ends[stream_id] > 1:
+            self.wrong.append(f"{self.name} saw stream {stream_id} end {self.ends[stream_id]} times")
+        if text is not None and grown is not None and not text.startswith(grown):
+            self.wrong.append(f"{self.name} saw stream {stream_id} grow to {grown!r}, and end as {text!r}")
+
+    def _see(self, event: dict[str, Any], prev: int | None) -> None:
+        span = self.spans[-1]
+        index = event["index"]
+        span.seen.append((index, event["id"], prev))
+        text = event["content"].get("text")
+        if text is not None and not event["metadata"].get("edited") and not event["metadata"].get("deleted"):
+            self.texts[event["id"]] = text
+        self.world.trace(self.name, f"sees {self.spot[1]}[{index}] {event['type']} {(text or '')[:20]!r}")
+
+    def _acked(self, said: Said, frame: Ack) -> None:
+        room = self.spot[1]
+        said.answers.add((room, frame.index, frame.event_id))
+        if said.acked_at is None:
+            said.acked_at, said.room = self.world.loop.time(), room
+            said.index, said.event_id = frame.index, frame.event_id
+        self.world.trace(self.name, f"{said.word} is acknowledged at {room}[{frame.index}]")
+
+    def _flush(self) -> None:
+        for text in self.session.data_to_send():
+            if self.session.live and text.startswith('{"type":"join"'):
+                self._net("gaps that the client had to mend by joining again", text)
+            if self.wire is not None:
+                self.wire.say(text)
+
+    def _net(self, name: str, text: str) -> None:
+        self.nets[name] = self.nets.get(name, 0) + 1
+        self.world.trace(self.name, f"NET {name}: {text[:80]}")
+
+
+class Desk:
+    """A supervisor: takes the floor, releases it, answers approvals, mutes, closes, writes."""
+
+    def __init__(self, world: World, name: str, spots: list[Spot], dice: random.Random) -> None:
+        self.world = world
+        self.name = name
+        self.spots = spots
+        self.dice = dice
+
+    async def live(self, deeds: int) -> None:
+        for number in range(deeds):
+            await self.world.nap(self.dice)
+            tenant, room = self.dice.choice(self.spots)
+            if self.dice.random() < 0.3:
+                await self.write(tenant, room, number)
+            else:
+                await self.do(tenant, room)
+
+    async def do(self, tenant: str, room: str) -> None:
+        process = self.world.door(self.dice)
+        if process is None:
+            return
+        rooms = self.world.rooms(process, tenant)
+        name = self.dice.choice(self.world.deeds)
+        deed = DEEDS[name]
+        try:
+            await process.call(deed, rooms, room, self.name)
+            self.world.trace(self.name, f"did {name} in {tenant}/{room}")
+        except (Lost, RoomKitError) as error:
+            self.world.trace(self.name, f"could not {name} in {tenant}/{room}: {type(error).__name__}")
+
+    async def write(self, tenant: str, room: str, number: int) -> None:
+        """A host that repeats under one key what it is not sure of."""
+        word = f"<{self.name}.{number}>"
+        said = Said(self.name, tenant, "host", f"{self.name}-{number}", word, self.world.loop.time())
+        self.world.said.append(said)
+        for _ in range(100):
+            process = self.world.door(self.dice)
+            if process is not None:
+                rooms = self.world.rooms(process, tenant)
+                try:
+                    call = process.call(rooms.send, room, f"{word} says", by=self.name, idempotency_key=said.key)
+                    note_answer(self.world, said, await call)
+                    return
+                except (Lost, StoreUnavailable, StateError):
+                    pass
+            await self.world.pause(self.dice)
+
+
+Deed = Callable[["Rooms", str, str], Awaitable[Any]]
+
+
+async def _answer(rooms: Rooms, room: str, who: str) -> None:
+    for asked in await rooms.approvals(room):
+        await rooms.answer_approval(asked["id"], len(asked["id"]) % 2 == 0 or "7" in asked["id"], by=who, room_id=room)
+
+
+async def _hold(rooms: Rooms, room: str, who: str) -> None:
+    await rooms.take_over(room, who, force=True, lease_s=0.5)
+
+
+async def _draft(rooms: Rooms, room: str, who: str) -> None:
+    made = await rooms.draft(room, "a proposal", by=who)
+    await rooms.settle_draft(room, made.id, "3" in made.id, by=who)
+
+
+DEEDS: dict[str, Deed] = {
+    "answer": _answer,
+    "take over": lambda rooms, room, who: rooms.take_over(room, who, force=True),
+    "hold": _hold,
+    "release": lambda rooms, room, who: rooms.release(room, None, note="yours"),
+    "wait": lambda rooms, room, who: rooms.set_floor(room, FloorMode.WAITING),
+    "call": lambda rooms, room, who: rooms.request_human(room, "help", by=who),
+    "mute": lambda rooms, room, who: rooms.mute(room, "ai", by=who),
+    "unmute": lambda rooms, room, who: rooms.unmute(room, "ai", by=who),
+    "close": lambda rooms, room, who: rooms.close_room(room, by=who),
+    "reopen": lambda rooms, room, who: rooms.reopen_room(room, by=who),
+    "pause": lambda rooms, room, who: rooms.pause_room(room, by=who),
+    "note": lambda rooms, room, who: rooms.note(room, "hm", who),
+    "whisper": lambda rooms, room, who: rooms.whisper(room, "be kind", to="ai", by=who),
+    "draft": _draft,
+}

@@ -1,0 +1,323 @@
+"""The verdict on a schedule that has come to rest: what people, vendors and tools saw, against what the disk has."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from roomkit.core.policy import may_see
+from roomkit.core.state import load
+from roomkit.models.content import ToolCallContent
+from roomkit.models.event import EventStatus, EventType, RoomEvent
+from roomkit.models.room import FloorMode
+from roomkit.ports.store import RecordQuery
+from roomkit.testing.history import Record, check_history
+from roomkit.testing.simulation.clients import Span
+from roomkit.testing.simulation.disk import Disk
+from roomkit.testing.simulation.outside import WORD, Receipt, Vendor
+
+if TYPE_CHECKING:
+    from roomkit.testing.simulation.world import World
+
+OPEN_ROWS = ("outbox", "turn", "stream")
+NETS = ("task_failures",)
+"""Counters of the engine that stand for a defence behind a defence."""
+CUTS = frozenset({"floor_changed", "reply_interrupted", "room_closed", "room_archived", "channel_detached"})
+"""Records that explain why a question got no answer."""
+READ_S = 0.2
+"""How long a prompt may have been under way when it is counted."""
+Logs = dict[tuple[str, str], list[RoomEvent]]
+
+
+async def judge(world: World) -> list[str]:
+    """Everything that is wrong; empty when every promise was kept."""
+    disk = world.disk
+    heads = disk.read(RecordQuery("head", None, limit=1000))
+    logs: Logs = {(head.tenant, head.key): disk.log(head.tenant, head.key) for head in heads}
+    wrong = list(world.wrong)
+    wrong += (str(violation) for violation in check_history(list(_history(world, logs))))
+    wrong += _messages(world, logs)
+    wrong += _rows(disk, world)
+    wrong += _pages(world, logs)
+    for vendor in world.vendors.values():
+        wrong += _vendor(vendor, disk)
+    wrong += _tools(world, logs)
+    wrong += _questions(world)
+    wrong += _floors(logs)
+    wrong += _taken_back(world)
+    wrong += await _memory(world)
+    return wrong
+
+
+def _history(world: World, logs: Logs) -> Iterator[Record]:
+    binding = {
+        spot: next((b for b in _bindings(world, spot) if b.channel_id == "web"), None) for spot in logs
+    }
+    spans = [span for page in world.pages for span in page.spans]
+    for spot, log in logs.items():
+        guests = [span.name for span in spans if span.spot == spot and not span.staff]
+        staff = [span.name for span in spans if span.staff]
+        web = binding[spot]
+        for event in log:
+            seen = guests if web is not None and may_see(event, web) else []
+            record = {"kind": "commit", **_place(event), "visible_to": [*seen, *staff]}
+            if words := WORD.findall(event.text):
+                record["key"] = words[0] if event.source.channel_id != "ai" else None
+            yield {name: value for name, value in record.items() if value is not None}
+    for span in spans:
+        yield from _span(span)
+    for said in world.said:
+        if said.acked_at is not None:
+            room = f"{said.tenant}/{said.room}"
+            told = {"room": room, "index": said.index, "event_id": said.event_id, "client": said.who}
+            yield {"kind": "ack", **told, "sent_at": said.sent_at, "acked_at": said.acked_at}
+    for vendor in world.vendors.values():
+        firsts: list[Record] = []
+        for receipt in {(r.tenant, r.room, r.index): r for r in reversed(vendor.receipts)}.values():
+            room = f"{receipt.tenant}/{receipt.room}"
+            firsts.append({"kind": "lane", "channel": vendor.name, "room": room, "index": receipt.index})
+        yield from reversed(firsts)
+    for page in world.pages:
+        for name, value in page.nets.items():
+            yield {"kind": "counter", "name": f"{name} ({page.name})", "value": value}
+
+
+def _bindings(world: World, spot: tuple[str, str]) -> list[Any]:
+    for process in world.processes[::-1]:
+        actor = process.kit.engine.table.loaded(*spot)
+        if actor is not None:
+            return list(actor.state.bindings.values())
+    return []
+
+
+def _span(span: Span) -> Iterator[Record]:
+    room = "/".join(span.spot)
+    last: int | None = None
+    for index, event_id, prev in span.seen:
+        record: dict[str, Any] = {"kind": "observe", "observer": span.name, "room": room}
+        record |= {"index": index, "event_id": event_id, "complete": True}
+        if prev is not None and last is not None and prev > span.start:
+            record["prev"] = last
+        last = index
+        yield record
+
+
+def _place(event: RoomEvent) -> dict[str, Any]:
+    return {"room": f"{event.tenant}/{event.room_id}", "index": event.index, "event_id": event.id}
+
+
+def _repeated(vendor: Vendor) -> Iterator[str]:
+    """Within one life a lane goes on from delivery to delivery, and repeats only one whose answer was lost."""
+    last: dict[tuple[int, str, str], Receipt] = {}
+    for receipt in vendor.receipts:
+        life = (receipt.process, receipt.tenant, receipt.room)
+        before, last[life] = last.get(life), receipt
+        where = f"{receipt.tenant}/{receipt.room}[{receipt.index}]"
+        if before is None or before.index < receipt.index:
+            continue
+        if before.index > receipt.index:
+            yield f"{vendor.name} got {where} after [{before.index}] from process {receipt.process}"
+        elif before.told:
+            yield f"{vendor.name} got {where} again from process {receipt.process}, which knew that it has it"
+
+
+def _messages(world: World, logs: Logs) -> Iterator[str]:
+    places: dict[str, list[RoomEvent]] = defaultdict(list)
+    for log in logs.values():
+        for event in log:
+            if event.source.channel_id != "ai":
+                for word in WORD.findall(event.text):
+                    places[word].append(event)
+    for said in world.said:
+        found = places.get(said.word, [])
+        if len(said.answers) > 1:
+            yield f"{said.word} was acknowledged at {sorted(said.answers)}: a repetition gets the first answer"
+        if len(found) > 1:
+            yield f"{said.word} is stored {len(found)} times: {[f'{e.room_id}[{e.index}]' for e in found]}"
+        if said.acked_at is None and said.refused and found and not found[0].blocked:
+            yield f"{said.word} was refused ({said.refused}) and is stored at {found[0].room_id}[{found[0].index}]"
+        if said.acked_at is None and not said.refused and said.channel != "host":
+            yield f"{said.word} was never answered"
+
+
+def _rows(disk: Disk, world: World) -> Iterator[str]:
+    for kind in OPEN_ROWS:
+        for record in disk.read(RecordQuery(kind, None, limit=1000)):
+            yield f"a {kind} row is left open: {record.key!r}"
+    for record in disk.read(RecordQuery("journal", None, limit=10_000)):
+        if record.value["status"] == "pending":
+            yield f"the call {record.key!r} of {record.value['name']} has no outcome"
+    now = world.processes[-1].kit.now().timestamp()
+    for record in disk.read(RecordQuery("timer", None, limit=1000)):
+        if record.due is not None and record.due < now - 60:
+            yield f"the timer {record.key!r} is {now - record.due:.0f} s late"
+    for record in disk.read(RecordQuery("approval", None, limit=1000)):
+        if record.value["status"] == "pending":
+            yield f"the approval {record.key!r} was never answered"
+
+
+def _pages(world: World, logs: Logs) -> Iterator[str]:
+    texts = {event.id: event.text for log in logs.values() for event in log}
+    for page in world.pages:
+        yield from page.wrong
+        if page.open:
+            yield f"{page.name} still waits for the end of {list(page.open)}"
+        if page.spans:
+            span, log = page.spans[-1], logs.get(page.spot, [])
+            head = max((index for index, *_ in span.seen), default=span.start)
+            last = next((e.index for e in reversed(log) if page.staff or _public(e)), -1)
+            if max(head, span.start) < last:
+                yield f"{page.name} was last told {head} of {page.spot}, which goes on to {last}"
+        for event_id, text in page.texts.items():
+            if event_id in texts and texts[event_id] != text:
+                yield f"{page.name} saw {event_id} as {text!r}, stored is {texts[event_id]!r}"
+
+
+def _public(event: RoomEvent) -> bool:
+    return event.visibility in ("all", "transport") and not event.blocked
+
+
+def _vendor(vendor: Vendor, disk: Disk) -> Iterator[str]:
+    """At least once, nothing of its own making, and every doubt told."""
+    yield from _repeated(vendor)
+    taken: dict[tuple[str, str, int], list[Receipt]] = defaultdict(list)
+    for receipt in vendor.receipts:
+        taken[receipt.tenant, receipt.room, receipt.index].append(receipt)
+    for (tenant, room, index), receipts in taken.items():
+        where = f"{tenant}/{room}[{index}]"
+        event = disk.log(tenant, room)[index]
+        if any(receipt.event_id != event.id or receipt.text != event.text for receipt in receipts):
+            yield f"{vendor.name} got {where} as something else than what is stored"
+        record = _delivery(disk, tenant, room, index, vendor.name)
+        if len(receipts) > 1 and not vendor.policy.idempotent:
+            if vendor.policy.on_ambiguous == "stop_and_ask":
+                yield f"{vendor.name} got {where} {len(receipts)} times, although it is to be asked before"
+            elif record is not None and not record.get("maybe_duplicate"):
+                yield f"{vendor.name} got {where} {len(receipts)} times, and the record does not say so"
+    rows: dict[tuple[str, str], None] = {}
+    for _, _, batch in disk.batches:
+        for put in batch.put:
+            if put.kind == "outbox" and put.value["channel"] == vendor.name:
+                rows[put.tenant, put.key] = None
+        for event in batch.events:
+            yield from _planned(disk, vendor, event)
+    for tenant, row in rows:
+        room, index, _ = row.split("\n")
+        record = _delivery(disk, tenant, room, int(index), vendor.name)
+        if record is None:
+            yield f"what became of {room}[{int(index)}] on its way to {vendor.name} is not recorded"
+        elif record["state"] in ("sent", "delivered", "read") and (tenant, room, int(index)) not in taken:
+            yield f"{vendor.name} never got {room}[{int(index)}], which counts as {record['state']}"
+
+
+def _planned(disk: Disk, vendor: Vendor, event: RoomEvent) -> Iterator[str]:
+    """In these rooms everything said goes to every channel but its own."""
+    if event.type is not EventType.MESSAGE or event.status is not EventStatus.COMMITTED or event.visibility != "all":
+        return
+    if event.source.channel_id == vendor.name or vendor.name not in vendor.world.channels:
+        return
+    if _delivery(disk, event.tenant, event.room_id, event.index, vendor.name) is None:
+        yield f"{event.room_id}[{event.index}] of {event.tenant} was never on its way to {vendor.name}"
+
+
+def _delivery(disk: Disk, tenant: str, room: str, index: int, channel: str) -> dict[str, Any] | None:
+    found = disk.read(RecordQuery("delivery", tenant, key=f"{room}\n{index:010d}\n{channel}"))
+    return found[0].value if found else None
+
+
+def _tools(world: World, logs: Logs) -> Iterator[str]:
+    runs = Counter(run.key for run in world.runs)
+    orders = Counter((run.name, run.order) for run in {run.key: run for run in world.runs}.values())
+    told = {run.key: run for run in world.runs}
+    granted: Counter[str] = Counter()
+    starts: Counter[str] = Counter()
+    ends: Counter[str] = Counter()
+    for log in logs.values():
+        for event in log:
+            content = event.content
+            if isinstance(content, ToolCallContent):
+                counts = starts if event.type is EventType.TOOL_CALL_START else ends
+                counts[f"{event.correlation_id}:{content.call_id}"] += 1
+            elif event.type is EventType.APPROVAL_ANSWERED and event.content.data["granted"]:  # type: ignore[union-attr] # pyright: ignore
+                granted[event.content.data["arguments"]["order"]] += 1  # type: ignore[union-attr] # pyright: ignore
+    for run in world.runs:
+        if not run.noted:
+            yield f"{run.name} ran for {run.order} before its intent was on the disk"
+    for key, count in runs.items():
+        if count > 1 and told[key].name != "lookup":
+            yield f"{told[key].name} ran {count} times under {key}, although it must not be run again"
+    if world.turns.on_crash == "close":
+        for (name, order), count in orders.items():
+            if name == "charge" and count > 1:
+                yield f"{name} ran {count} times for {order} in different turns"
+    for (name, order), count in orders.items():
+        if name == "wipe" and count > granted[order]:
+            yield f"wipe ran {count} times for {order}, allowed were {granted[order]}"
+    closed = {s for s, log in logs.items() if any(e.type is EventType.ROOM_CLOSED for e in log)}
+    for key, run in told.items():
+        if (run.tenant, run.room) not in closed and (starts[key], ends[key]) != (1, 1):
+            yield f"the call {key} of {run.name} has {starts[key]} beginnings and {ends[key]} ends in the log"
+
+
+def _questions(world: World) -> Iterator[str]:
+    """Whatever asked a brain was seen by it, or the log says why not."""
+    words: dict[tuple[str, str], tuple[str, str]] = {}
+    gone = {word for word, _ in world.gone}
+    for _, _, batch in world.disk.batches:
+        events = {event.id: event for event in batch.events}
+        cut = any(event.type.value in CUTS or getattr(event.content, "code", "") in CUTS for event in batch.events)
+        for put in batch.put:
+            event = events.get(put.value["event_id"]) if put.kind == "turn" else None
+            if event is not None and (found := WORD.findall(event.text)):
+                words[put.tenant, put.key] = (found[0], f"{event.room_id}[{event.index}]")
+        for key in batch.delete:
+            if key.kind == "turn" and cut:
+                words.pop((key.tenant, key.key), None)
+    muted = any(e.type is EventType.CHANNEL_DETACHED for _, _, b in world.disk.batches for e in b.events)
+    for word, where in words.values():
+        if word not in world.model.asked and word not in gone and not muted:
+            yield f"{word} at {where} asked the model, which never heard of it"
+
+
+def _floors(logs: Logs) -> Iterator[str]:
+    """While a person has the floor, and for what was begun before, no machine is heard."""
+    for (tenant, room), log in logs.items():
+        mode = FloorMode.AI.value
+        for event in log:
+            if event.type is EventType.FLOOR_CHANGED:
+                mode = event.content.data["mode"]  # type: ignore[union-attr] # pyright: ignore
+            elif event.source.channel_id == "ai" and event.type is EventType.MESSAGE:
+                late = mode in (FloorMode.HUMAN.value, FloorMode.WAITING.value) and event.status is EventStatus.COMMITTED
+                if late and event.metadata.get("end_reason") not in ("cancelled", "interrupted"):
+                    yield f"the AI spoke at {tenant}/{room}[{event.index}] although the floor was {mode}"
+
+
+def _taken_back(world: World) -> Iterator[str]:
+    """A model is shown no words that their author has taken back or replaced."""
+    for word, since in world.gone:
+        late = [at for at in world.model.asked.get(word, ()) if at > since + READ_S]
+        if late:
+            yield f"the model was shown {word} at {late[0]:.3f}, which was taken back at {since:.3f}"
+
+
+async def _memory(world: World) -> list[str]:
+    """What the process believes is what the disk has; its safety nets are empty."""
+    wrong: list[str] = []
+    for process in world.processes:
+        for name in NETS:
+            if process.alive and (value := process.kit.engine.counters.get(name)):
+                wrong.append(f"the safety net {name} was needed {value:g} times in {process.name}")
+    process = world.processes[-1]
+    engine = process.kit.engine
+    capabilities = {cid: channel.capabilities for cid, channel in engine.channels.items()}
+    for actor in engine.table.actors():
+        stored = await load(world.disk.memory, actor.tenant, actor.room_id, capabilities)
+        state = actor.state
+        if stored is None:
+            wrong.append(f"{actor.tenant}/{actor.room_id} is in memory only")
+            continue
+        for name in ("room", "bindings", "participants", "next_index", "detached"):
+            if getattr(state, name) != getattr(stored, name):
+                wrong.append(f"{actor.tenant}/{actor.room_id}: {name} in memory is not what is stored")
+    return wrong

@@ -1,0 +1,294 @@
+"""One schedule, out of one number: who is there, what goes wrong, and when it heals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from roomkit.channels.ai import AIChannel
+from roomkit.channels.websocket import WebSocketChannel
+from roomkit.core.engine import KitOptions
+from roomkit.errors import RoomKitError
+from roomkit.kit import RoomKit
+from roomkit.models.delivery import DeliveryPolicy
+from roomkit.models.room import FloorMode
+from roomkit.ports.channel import TurnPolicy
+from roomkit.runtime import Scope
+from roomkit.runtime.crashpoint import CRASH_POINTS
+from roomkit.servers.door import Door
+from roomkit.servers.options import ServerOptions
+from roomkit.servers.socket import SocketDoor
+from roomkit.testing.clock import VirtualClock
+from roomkit.testing.simulation.clients import DEEDS, Desk, Page, Phone, Said, Spot
+from roomkit.testing.simulation.disk import Disk, SimStore
+from roomkit.testing.simulation.judge import judge
+from roomkit.testing.simulation.outside import TOOLS, Model, Run, SimChannel, Vendor
+from roomkit.testing.simulation.process import Lost, Process
+from roomkit.testing.simulation.trace import Trace
+
+if TYPE_CHECKING:
+    from roomkit.rooms import Rooms
+    from roomkit.testing.loop import VirtualLoop
+
+log = logging.getLogger(__name__)
+STORM_S = 20.0
+"""Virtual seconds after which everything heals, whatever has happened until then."""
+POLICIES = {
+    "sms": DeliveryPolicy(max_retries=3, base_delay=0.2, max_delay=2.0, timeout_s=2.0),
+    "mail": DeliveryPolicy(max_retries=3, base_delay=0.2, max_delay=2.0, timeout_s=2.0, idempotent=True),
+    "pager": DeliveryPolicy(max_retries=2, base_delay=0.2, timeout_s=2.0, on_ambiguous="stop_and_ask"),
+}
+
+
+class World:
+    """Everything in and around the processes. `calm` says that nothing goes wrong any more."""
+
+    def __init__(self, seed: int, loop: VirtualLoop) -> None:
+        self.seed = seed
+        self.loop = loop
+        self.trace = Trace(loop)
+        self.dice = random.Random(seed)
+        self.scope = Scope("world", on_failure=lambda failure: self.wrong.append(f"harness: {failure.error!r}"))
+        self.wrong: list[str] = []
+        self.calm = True
+        self.disk = Disk(self, self._fork())
+        self.tool_dice = self._fork()
+        self.vendors = {name: Vendor(self, name, policy, self._fork()) for name, policy in POLICIES.items()}
+        self.model = Model(self, self._fork())
+        self.said: list[Said] = []
+        self.gone: list[tuple[str, float]] = []
+        """Words that were taken back or replaced, and since when everybody has been told."""
+        self.runs: list[Run] = []
+        self.processes: list[Process] = []
+        self.phones: list[Phone] = []
+        self.pages: list[Page] = []
+        self.deeds: tuple[str, ...] = tuple(DEEDS)
+        self._doors: dict[Process, SocketDoor] = {}
+        self._choose()
+
+    def _fork(self) -> random.Random:
+        return random.Random(self.dice.getrandbits(64))
+
+    def _choose(self) -> None:
+        """What this schedule is about: few things each time, every pair of them in some schedule."""
+        dice = self.dice
+        tenants = ("default", "acme") if dice.random() < 0.6 else ("default",)
+        names = ("r0", "r1") if dice.random() < 0.3 else ("r0",)
+        self.spots: list[Spot] = [(tenant, name) for tenant in tenants for name in names]
+        self.options = KitOptions(resident_rooms=dice.choice((1, 100)), watch_loop=False, sync_workers=1)
+        quiet = dice.choice((0.0, 0.0, 0.3))
+        mode = dice.choice(("coalesce", "coalesce", "queue", "interrupt"))
+        self.turns = TurnPolicy(mode, quiet, dice.choice(("close", "close", "ask_again")))
+        self.channels = ["web", *dice.sample(("sms", "mail", "pager"), dice.choice((1, 1, 2, 3)))]
+        self.with_ai = dice.random() < 0.75
+        if self.with_ai:
+            self.channels.append("ai")
+        self.pace = dice.choice((0.1, 0.5, 2.0))
+        self.crashes = dice.choice((0, 1, 1, 2))
+        self.deeds = tuple(dice.sample(tuple(DEEDS), 5))
+        self.blackout = dice.random() < 0.2
+
+    # -- processes --------------------------------------------------------------------------------------------------
+
+    def start_process(self) -> Process:
+        process = Process(self, len(self.processes))
+        self.processes.append(process)
+        process.run(self._build, process)
+        return process
+
+    def _build(self, process: Process) -> None:
+        store = SimStore(self.disk, process)
+        kit = process.kit = RoomKit(store, options=self.options, clock=VirtualClock(self.loop), token_secrets="x" * 32)
+        rng = self._fork()
+        for name, value in (("_rng", rng), ("random", rng.random)):
+            setattr(kit.engine, name, value)
+        for vendor in self.vendors.values():
+            kit.register_channel(SimChannel(vendor))
+        kit.register_channel(WebSocketChannel("web"))
+        brain = AIChannel("ai", self.model).configure(tools=TOOLS, turn_policy=self.turns, approval_expires_s=30.0)
+        kit.register_channel(brain)
+        options = ServerOptions(authenticate=lambda connection: connection.scope["principal"])
+        self._doors[process] = SocketDoor(Door(kit, replace(options, heartbeat_s=1e6, max_connections_per_principal=1000)))
+
+    def door_of(self, process: Process) -> SocketDoor:
+        return self._doors[process]
+
+    def door(self, dice: random.Random) -> Process | None:
+        """A process that takes calls now."""
+        process = self.processes[-1] if self.processes else None
+        return process if process is not None and process.alive and process.started else None
+
+    @staticmethod
+    def rooms(process: Process, tenant: str) -> Rooms:
+        return process.kit if tenant == "default" else process.kit.tenant(tenant)
+
+    async def _keep_running(self) -> None:
+        """Starts the process again whenever it has died."""
+        while True:
+            process = self.start_process()
+            if self.crashes and not self.calm and self.dice.random() < 0.7:
+                process.crash_at = (self.dice.choice(tuple(CRASH_POINTS)), self.dice.choice((1, 2, 3, 5, 8)))
+            try:
+                counts = await process.call(process.kit.engine.start)
+                process.started = True
+                self.trace(process.name, f"has started: {counts}")
+            except Lost:
+                pass
+            except RoomKitError as error:
+                process.die(f"because it cannot start: {type(error).__name__}")
+            if process.alive:
+                await asyncio.shield(process.death)
+            self.crashes -= self.crashes > 0
+            await asyncio.sleep(self.dice.choice((0.0, 0.2, 1.0)))
+
+    # -- the course of things ---------------------------------------------------------------------------------------
+
+    async def live(self) -> list[str]:
+        """The whole schedule, and the verdict on it."""
+        keeper = self.scope.spawn(self._keep_running(), name="keeper")
+        await self._furnish()
+        self.calm = self.disk.calm = False
+        if self.crashes:
+            self._arm(self.processes[-1])
+        clients = [self.scope.spawn(life, name="client") for life in self._people()]
+        troubles = [self.scope.spawn(trouble, name="trouble") for trouble in self._troubles()]
+        self.loop.call_later(STORM_S, self._heal)
+        for client in clients:
+            await asyncio.shield(client)
+        for trouble in troubles:
+            trouble.cancel()
+        self._heal()
+        await self.rest()
+        verdict = await judge(self)
+        keeper.cancel()
+        await self._stop()
+        return verdict
+
+    def _arm(self, process: Process) -> None:
+        if self.dice.random() < 0.7:
+            process.crash_at = (self.dice.choice(tuple(CRASH_POINTS)), self.dice.choice((1, 2, 3, 5, 8)))
+
+    async def _furnish(self) -> None:
+        while self.door(self.dice) is None:
+            await asyncio.sleep(0.01)
+        process = self.processes[-1]
+        for tenant, room in self.spots:
+            rooms = self.rooms(process, tenant)
+            await process.call(rooms.create_room, room, channels=self.channels, delivery="every_channel")
+
+    def _people(self) -> list[Any]:
+        dice, lives = self.dice, list[Any]()
+        outlets = [name for name in self.channels if name in POLICIES]
+        for number in range(dice.choice((1, 2, 2, 3))):
+            phone = Phone(self, f"p{number}", dice.choice(self.spots), dice.choice(outlets), self._fork())
+            self.phones.append(phone)
+            lives.append(phone.live(dice.choice((1, 2, 3))))
+        for number in range(dice.choice((0, 1, 1, 2))):
+            page = Page(self, f"g{number}", dice.choice(self.spots), dice.random() < 0.4, self._fork())
+            self.pages.append(page)
+            lives.append(page.live(dice.choice((0, 1, 2))))
+        for number in range(dice.choice((0, 1, 1, 2))):
+            lives.append(Desk(self, f"s{number}", self.spots, self._fork()).live(dice.choice((1, 2, 4))))
+        return lives
+
+    def _troubles(self) -> list[Any]:
+        troubles: list[Any] = []
+        if self.crashes:
+            troubles.append(self._kill())
+        if self.blackout:
+            troubles.append(self._fill())
+        return troubles
+
+    async def _kill(self) -> None:
+        """At any moment, in the middle of anything."""
+        while True:
+            await asyncio.sleep(self.dice.random() * self.pace * 6)
+            process = self.processes[-1]
+            if self.crashes and process.alive and not process.crash_at:
+                process.die("at some moment")
+
+    async def _fill(self) -> None:
+        while True:
+            await asyncio.sleep(self.dice.random() * self.pace * 4)
+            self.disk.full = True
+            self.trace("disk", "is full")
+            await asyncio.sleep(self.dice.choice((0.1, 1.0, 3.0)))
+            self.disk.full = False
+            self.trace("disk", "has space")
+
+    def _heal(self) -> None:
+        if self.calm:
+            return
+        self.calm = self.disk.calm = True
+        self.disk.full = False
+        self.crashes = 0
+        for process in self.processes:
+            process.crash_at = None
+        for page in self.pages:
+            if page.wire is not None:
+                page.wire.stall(False)
+        self.trace("world", "heals")
+
+    # -- until nothing is left to do --------------------------------------------------------------------------------
+
+    async def rest(self) -> None:
+        """Everybody connects, every question is answered, every lane runs empty."""
+        for page in self.pages:
+            await page.settle()
+        for _ in range(400):
+            process = self.door(self.dice)
+            if process is not None and await self._quiet(process):
+                break
+            await asyncio.sleep(0.5)
+        else:
+            self.wrong.append("the rooms never came to rest")
+        await asyncio.sleep(1.0)
+
+    async def _quiet(self, process: Process) -> bool:
+        engine = process.kit.engine
+        for tenant, room in self.spots:
+            rooms = self.rooms(process, tenant)
+            try:
+                await process.call(self._tidy, rooms, room)
+            except (Lost, RoomKitError) as error:
+                self.trace("world", f"could not tidy {tenant}/{room}: {type(error).__name__}: {error}")
+                return False
+        return not (engine.turns.active() or engine.turns.waiting() or engine.lanes.backlog or len(engine.table) == 0)
+
+    @staticmethod
+    async def _tidy(rooms: Rooms, room: str) -> None:
+        now = await rooms.get_room(room)
+        if not now.open:
+            await rooms.reopen_room(room)
+        for asked in await rooms.approvals(room):
+            await rooms.answer_approval(asked["id"], False, by="tidy", room_id=room)
+        if now.floor.mode is not FloorMode.AI:
+            await rooms.release(room)
+
+    async def _stop(self) -> None:
+        for process in self.processes:
+            process.die("at the end")
+        for process in self.processes:
+            await process.gone()
+        await self.scope.aclose()
+
+    # -- what clients use -------------------------------------------------------------------------------------------
+
+    async def nap(self, dice: random.Random) -> None:
+        """Between two things that somebody does."""
+        await asyncio.sleep(0.0 if self.calm else dice.choice((0.0, 0.0, 0.1, 1.0)) * self.pace)
+
+    async def hop(self, dice: random.Random) -> None:
+        """Through the network."""
+        await asyncio.sleep(0.0 if self.calm else dice.choice((0.0, 0.0, 0.001, 0.05)))
+
+    async def pause(self, dice: random.Random) -> None:
+        """Before trying again."""
+        await asyncio.sleep(0.2 if self.calm else dice.choice((0.05, 0.2, 1.0)))
+
+
+Prepare = Callable[[World], None]
