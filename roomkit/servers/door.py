@@ -25,9 +25,12 @@ from roomkit.servers.options import ServerOptions
 from roomkit.servers.views import Views
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import HTTPConnection
 
     from roomkit.kit import RoomKit
+    from roomkit.models.room import Participant
     from roomkit.ports.channel import Channel
     from roomkit.rooms import Rooms
 
@@ -55,7 +58,7 @@ class Door:
                 strikes=1,
             ),
         )
-        self.views = Views(kit.tokens.pseudonym)
+        self.views = Views(kit.tokens.pseudonym, self._people, options.web_channel)
         self.lobby = Lobby(self)
         self.draining = False
         self.metrics = Metrics()
@@ -188,10 +191,16 @@ class Door:
         rooms = self.rooms(principal)
         seen = not principal.sees_internal or (await rooms.get_room(room_id)).floor.holder == principal.id
         visibility = "all" if seen else "internal"
+        if principal.sees_internal:
+            data = {**data, "staff": True}
         rooms.publish(Ephemeral(kind=kind, room_id=room_id, sender=principal.id, visibility=visibility, data=data))
 
     def viewer(self, principal: Principal) -> Viewer:
         return Viewer.of(principal, self.options.web_channel)
+
+    def _people(self, tenant: str, room_id: str) -> Mapping[str, Participant]:
+        actor = self.kit.engine.table.loaded(tenant, room_id)
+        return actor.state.participants if actor is not None else {}
 
     def now(self) -> float:
         return self.kit.now().timestamp()

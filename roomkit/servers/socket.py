@@ -320,9 +320,8 @@ class Connection:
             frame = session.stream_end(item.stream_id, item.event.index, door.views.text(item.event, staff=self.staff))
         elif isinstance(item, Ephemeral):
             if self.principal is None or item.sender != self.principal.id:
-                sender = door.views.name(item.room_id, item.sender, staff=self.staff)
-                fields = {"room_id": item.room_id, "kind": item.kind, "sender": sender, "data": item.data}
-                self._sign_of_life(session.say("ephemeral", **fields))
+                tenant = self.principal.tenant if self.principal is not None else ""
+                self._sign_of_life(session.say("ephemeral", **door.views.sign(tenant, item, staff=self.staff)))
             return
         elif isinstance(item, StreamError) and not self.staff:
             # Why it was taken back may be a guard's name; the client only has to take it back.

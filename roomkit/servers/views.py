@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from roomkit.core.policy import visible
 from roomkit.models.access import Principal
 from roomkit.models.content import SystemContent
 from roomkit.models.event import RoomEvent
-from roomkit.models.room import ChannelBinding, Participant, Room
-from roomkit.models.stream import StreamChunk, StreamStart
+from roomkit.models.room import Category, ChannelBinding, Participant, Role, Room
+from roomkit.models.stream import Ephemeral, StreamChunk, StreamStart
 from roomkit.protocols.room_socket.codec import Chunk
 from roomkit.protocols.room_socket.messages import OpenStream
 
@@ -18,6 +19,12 @@ GUEST_METADATA = ("end_reason", "sender_name", "client_id", "edited", "deleted",
 GUEST_DATA = ("mode", "holder", "cause", "participant_id", "name", "role")
 """What a guest hears of a record of the room's life; reasons are for staff."""
 MOST_NAMES = 1000
+HOST = "host"
+"""The channel of what people do through the host's own surface, such as the pages and REST of staff."""
+STAFF = "staff-"
+"""How the id begins that a guest knows somebody of the staff by."""
+_STAFF_ROLES = (Role.AGENT, Role.OBSERVER)
+People = Callable[[str, str], Mapping[str, Participant]]
 _ADDRESS = re.compile(r"[a-z_]+:")
 _STAFF: Any = {"source": {"raw_payload"}}
 _GUEST_SOURCE = {"channel_id", "channel_type", "direction", "participant_id"}
@@ -27,15 +34,18 @@ _GUEST: dict[str, Any] = {**dict.fromkeys(_GUEST_EVENT, True), "source": _GUEST_
 
 class Views:
     """Events and people as a viewer may see them. Staff see everything but vendors' raw payloads. For guests, ids that
-    hold somebody's address ("sms:+44...") are replaced by stable pseudonyms, `hide(room_id, id)`.
+    hold somebody's address ("sms:+44...") and ids of staff are replaced by stable pseudonyms, `hide(room_id, id)`.
+    `people(tenant, room_id)` are those of a room; guests come in by the channel `web`.
 
     The last few texts are kept, because one event goes to many sockets at once."""
 
-    __slots__ = ("_chunk", "_hide", "_keep", "_names", "_texts")
+    __slots__ = ("_chunk", "_hide", "_keep", "_names", "_people", "_texts", "_web")
 
-    def __init__(self, hide: Callable[[str, str], str], keep: int = 64) -> None:
+    def __init__(self, hide: Callable[[str, str], str], people: People, web: str, keep: int = 64) -> None:
         self._names: dict[tuple[str, str], str] = {}
         self._hide = hide
+        self._people = people
+        self._web = web
         self._keep = keep
         self._chunk: tuple[StreamChunk, Chunk] | None = None
         self._texts: dict[tuple[int, bool], tuple[RoomEvent, str]] = {}
@@ -72,14 +82,14 @@ class Views:
         if staff:
             return person.model_dump(mode="json")
         return {
-            "id": self.name(person.room_id, person.id, staff=False),
+            "id": self.name(person.tenant, person.room_id, person.id, staff=False),
             "display_name": person.display_name,
             "role": person.role.value,
             "status": person.status.value,
         }
 
     def principal(self, principal: Principal) -> dict[str, Any]:
-        own = self.name(principal.room_id or "", principal.id, staff=principal.sees_internal)
+        own = principal.id if principal.sees_internal else self._unaddressed(principal.room_id or "", principal.id)
         return {
             "id": own,
             "role": principal.role.value,
@@ -88,7 +98,9 @@ class Views:
         }
 
     def room(self, room: Room, *, staff: bool) -> dict[str, Any]:
-        return room_view(room, staff=staff, holder=self._staff_name(room.tenant, room.floor.holder))
+        holder = self._staff_name(room.tenant, room.id, room.floor.holder)
+        asked = any(visible(one.visibility, self._web, Category.TRANSPORT) for one in room.approvals)
+        return room_view(room, staff=staff, holder=holder, asked=asked)
 
     def remember(self, principal: Principal) -> None:
         """Keeps the name that somebody of the staff goes by, for guests to be told who answers."""
@@ -97,38 +109,70 @@ class Views:
                 del self._names[next(iter(self._names))]
             self._names[principal.tenant, principal.id] = principal.display_name
 
-    def _staff_name(self, tenant: str, who: object) -> str | None:
-        return self._names.get((tenant, who)) if isinstance(who, str) else None
+    def _staff_name(self, tenant: str, room_id: str, who: object) -> str | None:
+        if not isinstance(who, str):
+            return None
+        person = self._people(tenant, room_id).get(who)
+        return self._names.get((tenant, who)) or (person.display_name if person is not None else None)
 
-    def name(self, room_id: str, who: str, *, staff: bool) -> str:
-        """Somebody's id as this viewer may know it."""
-        return who if staff or not _ADDRESS.match(who) else self._hide(room_id, who)
+    def sign(self, tenant: str, sign: Ephemeral, *, staff: bool) -> dict[str, Any]:
+        """A sign of life; those of staff say so in their data."""
+        data, sender = sign.data, sign.sender
+        if not staff:
+            by_staff = data.get("staff") is True or self._is_staff(tenant, sign.room_id, sender, "")
+            sender = self._alias(sign.room_id, sender) if by_staff else self._unaddressed(sign.room_id, sender)
+            data = {key: value for key, value in data.items() if key != "staff"}
+        return {"room_id": sign.room_id, "kind": sign.kind, "sender": sender, "data": data}
+
+    def name(self, tenant: str, room_id: str, who: str, *, staff: bool, channel: str = HOST) -> str:
+        """Somebody's id as this viewer may know it; `channel` is where they wrote, if that is known."""
+        if staff:
+            return who
+        if self._is_staff(tenant, room_id, who, channel):
+            return self._alias(room_id, who)
+        return self._unaddressed(room_id, who)
+
+    def _is_staff(self, tenant: str, room_id: str, who: str, channel: str) -> bool:
+        """Who has a part in the room says by their role what they are; who has none and writes from the house is of the
+        house."""
+        person = self._people(tenant, room_id).get(who)
+        return channel == HOST if person is None else person.role in _STAFF_ROLES
+
+    def _alias(self, room_id: str, who: str) -> str:
+        return f"{STAFF}{self._hide(room_id, who).removeprefix('p-')}"
+
+    def _unaddressed(self, room_id: str, who: str) -> str:
+        return self._hide(room_id, who) if _ADDRESS.match(who) else who
 
     def _public(self, event: RoomEvent) -> RoomEvent:
-        update: dict[str, Any] = {
-            "metadata": {key: event.metadata[key] for key in GUEST_METADATA if key in event.metadata}
-        }
-        writer = event.source.participant_id
-        if writer is not None and _ADDRESS.match(writer):
-            update["source"] = event.source.model_copy(update={"participant_id": self._hide(event.room_id, writer)})
+        metadata = {key: event.metadata[key] for key in GUEST_METADATA if key in event.metadata}
+        update: dict[str, Any] = {"metadata": metadata}
+        writer, where = event.source.participant_id, (event.tenant, event.room_id)
+        if writer is not None:
+            shown = self.name(*where, writer, staff=False, channel=event.source.channel_id)
+            if shown != writer:
+                update["source"] = event.source.model_copy(update={"participant_id": shown})
+            if shown.startswith(STAFF) and "sender_name" not in metadata and (name := self._staff_name(*where, writer)):
+                metadata["sender_name"] = name
         reactions = event.metadata.get("reactions")
         if isinstance(reactions, dict):
             told = cast("dict[str, list[str]]", reactions)
-            update["metadata"]["reactions"] = {
-                emoji: [self.name(event.room_id, who, staff=False) for who in people] for emoji, people in told.items()
+            metadata["reactions"] = {
+                emoji: [self.name(*where, who, staff=False) for who in people] for emoji, people in told.items()
             }
         if isinstance(event.content, SystemContent):
             data = {key: event.content.data[key] for key in GUEST_DATA if key in event.content.data}
             if isinstance(data.get("participant_id"), str):
-                data["participant_id"] = self.name(event.room_id, data["participant_id"], staff=False)
+                data["participant_id"] = self.name(*where, data["participant_id"], staff=False)
             if "holder" in data:
-                data["holder"] = self._staff_name(event.tenant, data["holder"])
+                data["holder"] = self._staff_name(*where, data["holder"])
             update["content"] = event.content.model_copy(update={"data": data})
         return event.model_copy(update=update)
 
 
-def room_view(room: Room, *, staff: bool, holder: str | None = None) -> dict[str, Any]:
-    """`holder` is what a guest hears of who holds the floor: the name they go by, never the id."""
+def room_view(room: Room, *, staff: bool, holder: str | None = None, asked: bool = False) -> dict[str, Any]:
+    """`holder` is what a guest hears of who holds the floor: the name they go by, never the id. `asked` tells a guest
+    that something waits for a person's yes."""
     waiting = room.attention is not None
     if staff:
         return {**room.model_dump(mode="json"), "waiting": waiting}
@@ -137,6 +181,7 @@ def room_view(room: Room, *, staff: bool, holder: str | None = None) -> dict[str
         "status": room.status.value,
         "floor": {"mode": room.floor.mode.value, "holder": holder},
         "waiting": waiting,
+        "approval": asked,
         "language": room.language,
         "latest_index": room.latest_index,
     }

@@ -68,7 +68,7 @@ async def test_a_guest_sees_its_own_room_without_the_inside() -> None:
         assert "important" not in str(page)
         assert [e["content"].get("text") for e in page["events"] if e["type"] == "message"] == ["hi"]
         room = (await h.http.get("/api/rooms/r1", headers=headers)).json()
-        assert set(room["room"]) == {"id", "status", "floor", "waiting", "language", "latest_index"}
+        assert set(room["room"]) == {"id", "status", "floor", "waiting", "approval", "language", "latest_index"}
         assert room["participants"] == [{"id": "ada", "display_name": "Ada", "role": "member", "status": "active"}]
         assert "bindings" not in room
         for method, path in (
