@@ -85,3 +85,36 @@ class AudioStage(Protocol):
     def reset(self) -> None:
         """Before the first frame of a stream and after a gap."""
         ...
+
+
+class EchoStage(AudioStage, Protocol):
+    """A stage that takes what is played out of what is heard."""
+
+    def reference(self, frame: AudioFrame) -> None:
+        """What the far end plays just now, at the stage's rate. Exactly one feeder: the playout."""
+        ...
+
+
+class SpeechDetector(Protocol):
+    """How likely it is that a window of sound is speech; `VadStage` makes starts and ends of it."""
+
+    @property
+    def window(self) -> int:
+        """Samples it wants at a time, at 16 kHz."""
+        ...
+
+    def probability(self, pcm: bytes) -> float:
+        """0 to 1 for one window of 16-bit samples at 16 kHz."""
+        ...
+
+    def reset(self) -> None: ...
+
+
+class AudioTap(Protocol):
+    """Hears the audio of a call on its way and changes nothing: a recorder, a meter, a debug file."""
+
+    def inbound(self, frame: AudioFrame) -> None: ...
+
+    def outbound(self, frame: AudioFrame) -> None: ...
+
+    def close(self) -> None: ...
