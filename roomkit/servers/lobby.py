@@ -179,7 +179,7 @@ class Lobby:
         try:
             room = await rooms.get_room(room_id)
             people = await rooms.participants(room_id)
-            line = summary(room, await rooms.bindings(room_id), people)
+            line = await summary(rooms, room, last=bool(self._watchers))
         except RoomKitError:
             return  # it is gone, or the store is in trouble: a later change is told again
         gone = {person.id for person in people if person.status in GONE}

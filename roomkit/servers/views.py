@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core.policy import visible
 from roomkit.models.access import Principal
 from roomkit.models.content import SystemContent
-from roomkit.models.event import RoomEvent
+from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Category, ChannelBinding, Participant, Role, Room
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamStart
 from roomkit.protocols.room_socket.codec import Chunk
 from roomkit.protocols.room_socket.messages import OpenStream
+
+if TYPE_CHECKING:
+    from roomkit.rooms import Rooms
 
 GUEST_METADATA = ("end_reason", "sender_name", "client_id", "edited", "deleted", "reactions")
 GUEST_DATA = ("mode", "holder", "cause", "participant_id", "name", "role")
@@ -24,6 +27,10 @@ HOST = "host"
 STAFF = "staff-"
 """How the id begins that a guest knows somebody of the staff by."""
 _STAFF_ROLES = (Role.AGENT, Role.OBSERVER)
+_HOUSE = (*_STAFF_ROLES, Role.BOT)
+LOOK_BACK = 10
+"""Events among which the last words of a room are looked for."""
+LAST_CHARS = 80
 People = Callable[[str, str], Mapping[str, Participant]]
 _ADDRESS = re.compile(r"[a-z_]+:")
 _STAFF: Any = {"source": {"raw_payload"}}
@@ -198,10 +205,23 @@ def stream_view(start: StreamStart, text: str) -> dict[str, Any]:
     ).model_dump()
 
 
-def summary(room: Room, bindings: Iterable[ChannelBinding], people: Iterable[Participant]) -> dict[str, Any]:
-    """A line in a list of rooms."""
-    return {
+async def summary(rooms: Rooms, room: Room, *, last: bool = True) -> dict[str, Any]:
+    """A line in a list of rooms; with `last`, the last words that were said there."""
+    people = await rooms.participants(room.id)
+    guests = [person for person in people if person.role not in _HOUSE] or people
+    line = {
         **room_view(room, staff=True),
-        "channels": [binding.channel_id for binding in bindings],
-        "people": [person.display_name or person.address or person.id for person in people],
+        "channels": [binding.channel_id for binding in await rooms.bindings(room.id)],
+        "people": [person.display_name or person.address or person.id for person in guests],
     }
+    if last:
+        newest = await rooms.events(room.id, newest_first=True, limit=LOOK_BACK)
+        said = (event.text for event in newest if event.type is EventType.MESSAGE and not event.blocked)
+        line["last"] = next((shortened(text) for text in said if text), None)
+    return line
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text, in one line."""
+    text = " ".join(text[: LAST_CHARS * 2].split())
+    return text if len(text) <= LAST_CHARS else f"{text[: LAST_CHARS - 1]}…"

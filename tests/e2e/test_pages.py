@@ -109,6 +109,7 @@ def test_killed_in_mid_reply_nothing_is_missing_or_doubled(
     expect(chat.locator("[aria-busy]")).to_contain_text(" 15 ", timeout=SLOW)
     server.kill()
     expect(chat.get_by_text("Reconnecting… nothing is lost")).to_be_visible()
+    expect(chat.locator(".top")).to_contain_text("Not connected at the moment")
     before = grown(chat)[-1]
     say(chat, "still there?")
     expect(bubbles(chat, "still there?")).to_contain_text("Sending…")
@@ -224,9 +225,14 @@ def test_a_tool_that_needs_approval_waits_for_the_answer(
     say(chat, "please refund me")
     decision = desk_page.locator(".decision")
     expect(decision).to_contain_text('"amount": 12.9', timeout=SLOW)
+    queued = desk_page.locator(".queue .waiting", has_text=room).filter(has_text="refund order: yes or no?")
+    expect(queued).to_be_visible()
+    expect(chat.get_by_text("Waiting for a person’s OK")).to_be_visible()
     decision.get_by_role("textbox", name="Reason").fill("as agreed")
     decision.get_by_role("button", name=answer).click()
     expect(decision).to_have_count(0)
+    expect(chat.get_by_text("Waiting for a person’s OK")).to_have_count(0)
+    expect(desk_page.locator(".queue .waiting", has_text=room)).to_have_count(0)
     expect(desk_page.locator(".tool", has_text="refund order")).to_contain_text(outcome, timeout=SLOW)
     expect(replies(chat)).to_have_count(1, timeout=SLOW)
     expect(bubbles(chat, "refunded 12.90")).to_have_count(1 if answer == "Approve" else 0)
@@ -244,6 +250,18 @@ def test_a_draft_waits_for_approval(server: Server, pages: Pages, room: str) -> 
     expect(decision).to_have_count(0)
 
 
+def test_a_whisper_to_one_person(server: Server, pages: Pages, room: str) -> None:
+    chat, desk_page = pages.open(server, "", room), pages.open(server, f"supervisor?{room}", "sam", width=1400)
+    say(chat, "hello")
+    expect(replies(chat)).to_have_count(1, timeout=SLOW)
+    desk_page.get_by_role("radio", name="Whisper").click()
+    desk_page.locator(".desk select").select_option(f"person:{room}")
+    desk(desk_page, "Whisper", "for you alone")
+    expect(bubbles(chat, "for you alone")).to_have_count(1)
+    expect(bubbles(chat, "for you alone").locator(".name")).to_have_text("Sam")
+    expect(desk_page.locator(".said.whisper")).to_contain_text(f"only {room.title()}")
+
+
 def test_stopping_muting_closing_and_reopening(server: Server, pages: Pages, room: str) -> None:
     chat, desk_page = pages.open(server, "", room), pages.open(server, f"supervisor?{room}", "sam", width=1400)
     say(chat, "count 300")
@@ -258,7 +276,12 @@ def test_stopping_muting_closing_and_reopening(server: Server, pages: Pages, roo
     expect(desk_page.locator(".said.blocked", has_text="are you muted?")).to_contain_text("muted", timeout=SLOW)
     expect(replies(chat)).to_have_count(1)
     desk_page.get_by_role("button", name="Close this room").click()
+    desk_page.get_by_role("button", name="Keep it open").click()
+    expect(chat.get_by_role("textbox")).to_be_enabled()
+    desk_page.get_by_role("button", name="Close this room").click()
+    desk_page.get_by_role("button", name="Yes, close it").click()
     expect(chat.get_by_role("textbox")).to_be_disabled()
+    expect(desk_page.get_by_role("button", name="Take over")).to_have_count(0)
     expect(chat.get_by_text("This conversation is closed").first).to_be_visible()
     desk_page.get_by_role("button", name="Reopen this room").click()
     expect(chat.get_by_role("textbox")).to_be_enabled()

@@ -270,6 +270,9 @@ async def test_the_list_of_rooms_is_filtered_and_paged() -> None:
             assert [r["id"] for r in (await h.call("GET", f"/rooms?{query}")).json()["rooms"]] == expected, query
         assert (await h.call("GET", "/rooms?q=lovelace")).json()["rooms"][0]["people"] == ["Ada Lovelace"]
         assert (await h.call("GET", "/rooms?limit=9999")).status_code == 422
+        await h.kit.send("r3", "The  last\nwords " + "of many " * 20)
+        line = (await h.call("GET", "/rooms?q=lovelace")).json()["rooms"][0]
+        assert line["last"].startswith("The last words of many") and len(line["last"]) == 80
 
 
 async def test_steering_needs_a_running_turn() -> None:

@@ -17,6 +17,8 @@ from roomkit.servers.problems import TooMany, answer
 from roomkit.servers.rest.api import Body, Call, Nothing, done, dump, endpoints, reply
 
 API, endpoint = endpoints()
+PREVIEWS = 50
+"""How many rooms of a list are told with their last words."""
 
 
 class RoomFilter(Body):
@@ -105,14 +107,14 @@ async def list_rooms(call: Call, query: RoomFilter) -> Response:
         offset=query.offset,
     )
     more = len(rooms) > query.limit
-    lines = [await line(call, room) for room in rooms[: query.limit]]
+    lines = [await views.summary(call.rooms, room, last=n < PREVIEWS) for n, room in enumerate(rooms[: query.limit])]
     return reply(rooms=lines, next_offset=query.offset + query.limit if more else None)
 
 
 @endpoint("GET", "/attention", Action.LIST_ROOMS)
 async def attention(call: Call, _: Nothing) -> Response:
     """Rooms waiting for a person, the longest waiting first"""
-    return reply(rooms=[await line(call, room) for room in await call.rooms.attention()])
+    return reply(rooms=[await views.summary(call.rooms, room) for room in await call.rooms.attention()])
 
 
 @endpoint("POST", "/rooms", Action.CREATE_ROOM, NewRoom, status=201)
@@ -223,10 +225,6 @@ async def mark_read(call: Call, body: ReadUpTo) -> Response:
 async def request_human(call: Call, body: Reason) -> Response:
     """Ask for a person: the room goes into the waiting queue"""
     return shown(call, await call.rooms.request_human(call.room_id, body.reason, by=call.principal.id))
-
-
-async def line(call: Call, room: Room) -> dict[str, Any]:
-    return views.summary(room, await call.rooms.bindings(room.id), await call.rooms.participants(room.id))
 
 
 def shown(call: Call, room: Room, status: Literal[200, 201] = 200) -> Response:

@@ -24,9 +24,10 @@ function Top() {
     human: "A person from the team", waiting: "A person has been asked to join", closed: "This conversation is closed",
     ai: "AI assistant · answers at once", unknown: "",
   }[mode.value];
+  const connected = link.value === "live" || link.value === "back";
   return html`<header class="top">
-    <span class="face ${human ? "human" : "ai"} ${link.value === "live" || link.value === "back" ? "on" : ""}" aria-hidden="true">${human ? initials(holder) : html`<${Icon} name="spark" />`}</span>
-    <div class="who"><h1>${title}</h1><p role="status">${words}</p></div>
+    <span class="face ${human ? "human" : "ai"} ${connected ? "on" : ""}" aria-hidden="true">${human ? initials(holder) : html`<${Icon} name="spark" />`}</span>
+    <div class="who"><h1>${title}</h1><p role="status">${connected ? words : "Not connected at the moment"}</p></div>
     ${mode.value === "ai" && html`<${AskForPerson} />`}
   </header>`;
 }

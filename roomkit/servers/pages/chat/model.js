@@ -60,11 +60,14 @@ export function nameOf(source, metadata = {}) {
 /** @param {string | null | undefined} id */
 export function personName(id) {
   const person = participants.value.find((one) => one.id === id);
-  return person?.display_name ?? (id ? capital(id) : "Team");
+  return person?.display_name ?? (id && !id.startsWith("staff-") ? capital(id) : "Team");
 }
 
 /** @param {string} id */
 const capital = (id) => id.charAt(0).toUpperCase() + id.slice(1).replace(/[_-]+/g, " ");
+
+/** Whether the assistant goes on only when a person has said yes. */
+export const awaited = computed(() => Boolean(room.value?.approval) && mode.value !== "closed");
 
 /** Whether a person holds the floor, one was asked for, or the assistant answers. */
 export const mode = computed(() => {
@@ -176,6 +179,7 @@ export const lines = computed(() => {
 
 /** Who is about to say something, in words; null when nobody is. Signs of life fade by themselves. */
 export function liveliness() {
+  if (awaited.value) return "Waiting for a person’s OK";
   const fresh = Object.values(state.value.signs).filter((one) => one.sender !== me() && now.value - one.at < 7000);
   const tool = fresh.find((one) => one.kind === "tool");
   if (tool) return tool.data.note || `${senderName(tool.sender)} is looking something up`;
@@ -185,4 +189,7 @@ export function liveliness() {
 }
 
 /** @param {string} id */
-const senderName = (id) => personName(id) === "Team" ? capital(id) : personName(id);
+const senderName = (id) => personName(id) === "Team" ? nameSaid(id) ?? "Somebody" : personName(id);
+
+/** What somebody of the staff has signed their words with. @param {string} id */
+const nameSaid = (id) => state.value.events.findLast((event) => event.source.participant_id === id)?.metadata.sender_name;

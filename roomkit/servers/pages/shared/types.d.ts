@@ -11,7 +11,7 @@ export type Attention = { reason: string; requested_by: string; since: string; p
 export type Room = {
   id: string; status: string; floor: Floor; waiting: boolean; language?: string; latest_index: number; attention?: Attention | null;
   metadata?: Record<string, any>; external_id?: string | null; last_activity_at?: string | null; created_at?: string; updated_at?: string;
-  channels?: string[]; people?: string[];
+  channels?: string[]; people?: string[]; last?: string | null; approvals?: { id: string; name: string; since: string }[]; approval?: boolean;
 };
 export type Participant = { id: string; display_name: string | null; role: string; status: string; address?: string | null; [field: string]: any };
 export type Binding = {

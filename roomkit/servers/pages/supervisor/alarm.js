@@ -1,6 +1,6 @@
 /** Somebody waits for a person: a short sound and a notification, each only where it was asked for. */
 import { effect, signal } from "../shared/lib.js";
-import { since, titleOf, waiting } from "./model.js";
+import { since, titleOf, waiting, whyWaiting } from "./model.js";
 
 const AGAIN = 45_000;
 export const sound = signal(localStorage.getItem("roomkit.sound") === "on");
@@ -40,7 +40,7 @@ export async function toggleNotices() {
 /** @param {import("../shared/types.js").Room} room */
 function notify(room) {
   if (!notices.value || document.visibilityState === "visible") return;
-  const notice = new Notification(`${titleOf(room)} waits for a person`, { body: room.attention?.reason ?? "", tag: room.id });
+  const notice = new Notification(`${titleOf(room)} waits for a person`, { body: whyWaiting(room), tag: room.id });
   notice.onclick = () => window.focus();
 }
 

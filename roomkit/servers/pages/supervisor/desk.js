@@ -1,12 +1,12 @@
 /** Below the transcript: writing to the customer, to colleagues, or to the AI. */
 import { Icon } from "../shared/icons.js";
 import { html, signal, useEffect, useRef, useState } from "../shared/lib.js";
-import { act, bindings, brains, client, iHold, isOpen, room } from "./model.js";
+import { act, bindings, brains, client, iHold, isOpen, people, personToken, room } from "./model.js";
 
 /** @type {[string, string, string, string][]} */
 const MODES = [
   ["reply", "Reply", "send", "Write to everyone in the room"],
-  ["whisper", "Whisper", "whisper", "Seen only by the channel you choose"],
+  ["whisper", "Whisper", "whisper", "Seen only by the channel or person you choose"],
   ["note", "Note", "note", "Seen by staff only"],
   ["draft", "Draft", "pencil", "A reply that waits for approval"],
 ];
@@ -19,8 +19,13 @@ export function Desk() {
   const [to, setTo] = useState("");
   const [busy, setBusy] = useState(false);
   const now = room.value;
-  const targets = [...brains.value, ...bindings.value.filter((one) => one.category !== "intelligence")].map((one) => one.channel_id);
-  const target = targets.includes(to) ? to : targets[0] ?? "";
+  /** @type {[string, string][]} */
+  const targets = [
+    ...[...brains.value, ...bindings.value.filter((one) => one.category !== "intelligence")].map((one) => /** @type {[string, string]} */ ([one.channel_id, one.channel_id])),
+    ...people.value.filter((one) => one.status === "active" && one.role !== "bot").map((one) => /** @type {[string, string]} */ ([personToken(one.id), `${one.display_name || one.address || one.id} alone`])),
+  ];
+  const target = targets.some(([value]) => value === to) ? to : targets[0]?.[0] ?? "";
+  const targetName = targets.find(([value]) => value === target)?.[1] ?? "";
   useEffect(() => {
     box.current.style.height = "auto";
     box.current.style.height = `${Math.min(box.current.scrollHeight, 180)}px`;
@@ -41,7 +46,7 @@ export function Desk() {
     setBusy(true);
     const told = mode === "note" ? await act("POST", "notes", { text: words }, "Note added")
       : mode === "draft" ? await act("POST", "drafts", { text: words }, "Draft kept for approval")
-      : await act("POST", "whisper", { text: words, to: target }, `Whispered to ${target}`);
+      : await act("POST", "whisper", { text: words, to: target }, `Whispered to ${targetName}`);
     setBusy(false);
     if (told) setText("");
     box.current.focus();
@@ -52,11 +57,11 @@ export function Desk() {
     event.preventDefault();
     void send();
   };
-  const placeholder = closed ? "This room is closed: reopen it to write" : mode === "whisper" ? `Only ${target || "the channel"} sees this` : MODES.find(([name]) => name === mode)?.[3];
+  const placeholder = closed ? "This room is closed: reopen it to write" : mode === "whisper" ? `Only ${targetName.replace(/ alone$/, "") || "the channel"} sees this` : MODES.find(([name]) => name === mode)?.[3];
   return html`<form class="desk ${mode}" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); void send(); }}>
     <div class="desk-top">
       <div class="modes" role="radiogroup" aria-label="What to write">${MODES.map(([name, label, icon, title]) => html`<button type="button" role="radio" key=${name} aria-checked=${mode === name} title=${title} onClick=${() => { writing.value = name; box.current.focus(); }}><${Icon} name=${icon} size=${15} />${label}</button>`)}</div>
-      ${mode === "whisper" && html`<label class="to">to <select value=${target} onChange=${(/** @type {any} */ event) => setTo(event.target.value)}>${targets.map((id) => html`<option key=${id} value=${id}>${id}</option>`)}</select></label>`}
+      ${mode === "whisper" && html`<label class="to">to <select value=${target} onChange=${(/** @type {any} */ event) => setTo(event.target.value)}>${targets.map(([value, label]) => html`<option key=${value} value=${value}>${label}</option>`)}</select></label>`}
       ${mode === "reply" && !iHold.value && now.floor.mode === "ai" && html`<span class="hint">The AI answers here too. Take over to answer alone.</span>`}
     </div>
     <div class="desk-line">

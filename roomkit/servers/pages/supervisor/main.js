@@ -5,7 +5,7 @@ import { Icon } from "../shared/icons.js";
 import { html, render, signal, useEffect, useRef, useState } from "../shared/lib.js";
 import { notices, sound, toggleNotices, toggleSound, watchAttention } from "./alarm.js";
 import { Desk, deskBox, writing } from "./desk.js";
-import { bindings, brains, client, dead, hasToken, iHold, leaveRoom, link, loadRooms, me, now, openId, openRoom, personName, room, roomTrouble, signIn, since, soon, state, titleOf, toast, toasts, viewers, waiting } from "./model.js";
+import { bindings, brains, client, dead, hasToken, iHold, isOpen, leaveRoom, link, loadRooms, me, now, openId, openRoom, personName, room, roomTrouble, signIn, since, soon, state, titleOf, toast, toasts, viewers, waiting, whyWaiting } from "./model.js";
 import { Lease, Panel, takeOver } from "./panel.js";
 import { Rooms, State } from "./rooms.js";
 import { Transcript } from "./transcript.js";
@@ -45,7 +45,7 @@ function Middle() {
   if (!openId.value) {
     const first = waiting.value[0];
     return html`<main class="middle empty"><div class="nothing"><${Icon} name="team" size=${34} /><h1>${first ? `${titleOf(first)} has waited ${clock(now.value - since(first))}` : "Choose a room"}</h1>
-      <p>${first ? first.attention?.reason ?? "" : "Its whole conversation appears here, live: every channel, every tool call, every decision."}</p>
+      <p>${first ? whyWaiting(first) : "Its whole conversation appears here, live: every channel, every tool call, every decision."}</p>
       ${first && html`<button class="button primary" onClick=${() => openRoom(first.id)}>Open this room</button>`}</div></main>`;
   }
   if (roomTrouble.value) return html`<main class="middle empty"><div class="nothing"><${Icon} name="warning" size=${34} /><h1>This room cannot be opened</h1><p>${roomTrouble.value}</p><button class="button" onClick=${leaveRoom}>Back to the list</button></div></main>`;
@@ -64,7 +64,7 @@ function RoomTop() {
       ${others.slice(0, 4).map((one) => html`<span class="face human" key=${one.id}>${initials(one.display_name ?? one.id)}</span>`)}<span class="eye"><${Icon} name="eye" size=${15} />${others.length ? `${others.map((one) => (one.display_name ?? one.id).split(" ")[0]).join(", ")} too` : "only you"}</span></div>
     <${State} room=${here} />
     ${here.floor.mode === "human" ? html`<span class="holder"><${Icon} name="hand" size=${15} />${iHold.value ? "You have the floor" : `${personName(here.floor.holder)} has the floor`} <${Lease} /></span>`
-      : html`<button class="button primary" onClick=${() => takeOver()}><${Icon} name="hand" size=${16} />Take over</button>`}
+      : isOpen(here) && html`<button class="button primary" onClick=${() => takeOver()}><${Icon} name="hand" size=${16} />Take over</button>`}
     <button class="icon-button panel-button" aria-pressed=${panelOpen.value} aria-label="Room actions" title="Room actions" onClick=${() => { panelOpen.value = !panelOpen.value; }}><${Icon} name="chevron" /></button>
   </header>`;
 }
@@ -112,7 +112,7 @@ const SHORTCUTS = {
   j: () => step(1),
   k: () => step(-1),
   g: () => { if (waiting.value[0]) openRoom(waiting.value[0].id); },
-  t: () => { if (room.value && room.value.floor.mode !== "human") void takeOver(); },
+  t: () => { if (room.value && isOpen(room.value) && room.value.floor.mode !== "human") void takeOver(); },
   r: () => write("reply"),
   n: () => write("note"),
   w: () => { if (brains.value.length) write("whisper"); },

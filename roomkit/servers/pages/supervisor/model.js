@@ -1,5 +1,6 @@
 /** What the supervisor page knows: the rooms, the open room and everything beside its log. */
 import { api, ApiError, renew, roomPath, socketUrl } from "../shared/api.js";
+import { spaced } from "../shared/format.js";
 import { computed, signal } from "../shared/lib.js";
 import { RoomClient } from "../shared/room_client.js";
 import { emptyState } from "../shared/room_state.js";
@@ -208,11 +209,21 @@ const RANKS = ["guest", "agent", "supervisor", "admin"];
 /** @param {string} role */
 export const atLeast = (role) => RANKS.indexOf(me.value?.role ?? "guest") >= RANKS.indexOf(role);
 
-export const waiting = computed(() => Object.values(rooms.value).filter((one) => one.waiting && one.status !== "closed" && one.status !== "archived")
+/** Whether a person is asked to come, or to say yes or no. @param {Room} one */
+export const needsPerson = (one) => isOpen(one) && (one.waiting || Boolean(one.approvals?.length));
+
+/** @param {Room} one */
+export function whyWaiting(one) {
+  if (one.attention) return one.attention.reason;
+  const asked = one.approvals ?? [];
+  return asked.length ? `${spaced(asked[0].name)}${asked.length > 1 ? ` and ${asked.length - 1} more` : ""}: yes or no?` : "Waiting for a person";
+}
+
+export const waiting = computed(() => Object.values(rooms.value).filter(needsPerson)
   .sort((a, b) => (b.attention?.priority ?? 0) - (a.attention?.priority ?? 0) || since(a) - since(b)));
 
 /** @param {Room} one */
-export const since = (one) => Date.parse(one.attention?.since ?? one.updated_at ?? "") || Date.now();
+export const since = (one) => Math.min(...[one.attention, ...(one.approvals ?? [])].map((all) => Date.parse(all?.since ?? "")).filter(Boolean), Date.now());
 
 export const shownRooms = computed(() => {
   const { q, state: wanted, channel } = filter.value;
@@ -227,8 +238,8 @@ export const shownRooms = computed(() => {
 /** @type {Record<string, (room: Room) => boolean>} */
 export const STATES = {
   all: (one) => one.status !== "archived",
-  waiting: (one) => one.waiting,
-  ai: (one) => isOpen(one) && one.floor.mode !== "human" && !one.waiting,
+  waiting: needsPerson,
+  ai: (one) => isOpen(one) && one.floor.mode !== "human" && !needsPerson(one),
   human: (one) => isOpen(one) && one.floor.mode === "human",
   closed: (one) => !isOpen(one),
 };
@@ -236,7 +247,10 @@ export const STATES = {
 export const isOpen = (one) => one.status === "active" || one.status === "paused";
 
 /** @param {Room} one */
-export const titleOf = (one) => one.people?.join(", ") || one.metadata?.title || one.external_id || one.id;
+export const titleOf = (one) => one.metadata?.title || one.people?.join(", ") || one.external_id || (one.last ? `“${one.last}”` : "New room");
+
+/** How a whisper names one person. @param {string} id */
+export const personToken = (id) => `person:${id.replace(/[%,\s]/gu, (mark) => `%${(mark.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(2, "0")}`)}`;
 
 /** @param {string | null | undefined} id */
 export function personName(id) {

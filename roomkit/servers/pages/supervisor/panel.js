@@ -67,7 +67,9 @@ export const handBack = (note) => act("POST", "floor/release", { note: note.trim
 
 function Floor() {
   const [note, setNote] = useState("");
-  const floor = /** @type {import("../shared/types.js").Room} */ (room.value).floor;
+  const here = /** @type {import("../shared/types.js").Room} */ (room.value);
+  const floor = here.floor;
+  if (!isOpen(here)) return html`<${Section} title="Who answers"><p class="lead">Nobody: the room is ${here.status}.</p></${Section}>`;
   const other = floor.mode === "human" && !iHold.value;
   const words = { ai: "The AI answers.", both: "The AI and people answer.", none: "Nobody is asked to answer.", waiting: "The customer waits for a person.", human: iHold.value ? "You answer. The AI is silent." : `${personName(floor.holder)} answers. The AI is silent.` }[/** @type {"ai"} */ (floor.mode)];
   return html`<${Section} title="Who answers">
@@ -148,6 +150,14 @@ function Tasks() {
   </ul></${Section}>`;
 }
 
+/** Closing ends what is being said: it is asked twice. */
+function Close() {
+  const [sure, setSure] = useState(false);
+  if (!sure) return html`<button class="button wide danger" onClick=${() => setSure(true)}><${Icon} name="lock" size=${16} />Close this room</button>`;
+  return html`<div class="sure" role="group" aria-label="Close this room?"><p>Close it for everybody? Replies under way end; it can be reopened.</p>
+    <div class="pair"><button class="button danger" onClick=${() => act("POST", "close", {}, "Room closed")}>Yes, close it</button><button class="button" onClick=${() => setSure(false)}>Keep it open</button></div></div>`;
+}
+
 function RoomActions() {
   const here = /** @type {import("../shared/types.js").Room} */ (room.value);
   const open = isOpen(here);
@@ -166,7 +176,7 @@ function RoomActions() {
     <div class="stack">
       ${open && !here.waiting && here.floor.mode !== "human" && html`<button class="button wide" onClick=${() => act("POST", "request-human", { reason: "Asked for on the supervisor page" }, "In the queue")}><${Icon} name="bell" size=${16} />Ask for a person</button>`}
       <button class="button wide" onClick=${copyLink}><${Icon} name="link" size=${16} />Copy a chat link</button>
-      ${atLeast("supervisor") && (open ? html`<button class="button wide danger" onClick=${() => act("POST", "close", {}, "Room closed")}><${Icon} name="lock" size=${16} />Close this room</button>`
+      ${atLeast("supervisor") && (open ? html`<${Close} />`
         : html`<button class="button wide" disabled=${here.status === "archived"} onClick=${() => act("POST", "reopen", {}, "Room open again")}><${Icon} name="refresh" size=${16} />Reopen this room</button>`)}
     </div>
   </${Section}>`;

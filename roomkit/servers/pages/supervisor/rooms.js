@@ -2,7 +2,7 @@
 import { ago, clock, hueOf, initials } from "../shared/format.js";
 import { channelIcon, Icon } from "../shared/icons.js";
 import { html, useRef } from "../shared/lib.js";
-import { filter, isOpen, listed, listTrouble, loadRooms, moreRooms, next, now, openId, openRoom, personName, rooms, search, shownRooms, since, titleOf, waiting } from "./model.js";
+import { filter, isOpen, listed, listTrouble, loadRooms, moreRooms, next, now, openId, openRoom, personName, rooms, search, shownRooms, since, titleOf, waiting, whyWaiting } from "./model.js";
 
 /** @typedef {import("../shared/types.js").Room} Room */
 
@@ -31,7 +31,7 @@ function Waiting({ room }) {
   const heat = ms > 180_000 ? "late" : ms > 60_000 ? "warm" : "";
   return html`<li><button class="waiting ${heat} ${openId.value === room.id ? "open" : ""}" onClick=${() => openRoom(room.id)}>
     <b>${titleOf(room)}</b><time>${clock(ms)}</time>
-    <small>${room.attention?.reason ?? "Waiting for a person"}</small>
+    <small>${!room.attention && html`<${Icon} name="tool" size=${13} />`}${whyWaiting(room)}</small>
   </button></li>`;
 }
 
@@ -72,7 +72,7 @@ function Line({ room }) {
   const types = (room.channels ?? []).slice(0, 4);
   return html`<li><button class="room ${openId.value === room.id ? "open" : ""} ${isOpen(room) ? "" : "closed"}" aria-current=${openId.value === room.id ? "true" : undefined} onClick=${() => openRoom(room.id)}>
     <span class="face hue-${hueOf(title)}" aria-hidden="true">${initials(title)}</span>
-    <span class="room-text"><b>${title}</b><small>${types.map((id) => html`<span class="mini" key=${id} title=${id}><${Icon} name=${channelIcon(id)} size=${12} />${id}</span>`)}</small></span>
+    <span class="room-text"><b title=${room.id}>${title}</b>${room.last && title !== `“${room.last}”` && html`<small class="last">${room.last}</small>`}<small>${types.map((id) => html`<span class="mini" key=${id} title=${id}><${Icon} name=${channelIcon(id)} size=${12} />${id}</span>`)}</small></span>
     <span class="room-side"><time>${ago(room.last_activity_at ?? room.created_at, now.value)}</time><${State} room=${room} /></span>
   </button></li>`;
 }
@@ -80,6 +80,7 @@ function Line({ room }) {
 /** @param {{room: Room}} props */
 export function State({ room }) {
   if (!isOpen(room)) return html`<span class="state closed">${room.status}</span>`;
+  if (room.approvals?.length && !room.waiting) return html`<span class="state waiting-state" title=${whyWaiting(room)}>yes or no?</span>`;
   if (room.waiting || room.floor.mode === "waiting") return html`<span class="state waiting-state">waiting</span>`;
   if (room.floor.mode === "human") return html`<span class="state human">${personName(room.floor.holder) || "person"}</span>`;
   const words = { ai: "AI", both: "AI + person", none: "nobody" }[/** @type {"ai"} */ (room.floor.mode)] ?? room.floor.mode;

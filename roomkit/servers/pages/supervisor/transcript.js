@@ -4,7 +4,7 @@ import { clockTime, dayName, initials, spaced } from "../shared/format.js";
 import { channelIcon, Icon } from "../shared/icons.js";
 import { computed, html, once, useEffect, useLayoutEffect, useRef, useState } from "../shared/lib.js";
 import { project } from "../shared/room_state.js";
-import { beside, bindings, client, events, me, now, outbox, people, personName, state, viewers } from "./model.js";
+import { beside, bindings, client, events, me, now, outbox, people, personName, personToken, state, viewers } from "./model.js";
 
 /** @typedef {import("../shared/types.js").RoomEvent} RoomEvent */
 /** @typedef {import("../shared/types.js").Source} Source */
@@ -198,12 +198,15 @@ export function Badge({ source }) {
   return html`<span class="badge"><${Icon} name=${channelIcon(source.channel_type)} size=${12} />${source.channel_id}</span>`;
 }
 
+/** A name of a visibility: a channel, or one person. @param {string} token */
+const tokenName = (token) => personName(people.value.find((one) => personToken(one.id) === token)?.id) || token;
+
 /** Who cannot see this. @param {{event: RoomEvent, quiet?: boolean}} props */
 function Hidden({ event, quiet = false }) {
   const visibility = event.visibility ?? "all";
   if (["all", ""].includes(visibility) || (event.type === "note" && visibility === "internal")) return null;
   if (event.type === "note" && visibility === "intelligence") return html`<span class="seen-by"><${Icon} name="spark" size=${13} />the AI reads it</span>`;
-  const words = { none: "hidden from everyone", internal: "staff only", transport: "people only, no AI", intelligence: "AI only" }[/** @type {"none"} */ (visibility)] ?? `only ${visibility.split(",").join(", ")}`;
+  const words = { none: "hidden from everyone", internal: "staff only", transport: "people only, no AI", intelligence: "AI only" }[/** @type {"none"} */ (visibility)] ?? `only ${visibility.split(",").map(tokenName).join(", ")}`;
   return html`<span class="seen-by" title=${words}><${Icon} name="hidden" size=${13} />${quiet ? html`<span class="unseen">${words}</span>` : words}</span>`;
 }
 
