@@ -541,6 +541,24 @@ class Rooms:
             viewer = Viewer(channel_id=viewer)
         return await actor.call(views.open_view, viewer, deliver, after, tail)
 
+    # -- data -----------------------------------------------------------------------------------
+
+    async def fork(
+        self,
+        room_id: str,
+        at: int | None = None,
+        *,
+        new_id: str | None = None,
+        channels: Sequence[str] | None = None,
+        ask: str | None = None,
+    ) -> Room:
+        """A copy of the room up to and with event `at` (default: the last), to try another prompt or model. The
+        intelligence channel `ask` then answers that event. Nothing leaves a fork: no delivery, no timer; tools are
+        answered from what they said in the original, which stays as it is."""
+        from roomkit.core.fork import fork_room
+
+        return await fork_room(self._engine, await self._actor(room_id), at, new_id, channels, ask)
+
 
 def _reserved(channel_id: str) -> bool:
     """Whether a visibility would take this for something else than a channel."""

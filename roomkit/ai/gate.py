@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -52,6 +52,8 @@ class GateRules:
     budget: Budget | None = None
     timeout_s: float | None = None
     approval_expires_s: float = 3600.0
+    answers: Callable[[ToolCallContent], Awaitable[ToolCallContent | None]] | None = None
+    """In a fork: what each call came to in the original. No tool is run then."""
 
 
 class ToolGate:
@@ -101,6 +103,9 @@ class ToolGate:
                     content, arguments = guarded, guarded.arguments
                     if refusal := self._refusal(call.name, arguments, offered):
                         return refusal
+            if self._rules.answers is not None and call.name != READ_STORED_RESULT:
+                await stile.ready(call.call_id, arguments)
+                return await self._recorded(content)
             if self._tools[call.name][0].needs_approval and (refusal := await self._approval(content, stile)):
                 return refusal
         except Exception:  # noqa: BLE001 - guards are other people's code; what cannot be decided is refused
@@ -115,6 +120,8 @@ class ToolGate:
         """The outcome of a call that a crash has cut, run again under its key; None when it may not be run again. What
         was approved then is the very same call; everything else is asked anew."""
         try:
+            if self._rules.answers is not None:
+                return await self._recorded(call)
             if not self.idempotent(call.name) or self._refusal(call.name, call.arguments, frozenset(self._tools)):
                 return None
             # With other arguments it would be another call, under a key which is already used up.
@@ -170,6 +177,18 @@ class ToolGate:
             return ToolOutcome("denied", "Not run: nobody approved it in time.")
         reason = f": {answer.reason}" if answer.reason else ""
         return ToolOutcome("denied", f"Not run: {answer.by or 'a person'} refused it{reason}")
+
+    async def _recorded(self, content: ToolCallContent) -> ToolOutcome:
+        """Of a fork: what the same call came to in the original."""
+        found = await self._rules.answers(content) if self._rules.answers is not None else None
+        if found is None or found.status == "pending":
+            told = "Not run: this is a copy of a conversation, and no such call was made in the original."
+            return ToolOutcome("failed", told, arguments=content.arguments)
+        text = (found.result if found.error is None else found.error) or ""
+        output = shown(content.call_id, content.name, text)
+        if output != text:
+            self._context.kept[content.call_id] = text
+        return ToolOutcome(found.status, output, record=recorded(text), arguments=content.arguments)
 
     async def _execute(self, content: ToolCallContent, *, at_most: float | None = None) -> ToolOutcome:
         spec, source = self._tools[content.name]

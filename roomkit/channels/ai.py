@@ -331,6 +331,7 @@ class AIChannel(Channel):
             budget=options.budget,
             timeout_s=options.tool_timeout_s,
             approval_expires_s=options.approval_expires_s,
+            answers=context.answers,
         )
         return ToolGate(sources, tool_context, turn=context.turn, rules=rules)
 

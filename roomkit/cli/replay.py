@@ -45,7 +45,7 @@ async def _replay(options: ReplayOptions) -> int:
             )
         names = {person.id: person.display_name or person.id for person in actor.state.people}
         async for event in _events(actor, options):
-            say(event.model_dump_json(exclude_defaults=True) if options.json else _line(event, names))
+            say(event.model_dump_json() if options.json else _line(event, names))
     return 0
 
 

@@ -358,7 +358,11 @@ class RoomActor:
                 self._plans[cache_key] = found
         if entry.targets is not None:
             return policy.DeliveryPlan(
-                outbox=tuple(c for c in entry.targets if self.engine.registry.reach.get(c) == "outbox"),
+                outbox=tuple(
+                    c
+                    for c in entry.targets
+                    if self.engine.registry.reach.get(c) == "outbox" and self.state.room.forked_from is None
+                ),
                 cursors=tuple(c for c in entry.targets if self.engine.registry.reach.get(c) == "cursor"),
             )
         return (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from roomkit.core.state import key
 from roomkit.core.streams import Viewer
 from roomkit.errors import RoomKitError
-from roomkit.models.content import EditContent, SystemContent
+from roomkit.models.content import EditContent, SystemContent, ToolCallContent
 from roomkit.models.event import CONVERSATION_TYPES, EventType, RoomEvent
 from roomkit.models.room import ChannelBinding
 from roomkit.ports.channel import MediaReader
@@ -65,6 +65,15 @@ def media_reader(engine: Engine, actor: RoomActor) -> MediaReader:
             return None
 
     return read
+
+
+def recorded_answers(actor: RoomActor) -> Callable[[ToolCallContent], Awaitable[ToolCallContent | None]] | None:
+    """Of a fork, what the tools said in the original; else None."""
+    if actor.state.room.forked_from is None:
+        return None
+    from roomkit.core.fork import answers
+
+    return answers(actor)
 
 
 async def projected(actor: RoomActor, events: Iterable[RoomEvent], viewer: Viewer) -> list[RoomEvent]:

@@ -274,7 +274,7 @@ class Inbound:
             )
             for record in page:
                 actor = await self.engine.table.actor(tenant, record.room_id or "")
-                if actor is not None and actor.state.room.open:
+                if actor is not None and actor.state.room.open and actor.state.room.forked_from is None:
                     found.append(actor)
             if len(page) < 200:
                 return found

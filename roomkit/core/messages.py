@@ -237,22 +237,28 @@ async def _aim(actor: RoomActor, draft: EventDraft) -> tuple[str, EventDraft, Ro
 
 async def _mutate(actor: RoomActor, change: Change, target: RoomEvent, draft: EventDraft) -> None:
     """What the event does to its target, in the words that the guards have passed."""
-    content, source = draft.content, draft.source
-    value = await _mark(actor, target.index)
-    binding = actor.state.bindings.get(source.channel_id)
+    binding = actor.state.bindings.get(draft.source.channel_id)
     visibility = policy.effective_visibility(draft.visibility, binding)
-    seen = {"visibility": visibility, "channel": source.channel_id, "by": source.participant_id}
-    if isinstance(content, DeleteContent):
-        value = {**value, "deleted": True, "reason": content.reason, "told": seen}
-    elif isinstance(content, ReactionContent):
-        who = source.participant_id or source.external_id or ""
-        value = _reacted(value, content, who, None if visibility == target.visibility else seen)
-    elif isinstance(content, EditContent):
-        others = [edit for edit in value.get("edits", ()) if {k: edit.get(k) for k in seen} != seen]
-        value = {**value, "edits": [*others, {"content": content.model_dump(mode="json"), **seen}]}
+    mark = altered(await _mark(actor, target.index), draft, visibility, target)
+    change.put.append(_marked(actor, target.index, mark))
+    if isinstance(draft.content, EditContent):
         own = actor.state.next_index + len(change.entries) - 1
         change.put.append(_marked(actor, own, {"index": own, "of": target.index}))
-    change.put.append(_marked(actor, target.index, value))
+
+
+def altered(mark: dict[str, Any], by: EventDraft | RoomEvent, visibility: str, target: RoomEvent) -> dict[str, Any]:
+    """The mark of `target` after an edit, a deletion or a reaction that who may see `visibility` knows of."""
+    content, source = by.content, by.source
+    seen = {"visibility": visibility, "channel": source.channel_id, "by": source.participant_id}
+    if isinstance(content, DeleteContent):
+        return {**mark, "deleted": True, "reason": content.reason, "told": seen}
+    if isinstance(content, ReactionContent):
+        who = source.participant_id or source.external_id or ""
+        return _reacted(mark, content, who, None if visibility == target.visibility else seen)
+    if isinstance(content, EditContent):
+        others = [edit for edit in mark.get("edits", ()) if {k: edit.get(k) for k in seen} != seen]
+        return {**mark, "edits": [*others, {"content": content.model_dump(mode="json"), **seen}]}
+    return mark
 
 
 def _marked(actor: RoomActor, index: int, value: dict[str, Any]) -> Record:

@@ -168,7 +168,10 @@ def plan(
         elif reach.get(cid) == "cursor":
             cursors.append(cid)
         elif outbound and reach.get(cid) is not None:
-            outbox.append(binding)
+            if room.forked_from is None:
+                outbox.append(binding)
+            else:
+                skipped.append((cid, "forked"))
     author = event.source.participant_id
     once = outbox and (len(outbox) > 1 or author is not None)
     chosen, doubles, fallbacks = _reach_once(outbox, room, participants, author) if once else (outbox, [], [])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core import approvals, messages
 from roomkit.core.actor import Change, Entry, RoomActor
-from roomkit.core.history import history_reader
+from roomkit.core.history import history_reader, recorded_answers
 from roomkit.core.lanes import Item
 from roomkit.core.replies import Reply
 from roomkit.core.state import event_by_id
@@ -213,6 +213,7 @@ async def _context(engine: Engine, actor: RoomActor, binding: ChannelBinding, re
         history=history_reader(engine, actor, binding.channel_id),
         turn=Turn(engine, actor, binding.channel_id, reply, asked),
         events=tuple(asked),
+        answers=recorded_answers(actor),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
-from roomkit.core.history import history_reader, media_reader
+from roomkit.core.history import history_reader, media_reader, recorded_answers
 from roomkit.core.policy import ai_may_answer
 from roomkit.core.replies import Reply
 from roomkit.core.results import CURRENT, LANE, Settlement
@@ -303,6 +303,7 @@ class Turns:
             turn=turn,
             events=tuple(t.event for t in triggers),
             media=media_reader(self.engine, actor),
+            answers=recorded_answers(actor),
         )
         return await channel.on_event(triggers[-1].event, binding, context)
 

@@ -123,6 +123,14 @@ class AgentResponsePolicy(StrEnum):
     ADDRESSED_ONLY = "addressed_only"
 
 
+class Origin(Frozen):
+    """The event of another room after which a fork begins; up to it the two logs are alike."""
+
+    room_id: str
+    index: int
+    event_id: str
+
+
 class Room(Frozen):
     """A conversation: no content of its own, only its state. `latest_index` is -1 while the room is empty."""
 
@@ -142,6 +150,8 @@ class Room(Frozen):
     delivery: Literal["reach_once", "every_channel"] = "reach_once"
     language: str = "en"
     metadata: dict[str, Any] = Field(default_factory=dict)
+    forked_from: Origin | None = None
+    """Set in a fork: nothing leaves it, and its tools are answered from what they said in the original."""
     latest_index: int = -1
     last_activity_at: datetime | None = None
 

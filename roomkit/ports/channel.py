@@ -152,7 +152,8 @@ MediaReader = Callable[[str, int], Awaitable[bytes | None]]
 class RoomContext:
     """What a channel knows of its room while it handles one event. `history` reads what this channel may see,
     oldest first, newest at the end; `events` are those that made this turn, oldest first;
-    `media` reads stored files of the room."""
+    `media` reads stored files of the room; `answers` is set in a fork, where no tool may run: it tells what a call came
+    to in the original, None when it was not made there."""
 
     room: Room
     binding: ChannelBinding
@@ -163,6 +164,7 @@ class RoomContext:
     events: Sequence[RoomEvent] = ()
     state: dict[str, Any] = field(default_factory=lambda: {})
     media: MediaReader | None = None
+    answers: Callable[[ToolCallContent], Awaitable[ToolCallContent | None]] | None = None
 
 
 class Channel(ABC):  # noqa: B024 - every method has a sensible default; a channel overrides what it has

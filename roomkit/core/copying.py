@@ -1,0 +1,96 @@
+"""Writing a whole room into the store: events first, what makes it a room last, so that a cut copy is no room yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from roomkit.core.messages import altered
+from roomkit.core.state import binding_record, key, participant_record, room_record
+from roomkit.errors import RoomNotFound, StateError, UsageError
+from roomkit.models.content import DeleteContent, EditContent, ReactionContent
+from roomkit.models.event import EventStatus, RoomEvent
+from roomkit.models.room import ChannelBinding, Participant, Room
+from roomkit.ports.store import Batch, EventQuery, Record, RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.actor import RoomActor
+    from roomkit.core.engine import Engine
+
+AT_ONCE = 500
+
+
+async def write_room(
+    engine: Engine,
+    room: Room,
+    bindings: Sequence[ChannelBinding],
+    people: Sequence[Participant],
+    events: Sequence[RoomEvent],
+    records: Sequence[Record] = (),
+) -> RoomActor:
+    """Stores the room with its whole log and loads it; nothing is sent, asked or timed. What a crash has cut is
+    finished by doing the same again. Raises `StateError` where the room, or another log in its place, exists."""
+    tenant, room_id, store = room.tenant, room.id, engine.store
+    if await engine.table.actor(tenant, room_id) is not None:
+        raise StateError(f'room "{room_id}" exists already; choose another id')
+    done = await _written(engine, tenant, room_id, events)
+    for first in range(done, len(events), AT_ONCE):
+        page = tuple(events[first : first + AT_ONCE])
+        await store.commit(Batch(tenant, engine.epoch, room_id, events=page))
+    for first in range(0, len(records), AT_ONCE):
+        await store.commit(Batch(tenant, engine.epoch, room_id, put=tuple(records[first : first + AT_ONCE])))
+    seats = [*map(binding_record, bindings), *map(participant_record, people), room_record(room, bindings, people)]
+    await store.commit(Batch(tenant, engine.epoch, room_id, put=tuple(seats), activity_at=room.last_activity_at))
+    actor = await engine.table.actor(tenant, room_id)
+    if actor is None:
+        raise RoomNotFound(room_id)
+    if actor.state.room.waiting_since is not None:
+        engine.attention.changed(actor)
+    return actor
+
+
+async def _written(engine: Engine, tenant: str, room_id: str, events: Sequence[RoomEvent]) -> int:
+    """How many of the events an earlier attempt has written."""
+    heads = await engine.store.records(RecordQuery("head", tenant, key=room_id))
+    done = heads[0].value["next_index"] if heads else 0
+    last = await engine.store.events(EventQuery(tenant, room_id, start=done - 1, limit=1)) if done else []
+    if done > len(events) or (last and last[0] != events[done - 1]):
+        raise StateError(f'there is another log under the id "{room_id}"; choose another id')
+    for first in range(done, len(events), AT_ONCE):
+        ids = tuple(event.id for event in events[first : first + AT_ONCE])
+        if found := await engine.store.events(EventQuery(tenant, "", ids=ids)):
+            raise UsageError(
+                f'event {found[0].id} is here already, in room "{found[0].room_id}"; '
+                "import into another tenant, or fork that room"
+            )
+    return done
+
+
+def marks(tenant: str, room_id: str, events: Sequence[RoomEvent]) -> list[Record]:
+    """The marks of edits, deletions and reactions, made anew from the log."""
+    by_id = {event.id: event for event in events}
+    found: dict[int, dict[str, Any]] = {}
+    for event in events:
+        content = event.content
+        if event.status is not EventStatus.COMMITTED:
+            continue
+        if isinstance(content, EditContent | DeleteContent | ReactionContent):
+            target = by_id.get(content.target_event_id)
+            if target is None:
+                continue
+            mark = found.get(target.index, {"index": target.index})
+            found[target.index] = altered(mark, event, event.visibility, target)
+            if isinstance(content, EditContent):
+                found[event.index] = {"index": event.index, "of": target.index}
+    return [Record("mutation", tenant, key(room_id, i), mark, room_id) for i, mark in sorted(found.items())]
+
+
+def renamed(value: Any, names: dict[str, str]) -> Any:
+    """The same JSON with every text that is one of `names` replaced by what it is called now."""
+    if isinstance(value, str):
+        return names.get(value, value)
+    if isinstance(value, dict):
+        return {name: renamed(inner, names) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list):
+        return [renamed(inner, names) for inner in value]  # pyright: ignore[reportUnknownVariableType]
+    return value

@@ -1,0 +1,138 @@
+"""Fork: a copy of a room up to an event, to try another prompt or model. Nothing leaves it, and no tool runs in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from roomkit.core.copying import marks, renamed, write_room
+from roomkit.core.results import Settlement
+from roomkit.errors import UsageError
+from roomkit.models.content import ToolCallContent
+from roomkit.models.event import RoomEvent
+from roomkit.models.room import Category, ChannelBinding, Origin, Room
+from roomkit.ports.store import EventQuery, RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.actor import RoomActor
+    from roomkit.core.engine import Engine
+
+PAGE = 500
+
+
+async def fork_room(
+    engine: Engine,
+    original: RoomActor,
+    at: int | None,
+    new_id: str | None,
+    channels: Sequence[str] | None,
+    ask: str | None,
+) -> Room:
+    """Copies events 0 to `at` under new ids, with the people and the intelligence channels of the room (or `channels`);
+    then has channel `ask` answer the last of them, and waits for that."""
+    at = original.state.next_index - 1 if at is None else at
+    if not 0 <= at < original.state.next_index:
+        raise UsageError(f'room "{original.room_id}" has no event {at}; its last is {original.state.next_index - 1}')
+    room_id = new_id or engine.new_id()
+    if any(sign in room_id for sign in "/~\n"):
+        raise UsageError(f"{room_id!r} cannot be a room's id: leave out slashes, tildes and line breaks")
+    log = await _events(engine, original, at)
+    names = {event.id: engine.new_id(event.created_at) for event in log}
+    events = [_copied(event, room_id, names) for event in log]
+    old, now = original.state.room, engine.now()
+    room = Room(
+        id=room_id,
+        tenant=original.tenant,
+        created_at=now,
+        updated_at=now,
+        metadata=old.metadata,
+        language=old.language,
+        agent_response_policy=old.agent_response_policy,
+        delivery=old.delivery,
+        forked_from=Origin(room_id=original.room_id, index=at, event_id=log[-1].id),
+        last_activity_at=now,
+    )
+    bindings = _seats(engine, original, room_id, channels, ask)
+    people = [person.replaced(room_id=room_id) for person in original.state.people]
+    actor = await write_room(engine, room, bindings, people, events, marks(room.tenant, room_id, events))
+    if ask is not None:
+        settlement = Settlement()
+        engine.turns.enqueue(actor, ask, events[-1], settlement)
+        await settlement.wait()
+    return actor.state.snapshot()
+
+
+async def _events(engine: Engine, original: RoomActor, at: int) -> list[RoomEvent]:
+    log: list[RoomEvent] = []
+    while len(log) <= at:
+        query = EventQuery(original.tenant, original.room_id, start=len(log), stop=at + 1, limit=PAGE)
+        log += await engine.store.events(query)
+    return log
+
+
+def _copied(event: RoomEvent, room_id: str, names: dict[str, str]) -> RoomEvent:
+    value = renamed(event.model_dump(mode="json"), names)
+    return RoomEvent.model_validate({**value, "room_id": room_id}).replaced(idempotency_key=None)
+
+
+def _seats(
+    engine: Engine, original: RoomActor, room_id: str, channels: Sequence[str] | None, ask: str | None
+) -> list[ChannelBinding]:
+    """Copies of seats have their settings; a transport is left out, because it would bring in what people write."""
+    old = {b.channel_id: b for b in original.state.seats if b.category is Category.INTELLIGENCE}
+    wanted = list(channels) if channels is not None else list(old)
+    if ask is not None and ask not in wanted:
+        wanted.append(ask)
+    found: list[ChannelBinding] = []
+    for channel_id in wanted:
+        if channel_id in old:
+            found.append(old[channel_id].replaced(room_id=room_id))
+            continue
+        channel = engine.registry.require(channel_id, original.tenant)
+        if channel.category is not Category.INTELLIGENCE:
+            raise UsageError(f'channel "{channel_id}" is no AI: nothing leaves a fork, so it has no place in one')
+        found.append(engine.registry.seat(channel, room_id, original.tenant))
+    return found
+
+
+def answers(actor: RoomActor) -> Callable[[ToolCallContent], Awaitable[ToolCallContent | None]]:
+    """What the same call, by name and arguments, came to in the original: the first one after the fork's last event,
+    else the latest before it. Of a fork of a fork, in whichever of them it was made."""
+
+    async def answer(call: ToolCallContent) -> ToolCallContent | None:
+        origin, asked = actor.state.room.forked_from, _fingerprint(call)
+        while origin is not None:
+            before: ToolCallContent | None = None
+            for reply, made in await _journal(actor, origin.room_id):
+                if _fingerprint(made) != asked or made.status == "pending":
+                    continue
+                if reply > origin.event_id:  # Ids begin with their time.
+                    return made
+                before = made
+            if before is not None:
+                return before
+            room = await actor.engine.store.records(RecordQuery("room", actor.tenant, key=origin.room_id))
+            origin = Room.model_validate(room[0].value).forked_from if room else None
+        return None
+
+    return answer
+
+
+def _fingerprint(call: ToolCallContent) -> str:
+    return json.dumps([call.name, call.arguments], sort_keys=True)
+
+
+async def _journal(actor: RoomActor, room_id: str) -> list[tuple[str, ToolCallContent]]:
+    """The calls of a room with the replies that made them, in the order of these."""
+    found: list[tuple[str, ToolCallContent]] = []
+    after: str | None = None
+    while True:
+        query = RecordQuery("journal", actor.tenant, room_id=room_id, after=after, limit=PAGE)
+        page = await actor.engine.store.records(query)
+        for record in page:
+            value = {k: v for k, v in record.value.items() if k in ToolCallContent.model_fields}
+            found.append((str(record.value["reply"]), ToolCallContent.model_validate(value)))
+        if len(page) < PAGE:
+            return found
+        after = page[-1].key
