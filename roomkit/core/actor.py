@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -125,6 +125,7 @@ class RoomActor:
         "_plans_of",
         "_task",
         "engine",
+        "epoch",
         "hub",
         "lanes",
         "retired",
@@ -136,6 +137,8 @@ class RoomActor:
     def __init__(self, engine: Engine, state: RoomState) -> None:
         self.engine = engine
         self.state = state
+        self.epoch = engine.info.epoch
+        """What its batches carry: the store's, or that of the room's own lease."""
         self.hub = Hub()
         self.tenant = state.room.tenant
         self.room_id = state.room.id
@@ -155,12 +158,17 @@ class RoomActor:
         return not self._busy and not self.lanes and self.hub.idle
 
     @property
+    def busy(self) -> bool:
+        """An operation is under way."""
+        return self._busy
+
+    @property
     def depth(self) -> int:
         return len(self._mailbox)
 
-    async def call(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
+    def call(self, fn: Callable[..., Awaitable[T]], *args: Any) -> Coroutine[Any, Any, T]:
         """Runs `fn(self, *args)` as the room's next operation. Raises `Overloaded` when too many wait already."""
-        return await self._call(fn, args, self.engine.options.mailbox)
+        return self._call(fn, args, self.engine.options.mailbox)
 
     async def insist(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
         """As `call`, for what the room itself owes (the end of a reply, of a delivery): it is never refused for want of
@@ -201,12 +209,20 @@ class RoomActor:
     async def _work(self, job: _Job) -> None:
         self._task = asyncio.current_task()
         try:
-            await self._one(job)
-            while self._mailbox:
-                waiting = self._mailbox.popleft()
+            while True:
                 # A caller that gave up before its operation began wants nothing to happen.
-                if waiting.future is None or not waiting.future.cancelled():
-                    await self._one(waiting)
+                if job.future is None or not job.future.cancelled():
+                    try:
+                        job.value = await job.fn(self, *job.args)
+                    except BaseException as error:  # noqa: BLE001 - the lane boundary: the caller gets it
+                        self._failed(job, error)
+                    else:
+                        if job.future is not None and not job.future.done():
+                            job.future.set_result(job.value)
+                    job.done = True
+                if not self._mailbox:
+                    break
+                job = self._mailbox.popleft()
         finally:
             self._busy = False
             self._task = None
@@ -214,54 +230,43 @@ class RoomActor:
                 left.fail(_closed(self))
             self._mailbox = ()
 
-    async def _one(self, job: _Job) -> None:
-        try:
-            job.value = await job.fn(self, *job.args)
-        except asyncio.CancelledError:
-            # Nobody cancels an operation but the end of the kit. A guard or a plug-in that raises this by itself has
-            # failed, and only its own caller hears of it.
-            if self._task is not None and self._task.cancelling():
-                job.fail(_closed(self))
-                raise
-            job.fail(StateError(f'something that an operation of room "{self.room_id}" called was cancelled'))
-        except BaseException as error:  # noqa: BLE001 - the lane boundary: the caller gets it
+    def _failed(self, job: _Job, error: BaseException) -> None:
+        """Nobody cancels an operation but the end of the kit. A guard or a plug-in that raises this by itself has
+        failed, and only its own caller hears of it."""
+        if not isinstance(error, asyncio.CancelledError):
             job.fail(error)
-        else:
-            if job.future is not None and not job.future.done():
-                job.future.set_result(job.value)
-        finally:
+        elif self._task is not None and self._task.cancelling():
+            job.fail(_closed(self))
             job.done = True
+            raise error
+        else:
+            job.fail(StateError(f'something that an operation of room "{self.room_id}" called was cancelled'))
 
     # -- the commit point ---------------------------------------------------------------------------------------
 
     async def commit(self, change: Change) -> list[RoomEvent] | Duplicate:
         """Makes `change` durable and true, then shows it. Runs inside `call`. Nothing has changed when it raises."""
+        seated = change.seats_changed
         events = self._build(change)
-        plans = self._plan_all(change, events)
+        plans = self._plan_all(change, events, seated)
         put = change.put
-        if change.tasks or change.observations or change.seats_changed:
+        if seated or change.tasks or change.observations:
             put.extend(self._records(change, events))
-        for event, plan in zip(events, plans, strict=True):
+        noted = self.engine.lanes.at_once(self, plans[0].outbox) if len(plans) == 1 else ()
+        for event, plan in zip(events, plans):  # noqa: B905 - made one by one from the other
             if plan is not policy.EMPTY_PLAN:
-                self._rows(put, event, plan)
+                self._rows(put, event, plan, noted)
                 if plan.fallbacks:
                     change.timers.extend(self.engine.timers.fallbacks(self, event, plan.fallbacks))
-        put.extend(change.timers)
+        if change.timers:
+            put.extend(change.timers)
         dedupe = ()
         if change.dedupe_for is not None and events:
             channel_id, dedupe_key, expires = change.dedupe_for
             dedupe = (DedupeKey(channel_id, dedupe_key, self.room_id, events[0].id, events[0].index, expires),)
         now = events[-1].created_at if events and change.activity else None
-        batch = Batch(
-            tenant=self.tenant,
-            epoch=self.engine.epoch,
-            room_id=self.room_id,
-            events=tuple(events),
-            dedupe=dedupe,
-            put=tuple(put),
-            delete=tuple(change.delete),
-            activity_at=now,
-        )
+        delete = tuple(change.delete)
+        batch = Batch(self.tenant, self.epoch, self.room_id, tuple(events), dedupe, tuple(put), delete, now)
         crashpoint("actor.before_commit")
         duplicate = await self._write(batch)
         crashpoint("actor.after_commit")
@@ -270,8 +275,9 @@ class RoomActor:
         self._apply(change, events)
         for timer in change.timers:
             self.engine.timers.arm(timer)
-        self._show(change, events)
-        self._dispatch(change, events, plans)
+        if events or change.tasks:
+            self._show(change, events)
+        self._dispatch(change, events, plans, noted)
         return events
 
     async def _write(self, batch: Batch) -> Duplicate | None:
@@ -330,13 +336,13 @@ class RoomActor:
             index += 1
         return events
 
-    def _plan_all(self, change: Change, events: list[RoomEvent]) -> list[policy.DeliveryPlan]:
-        changed = change.seats_changed
+    def _plan_all(self, change: Change, events: list[RoomEvent], changed: bool) -> list[policy.DeliveryPlan]:
         version = self.engine.registry.version
         if changed or self._plans_of != version or len(self._plans) > MAX_PLANS:
             self._plans.clear()
             self._plans_of = version
-        return [self._plan(e, entry, change, changed) for e, entry in zip(events, change.entries, strict=True)]
+        entries = change.entries
+        return [self._plan(event, entries[i], change, changed) for i, event in enumerate(events)]
 
     def _plan(self, event: RoomEvent, entry: Entry, change: Change, changed: bool) -> policy.DeliveryPlan:
         if entry.wake:
@@ -371,13 +377,14 @@ class RoomActor:
             else policy.DeliveryPlan(found.outbox, found.cursors, (), found.skipped, found.fallbacks)
         )
 
-    def _rows(self, put: list[Record], event: RoomEvent, plan: policy.DeliveryPlan) -> None:
+    def _rows(self, put: list[Record], event: RoomEvent, plan: policy.DeliveryPlan, noted: tuple[str, ...]) -> None:
         """The outbox and turn rows that stand in the event's own transaction."""
-        put.extend(outbox_row(self, event, channel_id) for channel_id in plan.outbox)
+        for channel_id in plan.outbox:
+            put.append(outbox_row(self, event, channel_id, int(channel_id in noted)))  # noqa: PERF401 - mostly one
         for channel_id in plan.turns:
             value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id}
             put.append(Record("turn", self.tenant, key(self.room_id, channel_id, event.index), value, self.room_id))
-        if event.type in policy.OUTBOUND:
+        if plan.skipped and event.type in policy.OUTBOUND:
             for channel_id, reason in plan.skipped:
                 if reason in TOLD:
                     skipped = DeliveryRecord(
@@ -447,29 +454,33 @@ class RoomActor:
             self.engine.trouble(self, f"update_binding of {binding.channel_id}", error)
 
     def _show(self, change: Change, events: list[RoomEvent]) -> None:
-        for event, entry in zip(events, change.entries, strict=True):
-            if entry.stream_id is not None:
-                self.hub.end(entry.stream_id, event, self.state.bindings)
+        heard = self.engine.hooks.heard(Committed)
+        for i, event in enumerate(events):
+            if (stream_id := change.entries[i].stream_id) is not None:
+                self.hub.end(stream_id, event, self.state.bindings)
             else:
                 self.hub.event(event, self.state.bindings)
-            if self.engine.hooks.heard(Committed):
+            if heard:
                 self.engine.hooks.tell(Committed(self.tenant, self.room_id, event))
         for task in change.tasks:
             self.engine.hooks.tell(TaskCreated(self.tenant, self.room_id, task))
 
-    def _dispatch(self, change: Change, events: list[RoomEvent], plans: list[policy.DeliveryPlan]) -> None:
+    def _dispatch(
+        self, change: Change, events: list[RoomEvent], plans: list[policy.DeliveryPlan], noted: tuple[str, ...]
+    ) -> None:
         engine = self.engine
-        for event, plan in zip(events, plans, strict=True):
+        if events:
+            engine.count("events", len(events))
+        for event, plan in zip(events, plans):  # noqa: B905 - as in `commit`
             if plan.outbox:
-                engine.lanes.enqueue(self, plan.outbox, event, change.settlement)
+                engine.lanes.enqueue(self, plan.outbox, event, change.settlement, noted)
             for channel_id in plan.turns:
                 engine.turns.enqueue(self, channel_id, event, change.settlement)
-        engine.count("events", len(events))
 
 
-def outbox_row(actor: RoomActor, event: RoomEvent, channel_id: str) -> Record:
+def outbox_row(actor: RoomActor, event: RoomEvent, channel_id: str, attempts: int = 0) -> Record:
     """The durable promise that an event is delivered to a channel."""
-    value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id, "attempts": 0}
+    value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id, "attempts": attempts}
     row_key = event_key(actor.room_id, event.index, channel_id)
     return Record("outbox", actor.tenant, row_key, value, actor.room_id)
 

@@ -48,7 +48,7 @@ FLUSH_S = 5.0
 
 @dataclass(slots=True)
 class Item:
-    """One delivery to be made. `attempts` counts those noted before a crash."""
+    """One delivery to be made. `attempts` counts those noted before a crash; `noted` is what its row says of them."""
 
     event: RoomEvent | None
     index: int
@@ -58,6 +58,7 @@ class Item:
     parts: tuple[str, ...] = ()
     maybe_duplicate: bool = False
     span: Span = OFF
+    noted: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -91,21 +92,44 @@ class OutboxLanes:
         self.dead = 0
 
     def enqueue(
-        self, actor: RoomActor, channel_ids: tuple[str, ...], event: RoomEvent, settlement: Settlement | None
+        self,
+        actor: RoomActor,
+        channel_ids: tuple[str, ...],
+        event: RoomEvent,
+        settlement: Settlement | None,
+        noted: tuple[str, ...] = (),
     ) -> None:
-        """Begins the deliveries of one event; those that end at once are written down together."""
+        """Begins the deliveries of one event; those that end at once are written down together. The rows of `noted`
+        have their first attempt in them."""
         with self.engine.eager.burst() as burst:
             self._gathering += 1
             self._stamp = self.engine.now().isoformat()
             try:
                 for channel_id in channel_ids:
-                    self._put(actor, channel_id, Item(event, event.index, event.id, settlement), burst)
+                    item = Item(event, event.index, event.id, settlement)
+                    if channel_id in noted:
+                        item.noted = 1
+                    self._put(actor, channel_id, item, burst)
             finally:
                 self._gathering -= 1
                 self._stamp = ""
             if self._done and not self._flushing and not self._gathering:
                 self._flushing = True
                 burst.run(self._flush())
+
+    def at_once(self, actor: RoomActor, channel_ids: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of the channels whose delivery begins as soon as its row is durable, so that the row may say so itself;
+        where a person is asked about every doubt, the attempt is noted right before it is made."""
+        if not self.engine.info.durable or self.engine.draining:
+            return ()
+        return tuple(cid for cid in channel_ids if self._free(actor, cid))
+
+    def _free(self, actor: RoomActor, channel_id: str) -> bool:
+        channel = self.engine.channels.get(channel_id)
+        if channel is None or (actor.tenant, actor.room_id, channel_id) in self._lanes:
+            return False
+        policy = channel.delivery_policy
+        return not (policy.idempotent or policy.paced or policy.on_ambiguous == "stop_and_ask")
 
     def put(self, actor: RoomActor, channel_id: str, item: Item) -> None:
         with self.engine.eager.burst() as burst:
@@ -163,6 +187,20 @@ class OutboxLanes:
         if item.settlement is not None:
             item.settlement.end()
 
+    def forget(self, actor: RoomActor) -> None:
+        """The room is another process's, which delivers what is left; nobody waits here any longer."""
+        for lane_key, lane in tuple(self._lanes.items()):
+            if lane.actor is actor:
+                while lane.items:
+                    self._over(lane.items.popleft())
+                if not lane.busy:
+                    del self._lanes[lane_key]
+                    actor.lanes -= 1
+
+    def at_work(self) -> set[tuple[str, str]]:
+        """The rooms, as tenant and id, with a delivery under way."""
+        return {(lane.actor.tenant, lane.actor.room_id) for lane in self._lanes.values() if lane.busy}
+
     def abandon(self) -> None:
         """The kit has closed: nobody waits any longer for what the next start will do."""
         for lane in self._lanes.values():
@@ -177,23 +215,23 @@ class OutboxLanes:
     # -- one delivery ---------------------------------------------------------------------------------------------
 
     async def _deliver(self, lane: Lane, item: Item) -> None:
-        actor = lane.actor
-        channel = self.engine.channels.get(lane.channel_id)
+        actor, engine = lane.actor, self.engine
+        channel = engine.channels.get(lane.channel_id)
         binding = actor.state.bindings.get(lane.channel_id)
         if item.event is None:
-            item.event = await self.engine.insist(lambda: self._read(actor, item), f"a delivery in {actor.room_id}")
+            item.event = await engine.insist(lambda: self._read(actor, item), f"a delivery in {actor.room_id}")
         event = item.event
         refusal = _refusal(channel, binding, event)
         if refusal or channel is None or binding is None or event is None:
             self._finish(lane, item, DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=refusal))
             return
         try:
-            projection = project(self.engine, actor, event, channel, binding)
+            projection = project(engine, actor, event, channel, binding)
         except Exception as error:  # noqa: BLE001 - a transcoder is a plug-in: its failure is this delivery's failure
             await self._bury(lane, item, event, _broken(error))
             return
-        if self.engine.hooks.guarded(BeforeDelivery):
-            await guard(self.engine, actor, channel, projection)
+        if engine.hooks.guarded(BeforeDelivery):
+            await guard(engine, actor, channel, projection)
         if projection.event is None:
             result = DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=projection.reason)
             self._finish(lane, item, result)
@@ -205,7 +243,9 @@ class OutboxLanes:
                 failed = DeliveryResult(success=False, state=DeliveryState.FAILED, error="ambiguous", ambiguous=True)
                 await self._bury(lane, item, event, failed)
                 return
-        result = await self._try(lane, item, channel, projection, policy)
+        result = await self._attempt(lane, item, channel, projection, policy)
+        if not result.success:
+            result = await self._again(lane, item, channel, projection, result)
         if result.success:
             self._finish(lane, item, result)
         else:
@@ -217,50 +257,56 @@ class OutboxLanes:
         )
         return found[0] if found else None
 
-    async def _try(
-        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
+    async def _again(
+        self, lane: Lane, item: Item, channel: Channel, projection: Projection, result: DeliveryResult
     ) -> DeliveryResult:
-        attempt = 0
-        while True:
-            result = await self._attempt(lane, item, channel, projection, policy)
+        """Retries what did not succeed, as far as the channel's policy goes."""
+        attempt, policy = 0, channel.delivery_policy
+        retry = RetryPolicy(policy.max_retries, policy.base_delay, policy.factor, policy.max_delay)
+        while not result.success:
             item.maybe_duplicate = item.maybe_duplicate or result.ambiguous
             if result.code == "breaker_open":
                 # Nothing was tried, so nothing is counted: the lane waits for the next probe.
+                if item.noted > item.attempts:
+                    await self._note(lane, item)
                 await asyncio.sleep(max(result.retry_after or 0.0, 0.1))
-                continue
-            if result.success or not result.retryable or attempt >= policy.max_retries:
-                return result
-            if result.ambiguous and not policy.idempotent and policy.on_ambiguous == "stop_and_ask":
-                return result
-            self.engine.count("delivery_retries")
-            retry = RetryPolicy(policy.max_retries, policy.base_delay, policy.factor, policy.max_delay)
-            await asyncio.sleep(retry.delay(attempt, retry_after=result.retry_after, rng=self.engine.random))
-            attempt += 1
+            elif not result.retryable or attempt >= policy.max_retries or _doubtful(result, policy):
+                break
+            else:
+                self.engine.count("delivery_retries")
+                await asyncio.sleep(retry.delay(attempt, retry_after=result.retry_after, rng=self.engine.random))
+                attempt += 1
+            result = await self._attempt(lane, item, channel, projection, policy)
+        return result
 
     async def _attempt(
         self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
     ) -> DeliveryResult:
-        binding = lane.actor.state.bindings.get(lane.channel_id) or projection.context.binding
-        provider = channel.channel_id
+        provider, context = channel.channel_id, projection.context
+        binding = lane.actor.state.bindings.get(provider) or context.binding
         recipient = address_of(channel, binding) or lane.actor.room_id
         if policy.destinations and not recipient.startswith(policy.destinations):
             return DeliveryResult(success=False, state=DeliveryState.FAILED, error="destination_not_allowed")
-        if policy.rate_per_s is not None:
-            await self._bucket(provider, policy.rate_per_s, policy.burst).acquire()
-        if policy.recipient_rate_per_s is not None:
-            await self._bucket(f"{provider}\n{recipient}", policy.recipient_rate_per_s, None).acquire()
+        if policy.paced:
+            await self._pace(provider, recipient, policy)
         try:
             permit = self.breakers.acquire(provider, recipient)
         except ProviderError as error:
             return _from_error(error)
         item.attempts += 1
-        if self.engine.info.durable and not policy.idempotent:
+        if item.noted < item.attempts and self.engine.info.durable and not policy.idempotent:
             await self._note(lane, item)
-        projection.context.state["parts"] = item.parts
-        projection.context.state["part_done"] = partial(self._part_done, lane, item)
+        context.state["parts"] = item.parts
+        context.state["part_done"] = partial(self._part_done, lane, item)
         crashpoint("outbox.before_send")
         try:
-            result = await self._send(lane, item, channel, projection, policy)
+            if self.engine.tracing.on:
+                with self._span(lane, item) as span:
+                    result = await self._send(lane, channel, projection, policy)
+                    if not result.success:
+                        span.fail(result.code or "refused")
+            else:
+                result = await self._send(lane, channel, projection, policy)
         except ProviderError as error:
             permit.failed(error)
             return _from_error(error)
@@ -282,29 +328,30 @@ class OutboxLanes:
         return result
 
     async def _send(
-        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
+        self, lane: Lane, channel: Channel, projection: Projection, policy: DeliveryPolicy
     ) -> DeliveryResult:
         assert projection.event is not None
-        binding = lane.actor.state.bindings.get(lane.channel_id) or projection.context.binding
-        with self._span(lane, item) as span:
-            call = channel.deliver(projection.event, binding, projection.context)
-            try:
-                result = await bounded(call, policy.timeout_s, f'delivery to "{lane.channel_id}"')
-            except TimeoutError as error:
-                late = f"no answer in {policy.timeout_s:g} s"
-                raise ProviderTimeout(channel.channel_id, late, ambiguous=True) from error
-            if result is None:  # pyright: ignore[reportUnnecessaryComparison] - a channel that says nothing has delivered
-                result = DeliveryResult(success=True)
-            if not result.success:
-                span.fail(result.code or "refused")
+        context = projection.context
+        binding = lane.actor.state.bindings.get(lane.channel_id) or context.binding
+        call = channel.deliver(projection.event, binding, context)
+        try:
+            result = await bounded(call, policy.timeout_s, "delivery")
+        except TimeoutError as error:
+            late = f"no answer in {policy.timeout_s:g} s"
+            raise ProviderTimeout(channel.channel_id, late, ambiguous=True) from error
+        if result is None:  # pyright: ignore[reportUnnecessaryComparison] - a channel that says nothing has delivered
+            result = DeliveryResult(success=True)
         return result
 
+    async def _pace(self, provider: str, recipient: str, policy: DeliveryPolicy) -> None:
+        if policy.rate_per_s is not None:
+            await self._bucket(provider, policy.rate_per_s, policy.burst).acquire()
+        if policy.recipient_rate_per_s is not None:
+            await self._bucket(f"{provider}\n{recipient}", policy.recipient_rate_per_s, None).acquire()
+
     def _span(self, lane: Lane, item: Item) -> Span:
-        tracing = self.engine.tracing
-        if not tracing.on:
-            return OFF
         actor = lane.actor
-        span = tracing.span(DELIVERY, actor.tenant, actor.room_id, lane.channel_id, item.span, "producer")
+        span = self.engine.tracing.span(DELIVERY, actor.tenant, actor.room_id, lane.channel_id, item.span, "producer")
         span.set(EVENT_INDEX, item.index)
         span.set(ATTEMPT, item.attempts)
         return span
@@ -330,7 +377,9 @@ class OutboxLanes:
     async def _note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""
         record = self._row(lane, item)
-        await self.engine.commit_until_done(Batch(lane.actor.tenant, self.engine.epoch, put=(record,)))
+        item.noted = item.attempts
+        actor = lane.actor
+        await self.engine.commit_until_done(Batch(actor.tenant, actor.epoch, actor.room_id, put=(record,)))
 
     async def _part_done(self, lane: Lane, item: Item, part_id: str) -> None:
         item.parts = (*item.parts, part_id)
@@ -376,7 +425,10 @@ class OutboxLanes:
                 done, self._done = self._done, {}
                 for tenant, (records, rows) in done.items():
                     batch = Batch(tenant, self.engine.epoch, put=tuple(records), delete=tuple(rows))
-                    await self.engine.commit_until_done(batch)
+                    try:
+                        await self.engine.store.commit(batch)
+                    except StoreUnavailable:
+                        await self.engine.commit_until_done(batch)
         except StoreUnavailable as error:
             log.warning("deliveries that are done could not be noted and are repeated after the next start: %s", error)
         finally:
@@ -491,6 +543,10 @@ def _refusal(channel: Channel | None, binding: Any, event: RoomEvent | None) -> 
     if not binding.can_read:
         return "no_read_access"
     return "output_muted" if binding.output_muted else ""
+
+
+def _doubtful(result: DeliveryResult, policy: DeliveryPolicy) -> bool:
+    return result.ambiguous and not policy.idempotent and policy.on_ambiguous == "stop_and_ask"
 
 
 def _broken(error: BaseException) -> DeliveryResult:

@@ -101,6 +101,13 @@ class RoomTable:
             actor.retired = True
             del self._actors[actor_key]
 
+    def used(self, tenant: str, room_id: str) -> RoomActor | None:
+        """As `loaded`, for somebody who has work for the room: it is the last to be sent back."""
+        found = self._actors.get((tenant, room_id))
+        if found is not None:
+            self._actors.move_to_end((tenant, room_id))
+        return found
+
     def loaded(self, tenant: str, room_id: str) -> RoomActor | None:
         """The room's actor if it is in memory."""
         return self._actors.get((tenant, room_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
@@ -99,8 +99,9 @@ _MANY = frozenset({dict, list, tuple})
 
 def _sound(value: Any) -> bool:
     """Whether there is surely nothing to replace: a look at each field tells it of most messages."""
-    for one in vars(value).values() if isinstance(value, Frozen) else (value,):
-        kind = type(one)
+    fields: Iterable[object] = vars(value).values() if isinstance(value, Frozen) else (value,)
+    for one in fields:
+        kind = type(one)  # pyright: ignore[reportUnknownVariableType] - whatever it is
         if kind is str:
             if not one.isascii():
                 return False

@@ -216,8 +216,9 @@ class DeliveryPolicy:
 
     After `max_retries` failed retries an item goes to the dead letters and the lane goes on; with
     `on_poison="hold"` the lane waits for a person instead. `idempotent` says that the far end recognises a repeated
-    idempotency key; otherwise the attempt is noted durably before it is made, so that a crash in between shows as
-    `maybe_duplicate`, and `on_ambiguous="stop_and_ask"` sends such an item to the dead letters instead of again.
+    idempotency key; otherwise the attempt is noted durably before it is made (in the event's own transaction where it
+    follows at once), so that a crash in between shows as `maybe_duplicate`, and `on_ambiguous="stop_and_ask"` sends
+    such an item to the dead letters instead of again.
     `rate_per_s` limits the channel, `recipient_rate_per_s` each address; `destinations` are the only beginnings of an
     address that are allowed (empty: all), against toll fraud (D44).
     """
@@ -234,3 +235,8 @@ class DeliveryPolicy:
     burst: float | None = None
     recipient_rate_per_s: float | None = None
     destinations: tuple[str, ...] = ()
+
+    @property
+    def paced(self) -> bool:
+        """Whether a delivery may have to wait for its turn."""
+        return self.rate_per_s is not None or self.recipient_rate_per_s is not None

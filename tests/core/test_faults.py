@@ -149,7 +149,7 @@ async def test_a_failed_checkpoint_is_made_up_for() -> None:
 
 
 async def test_a_lane_outlives_a_store_that_cannot_note_attempts() -> None:
-    store, sms = FaultyStore(), FakeChannel(policy=DeliveryPolicy())
+    store, sms = FaultyStore(), FakeChannel(policy=DeliveryPolicy(on_ambiguous="stop_and_ask"))
     async with kit_with(sms, FakeChannel("in"), store=store) as kit:
         await kit.create_room("r", channels=["sms", "in"])
         store.down(lambda b: not b.events and puts("outbox")(b))
