@@ -24,8 +24,8 @@ TapMaker = Callable[[VoiceSession, int], AudioTap]
 
 @dataclass(frozen=True, slots=True)
 class AudioPipelineConfig:
-    """What happens to the audio of every call of a channel. A stage is given by name ("silero", "webrtc", "rnnoise" ...),
-    by something that makes one for a rate, or left out (None).
+    """What happens to the audio of every call of a channel. A stage is given by name ("silero", "webrtc", "rnnoise"
+    ...), by something that makes one for a rate, or left out (None).
 
     `rate` is the working rate in Hz. `post` are further stages on the way out. `taps` hear both ways, raw in and final
     out: the recorder is one. `debug` is a folder for one WAV file a stage. `levels_per_s` bounds how often loudness is
