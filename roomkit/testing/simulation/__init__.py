@@ -60,10 +60,9 @@ def simulate(seed: int, prepare: Callable[[World], None] | None = None) -> Outco
         finally:
             loop.close()
     events = sum(len(batch.events) for _, _, batch in world.disk.batches)
-    crashes = sum(1 for who, what in ((w, t) for _, w, t in world.trace.lines) if "dies at" in what and who)
-    return Outcome(
-        seed, wrong, world.trace.digest(), loop.steps, events, crashes - 1, world.trace.render(120) if wrong else ""
-    )
+    crashes = len(world.processes) - 1
+    trace = world.trace
+    return Outcome(seed, wrong, trace.digest(), loop.steps, events, crashes, trace.render(150) if wrong else "")
 
 
 def _play(world: World) -> list[str]:

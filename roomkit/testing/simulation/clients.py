@@ -53,6 +53,8 @@ class Said:
     index: int = -1
     event_id: str = ""
     refused: str = ""
+    silent: bool = False
+    """Its event carries no words."""
     answers: set[tuple[str, int, str]] = field(default_factory=set[tuple[str, int, str]])
 
 
@@ -65,19 +67,21 @@ class Phone:
         self.spot = spot
         self.channel = channel
         self.dice = dice
-        self._late: list[Awaitable[None]] = []
+        first = not any((other.spot[0], other.channel) == (spot[0], channel) for other in world.phones)
+        self.prefix = "m" if first else f"{name}m"
 
     async def live(self, messages: int) -> None:
         dice, mine = self.dice, list[Said]()
         for number in range(messages):
             await self.world.nap(dice)
             # Numbered alike on every channel and in every tenant: the ids must not meet.
-            key, word = f"m{number}", f"<{self.name}.{number}>"
+            key, word = f"{self.prefix}{number}", f"<{self.name}.{number}>"
             content: Any = TextContent(text=f"{word} says {self.name}")
             known = [one for one in mine if one.event_id]
             if known and dice.random() < 0.35:
                 content = self._about(dice.choice(known), word)
             said = Said(self.name, self.spot[0], self.channel, key, word, self.world.loop.time())
+            said.silent = isinstance(content, DeleteContent | ReactionContent)
             mine.append(said)
             self.world.said.append(said)
             message = InboundMessage(channel_id=self.channel, sender_id=f"+{self.name}", content=content)
@@ -226,7 +230,8 @@ class Page:
                 await self.connect()
             if self.wire is not None:
                 self.wire.stall(False)
-            if self.session.live and not self.session.unacknowledged:
+            through = self.wire is not None and self.wire.open and self.session.live
+            if through and not self.session.unacknowledged:
                 return
             await asyncio.sleep(0.5)
             for client_id in tuple(self.session.unacknowledged):

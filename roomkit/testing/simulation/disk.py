@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.memory import MemoryStore
-from roomkit.errors import StoreUnavailable
+from roomkit.errors import Fenced, StoreUnavailable
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import Batch, Duplicate, EventQuery, Record, RecordQuery, StoreHealth, StoreInfo
 from roomkit.runtime.crashpoint import crashpoint
@@ -38,6 +38,8 @@ class Disk:
 
     def open(self) -> StoreInfo:
         """A process takes the disk over: every older one is fenced."""
+        for older in self.world.processes[:-1]:
+            older.stale = True
         if self.opened is None:
             self.opened = _now(self.memory.open())
         else:
@@ -48,7 +50,15 @@ class Disk:
         if not self.calm and (self.full or (self.broken and self.dice.random() < self.broken)):
             self.world.trace("disk", f"refuses {told(batch)}")
             raise StoreUnavailable("no space left on the simulated disk")
-        duplicate = _now(self.memory.commit(batch))
+        try:
+            duplicate = _now(self.memory.commit(batch))
+        except Fenced as error:
+            self.world.trace("disk", f"fences p{process.number} off: {told(batch)}")
+            if not process.stale:
+                self.world.wrong.append(f"two writers were in one room, only the index told: {error}")
+            raise
+        if process.stale:
+            self.world.wrong.append(f"process {process.number} wrote after another had taken over: {told(batch)}")
         if duplicate is None:
             self.batches.append((self.world.loop.time(), process.number, batch))
             self.world.trace("disk", f"p{process.number} syncs {told(batch)}")
@@ -83,6 +93,7 @@ class SimStore:
         return self._disk.open()
 
     async def commit(self, batch: Batch) -> Duplicate | None:
+        await self._process.thawed()
         self._require()
         disk = self._disk
         delay = disk.delay()
@@ -114,6 +125,9 @@ class SimStore:
         """Cancelling the caller does not undo a commit under way; a crash before this moment does."""
         if not self._process.alive:
             return
+        if self._process.frozen:  # It waits in a buffer of the stopped process, and is written when that wakes up.
+            self._loop.call_later(0.05, self._sync, batch, answer)
+            return
         crashpoint("store.before_commit")
         if not self._process.alive:
             return
@@ -140,6 +154,7 @@ class SimStore:
         return await self._disk.memory.records(query)
 
     async def _seek(self) -> None:
+        await self._process.thawed()
         self._require()
         disk = self._disk
         if not disk.calm and disk.slow and disk.dice.random() < 0.1:

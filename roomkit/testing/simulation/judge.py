@@ -73,11 +73,13 @@ def _history(world: World, logs: Logs) -> Iterator[Record]:
             told = {"room": room, "index": said.index, "event_id": said.event_id, "client": said.who}
             yield {"kind": "ack", **told, "sent_at": said.sent_at, "acked_at": said.acked_at}
     for vendor in world.vendors.values():
-        firsts: list[Record] = []
-        for receipt in {(r.tenant, r.room, r.index): r for r in reversed(vendor.receipts)}.values():
-            room = f"{receipt.tenant}/{receipt.room}"
-            firsts.append({"kind": "lane", "channel": vendor.name, "room": room, "index": receipt.index})
-        yield from reversed(firsts)
+        known: set[tuple[str, str, int]] = set()
+        for receipt in vendor.receipts:
+            key = (receipt.tenant, receipt.room, receipt.index)
+            if key not in known and not receipt.stale:
+                known.add(key)
+                room = f"{receipt.tenant}/{receipt.room}"
+                yield {"kind": "lane", "channel": vendor.name, "room": room, "index": receipt.index}
     for page in world.pages:
         for name, value in page.nets.items():
             yield {"kind": "counter", "name": f"{name} ({page.name})", "value": value}
@@ -133,6 +135,9 @@ def _messages(world: World, logs: Logs) -> Iterator[str]:
         found = places.get(said.word, [])
         if len(said.answers) > 1:
             yield f"{said.word} was acknowledged at {sorted(said.answers)}: a repetition gets the first answer"
+        place = logs.get((said.tenant, said.room), [])[said.index : said.index + 1] if said.index >= 0 else []
+        if place and not said.silent and said.word not in place[0].text:
+            yield f"{said.word} was acknowledged at {said.room}[{said.index}], where {place[0].text!r} is stored"
         if len(found) > 1:
             yield f"{said.word} is stored {len(found)} times: {[f'{e.room_id}[{e.index}]' for e in found]}"
         if said.acked_at is None and said.refused and found and not found[0].blocked:
@@ -229,6 +234,7 @@ def _delivery(disk: Disk, tenant: str, room: str, index: int, channel: str) -> d
 def _tools(world: World, logs: Logs) -> Iterator[str]:
     runs = Counter(run.key for run in world.runs)
     orders = Counter((run.name, run.order) for run in {run.key: run for run in world.runs}.values())
+    causes: dict[str, str] = {}
     told = {run.key: run for run in world.runs}
     granted: Counter[str] = Counter()
     starts: Counter[str] = Counter()
@@ -237,6 +243,7 @@ def _tools(world: World, logs: Logs) -> Iterator[str]:
         for event in log:
             content = event.content
             if isinstance(content, ToolCallContent):
+                causes[str(event.correlation_id)] = event.metadata.get("cause", "")
                 counts = starts if event.type is EventType.TOOL_CALL_START else ends
                 counts[f"{event.correlation_id}:{content.call_id}"] += 1
             elif event.type is EventType.APPROVAL_ANSWERED and event.content.data["granted"]:  # type: ignore[union-attr] # pyright: ignore
@@ -248,9 +255,10 @@ def _tools(world: World, logs: Logs) -> Iterator[str]:
         if count > 1 and told[key].name != "lookup":
             yield f"{told[key].name} ran {count} times under {key}, although it must not be run again"
     if world.turns.on_crash == "close":
-        for (name, order), count in orders.items():
-            if name == "charge" and count > 1:
-                yield f"{name} ran {count} times for {order} in different turns"
+        turns = {run.key.split(":")[0]: run for run in world.runs if run.name != "lookup"}
+        for cause, count in Counter(causes[turn] for turn in turns if causes.get(turn)).items():
+            if count > 1:
+                yield f"the question {cause} was asked again, although tools had run for it"
     for (name, order), count in orders.items():
         if name == "wipe" and count > granted[order]:
             yield f"wipe ran {count} times for {order}, allowed were {granted[order]}"
@@ -306,7 +314,7 @@ async def _memory(world: World) -> list[str]:
     wrong: list[str] = []
     for process in world.processes:
         for name in NETS:
-            if process.alive and (value := process.kit.engine.counters.get(name)):
+            if not process.stale and (value := process.kit.engine.counters.get(name)):
                 wrong.append(f"the safety net {name} was needed {value:g} times in {process.name}")
     process = world.processes[-1]
     engine = process.kit.engine

@@ -38,7 +38,8 @@ WORD = re.compile(r"<[a-z0-9.]+>")
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A vendor took a message. `told`: its yes got back to the process."""
+    """A vendor took a message. `told`: its yes got back to the process. `stale`: it came from a process that another
+    one had taken over from; no fence reaches so far."""
 
     at: float
     process: int
@@ -48,6 +49,7 @@ class Receipt:
     event_id: str
     text: str
     told: bool
+    stale: bool
 
 
 class Vendor:
@@ -65,6 +67,7 @@ class Vendor:
     async def take(self, process: Process, event: RoomEvent) -> DeliveryResult:
         dice, calm = self.dice, self.world.calm
         await asyncio.sleep(0.0 if calm else dice.choice((0.0, 0.0, 0.01, 0.2)))
+        await process.thawed()
         alive()
         fate = "ok" if calm or dice.random() >= self.mood else dice.choice(_FATES)
         if fate == "unreachable":
@@ -75,7 +78,8 @@ class Vendor:
             return DeliveryResult(success=False, error="refused", code="refused")
         told = fate in ("ok", "slow")
         key = (event.tenant, event.room_id, event.index)
-        self.receipts.append(Receipt(self.world.loop.time(), process.number, *key, event.id, event.text, told))
+        now = self.world.loop.time()
+        self.receipts.append(Receipt(now, process.number, *key, event.id, event.text, told, process.stale))
         self.world.trace(self.name, f"takes {event.tenant}/{event.room_id}[{event.index}] from p{process.number} {fate}")
         if fate == "hangs":
             await asyncio.sleep(self.policy.timeout_s + 1)
@@ -121,16 +125,16 @@ class Model:
         self._broken = dice.choice((0.0, 0.0, 0.1))
         self._pace = dice.choice((0.0, 0.05, 0.3))
         self.asked: dict[str, list[float]] = {}
-        """Word -> when it was in a prompt."""
+        """Word -> when it was in the first prompt of a turn; -1: in a later one."""
 
     async def stream(self, request: AIRequest) -> AsyncIterator[AIEvent]:
         alive()
         dice, now = self._dice, self._world.loop.time()
         last = request.messages[-1]
-        if not isinstance(last.parts[-1], ToolResultPart):  # The later rounds of a turn go on from the first one's.
-            for message in request.messages:
-                for word in WORD.findall(message.text):
-                    self.asked.setdefault(word, []).append(now)
+        first = not isinstance(last.parts[-1], ToolResultPart)  # Later rounds of a turn go on from its first one's.
+        for message in request.messages:
+            for word in WORD.findall(message.text):
+                self.asked.setdefault(word, []).append(now if first else -1.0)
         await self._think()
         if not self._world.calm and dice.random() < self._broken:
             raise ProviderError(self.name, "overloaded", retryable=True)

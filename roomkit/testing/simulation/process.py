@@ -39,11 +39,15 @@ class Process:
         self.alive = True
         self.started = False
         self.death: asyncio.Future[str] = world.loop.create_future()
+        self.freezing: asyncio.Future[None] = world.loop.create_future()
         self.crash_at: tuple[str, int] | None = None
+        self.stale = False
+        """Another process has taken over from it."""
         self.cuts: dict[object, Callable[[], None]] = {}
         self.tasks: list[asyncio.Task[Any]] = []
         self._scope = Scope(self.name, on_failure=lambda _: None)
         self._answers: dict[asyncio.Future[Any], None] = {}
+        self._thaw: asyncio.Future[None] | None = None
         self._context = copy_context()
         self._context.run(PROCESS.set, self)
 
@@ -90,6 +94,39 @@ class Process:
                 self.die(f"at {name}")
         return False
 
+    # -- a pause, as of a stopped or a cut-off process --------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """From now on nothing gets in or out, and it does not know."""
+        self.world.trace(self.name, "freezes")
+        self._thaw = self.world.loop.create_future()
+        if not self.freezing.done():
+            self.freezing.set_result(None)
+        self._cut()
+
+    def thaw(self) -> None:
+        self.world.trace(self.name, "wakes up")
+        if self._thaw is not None and not self._thaw.done():
+            self._thaw.set_result(None)
+            self.freezing = self.world.loop.create_future()
+        self._thaw = None
+
+    @property
+    def frozen(self) -> bool:
+        return self._thaw is not None
+
+    async def thawed(self) -> None:
+        """Waits while it is frozen."""
+        while self._thaw is not None:
+            await asyncio.shield(self._thaw)
+
+    def _cut(self) -> None:
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_exception(Lost())
+        for cut in tuple(self.cuts.values()):
+            cut()
+
     def die(self, how: str) -> None:
         """Now. Everybody who waits for it finds out; nothing it still does counts."""
         if not self.alive:
@@ -98,11 +135,9 @@ class Process:
         self.world.trace(self.name, f"dies {how}")
         self.kit.engine.draining = True
         self.death.set_result(how)
-        for answer in self._answers:
-            if not answer.done():
-                answer.set_exception(Lost())
-        for cut in tuple(self.cuts.values()):
-            cut()
+        if self._thaw is not None:
+            self.thaw()
+        self._cut()
         self.world.loop.call_soon(self._reap, 0)
 
     def _reap(self, round_: int) -> None:

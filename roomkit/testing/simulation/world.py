@@ -120,18 +120,19 @@ class World:
     def door(self, dice: random.Random) -> Process | None:
         """A process that takes calls now."""
         process = self.processes[-1] if self.processes else None
-        return process if process is not None and process.alive and process.started else None
+        ready = process is not None and process.alive and process.started and not process.frozen
+        return process if ready else None
 
     @staticmethod
     def rooms(process: Process, tenant: str) -> Rooms:
         return process.kit if tenant == "default" else process.kit.tenant(tenant)
 
     async def _keep_running(self) -> None:
-        """Starts the process again whenever it has died."""
+        """Starts a new process whenever the one before has died, or is silent for too long."""
         while True:
             process = self.start_process()
-            if self.crashes and not self.calm and self.dice.random() < 0.7:
-                process.crash_at = (self.dice.choice(tuple(CRASH_POINTS)), self.dice.choice((1, 2, 3, 5, 8)))
+            if self.crashes and not self.calm:
+                self._arm(process)
             try:
                 counts = await process.call(process.kit.engine.start)
                 process.started = True
@@ -140,10 +141,11 @@ class World:
                 pass
             except RoomKitError as error:
                 process.die(f"because it cannot start: {type(error).__name__}")
-            if process.alive:
-                await asyncio.shield(process.death)
+            while process.alive and not process.frozen:
+                await asyncio.wait([process.death, process.freezing], return_when="FIRST_COMPLETED")
+                await asyncio.sleep(self.dice.choice((0.0, 0.2, 1.0)))
+            await asyncio.sleep(0.05)
             self.crashes -= self.crashes > 0
-            await asyncio.sleep(self.dice.choice((0.0, 0.2, 1.0)))
 
     # -- the course of things ---------------------------------------------------------------------------------------
 
@@ -208,8 +210,13 @@ class World:
         while True:
             await asyncio.sleep(self.dice.random() * self.pace * 6)
             process = self.processes[-1]
-            if self.crashes and process.alive and not process.crash_at:
+            if not self.crashes or not process.alive or process.crash_at or not process.started:
+                continue
+            if self.dice.random() < 0.5:
                 process.die("at some moment")
+            else:
+                process.freeze()
+                self.loop.call_later(self.dice.choice((0.5, 2.0, 4.0)), process.thaw)
 
     async def _fill(self) -> None:
         while True:
@@ -228,6 +235,8 @@ class World:
         self.crashes = 0
         for process in self.processes:
             process.crash_at = None
+            if process.frozen:
+                process.thaw()
         for page in self.pages:
             if page.wire is not None:
                 page.wire.stall(False)
@@ -237,6 +246,9 @@ class World:
 
     async def rest(self) -> None:
         """Everybody connects, every question is answered, every lane runs empty."""
+        for process in self.processes:
+            if process.stale:
+                process.die("because another has taken over")
         for page in self.pages:
             await page.settle()
         for _ in range(400):
