@@ -46,8 +46,10 @@ def verdict(world: World) -> tuple[list[str], Counter[str]]:
         wrong += [f"{count} {kind} rows are left open in {room_id}" for kind, count in stored.unsettled.items()]
         wrong += _messages(world, room_id, stored)
         history: list[Mapping[str, Any]] = history_of(room_id, stored, people)
-        lane, more = _lane(room_id, stored, deliveries[room_id], figures)
-        wrong += more
+        lane: list[Mapping[str, Any]] = []
+        if "sink" in world.channels:
+            lane, more = _lane(room_id, stored, deliveries[room_id], figures)
+            wrong += more
         wrong += [str(violation) for violation in check_history([*history, *lane])]
         for person in people:
             texts = {event["id"]: event["content"] for event in stored.events}
@@ -61,6 +63,7 @@ def verdict(world: World) -> tuple[list[str], Counter[str]]:
             ]
             figures["withdrawn"] += len(hanging)
         figures["events"] += len(stored.events)
+        figures["replies"] += sum(e["source"]["channel_id"] == "ai" and e["type"] == "message" for e in stored.events)
         figures["acknowledged"] += sum("acked_at" in ack for person in people for ack in person.acks)
         figures["interrupted"] += sum(event["metadata"].get("end_reason") == "interrupted" for event in stored.events)
     return wrong, figures

@@ -14,6 +14,7 @@ from typing import Any
 
 from proofs.judge import lost, open_rows, verdict
 from proofs.world import World
+from roomkit.cli.witness import guest_may_see, read_room
 
 TITLE = "kill -9 of the server under load"
 ERA = 10
@@ -104,8 +105,7 @@ async def _rest(world: World) -> None:
     async with asyncio.timeout(QUIET_S):
         while any(open_rows(world.server.db, kind) for kind in ("turn", "stream", "outbox")):
             await asyncio.sleep(0.1)
-        for people in world.people.values():
-            ends = [max((event["index"] for event in one.seen), default=-1) for one in people]
-            while len(set(ends)) > 1:
+        for room_id, people in world.people.items():
+            end = max((e["index"] for e in read_room(world.server.db, room_id).events if guest_may_see(e)), default=-1)
+            while any(max((event["index"] for event in one.seen), default=-1) < end for one in people):
                 await asyncio.sleep(0.05)
-                ends = [max((event["index"] for event in one.seen), default=-1) for one in people]

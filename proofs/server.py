@@ -1,12 +1,15 @@
-"""The server that gets killed: `python -m proofs.server DB PORT SINK_PORT LIFE ROOM...` (token secret in the
-environment). It prints its port when it serves."""
+"""The server that gets killed. `Plan` says what it serves; `proofs.nursery` runs it in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import sys
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 from roomkit import AIChannel, Channel, ChannelBinding, RoomContext, RoomEvent, RoomKit, WebSocketChannel
 from roomkit.ai.tools import Toolbox, tool
@@ -16,10 +19,29 @@ from roomkit.models.ai import AIRequest
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult
 from roomkit.protocols.room_socket import Limits
 from roomkit.servers import run  # noqa: F401 - loaded now, so that it does not stall the loop later
-from roomkit.testing.ai import Item, ScriptedAI, call
+from roomkit.testing.ai import ScriptedAI, call
 
-SECRET = "ROOMKIT_PROOF_SECRET"
 UNLIMITED = Limits(sends_per_s=1e6, sends_burst=1e6, frames_per_s=1e6, frames_burst=1e6)
+ENDS = re.compile(r"end life (\d+) at chunk (\d+) after ([\d.]+) s")
+"""What a question says to have the server end itself in the midst of the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one life of a server is: its file, its port (0: any), its vendor, its rooms and their channels, its brain.
+
+    The brain looks an order up with a tool and answers in `words` words, one every `pause` seconds."""
+
+    db: str
+    secret: str = field(repr=False)
+    rooms: tuple[str, ...]
+    channels: tuple[str, ...] = ("web", "sink", "ai")
+    port: int = 0
+    life: int = 1
+    sink_port: int = 0
+    words: int = 20
+    pause: float = 0.01
+    tools: bool = True
 
 
 class Sink(Channel):
@@ -57,32 +79,41 @@ def lookup(number: int) -> str:
     return f"order {number} is on its way"
 
 
-def think(request: AIRequest) -> list[Item]:
-    """Looks something up, then answers in twenty words."""
-    if request.messages[-1].role == "tool":
-        return [f"word{number} " for number in range(20)]
-    return ["Let me see. ", call("lookup", number=1042)]
+def _brain(plan: Plan) -> AIChannel:
+    def think(request: AIRequest) -> Any:
+        if plan.tools and request.messages[-1].role != "tool":
+            return ["Let me see. ", call("lookup", number=1042)]
+        return _answer(plan, request)
+
+    brain = AIChannel("ai", ScriptedAI(think, repeat=True, delay=plan.pause))
+    if plan.tools:
+        brain.configure(tools=[Toolbox([lookup])])
+    return brain
 
 
-async def main(db: str, port: int, sink: int, life: int, rooms: list[str]) -> int:
-    kit = RoomKit(f"sqlite:///{db}", token_secrets=[os.environ[SECRET]])
-    brain = AIChannel("ai", ScriptedAI(think, repeat=True, delay=0.01))
-    brain.configure(tools=[Toolbox([lookup])])
-    for channel in (WebSocketChannel("web"), Sink(sink, life), brain):
+def _answer(plan: Plan, request: AIRequest) -> Iterator[str | float]:
+    asked = [found for message in request.messages for found in ENDS.findall(str(message))][-1:]
+    for number in range(plan.words):
+        for life, at, after in asked:
+            if (int(life), int(at)) == (plan.life, number):
+                yield float(after)
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield f"word{number} "
+
+
+async def serve(plan: Plan, ready: Callable[[int], None]) -> int:
+    """Serves until it is told to stop, or killed; `ready` is told the port."""
+    kit = RoomKit(f"sqlite:///{plan.db}", token_secrets=[plan.secret])
+    for channel in (WebSocketChannel("web"), Sink(plan.sink_port, plan.life), _brain(plan)):
         kit.register_channel(channel)
     app = kit.asgi(limits=UNLIMITED, pages=False)
     async with kit:
-        for room_id in rooms:
+        for room_id in plan.rooms:
             try:
                 await kit.get_room(room_id)
             except RoomNotFound:
-                await kit.create_room(room_id, channels=["web", "sink", "ai"])
-        listener = listen("127.0.0.1", port)
+                await kit.create_room(room_id, channels=list(plan.channels))
+        listener = listen("127.0.0.1", plan.port)
         serving = Serving(app, listener)
         serving.quietly = True
-        return await serving.run(lambda: print(listener.getsockname()[1], flush=True))
-
-
-if __name__ == "__main__":
-    database, own, vendor, number, *names = sys.argv[1:]
-    sys.exit(asyncio.run(main(database, int(own), int(vendor), int(number), names)))
+        return await serving.run(lambda: ready(listener.getsockname()[1]))

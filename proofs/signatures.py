@@ -8,14 +8,15 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
-from urllib.parse import parse_qsl
 
 import roomkit.providers
 from proofs.kill9 import Proof
-from roomkit.models.delivery import WebhookRequest
+from roomkit.models.content import TextContent
+from roomkit.models.delivery import InboundMessage, WebhookRequest
 from roomkit.ports.message import MessageProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
@@ -42,14 +43,23 @@ def twilio(kind: type[TwilioSMSProvider]) -> Samples:
         fake.form({"AccountSid": fake.account_sid, "MessageSid": sid, "MessageStatus": "delivered"}),
         fake.json([{"type": "com.twilio.messaging.message.sent", "data": {"messageSid": sid}}]),
     ]
-    return kind(fake.options(), transport=fake.transport()), requests, _shortened
+    provider = kind(fake.options(), transport=fake.transport())
+    return provider, requests, partial(_shortened, provider)
 
 
-def _shortened(request: WebhookRequest, mutant: WebhookRequest) -> bool:
-    """Twilio's signature has no separators: a text can be ended before one of its capital letters, nothing else."""
-    honest, forged = (dict(parse_qsl(one.body.decode(), keep_blank_values=True)) for one in (request, mutant))
-    body, short = honest.pop("Body", ""), forged.pop("Body", "")
-    return body.startswith(short) and honest.items() <= forged.items() and body[len(short) :][:1].isupper()
+def _shortened(provider: MessageProvider, request: WebhookRequest, mutant: WebhookRequest) -> bool:
+    """Twilio's signature has no separators: a text can be ended before one of its capital letters. Nothing else may
+    differ; and the message's id is the same, so that at most one of the two has an effect."""
+    (honest,), (forged,) = provider.parse(request, "c"), provider.parse(mutant, "c")
+    if not isinstance(honest, InboundMessage) or not isinstance(forged, InboundMessage):
+        return False
+    text, short = (one.content.text if isinstance(one.content, TextContent) else "" for one in (honest, forged))
+    same = {"content", "raw_payload", "channel_data"}
+    return (
+        text.startswith(short)
+        and text[len(short) :][:1].isupper()
+        and honest.model_dump(exclude=same) == forged.model_dump(exclude=same)
+    )
 
 
 class _Stopped:

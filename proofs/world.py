@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import signal
-import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
-import roomkit
-from proofs.server import SECRET
+from proofs.nursery import Life, Nursery, spawn_module
+from proofs.server import Plan
 from roomkit.cli.witness import Witness
 from roomkit.errors import StateError
 from roomkit.net.room_client import ClientOptions, RoomClient
@@ -23,64 +21,52 @@ START_S = 60.0
 QUICK = ClientOptions(tail=200, backoff_s=0.05, max_backoff_s=0.3, frames=100_000)
 
 
-async def _spawn(*arguments: str, **environment: str) -> tuple[asyncio.subprocess.Process, int | None]:
-    """Starts one of our modules; returns it with the port it prints, None when it ended without."""
-    root = str(Path(roomkit.__file__).parents[1])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", *arguments),
-        env={**os.environ, "PYTHONPATH": paths, **environment},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), START_S)
-    return process, int(line) if line.strip() else None
-
-
 class Server:
     """All lives of one server: one file, one port."""
 
-    def __init__(self, folder: Path, rooms: list[str], sink_port: int) -> None:
-        self.db = folder / "rooms.db"
-        self.secret = secrets.token_urlsafe(24)
+    def __init__(self, nursery: Nursery, plan: Plan) -> None:
+        self.db = Path(plan.db)
+        self.plan = plan
         self.life = 0
-        self.port = 0
-        self._rooms = rooms
-        self._sink_port = sink_port
-        self._process: asyncio.subprocess.Process | None = None
+        self._nursery = nursery
+        self._alive: Life | None = None
+
+    @property
+    def port(self) -> int:
+        return self.plan.port
+
+    @property
+    def pid(self) -> int:
+        assert self._alive is not None
+        return self._alive.pid.result()
 
     async def start(self, crash_at: str | None = None) -> bool:
         """Starts the next life; False when it died before it served."""
         self.life += 1
-        environment = {SECRET: self.secret}
-        if crash_at is not None:
-            environment["ROOMKIT_CRASH_AT"] = crash_at
-        arguments = ("proofs.server", str(self.db), str(self.port), str(self._sink_port), str(self.life), *self._rooms)
-        self._process, port = await _spawn(*arguments, **environment)
-        self.port = port or self.port
+        self._alive = await self._nursery.bear(replace(self.plan, life=self.life), crash_at)
+        port = self._alive.port.result()
+        self.plan = replace(self.plan, port=port or self.plan.port)
         return port is not None
 
     async def kill(self) -> None:
         """kill -9: it gets to do nothing any more."""
-        assert self._process is not None
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        assert self._alive is not None
+        self._alive.kill()
+        await self._alive.ended
 
     async def died(self, within: float) -> bool:
         """Waits until it has killed itself."""
-        assert self._process is not None
+        assert self._alive is not None
         try:
-            return await asyncio.wait_for(self._process.wait(), within) == -signal.SIGKILL
+            return await asyncio.wait_for(asyncio.shield(self._alive.ended), within) == -signal.SIGKILL
         except TimeoutError:
             return False
 
     async def end(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
+        if self._alive is not None and not self._alive.ended.done():
+            self._alive.kill(signal.SIGTERM)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), 20)
+                await asyncio.wait_for(asyncio.shield(self._alive.ended), 20)
             await self.kill()
 
 
@@ -93,6 +79,9 @@ class Person(Witness):
         return self
 
 
+Someone = TypeVar("Someone", bound=Person)
+
+
 @dataclass(slots=True)
 class World:
     """A server with its vendor and, in each of its rooms, people who write as fast as they are acknowledged.
@@ -102,9 +91,14 @@ class World:
     folder: Path
     rooms: list[str]
     writers: int = 2
+    channels: tuple[str, ...] = ("web", "sink", "ai")
+    words: int = 20
+    pause: float = 0.01
+    tools: bool = True
     server: Server = field(init=False)
     people: dict[str, list[Person]] = field(default_factory=dict[str, list[Person]])
     _vendor: asyncio.subprocess.Process | None = None
+    _nursery: Nursery = field(default_factory=Nursery)
     _writing: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
     _quiet: bool = False
 
@@ -113,31 +107,47 @@ class World:
         return self.folder / "sink.jsonl"
 
     async def __aenter__(self) -> Self:
-        self._vendor, port = await _spawn("proofs.sink", str(self.sink))
-        assert port is not None
-        self.server = Server(self.folder, self.rooms, port)
+        self._vendor = await spawn_module("proofs.sink", str(self.sink))
+        assert self._vendor.stdout is not None
+        port = int(await asyncio.wait_for(self._vendor.stdout.readline(), START_S))
+        await self._nursery.__aenter__()
+        plan = Plan(
+            db=str(self.folder / "rooms.db"),
+            secret=secrets.token_urlsafe(24),
+            rooms=tuple(self.rooms),
+            channels=self.channels,
+            sink_port=port,
+            words=self.words,
+            pause=self.pause,
+            tools=self.tools,
+        )
+        self.server = Server(self._nursery, plan)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.leave()
         await self.server.end()
+        await self._nursery.__aexit__()
         if self._vendor is not None:
             self._vendor.kill()
             await self._vendor.wait()
 
     async def enter(self) -> None:
         """People come in and begin to write."""
-        tokens = Tokens([self.server.secret])
-        url = f"ws://127.0.0.1:{self.server.port}/socket"
         for room_id in self.rooms:
             for number in range(self.writers + 1):
-                name = f"{room_id}-{number}"
-                token = tokens.mint("guest", room_id, 86_400, id=name)
-                person = Person(name, RoomClient(url, room_id, token, QUICK))
-                await person.__aenter__()
-                self.people.setdefault(room_id, []).append(person)
+                person = await self.person(room_id, number)
                 if number:
                     self._writing.append(asyncio.create_task(self._write(person)))
+
+    async def person(self, room_id: str, number: int, kind: type[Someone] = Person) -> Someone:
+        """One more in a room."""
+        name = f"{room_id}-{number}"
+        token = Tokens([self.server.plan.secret]).mint("guest", room_id, 86_400, id=name)
+        person = kind(name, RoomClient(f"ws://127.0.0.1:{self.server.port}/socket", room_id, token, QUICK))
+        await person.__aenter__()
+        self.people.setdefault(room_id, []).append(person)
+        return person
 
     async def _write(self, person: Witness) -> None:
         with suppress(StateError):  # Closed with a message on its way: it may be stored or not.

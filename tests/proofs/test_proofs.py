@@ -29,13 +29,16 @@ async def test_three_kills_lose_double_and_reorder_nothing() -> None:
     assert proof.figures["kills"] == 3
     assert proof.figures["acknowledged"] > 0
     assert proof.figures["seen"] >= proof.figures["acknowledged"]
+    assert proof.figures["replies"] > 0
 
 
 @pytest.mark.real_time
 @pytest.mark.may_block
 @pytest.mark.time_limit(180)
 async def test_the_server_may_end_after_sending_and_in_the_middle_of_a_reply() -> None:
-    proof = await crashpoints.prove(1, seed=7, points=("outbox.after_send", "reply.after_checkpoint"))
+    proof = await crashpoints.prove(
+        1, seed=7, where=(("outbox", "outbox.after_send"), ("turn", "reply.after_checkpoint"))
+    )
     assert proof.wrong == []
     assert proof.figures["crashes"] == 2
     assert proof.figures["repeated"] > 0, "what was sent without its answer kept is sent again, under the same key"
@@ -71,7 +74,8 @@ async def collect(tmp_path: Path) -> Any:
             sent.append({"key": f"r:{event.index}:sink", "room": "r", "life": 1 + number // 2, **at})
     person.seen = judge.read_room(db, "r").events
     (tmp_path / "sink.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in sent))
-    return Evidence(server=SimpleNamespace(db=db), people={"r": [person]}, sink=tmp_path / "sink.jsonl", sent=sent)
+    where = {"server": SimpleNamespace(db=db), "sink": tmp_path / "sink.jsonl", "channels": ("web", "sink")}
+    return Evidence(**where, people={"r": [person]}, sent=sent)
 
 
 async def test_a_clean_story_has_no_violation(tmp_path: Path) -> None:
