@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
+from roomkit.ports.channel import Statement, TurnPort
 from roomkit.runtime import monotonic
 
 Kind = Literal["tokens", "tool_calls", "money"]
+_KINDS: tuple[Kind, ...] = ("tokens", "tool_calls", "money")
 _MAX_ACCOUNTS = 20_000
 
 
@@ -29,11 +31,55 @@ class SpendLimits:
 
 
 class Budget:
-    """Counts what was spent, in memory: a restart starts a new window. One budget may serve several channels."""
+    """Counts what was spent. One budget may serve several channels; what it counts outlives the process in a durable
+    store, under `name` (by default the ids of its channels), and of a tenant it counts what all processes spend."""
 
-    def __init__(self, limits: SpendLimits) -> None:
+    def __init__(self, limits: SpendLimits, *, name: str | None = None) -> None:
         self.limits = limits
+        self._name = name
+        self._channels: set[str] = set()
         self._accounts: OrderedDict[tuple[str, str | None, Kind], _Account] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._others: dict[str, list[dict[Kind, _Account]]] = {}
+
+    @property
+    def name(self) -> str:
+        return self._name or "+".join(sorted(self._channels)) or "budget"
+
+    def serve(self, channel_id: str) -> None:
+        """This channel spends from here."""
+        self._channels.add(channel_id)
+
+    async def open(self, turn: TurnPort | None, tenant: str, room_id: str) -> None:
+        """Takes up what was spent before a restart, and by other processes; before each reply."""
+        if turn is None:
+            return
+        own, others = await turn.ledger.recall(self.name)
+        room = (tenant, room_id)
+        if own is not None and self._seen.get(room) != own.by:
+            self._seen[room] = own.by
+            if len(self._seen) > _MAX_ACCOUNTS:
+                self._seen.popitem(last=False)
+            if not own.mine or not any(key[:2] == room for key in self._accounts):
+                for kind, account in self._read(own).items():
+                    self._accounts[tenant, room_id, kind] = account
+        self._others[tenant] = [self._read(statement) for statement in others]
+
+    def _read(self, statement: Statement) -> dict[Kind, _Account]:
+        now = monotonic() - statement.age_s
+        return {
+            cast("Kind", kind): _Account(self.limits.window_s, now, slots) for kind, slots in statement.spent.items()
+        }
+
+    def keep(self, turn: TurnPort | None, tenant: str, room_id: str) -> None:
+        """What has just been spent is made durable with the room's next commit."""
+        if turn is not None:
+            turn.ledger.remember(self.name, lambda: self._spent(tenant, room_id), lambda: self._spent(tenant, None))
+
+    def _spent(self, tenant: str, room: str | None) -> dict[str, list[list[float]]]:
+        now = monotonic()
+        found = {kind: self._accounts.get((tenant, room, kind)) for kind in _KINDS}
+        return {kind: account.slots(now) for kind, account in found.items() if account is not None}
 
     def refusal(self, tenant: str, room_id: str, *kinds: Kind) -> str | None:
         """Why nothing more may be spent, or None."""
@@ -42,7 +88,7 @@ class Budget:
             who = "room" if room else "tenant"
             for kind in kinds:
                 limit: float | None = getattr(self.limits, f"{who}_{kind}")
-                if limit is not None and self._account(tenant, room, kind).total(now) >= limit:
+                if limit is not None and self._total(tenant, room, kind, now) >= limit:
                     unit = kind.replace("_", " ")
                     return f"the {unit} limit of this {who} is used up ({limit:g} in {self.limits.window_s:g} s)"
         return None
@@ -64,6 +110,11 @@ class Budget:
         for room in (room_id, None):
             self._account(tenant, room, kind).add(now, amount)
 
+    def _total(self, tenant: str, room: str | None, kind: Kind, now: float) -> float:
+        others = self._others.get(tenant, ()) if room is None else ()
+        known = [account for accounts in others if (account := accounts.get(kind)) is not None]
+        return sum((account.total(now) for account in known), self._account(tenant, room, kind).total(now))
+
     def _account(self, tenant: str, room: str | None, kind: Kind) -> _Account:
         key = (tenant, room, kind)
         account = self._accounts.get(key)
@@ -80,10 +131,15 @@ class _Account:
 
     __slots__ = ("_slot_s", "_slots", "_window_s")
 
-    def __init__(self, window_s: float) -> None:
+    def __init__(self, window_s: float, now: float = 0.0, slots: Sequence[Sequence[float]] = ()) -> None:
+        """`slots` are (age in seconds, amount) as of `now`, the oldest first."""
         self._window_s = window_s
         self._slot_s = window_s / 60
-        self._slots: deque[list[float]] = deque()
+        self._slots: deque[list[float]] = deque([now - age, amount] for age, amount in slots)
+
+    def slots(self, now: float) -> list[list[float]]:
+        self.total(now)
+        return [[now - at, amount] for at, amount in self._slots]
 
     def add(self, now: float, amount: float) -> None:
         if self._slots and now - self._slots[-1][0] < self._slot_s:

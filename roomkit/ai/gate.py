@@ -161,6 +161,7 @@ class ToolGate:
         if reason := budget.refusal(tenant, room_id, "tool_calls"):
             return ToolOutcome("denied", f"Not run: {reason}")
         budget.spend_tool_call(tenant, room_id)
+        budget.keep(self._turn, tenant, room_id)
         return None
 
     async def _approval(self, content: ToolCallContent, stile: Stile) -> ToolOutcome | None:

@@ -18,6 +18,7 @@ from roomkit.ai.tools import ToolContext, ToolSource
 from roomkit.errors import MissingExtra, ToolFailed
 from roomkit.models.ai import ImagePart, TextPart, ToolSpec
 from roomkit.net import http_client
+from roomkit.ports.channel import VaultPort
 from roomkit.runtime import Scope, WorkerPool, bounded, monotonic
 
 _log = logging.getLogger("roomkit.ai")
@@ -49,8 +50,8 @@ class MCPTools(ToolSource):
 
     It connects on first use, reconnects when the connection was lost, and offers only tools that are what they were
     when they were pinned (`pins.changes`, `pins.approve(name)`). An unreachable server costs its
-    tools, not the reply. Give each server `pins=Pins("its_pins.json")`: the default forgets with the process, and what
-    a server says after a restart is trusted anew.
+    tools, not the reply. What was pinned is remembered in the kit's store, under `name`, or in the file of
+    `pins=Pins("its_pins.json")`; where neither outlives the process, a server is trusted anew after a restart.
     """
 
     def __init__(self, name: str, target: Any, *, options: MCPOptions | None = None, pins: Pins | None = None) -> None:
@@ -118,6 +119,9 @@ class MCPTools(ToolSource):
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
         return self._specs
+
+    def keep_in(self, vault: VaultPort) -> None:
+        self.pins.keep_in(vault, self.name)
 
     async def open(self) -> None:
         async with self._opening:
@@ -216,7 +220,9 @@ class MCPTools(ToolSource):
             if not cursor:
                 break
         specs = {self._spec(tool).name: (self._spec(tool), tool.name) for tool in listed[:_MAX_TOOLS]}
+        await self.pins.load()
         kept = [(spec, remote) for spec, remote in specs.values() if self.pins.accepts(spec)]
+        await self.pins.save()
         self._specs = tuple(spec for spec, _ in kept)
         self._remote = {spec.name: remote for spec, remote in kept}
         self._listed_at = monotonic()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from roomkit.errors import ConfigError
 from roomkit.models.ai import ToolSpec
+from roomkit.ports.channel import VaultPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,11 @@ class Change:
 
 
 class Pins:
-    """Fingerprints of accepted tools, in memory or in a JSON file that outlives the process.
+    """Fingerprints of accepted tools: in a JSON file, or in the store of the kit whose channel uses them.
 
-    `trust_new` accepts a tool seen for the first time (the default); without it each one needs `approve`. Without a
-    `path` nothing outlives the process: after a restart every tool is new again, and one that was changed meanwhile is
-    trusted as it is then. In production give a path, or `trust_new=False`.
+    `trust_new` accepts a tool seen for the first time (the default); without it each one needs `approve`. With neither
+    a `path` nor a durable store, every tool is new again after a restart, and one that was changed meanwhile is trusted
+    as it is then.
     """
 
     def __init__(self, path: Path | str | None = None, *, trust_new: bool = True) -> None:
@@ -37,7 +38,32 @@ class Pins:
         self._trust_new = trust_new
         self._pinned: dict[str, str] = {}
         self._changes: dict[str, Change] = {}
-        self._loaded = self._path is None
+        self._loaded = False
+        self._vault: tuple[VaultPort, str] | None = None
+        self._unsaved = False
+
+    def keep_in(self, vault: VaultPort, name: str) -> None:
+        """Remembers what is pinned there, unless there is a file."""
+        if self._path is None and self._vault is None:
+            self._vault = (vault, f"pins of {name}")
+
+    async def load(self) -> None:
+        """Reads what was pinned before; once."""
+        if self._vault is not None and not self._loaded:
+            vault, name = self._vault
+            self._pinned = {**(await vault.get(name) or {}), **self._pinned}
+            self._loaded = True
+
+    async def save(self) -> None:
+        """Keeps what was pinned or approved since, in the store. A file is written at once."""
+        if self._vault is not None and self._unsaved:
+            vault, name = self._vault
+            self._unsaved = False
+            try:
+                await vault.put(name, self._pinned)
+            except BaseException:
+                self._unsaved = True
+                raise
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -58,12 +84,13 @@ class Pins:
         return False
 
     def approve(self, tool: str) -> None:
-        """Accepts the change of this tool as it stands now. Raises `KeyError` when nothing waits."""
+        """Accepts the change of this tool as it stands now; `save` or the next reply makes that durable in a store.
+        Raises `KeyError` when nothing waits."""
         self._pinned[tool] = self._changes.pop(tool).new
         self._save()
 
     def _load(self) -> None:
-        if self._loaded or self._path is None:
+        if self._path is None or self._loaded:
             return
         if self._path.exists():
             try:
@@ -73,6 +100,7 @@ class Pins:
         self._loaded = True
 
     def _save(self) -> None:
+        self._unsaved = True
         if self._path is not None:
             draft = self._path.with_name(f"{self._path.name}.new")
             draft.write_text(json.dumps(self._pinned, indent=1, sort_keys=True), encoding="utf-8")

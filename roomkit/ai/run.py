@@ -197,7 +197,10 @@ class Reply:
     def _spent(self, finished: Finished) -> None:
         usage = {counter: getattr(finished.usage, counter) for counter in COUNTERS}
         span = self._span
-        money = self._budget.spend_tokens(self.tenant, self.room_id, usage, finished.model) if self._budget else 0.0
+        money = 0.0
+        if self._budget is not None:
+            money = self._budget.spend_tokens(self.tenant, self.room_id, usage, finished.model)
+            self._budget.keep(self._turn, self.tenant, self.room_id)
         if self._turn is not None:
             self._turn.spent(usage, finished.model, money)
         span.set(span_names.GEN_AI_RESPONSE_MODEL, finished.model)

@@ -17,6 +17,7 @@ from roomkit.errors import ToolFailed, ToolRetry, UsageError
 from roomkit.models.ai import ToolSpec
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import Participant
+from roomkit.ports.channel import VaultPort
 from roomkit.runtime import WorkerPool
 
 Function = Callable[..., Any]
@@ -46,6 +47,9 @@ class ToolSource:
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
         return ()
+
+    def keep_in(self, vault: VaultPort) -> None:
+        """Where it may remember what has to outlive the process; before `open`. Default: nothing."""
 
     async def open(self) -> None:
         """Called before each reply: connects or refreshes what needs it. Default: nothing."""

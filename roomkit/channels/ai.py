@@ -147,6 +147,8 @@ class AIChannel(Channel):
         functions = [each for each in options.tools if not isinstance(each, ToolSpec | ToolSource)]
         self._functions = Toolbox(functions)
         self._options = options
+        if options.budget is not None:
+            options.budget.serve(self.channel_id)
         self.turn_policy = options.turn_policy
         self.limits = replace(self.limits, calls_per_round=options.calls_per_round)
         return self
@@ -256,6 +258,8 @@ class AIChannel(Channel):
             backoff=self.retry_policy,
         )
         room = (binding.tenant, binding.room_id)
+        if self._options.budget is not None:
+            await self._options.budget.open(context.turn, *room)
         return Reply(loop, providers, gate, room=room, turn=context.turn, budget=self._options.budget)
 
     async def _messages(
@@ -315,6 +319,8 @@ class AIChannel(Channel):
     ) -> ToolGate:
         sources = self._sources()
         for source in sources:
+            if self.port is not None:
+                source.keep_in(self.port.vault)
             await source.open()
         if self._options.human_tool and context.turn is not None:
             sources.append(HumanTool(context.turn.request_human))

@@ -128,6 +128,7 @@ class RoomActor:
         "epoch",
         "hub",
         "lanes",
+        "owed",
         "retired",
         "room_id",
         "state",
@@ -144,6 +145,8 @@ class RoomActor:
         self.room_id = state.room.id
         self.lanes = 0
         """Lines of deliveries and turns that have something to do."""
+        self.owed: dict[str, Callable[[], Iterable[Record]]] = {}
+        """What is to be written down with the next commit, whichever that is; made at that moment."""
         self.retired = False
         """Sent back to the store: whoever still holds this actor is led to the one that has taken its place."""
         self._mailbox: deque[_Job] | tuple[()] = ()
@@ -260,6 +263,7 @@ class RoomActor:
                     change.timers.extend(self.engine.timers.fallbacks(self, event, plan.fallbacks))
         if change.timers:
             put.extend(change.timers)
+        paid = self.owed and self._pay(put)
         dedupe = ()
         if change.dedupe_for is not None and events:
             channel_id, dedupe_key, expires = change.dedupe_for
@@ -272,6 +276,8 @@ class RoomActor:
         crashpoint("actor.after_commit")
         if duplicate is not None:
             return duplicate
+        if paid:
+            self.owed = {name: owed for name, owed in self.owed.items() if paid.get(name) is not owed}
         self._apply(change, events)
         for timer in change.timers:
             self.engine.timers.arm(timer)
@@ -279,6 +285,12 @@ class RoomActor:
             self._show(change, events)
         self._dispatch(change, events, plans, noted)
         return events
+
+    def _pay(self, put: list[Record]) -> dict[str, Callable[[], Iterable[Record]]]:
+        paid = dict(self.owed)
+        for records in paid.values():
+            put.extend(records())
+        return paid
 
     async def _write(self, batch: Batch) -> Duplicate | None:
         engine = self.engine

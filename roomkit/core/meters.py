@@ -10,6 +10,7 @@ import logging
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from roomkit.models.room import RoomStatus
 from roomkit.runtime import Metrics, Stall
@@ -77,6 +78,8 @@ class Meters:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.run = uuid4().hex
+        """Tells what this process has written down from what others have."""
         made = self.registry = Metrics()
         self.commit = made.histogram("roomkit_commit_seconds", "From asking the store to the durable commit.").labels()
         self.turn = made.histogram(

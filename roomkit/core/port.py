@@ -18,6 +18,7 @@ from roomkit.ports.store import RecordQuery
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
+    from roomkit.core.ledger import Vault
 
 
 class ChannelPort:
@@ -38,6 +39,12 @@ class ChannelPort:
     @property
     def watch(self) -> ChannelPort:
         return self
+
+    @property
+    def vault(self) -> Vault:
+        from roomkit.core.ledger import Vault
+
+        return Vault(self._engine, self.tenant, self._channel_id)
 
     async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> InboundResult:
         return await self._engine.inbound.process(message, self.tenant, room_id)

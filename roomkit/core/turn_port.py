@@ -16,6 +16,7 @@ from roomkit.ports.channel import ApprovalAnswer
 if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
     from roomkit.core.engine import Engine
+    from roomkit.core.ledger import Ledger
     from roomkit.core.replies import Reply
 
 
@@ -34,6 +35,12 @@ class Turn:
     @property
     def turn_id(self) -> str:
         return self._reply.id
+
+    @property
+    def ledger(self) -> Ledger:
+        from roomkit.core.ledger import Ledger
+
+        return Ledger(self._engine, self._actor)
 
     async def approve(self, call: ToolCallContent, *, expires_s: float) -> ApprovalAnswer:
         return await approvals.ask(self._engine, self._actor, self._asker, call, expires_s)

@@ -92,6 +92,11 @@ class RoomPort(Protocol):
         """For channels that read the log at their own pace."""
         ...
 
+    @property
+    def vault(self) -> VaultPort:
+        """For what a channel has to remember."""
+        ...
+
     async def process_inbound(self, message: InboundMessage) -> Any:
         """Hands an inbound message to the kit; returns its InboundResult."""
         ...
@@ -113,11 +118,48 @@ class RoomPort(Protocol):
     def now(self) -> datetime: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What was spent, by kind: (age in seconds, amount), the oldest first, as it was `age_s` seconds ago. `by` is the
+    process that wrote it down; `mine` says that it was this one."""
+
+    by: str
+    mine: bool
+    age_s: float
+    spent: Mapping[str, Sequence[Sequence[float]]]
+
+
+Account = Callable[[], Mapping[str, Sequence[Sequence[float]]]]
+
+
+class LedgerPort(Protocol):
+    """Where what a turn spends is written down (D44)."""
+
+    async def recall(self, name: str) -> tuple[Statement | None, list[Statement]]:
+        """What this room has spent, and what its tenant has according to each other process (or earlier run)."""
+        ...
+
+    def remember(self, name: str, room: Account, tenant: Account) -> None:
+        """Writes both down with the room's next commit; they are asked for then."""
+        ...
+
+
+class VaultPort(Protocol):
+    """Small durable values of a channel's own, by name, that live as long as the store."""
+
+    async def get(self, name: str) -> dict[str, Any] | None: ...
+
+    async def put(self, name: str, value: dict[str, Any]) -> None: ...
+
+
 class TurnPort(Protocol):
     """What a running turn may ask of its room."""
 
     @property
     def turn_id(self) -> str: ...
+
+    @property
+    def ledger(self) -> LedgerPort: ...
 
     async def approve(self, call: ToolCallContent, *, expires_s: float) -> ApprovalAnswer:
         """Durably asks a person (D36); the answer is bound to the name and arguments of `call`."""

@@ -18,6 +18,16 @@ from roomkit.ports.channel import ApprovalAnswer, RoomContext
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+class FakeLedger:
+    """Keeps nothing."""
+
+    async def recall(self, name: str) -> tuple[None, list[Any]]:
+        return None, []
+
+    def remember(self, name: str, room: Any, tenant: Any) -> None:
+        pass
+
+
 @dataclass
 class FakeTurn:
     """What core gives a turn. `guard` and `answer` are the test's."""
@@ -30,6 +40,7 @@ class FakeTurn:
     humans: list[str] = field(default_factory=list)
     progress: list[str] = field(default_factory=list)
     usage: list[tuple[dict[str, int], str | None, float]] = field(default_factory=list)
+    ledger: FakeLedger = field(default_factory=FakeLedger)
 
     async def approve(self, call: ToolCallContent, *, expires_s: float) -> ApprovalAnswer:
         self.asked.append(call)

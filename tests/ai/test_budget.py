@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from roomkit import InboundMessage, RoomKit
 from roomkit.ai.budget import Budget, SpendLimits
+from roomkit.ai.tools import Toolbox, tool
+from roomkit.channels.ai import AIChannel
+from roomkit.core.memory import MemoryStore
+from roomkit.providers.sqlite.store import SQLiteStore
+from roomkit.testing import FakeChannel, VirtualClock
+from roomkit.testing.ai import ScriptedAI, call
+from tests.ai.rooms import results_of
 
 USAGE = {"input_tokens": 60, "output_tokens": 40, "cache_read_tokens": 50}
 
@@ -49,3 +62,71 @@ async def test_without_limits_nothing_is_refused() -> None:
     budget = Budget(SpendLimits())
     budget.spend_tokens("t", "a", USAGE)
     assert budget.refusal("t", "a", "tokens", "tool_calls", "money") is None
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Any]:
+    memory = MemoryStore()
+    return lambda: memory if request.param == "memory" else SQLiteStore(str(tmp_path / "a.db"))
+
+
+def house(store: Any, limits: SpendLimits, *script: Any) -> tuple[RoomKit, ScriptedAI]:
+    brain = ScriptedAI(*script, repeat=True)
+    kit = RoomKit(clock=VirtualClock(), store=store)
+    kit.register_channel(FakeChannel("sms"))
+    box = Toolbox([look])
+    kit.register_channel(AIChannel("ai", brain, tool_handler=box).configure(budget=Budget(limits)), default=True)
+    return kit, brain
+
+
+@tool
+def look() -> str:
+    """Looks."""
+    return "seen"
+
+
+async def ask(kit: RoomKit, who: str = "+1") -> str:
+    result = await kit.process_inbound(InboundMessage.text("sms", who, "hello"))
+    await result.settled()
+    return result.room_id or ""
+
+
+async def test_what_was_spent_is_not_forgotten_at_a_restart(store: Callable[[], Any]) -> None:
+    limits = SpendLimits(room_tokens=30, tenant_tokens=45, window_s=3600)
+    for turn, answered in enumerate([1, 1, 0, 0]):  # a reply uses 15
+        kit, brain = house(store(), limits, "hi")
+        async with kit:
+            await ask(kit)
+            assert len(brain.requests) == answered, f"the turn after {turn} restarts"
+            await asyncio.sleep(10)
+    kit, brain = house(store(), limits, "hi")
+    async with kit:
+        await ask(kit, "+2")
+        assert len(brain.requests) == 1
+        await ask(kit, "+3")
+        assert len(brain.requests) == 1, "the tenant has spent 45 by now"
+        await asyncio.sleep(3600)
+        await ask(kit)
+        assert len(brain.requests) == 2
+
+
+async def test_calls_of_tools_are_counted_across_a_restart(store: Callable[[], Any]) -> None:
+    limits = SpendLimits(room_tool_calls=1)
+    for expected in ("seen", "tool calls limit"):
+        kit, brain = house(store(), limits, [call("look")], "done")
+        async with kit:
+            await ask(kit)
+            assert expected in results_of(brain.requests[1])[-1]
+
+
+async def test_it_costs_no_commit_to_remember(store: Callable[[], Any]) -> None:
+    counts = []
+    for limits in (None, SpendLimits(room_tokens=1_000_000)):
+        made = MemoryStore()
+        kit, _ = house(made, limits or SpendLimits(), [call("look")], "done")
+        if limits is None:
+            kit.channels["ai"].configure(budget=None)
+        async with kit:
+            await ask(kit)
+            counts.append(made.health().counters["commits"])
+    assert counts[0] == counts[1]

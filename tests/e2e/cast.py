@@ -17,6 +17,7 @@ ROOMS = (
     "nils",
     "ora",
     "pia",
+    "quin",
 )
 STAFF = ("sam", "rita")
 LONG = 230
