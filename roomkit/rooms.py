@@ -6,8 +6,8 @@ Each method only finds the room's actor and hands the work to core.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from typing import Any, Literal, cast
 
 from roomkit.core import approvals, fallback, floor, membership, messages, statuses, views
 from roomkit.core.actor import RoomActor
@@ -558,6 +558,23 @@ class Rooms:
         from roomkit.core.fork import fork_room
 
         return await fork_room(self._engine, await self._actor(room_id), at, new_id, channels, ask)
+
+    async def export_room(
+        self, room_id: str, *, media: Literal["inline", "none"] = "inline", max_blob_bytes: int = 25_000_000
+    ) -> AsyncIterator[str]:
+        """The whole room as lines of JSON, files up to `max_blob_bytes` each included; sealed by its last line."""
+        from roomkit.core.transfer import export_room
+
+        async for line in export_room(self._engine, await self._actor(room_id), media, max_blob_bytes):
+            yield line
+
+    async def import_room(self, lines: Iterable[str] | AsyncIterable[str], *, room_id: str | None = None) -> Room:
+        """Makes a room of an export, under its own or another id; sends nothing. Raises `UsageError` for a file that
+        was altered, is not whole or comes from a newer roomkit, and `StateError` for a room that exists."""
+        from roomkit.core.transfer import import_room
+
+        await self._ready()
+        return await import_room(self._engine, self.tenant_id, lines, room_id)
 
 
 def _reserved(channel_id: str) -> bool:

@@ -199,3 +199,32 @@ def replay(
     from roomkit.cli.replay import ReplayOptions, replay_room
 
     return replay_room(ReplayOptions(room, store, to, tenant, raw, json))
+
+
+@app.command()
+def export(
+    room: Annotated[str, typer.Argument(help="The room's id.")],
+    store: StorePlace = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write; without it standard output.")
+    ] = None,
+    tenant: Tenant = "default",
+    media: Annotated[bool, typer.Option("--media/--no-media", help="With the files that were sent.")] = True,
+) -> int:
+    """Write a room as lines of JSON; also while a server has it open."""
+    from roomkit.cli.transfer import export_to
+
+    return export_to(room, store, out, tenant, media)
+
+
+@app.command(name="import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="What `roomkit export` wrote; - is standard input.")],
+    store: StorePlace = None,
+    room: Annotated[str | None, typer.Option(help="Another id than its own.")] = None,
+    tenant: Tenant = "default",
+) -> int:
+    """Make a room of an export. Nothing is sent."""
+    from roomkit.cli.transfer import import_from
+
+    return import_from(file, store, room, tenant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 from roomkit.core.engine import Engine, KitOptions
@@ -43,9 +44,15 @@ async def writing(place: str | None) -> AsyncGenerator[Engine]:
 @asynccontextmanager
 async def _quiet(engine: Engine) -> AsyncGenerator[Engine]:
     engine.info = await engine.store.open()
+    path = getattr(engine.store, "path", None)
+    files = import_module("roomkit.providers.files.blobs").FileBlobStore(f"{path}.blobs") if path else None
+    if files is not None:
+        engine.blobs = lambda: files
     engine.opened = True
     engine.draining = True
     try:
         yield engine
     finally:
         await engine.aclose()
+        if files is not None:
+            await files.aclose()

@@ -33,14 +33,16 @@ async def write_room(
     tenant, room_id, store = room.tenant, room.id, engine.store
     if await engine.table.actor(tenant, room_id) is not None:
         raise StateError(f'room "{room_id}" exists already; choose another id')
+    nodes: Any = getattr(engine, "nodes", None)
+    epoch: int = engine.epoch if nodes is None else await nodes.acquire(tenant, room_id)
     done = await _written(engine, tenant, room_id, events)
     for first in range(done, len(events), AT_ONCE):
         page = tuple(events[first : first + AT_ONCE])
-        await store.commit(Batch(tenant, engine.epoch, room_id, events=page))
+        await store.commit(Batch(tenant, epoch, room_id, events=page))
     for first in range(0, len(records), AT_ONCE):
-        await store.commit(Batch(tenant, engine.epoch, room_id, put=tuple(records[first : first + AT_ONCE])))
+        await store.commit(Batch(tenant, epoch, room_id, put=tuple(records[first : first + AT_ONCE])))
     seats = [*map(binding_record, bindings), *map(participant_record, people), room_record(room, bindings, people)]
-    await store.commit(Batch(tenant, engine.epoch, room_id, put=tuple(seats), activity_at=room.last_activity_at))
+    await store.commit(Batch(tenant, epoch, room_id, put=tuple(seats), activity_at=room.last_activity_at))
     actor = await engine.table.actor(tenant, room_id)
     if actor is None:
         raise RoomNotFound(room_id)
