@@ -62,7 +62,7 @@ def simulate(seed: int, prepare: Callable[[World], None] | None = None) -> Outco
     events = sum(len(batch.events) for _, _, batch in world.disk.batches)
     crashes = len(world.processes) - 1
     trace = world.trace
-    return Outcome(seed, wrong, trace.digest(), loop.steps, events, crashes, trace.render(150) if wrong else "")
+    return Outcome(seed, wrong, trace.digest(), loop.steps, events, crashes, trace.render(1000) if wrong else "")
 
 
 def _play(world: World) -> list[str]:

@@ -87,6 +87,7 @@ class SimStore:
         self._process = process
         self._loop = disk.world.loop
         self._queue: deque[tuple[Batch, Answer]] = deque()
+        self._last: dict[tuple[str, str | None], float] = {}
 
     async def open(self) -> StoreInfo:
         self._require()
@@ -97,7 +98,7 @@ class SimStore:
         self._require()
         disk = self._disk
         delay = disk.delay()
-        if delay == 0.0 and not (self._queue and disk.in_order):
+        if delay == 0.0 and not self._queue and (disk.in_order or not self._waiting(batch)):
             crashpoint("store.before_commit")
             self._require()
             duplicate = disk.sync(self._process, batch)
@@ -110,8 +111,19 @@ class SimStore:
             if len(self._queue) == 1:
                 self._loop.call_later(delay, self._drain)
         else:
-            self._loop.call_later(delay, self._sync, batch, answer)
+            self._loop.call_at(self._turn(batch, delay), self._sync, batch, answer)
         return await answer
+
+    def _turn(self, batch: Batch, delay: float) -> float:
+        """When it is synced: batches that touch the same thing in the order they came, others as it falls out."""
+        names = {batch.room_id, *(put.room_id for put in batch.put), *(gone.key.split("\n")[0] for gone in batch.delete)}
+        at = max(self._loop.time() + delay, *(self._last.get((batch.tenant, name), 0.0) + 1e-6 for name in names))
+        for name in names:
+            self._last[batch.tenant, name] = at
+        return at
+
+    def _waiting(self, batch: Batch) -> bool:
+        return self._turn(batch, 0.0) > self._loop.time()
 
     def _drain(self) -> None:
         """Syncs what has gathered up to here, in order; a group of its own for what comes meanwhile."""

@@ -196,7 +196,7 @@ async def _run(name: str, order: str, context: ToolContext) -> str:
     world = process.world
     prefix = f"{context.room_id}\n{context.turn_id}\n{context.call_id}"
     rows = world.disk.read(RecordQuery("journal", context.tenant, key=prefix))
-    noted = bool(rows) and rows[0].value["status"] == "pending"
+    noted = bool(rows) and rows[0].value["status"] in ("pending", "cancelled")  # cut in this very moment
     key = context.idempotency_key
     world.runs.append(
         Run(world.loop.time(), process.number, name, key, order, context.tenant, context.room_id, noted)
