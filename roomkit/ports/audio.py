@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from roomkit.models.audio import AudioFrame, AudioSignal, VoiceSession
+from roomkit.models.hooks import Moment, Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,33 @@ class SpeechDetector(Protocol):
         ...
 
     def reset(self) -> None: ...
+
+
+class LivePort(Protocol):
+    """What a live call asks of its room beyond messages; `RoomPort.live`."""
+
+    def wanted(self, kind: type[Any]) -> bool:
+        """Whether any guard or observer is registered for this kind of moment or notice."""
+        ...
+
+    async def guard(self, moment: Moment[Any]) -> Any:
+        """Runs the guards of a moment: its value, perhaps changed, or None when one of them stops it."""
+        ...
+
+    def tell(self, notice: Notice) -> None:
+        """To the observers; never waits."""
+        ...
+
+    def answering(self, room_id: str, event_id: str) -> bool:
+        """Whether an intelligence is at work on an answer to this event, or about to begin."""
+        ...
+
+    async def silence(
+        self, room_id: str, event_id: str, reason: str, *, heard: str | None = None, share: float = 0.0
+    ) -> None:
+        """Stops the answer to `event_id`, or the reply with that id. With `heard` the reply reads from now on as what
+        was heard of it (a later event, D21); "" takes it away."""
+        ...
 
 
 class AudioTap(Protocol):

@@ -6,7 +6,7 @@ from abc import ABC
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from roomkit.models.content import ToolCallContent
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, InboundMessage, draft_of
@@ -21,6 +21,9 @@ from roomkit.models.room import (
     Task,
 )
 from roomkit.models.stream import Ephemeral, ReplyPart, StreamMessage
+
+if TYPE_CHECKING:
+    from roomkit.ports.audio import LivePort
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,11 @@ class RoomPort(Protocol):
     @property
     def vault(self) -> VaultPort:
         """For what a channel has to remember."""
+        ...
+
+    @property
+    def live(self) -> LivePort:
+        """For channels that carry calls."""
         ...
 
     async def process_inbound(self, message: InboundMessage) -> Any:

@@ -25,8 +25,8 @@ class STT(Protocol):
     def transcribe(
         self, frames: AsyncIterator[AudioFrame], *, language: str | None = None
     ) -> AsyncIterator[Transcript]:
-        """Partial transcripts while it listens, final ones as segments end; ends after `frames` has ended and everything
-        heard was told. Closing the iterator cancels it. Raises `ProviderError`."""
+        """Partial transcripts while it listens, final ones as segments end; ends after `frames` has ended and all that
+        was heard is told. Closing the iterator cancels it. Raises `ProviderError`."""
         ...
 
     async def aclose(self) -> None: ...

@@ -1,0 +1,72 @@
+"""LiveRooms: what a live call asks of its room beyond messages. Imported when the first call needs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from roomkit.core import messages
+from roomkit.core.actor import SYSTEM
+from roomkit.core.results import Settlement
+from roomkit.core.state import event_by_id
+from roomkit.models.content import DeleteContent, EditContent, TextContent
+from roomkit.models.event import EventDraft
+from roomkit.models.hooks import Moment, Notice
+
+if TYPE_CHECKING:
+    from roomkit.core.actor import RoomActor
+    from roomkit.core.engine import Engine
+    from roomkit.core.turns import Running
+
+
+class LiveRooms:
+    """Implements `ports.audio.LivePort` for the rooms of one tenant."""
+
+    def __init__(self, engine: Engine, tenant: str) -> None:
+        self._engine = engine
+        self._tenant = tenant
+
+    def wanted(self, kind: type[Any]) -> bool:
+        hooks = self._engine.hooks
+        return hooks.guarded(cast("Any", kind)) if issubclass(kind, Moment) else hooks.heard(kind)
+
+    async def guard(self, moment: Moment[Any]) -> Any:
+        outcome = await self._engine.hooks.run(moment)
+        return None if outcome.blocked_by else outcome.value
+
+    def tell(self, notice: Notice) -> None:
+        self._engine.hooks.tell(notice)
+
+    def answering(self, room_id: str, event_id: str) -> bool:
+        actor = self._engine.table.loaded(self._tenant, room_id)
+        return actor is not None and self._engine.turns.about(actor, event_id)
+
+    async def silence(
+        self, room_id: str, event_id: str, reason: str, *, heard: str | None = None, share: float = 0.0
+    ) -> None:
+        actor = await self._engine.table.require(self._tenant, room_id)
+        for running in self._concerning(actor, event_id):
+            await running.reply.close_interrupted(reason)
+            running.reply.end_reason = "cancelled"
+            running.cancel(reason)
+        if heard is None:
+            return
+        event = await event_by_id(self._engine.store, self._tenant, room_id, event_id)
+        if event is None or event.blocked or event.text == heard:
+            return
+        metadata = {"interrupted": reason, "played": round(share, 3)}
+        content = (
+            EditContent(target_event_id=event_id, new_content=TextContent(text=heard), edit_source="system")
+            if heard
+            else DeleteContent(target_event_id=event_id, delete_type="system", reason="not_heard")
+        )
+        draft = EventDraft(source=SYSTEM, content=content, visibility=event.visibility, metadata=metadata)
+        await actor.call(
+            messages.submit, messages.Submission(draft, Settlement(), binding_required=False, guards=False)
+        )
+
+    def _concerning(self, actor: RoomActor, event_id: str) -> list[Running]:
+        return [
+            running
+            for _, running in self._engine.turns.running(actor)
+            if running.reply.id == event_id or any(trigger.event.id == event_id for trigger in running.triggers)
+        ]
