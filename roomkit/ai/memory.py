@@ -115,7 +115,10 @@ class Summarizing:
 
 
 class Retriever(Protocol):
-    """A search over what was said, for example a vector index. Keys are (tenant, room)."""
+    """A search over what was said, for example a vector index. Keys are (tenant, room).
+
+    With an `async def remove(tenant, room_id, event_id)` its copy is erased as soon as an event is deleted or edited;
+    without one that is for its owner to do. It may be called for events that were never added."""
 
     async def add(self, tenant: str, room_id: str, event: RoomEvent) -> None: ...
 
@@ -130,7 +133,8 @@ class Retrieval:
     """The newest events, and the `results` older texts that fit best to what was said last.
 
     Of what the search finds only that is told which stands in the newest `reach` events as they read today: nothing
-    that was deleted, edited away or hidden since. The retriever's own copy is for its owner to erase."""
+    that was deleted, edited away or hidden since. What was deleted or edited is taken from the retriever's copy too,
+    if it can `remove`."""
 
     def __init__(self, retriever: Retriever, *, results: int = 5, reach: int = 500) -> None:
         self.reach = reach
@@ -154,6 +158,12 @@ class Retrieval:
     async def ingest(self, room_id: str, event: RoomEvent) -> None:
         if event.text:
             await self._retriever.add(event.tenant, room_id, event)
+
+    async def forget(self, tenant: str, room_id: str, event_id: str) -> None:
+        """What this event said does not stand any more."""
+        remove = getattr(self._retriever, "remove", None)
+        if remove is not None:
+            await remove(tenant, room_id, event_id)
 
     async def close(self) -> None:
         await self._retriever.aclose()

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from roomkit.ai.budget import Budget
@@ -27,6 +28,7 @@ from roomkit.ai.loop import (
 )
 from roomkit.errors import BadResponse, ProviderError
 from roomkit.models.ai import COUNTERS, AIEvent, AIRequest, Finished, ToolCallPart
+from roomkit.models.content import valid_text
 from roomkit.models.hooks import Block
 from roomkit.models.steering import SteeringDirective
 from roomkit.models.stream import ReplyEnd, ReplyPart, TextDelta, ThinkingDelta, ToolStep
@@ -147,6 +149,8 @@ class Reply:
             span.set(span_names.TOOL_STATUS, outcome.status)
             if outcome.status == "failed":
                 span.fail("ToolError")
+        if not outcome.output.isascii():  # What the model is told now is what the log will hold.
+            outcome = replace(outcome, output=valid_text(outcome.output))
         self._acks.pop(call.call_id, None)
         if self.loop.tools:
             self.loop.tools = self._gate.specs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -384,6 +384,10 @@ class AIChannel(Channel):
             await source.aclose()
         for provider in self._owned:
             await provider.aclose()
+
+    @property
+    def taken_back(self) -> Callable[[str, str, str], Awaitable[None]] | None:
+        return getattr(self.memory, "forget", None)
 
     def _resolve(self, provider: AIProvider | str | None) -> AIProvider | None:
         if not isinstance(provider, str):

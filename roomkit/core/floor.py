@@ -257,7 +257,9 @@ async def settle_draft(actor: RoomActor, draft_id: str, approve: bool, by: str) 
             "metadata": {"draft": draft_id, "approved_by": by},
         }
     )
-    return await messages.submit(actor, messages.Submission(draft, Settlement(), binding_required=False, put=[record]))
+    blocked = Record("draft", actor.tenant, found[0].key, {**value, "status": "blocked"}, actor.room_id)
+    sub = messages.Submission(draft, Settlement(), binding_required=False, put=[record], put_blocked=[blocked])
+    return await messages.submit(actor, sub)
 
 
 __all__ = [

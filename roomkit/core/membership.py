@@ -7,7 +7,7 @@ from typing import Any
 
 from roomkit.core import approvals
 from roomkit.core.actor import Change, RoomActor
-from roomkit.core.policy import LONGEST_S, require_seconds
+from roomkit.core.policy import LONGEST_S, require_json, require_seconds
 from roomkit.core.state import key
 from roomkit.errors import ChannelNotFound, RoomClosed, StateError
 from roomkit.models.event import EventType
@@ -43,6 +43,8 @@ async def attach(
     by itself it never widens rights that were narrowed, and what was detached comes back only when asked for."""
     if not actor.state.room.open:
         raise RoomClosed(actor.room_id, actor.state.room.status)
+    if explicit:
+        require_json(binding.metadata, "the metadata of a seat")
     old = actor.state.bindings.get(binding.channel_id)
     if not explicit and (old is not None or binding.channel_id in actor.state.detached):
         return old or binding
@@ -101,6 +103,7 @@ async def update_binding(actor: RoomActor, channel_id: str, by: str | None, upda
 
 
 async def patch_binding(actor: RoomActor, channel_id: str, patch: dict[str, Any]) -> ChannelBinding:
+    require_json(patch, "the metadata of a seat")
     metadata = {**_binding(actor, channel_id).metadata, **patch}
     return await update_binding(actor, channel_id, None, {"metadata": metadata})
 
@@ -109,6 +112,8 @@ async def add_person(actor: RoomActor, person: Participant) -> Participant:
     """Adds somebody, or brings back who had left. An existing record is never re-homed to another channel."""
     if not actor.state.room.open:
         raise RoomClosed(actor.room_id, actor.state.room.status)
+    if person.metadata:
+        require_json(person.metadata, "the metadata of a person")
     old = actor.state.participants.get(person.id)
     if old is not None and old.status is Membership.BANNED:
         raise StateError(f'"{person.id}" is banned from room "{actor.room_id}"; lift the ban with kit.update_member()')
@@ -232,6 +237,7 @@ async def set_status(actor: RoomActor, status: RoomStatus, by: str | None, reaso
 
 async def patch_metadata(actor: RoomActor, patch: dict[str, Any]) -> Room:
     """Merges keys; None removes one."""
+    require_json(patch, "the metadata of a room")
     merged = {**actor.state.room.metadata, **patch}
     merged = {k: v for k, v in merged.items() if v is not None}
     change = Change(activity=False)

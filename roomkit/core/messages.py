@@ -13,6 +13,7 @@ from roomkit.core import membership, policy
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import event_by_id, key
+from roomkit.errors import UsageError
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent, valid
 from roomkit.models.event import EventDraft, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import BeforeCommit, ChainDepthExceeded, Injected, RoomRefused
@@ -51,6 +52,8 @@ class Submission:
     stream_id: str | None = None
     rows: list[RecordKey] = field(default_factory=lambda: [])
     put: list[Record] = field(default_factory=lambda: [])
+    put_blocked: list[Record] = field(default_factory=lambda: [])
+    """Written instead of `put` when the event is blocked."""
     output: ChannelOutput | None = None
     blocked: tuple[str, str] | None = None
     sides: Outcome | None = None
@@ -60,13 +63,14 @@ class Submission:
 async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     """Takes one event through the gate and commits it, blocked ones as blocked."""
     if not actor.state.room.open:
-        return await _refuse_closed(actor, sub)
+        known = await known_duplicate(actor, *sub.dedupe[:2]) if sub.dedupe is not None else None
+        return known or await _refuse_closed(actor, sub)
     guarded = sub.guards and actor.engine.hooks.guarded(BeforeCommit)
     if sub.dedupe is not None and guarded:
         known = await known_duplicate(actor, *sub.dedupe[:2])
         if known is not None:
             return known
-    draft, target = _typed(valid(sub.draft)), None
+    draft, target = _typed(_whole(sub.draft)), None
     if draft.parent_event_id is not None:
         draft = await _thread_root(actor, draft)
     if draft.type in _ACTIONS:
@@ -75,11 +79,11 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
             await forget(actor, sub.rows, sub.output)
             return InboundResult(None, actor.room_id, blocked=True, reason=refusal, settlement=sub.settlement)
     change = Change(settlement=sub.settlement, dedupe_for=sub.dedupe)
-    change.put.extend(sub.put)
     change.delete.extend(sub.rows)
     outcome = await _guard(actor, draft) if guarded else None
     entry = _verdict(actor, sub, outcome.value if outcome else draft, outcome)
     change.add(entry)
+    change.put.extend(sub.put_blocked if entry.blocked_by else sub.put)
     if target is not None and not entry.blocked_by:
         await _mutate(actor, change, target, entry.draft)
     _side_records(change, sub.output, outcome, sub.sides)
@@ -103,6 +107,13 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
 def _room_changed(actor: RoomActor, before: Room) -> None:
     if actor.state.room.attention is not before.attention:
         actor.engine.attention.changed(actor)
+
+
+def _whole(draft: EventDraft) -> EventDraft:
+    try:
+        return valid(draft)
+    except RecursionError:
+        raise UsageError("the event is nested too deep to be looked through; make its data flatter") from None
 
 
 def _typed(draft: EventDraft) -> EventDraft:

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite
+from typing import cast
+
+from pydantic_core import to_json
 
 from roomkit.errors import UsageError
 from roomkit.models.content import DeleteContent, EditContent
@@ -252,6 +255,30 @@ def may_mutate(
     same = writer is not None and writer == target.source.participant_id
     same_address = draft.source.external_id is not None and draft.source.external_id == target.source.external_id
     return "" if same_channel and (same or same_address) else "not_original_author"
+
+
+MAX_NESTING = 100
+
+
+def require_json(value: Mapping[str, object], what: str) -> None:
+    """Refuses what no store takes, before anything is committed: data nested too deep, or no data at all."""
+    level: list[object] = [value]
+    for _ in range(MAX_NESTING):
+        deeper: list[object] = []
+        for one in level:
+            if isinstance(one, Mapping):
+                deeper += cast("Mapping[object, object]", one).values()
+            elif isinstance(one, (list, tuple)):
+                deeper += cast("list[object]", one)
+        level = [one for one in deeper if isinstance(one, (Mapping, list, tuple))]
+        if not level:
+            break
+    else:
+        raise UsageError(f"{what} is nested deeper than {MAX_NESTING}; make it flatter")
+    try:
+        to_json(value)
+    except ValueError as error:
+        raise UsageError(f"{what} holds what JSON cannot: {error}") from None
 
 
 def require_seconds(seconds: float | None, what: str) -> None:

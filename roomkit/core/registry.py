@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from roomkit.core.hooks import Filter
 from roomkit.errors import ChannelNotFound
+from roomkit.models.content import DeleteContent, EditContent
+from roomkit.models.event import EventType
+from roomkit.models.hooks import Committed
 from roomkit.models.room import Access, Assurance, ChannelBinding
 from roomkit.ports.channel import Channel
 
@@ -22,6 +27,7 @@ class Registry:
         self.tenants: dict[str, str] = {}
         self.defaults: list[str] = []
         self._reach: dict[str, str] = {}
+        self._told: dict[str, Callable[[], None]] = {}
         self.version = 0
         """Rises whenever a channel comes or goes: what was planned before no longer holds."""
 
@@ -30,6 +36,12 @@ class Registry:
         self.tenants[channel.channel_id] = tenant
         self._reach[channel.channel_id] = channel.reach
         self.version += 1
+        if channel.taken_back is not None and channel.channel_id not in self._told:
+            where = Filter(types=frozenset({EventType.DELETE, EventType.EDIT}))
+            name = f"taken back ({channel.channel_id})"
+            self._told[channel.channel_id] = self._engine.hooks.on(
+                Committed, partial(_tell, channel), name=name, where=where
+            )
         if default:
             self.defaults.append(channel.channel_id)
 
@@ -37,6 +49,8 @@ class Registry:
         channel = self.channels.pop(channel_id)
         self.tenants.pop(channel_id, None)
         self._reach.pop(channel_id, None)
+        if channel_id in self._told:
+            self._told.pop(channel_id)()
         self.version += 1
         if channel_id in self.defaults:
             self.defaults.remove(channel_id)
@@ -90,3 +104,13 @@ class Registry:
             fallback_after_s=fallback_after_s,
             metadata=metadata,
         ).lean()
+
+
+async def _tell(channel: Channel, notice: Committed) -> None:
+    content = notice.event.content
+    if (
+        channel.taken_back is not None
+        and isinstance(content, (DeleteContent, EditContent))
+        and not notice.event.blocked
+    ):
+        await channel.taken_back(notice.tenant, notice.room_id, content.target_event_id)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core import membership
 from roomkit.core.actor import Change, RoomActor
+from roomkit.core.policy import require_json
 from roomkit.core.state import RoomState, load
 from roomkit.errors import RoomNotFound, StateError, UsageError
 from roomkit.models.event import EventType
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 
 MOST_LOOKED_AT = 64
+RoomKey = tuple[str, str]
 
 
 class RoomTable:
@@ -44,6 +47,9 @@ class RoomTable:
         loading = self._loading.get(actor_key)
         if loading is not None:
             return await asyncio.shield(loading)
+        if self._engine.nodes is not None:
+            await self.load([actor_key], self._engine.nodes.read)
+            return self._actors.get(actor_key)
         gate: asyncio.Future[RoomActor | None] = asyncio.get_running_loop().create_future()
         self._loading[actor_key] = gate
         actor: RoomActor | None = None
@@ -62,6 +68,46 @@ class RoomTable:
             raise
         finally:
             del self._loading[actor_key]
+
+    async def load(self, keys: Iterable[RoomKey], read: Callable[[list[RoomKey]], Awaitable[list[RoomActor]]]) -> None:
+        """Brings rooms into memory, many at once: `read` makes the actors of those that nobody else is loading."""
+        gates: dict[RoomKey, asyncio.Future[RoomActor | None]] = {
+            one: asyncio.get_running_loop().create_future()
+            for one in keys
+            if one not in self._actors and one not in self._loading
+        }
+        self._loading.update(gates)
+        try:
+            for actor in await read(list(gates)):
+                gates[actor.tenant, actor.room_id].set_result(self._admit_actor(actor))
+        except BaseException as error:
+            told = error if isinstance(error, Exception) else StateError("loading was cancelled; try again")
+            for gate in gates.values():
+                if not gate.done():
+                    gate.set_exception(told)
+                    gate.exception()
+            raise
+        finally:
+            for one, gate in gates.items():
+                del self._loading[one]
+                if not gate.done():
+                    gate.set_result(None)
+
+    async def look(self, tenant: str, room_id: str) -> RoomState | None:
+        """The room as it is, for looking only; whoever owns it. None when the tenant has no such room."""
+        self._engine.require_started()
+        found = self._actors.get((tenant, room_id))
+        if found is None and self._engine.nodes is None:
+            found = await self.actor(tenant, room_id)
+        if found is not None or self._engine.nodes is None:
+            return found.state if found is not None else None
+        return await self._engine.nodes.look(tenant, room_id)
+
+    def remove(self, actor: RoomActor) -> None:
+        """Whoever still holds this actor is led to the one that takes its place, here or in another process."""
+        actor.retired = True
+        if self._actors.get((actor.tenant, actor.room_id)) is actor:
+            del self._actors[actor.tenant, actor.room_id]
 
     async def require(self, tenant: str, room_id: str) -> RoomActor:
         found = await self.actor(tenant, room_id)
@@ -89,6 +135,8 @@ class RoomTable:
                 continue
             actor.retired = True
             del self._actors[actor_key]
+            if self._engine.nodes is not None:
+                self._engine.nodes.left(actor)
             excess -= 1
             if excess <= 0:
                 return
@@ -96,6 +144,9 @@ class RoomTable:
     def drop(self, actor: RoomActor) -> None:
         """Another writer was in this room, so what the actor knows is old: the next call reads it again, unless
         somebody looks on, to whom that would be a gap."""
+        if self._engine.nodes is not None:
+            self._engine.nodes.lost(actor)
+            return
         actor_key = (actor.tenant, actor.room_id)
         if actor.hub.idle and not actor.lanes and self._actors.get(actor_key) is actor:
             actor.retired = True
@@ -134,6 +185,13 @@ class RoomTable:
             raise UsageError(f"{room_id!r} cannot be a room's id: leave out slashes, tildes and line breaks")
         if await self.actor(tenant, room_id) is not None or (tenant, room_id) in self._actors:
             raise StateError(f'room "{room_id}" exists already; choose another id or use kit.get_room()')
+        epoch = None
+        if self._engine.nodes is not None:
+            epoch = await self._engine.nodes.acquire(tenant, room_id)
+            if await self._engine.nodes.look(tenant, room_id) is not None:  # somebody has made it meanwhile
+                raise StateError(f'room "{room_id}" exists already; choose another id or use kit.get_room()')
+        if metadata:
+            require_json(metadata, "the metadata of a room")
         now = self._engine.now()
         room = Room(
             id=room_id,
@@ -146,6 +204,8 @@ class RoomTable:
         ).lean()
         membership.require_timers(room.timers)
         actor = RoomActor(self._engine, RoomState(room))
+        if epoch is not None:
+            actor.epoch = epoch
         change = Change(room=room)
         wanted = channels if channels is not None else self._engine.template.channels
         if wanted is None:
@@ -171,6 +231,8 @@ class RoomTable:
             self._actors.pop((tenant, room_id), None)
             raise
         self._admit_actor(actor)
+        if self._engine.nodes is not None:
+            self._engine.nodes.entered(actor)
         self._engine.count("rooms_created")
         return actor
 

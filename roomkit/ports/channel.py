@@ -229,6 +229,8 @@ class Channel(ABC):  # noqa: B024 - every method has a sensible default; a chann
     direction: Literal["both", "inbound", "outbound"] = "both"
     turn_policy: TurnPolicy = TurnPolicy()
     delivery_policy: DeliveryPolicy = DeliveryPolicy()
+    taken_back: Callable[[str, str, str], Awaitable[None]] | None = None
+    """Hears (tenant, room, event id) of what was deleted or edited, for who keeps words of their own; None: nobody."""
     names_senders: bool = False
     """True where the channel itself tells who writes, so that identity resolution is skipped."""
 

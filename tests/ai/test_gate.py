@@ -200,3 +200,14 @@ async def test_of_two_tools_with_one_name_the_first_is_used(caplog: pytest.LogCa
     await Talk().say(AIChannel("ai", ai, tool_handler=Toolbox([pay])).configure(tools=[other]))
     assert results_of(ai.requests[1]) == ["paid 5"]
     assert "rename" in caplog.text
+
+
+async def test_a_model_is_told_a_result_as_the_log_will_hold_it() -> None:
+    @tool
+    def emoji() -> str:
+        """Half a character."""
+        return "half \ud83d, whole \ud83d\ude00"
+
+    talk, ai = Talk(), ScriptedAI([call("emoji")], "ok")
+    await talk.say(AIChannel("ai", ai, tool_handler=Toolbox([emoji])))
+    assert results_of(ai.requests[1]) == ["half \ufffd, whole 😀"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from roomkit import AIChannel, InboundMessage
@@ -166,3 +168,30 @@ async def test_retrieval_brings_back_only_what_still_stands_in_the_room(how: str
             assert not (await kit.process_inbound(message, room_id="r")).blocked
         await (await say(kit, "what now", "r")).settled()
     assert ("card is 4111" in str(ai.requests[-1].messages)) is (how == "kept")
+
+
+@pytest.mark.parametrize("how", ["deleted", "edited"])
+async def test_retrieval_erases_what_was_taken_back_at_once(how: str) -> None:
+    removed: list[tuple[str, str, str]] = []
+
+    class Erasing(Words):
+        async def remove(self, tenant: str, room_id: str, event_id: str) -> None:
+            removed.append((tenant, room_id, event_id))
+
+    channel = AIChannel("ai", ScriptedAI("ok", repeat=True), memory=Retrieval(Erasing()))
+    kit = kit_with(FakeChannel(), channel)
+    async with kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        first = await say(kit, "my card is 4111", "r")
+        await first.settled()
+        assert first.event is not None
+        content = {
+            "deleted": DeleteContent(target_event_id=first.event.id),
+            "edited": EditContent(target_event_id=first.event.id, new_content=TextContent(text="my card")),
+        }[how]
+        await kit.process_inbound(InboundMessage(channel_id="sms", sender_id="+4411", content=content), room_id="r")
+        await asyncio.sleep(1)
+        assert removed == [("default", "r", first.event.id)]
+        await kit.unregister_channel("ai")
+        await kit.send("r", DeleteContent(target_event_id=first.event.id, delete_type="sender"), by="eve")
+        assert len(removed) == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from roomkit import BeforeCommit, EventType, RoomKit
+from roomkit import BeforeCommit, Block, EventType, RoomKit
 from roomkit.errors import FloorTaken, StateError, UsageError
 from roomkit.models.content import ToolCallContent
 from roomkit.models.room import FloorMode
@@ -393,3 +393,20 @@ async def test_a_tool_that_has_ended_while_a_person_takes_over_keeps_its_result(
         steps = [e.content for e in await kit.events("r", raw=True) if isinstance(e.content, ToolCallContent)]
         assert [(step.status, step.result) for step in steps] == [("pending", None), ("completed", "charged 5")]
         assert await gapless(kit, "r")
+
+
+async def test_a_draft_that_a_guard_blocks_is_marked_blocked() -> None:
+    async with kit_with(FakeChannel()) as kit:
+
+        @kit.before(BeforeCommit)
+        async def no_prices(moment: BeforeCommit) -> Any:
+            return Block("no prices") if "EUR" in moment.value.text else None
+
+        await kit.create_room("r")
+        first, second = [await kit.draft("r", text, by="ann") for text in ("5 EUR", "hello")]
+        assert (await kit.settle_draft("r", first.id, True, by="eve")).blocked
+        assert not (await kit.settle_draft("r", second.id, True, by="eve")).blocked
+        with pytest.raises(StateError, match="already blocked"):
+            await kit.settle_draft("r", first.id, True, by="eve")
+        with pytest.raises(StateError, match="already sent"):
+            await kit.settle_draft("r", second.id, True, by="eve")

@@ -9,6 +9,7 @@ import pytest
 from roomkit import BeforeCommit, Channel, Committed, RoomKit
 from roomkit.errors import UsageError
 from roomkit.testing import FakeChannel
+from tests.core.rooms import kit_with
 
 
 async def guard(moment: Any) -> None: ...
@@ -73,3 +74,37 @@ async def test_a_deliver_that_returns_nothing_has_delivered() -> None:
         await kit.create_room("r", channels=["plain"])
         await (await kit.send("r", "hello")).settled()
         assert [d.state.value for d in await kit.deliveries("r")] == ["sent"]
+
+
+def nested(depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(depth):
+        found = {"in": found}
+    return found
+
+
+@pytest.mark.parametrize("depth", [101, 5000])
+@pytest.mark.parametrize("where", ["create", "patch", "attach", "seat", "member", "send"])
+async def test_data_that_is_nested_too_deep_is_refused_and_changes_nothing(where: str, depth: int) -> None:
+    async with kit_with(FakeChannel()) as kit:
+        await kit.create_room("r", channels=["sms"], metadata=nested(90))
+        before = await kit.get_room("r")
+        deep = nested(depth if where != "send" else depth * 3)
+        calls = {
+            "create": lambda: kit.create_room("x", metadata=deep),
+            "patch": lambda: kit.update_room_metadata("r", deep),
+            "attach": lambda: kit.attach_channel("r", "sms", metadata=deep),
+            "seat": lambda: kit.update_binding_metadata("r", "sms", deep),
+            "member": lambda: kit.add_member("r", "ann", metadata=deep),
+            "send": lambda: kit.send("r", "hi", metadata=deep),
+        }
+        with pytest.raises(UsageError):
+            await calls[where]()
+        assert await kit.get_room("r") == before
+
+
+async def test_data_that_is_none_is_refused() -> None:
+    async with kit_with(FakeChannel()) as kit:
+        await kit.create_room("r")
+        with pytest.raises(UsageError, match="what JSON cannot"):
+            await kit.update_room_metadata("r", {"who": object()})
