@@ -229,8 +229,6 @@ class Channel(ABC):  # noqa: B024 - every method has a sensible default; a chann
     direction: Literal["both", "inbound", "outbound"] = "both"
     turn_policy: TurnPolicy = TurnPolicy()
     delivery_policy: DeliveryPolicy = DeliveryPolicy()
-    taken_back: Callable[[str, str, str], Awaitable[None]] | None = None
-    """Hears (tenant, room, event id) of what was deleted or edited, for who keeps words of their own; None: nobody."""
     names_senders: bool = False
     """True where the channel itself tells who writes, so that identity resolution is skipped."""
 
@@ -243,6 +241,11 @@ class Channel(ABC):  # noqa: B024 - every method has a sensible default; a chann
     @property
     def supports_streaming_delivery(self) -> bool:
         return False
+
+    @property
+    def taken_back(self) -> Callable[[str, str, str], Awaitable[None]] | None:
+        """What hears (tenant, room, event id) of everything deleted or edited; for a channel that keeps words."""
+        return None
 
     def set_framework(self, port: RoomPort) -> None:
         """Called once at registration with the narrow port."""
