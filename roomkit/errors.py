@@ -6,6 +6,7 @@
     │   └── MissingExtra
     ├── StateError        you: the wrong moment
     │   ├── RoomNotFound · RoomClosed · ChannelNotFound · AlreadyRegistered · SessionEnded
+    │   ├── Elsewhere     another process has the room (never seen outside)
     │   └── FloorTaken    somebody else holds the floor
     ├── StoreError        the operator: the durable store refuses to write
     │   ├── StoreUnavailable   disk full, failed fsync: nothing is acknowledged until it recovers
@@ -56,6 +57,17 @@ class RoomNotFound(StateError):
     def __init__(self, room_id: str, known: Iterable[str] = ()) -> None:
         super().__init__(f'room "{room_id}" does not exist{_hint(room_id, known)}; create it with kit.create_room()')
         self.room_id = room_id
+
+
+class Elsewhere(StateError):
+    """Another process has the room, at `address` ("" where nobody can be asked now). `Rooms` asks there instead, so that
+    this is seen by nobody else."""
+
+    def __init__(self, tenant: str, room_id: str, address: str) -> None:
+        super().__init__(f'room "{room_id}" is in the hands of another process; it is asked there')
+        self.tenant = tenant
+        self.room_id = room_id
+        self.address = address
 
 
 class RoomClosed(StateError):

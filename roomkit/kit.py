@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from roomkit.net.tokens import Tokens
     from roomkit.ports.blob import BlobStore
     from roomkit.ports.bus import EphemeralBus
+    from roomkit.ports.node import NodeOptions
     from roomkit.ports.source import Source
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class RoomKit(Rooms):
     ) -> None:
         """`token_secrets`: the first signs, all are accepted; without any, tokens die with the process."""
         opened = open_store(store) if isinstance(store, str) else store
+        node = options.node if options is not None else None
         if opened is None:
             log.info(
                 "rooms are kept in memory and are gone when the process ends; RoomKit('sqlite:///rooms.db') keeps them"
@@ -76,9 +78,18 @@ class RoomKit(Rooms):
         self._sources: list[SourceHandle] = []
         self._loop: Any = None
         engine.blobs = lambda: self.blobs
+        if node is not None:
+            self.share(node)
         redact_logs("roomkit")
 
     # -- life -----------------------------------------------------------------------------------
+
+    def share(self, node: NodeOptions) -> None:
+        """Makes this process one of several on its store, before `start` (see also `KitOptions.node`). Raises
+        `ConfigError` for a store that has one process, or without a secret that all of them know."""
+        nodes = import_module("roomkit.core.nodes").join(self._engine, node, Rooms, self._token_secrets)
+        nodes.calls.adopt(self)
+        nodes.on_sweep.append(self._load_revoked)
 
     async def start(self) -> Self:
         """Opens the store and resumes what was unfinished: timers, deliveries, replies. Idempotent."""
@@ -125,7 +136,8 @@ class RoomKit(Rooms):
         """A view scoped to one tenant, with the same methods for rooms and channels (D24)."""
         if not name or "\n" in name:
             raise UsageError(f"{name!r} cannot be a tenant's name; use a short id such as 'acme'")
-        return Rooms(self._engine, name)
+        nodes = self._engine.nodes
+        return Rooms(self._engine, name) if nodes is None else nodes.rooms(name)
 
     def room_template(
         self,

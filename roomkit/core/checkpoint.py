@@ -101,7 +101,8 @@ class Checkpoint:
         saved, self._unsaved = self._unsaved, 0
         try:
             crashpoint("reply.before_checkpoint")
-            await self._engine.store.commit(Batch(self._actor.tenant, self._engine.epoch, put=(self._record(),)))
+            actor = self._actor
+            await self._engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=(self._record(),)))
             crashpoint("reply.after_checkpoint")
         except BaseException:
             self._unsaved += saved

@@ -47,9 +47,11 @@ from roomkit.runtime.tracing import Tracer, Tracing
 
 if TYPE_CHECKING:
     from roomkit.core.courtesy import Courtesy
+    from roomkit.core.nodes import Nodes
     from roomkit.core.transcode import Transcoder
     from roomkit.ports.blob import BlobStore
     from roomkit.ports.bus import EphemeralBus
+    from roomkit.ports.node import NodeOptions
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -64,7 +66,7 @@ class KitOptions:
     `inbound_limit` is (messages a second, burst) per channel and sender; None is unlimited. `identity_channel_types`
     limits identity resolution to these types; None means all. `watch_loop` reports an event loop that is blocked for
     longer than `stall_threshold_s`, with the culprit's stack; None does so for durable stores and servers. `tracer`
-    takes the spans (see also `kit.trace`).
+    takes the spans (see also `kit.trace`). `node` makes this process one of several on its store.
     """
 
     mailbox: int = 1_000
@@ -82,6 +84,7 @@ class KitOptions:
     watch_loop: bool | None = None
     tracer: Tracer | None = None
     sync_workers: int = 8
+    node: NodeOptions | None = None
 
 
 @dataclass(slots=True)
@@ -123,6 +126,8 @@ class Engine:
         self.registry = Registry(self)
         self.table = RoomTable(self)
         self.attention = AttentionList()
+        self.nodes: Nodes | None = None
+        """Set where several processes share the store."""
         self.template = Template()
         self.answers: dict[str, asyncio.Future[Any]] = {}
         self.counters: dict[str, float] = {}
@@ -154,9 +159,12 @@ class Engine:
         self.info = await self.store.open()
         self.opened = True
         self.draining = False
-        await self.timers.load()
         await self.attention.load(self.store)
-        counts = await recover(self)
+        if self.nodes is not None:
+            counts = await self.nodes.start()
+        else:
+            await self.timers.load()
+            counts = await recover(self)
         self.started = True
         self.scope.spawn(self.timers.run(), name="timers")
         self.scope.spawn(self._prune(), name="prune dedupe keys")
@@ -174,6 +182,8 @@ class Engine:
     async def aclose(self) -> None:
         """Stops: running replies checkpoint, deliveries stay in the outbox, the store closes. Idempotent."""
         self.draining = True
+        if self.nodes is not None:
+            await self.nodes.aclose()
         if self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog = None
@@ -195,6 +205,8 @@ class Engine:
     async def drain(self, timeout: float | None = None) -> bool:
         """Lets running replies and deliveries finish; False when some were left to the next start (R11)."""
         limit = timeout if timeout is not None else self.options.drain_timeout_s
+        if self.nodes is not None:
+            return await self.nodes.hand_over(limit)
         try:
             async with asyncio.timeout(limit):
                 while self.turns.active() or self.lanes.backlog:  # noqa: ASYNC110 - many owners, none with an event
@@ -264,7 +276,7 @@ class Engine:
     def publish(self, tenant: str, message: Ephemeral) -> None:
         """A sign of life, to whoever watches the room here or in another process."""
         actor = self.table.loaded(tenant, message.room_id)
-        if actor is not None:
+        if actor is not None and self.nodes is None:  # of several processes the room's own hears it from the bus
             actor.hub.ephemeral(message, actor.state.bindings)
         self.bus.publish(tenant, message)
 

@@ -53,7 +53,9 @@ async def try_next(actor: RoomActor, event: RoomEvent, channel_id: str) -> None:
 async def deliver_also(actor: RoomActor, event: RoomEvent, channel_id: str) -> None:
     """Adds one delivery of an event that is already in the log."""
     engine = actor.engine
-    await engine.store.commit(Batch(actor.tenant, engine.epoch, put=(outbox_row(actor, event, channel_id),)))
+    await engine.store.commit(
+        Batch(actor.tenant, actor.epoch, actor.room_id, put=(outbox_row(actor, event, channel_id),))
+    )
     engine.lanes.put(actor, channel_id, Item(event, event.index, event.id, CURRENT.get()))
 
 

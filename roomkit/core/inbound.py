@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roomkit.core import membership, messages
 from roomkit.core.actor import RoomActor
@@ -34,6 +34,7 @@ from roomkit.runtime.span_names import BLOCKED, DUPLICATE, INBOUND, ROOM
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
+    from roomkit.core.state import RoomState
 
 log = logging.getLogger(__name__)
 Route = tuple[str, str, str, str]
@@ -52,6 +53,13 @@ class Sender:
     candidates: tuple[str, ...] = ()
     refused: str = ""
     challenge: str | None = None
+
+
+class Seen(NamedTuple):
+    """A room that another process has, as it is in the store."""
+
+    room_id: str
+    state: RoomState
 
 
 class Inbound:
@@ -160,6 +168,8 @@ class Inbound:
     async def _prepare(
         self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
     ) -> tuple[RoomActor, EventDraft, Sender]:
+        if self.engine.nodes is not None:
+            room_id = await self._whose(channel, message, tenant, room_id)
         sender = self._told(channel, message) or await self._identify(channel, message, tenant)
         actor = self._at_home(channel, tenant, room_id, sender)
         if actor is None:
@@ -212,15 +222,23 @@ class Inbound:
             await asyncio.shield(busy)
         cached = await self._cached(route, channel, message)
         if cached is not None:
-            await self._seat(cached, channel, message, sender)
-            return cached
+            actor = await self._own(tenant, cached)
+            await self._seat(actor, channel, message, sender)
+            return actor
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._routing[route] = gate
         try:
-            actor = await self._find(channel, message, tenant)
-            if actor is None:
-                binding = self._new_binding(channel, message, "", sender, tenant)
-                actor = await engine.table.create(tenant, source=binding, sender=sender.participant_id)
+            found = await self._find(channel, message, tenant)
+            if found is not None:
+                actor = await self._own(tenant, found)
+            elif engine.nodes is None:
+                actor = await self._new_room(channel, message, tenant, sender)
+            else:
+                async with engine.nodes.alone("room of a new sender", *route):
+                    found = await self._find(channel, message, tenant)
+                    actor = await (
+                        self._own(tenant, found) if found else self._new_room(channel, message, tenant, sender)
+                    )
             self._remember(route, actor.room_id)
             await self._seat(actor, channel, message, sender)
             return actor
@@ -228,16 +246,45 @@ class Inbound:
             del self._routing[route]
             gate.set_result(None)
 
+    async def _new_room(self, channel: Channel, message: InboundMessage, tenant: str, sender: Sender) -> RoomActor:
+        binding = self._new_binding(channel, message, "", sender, tenant)
+        return await self.engine.table.create(tenant, source=binding, sender=sender.participant_id)
+
+    async def _whose(self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None) -> str | None:
+        """Of several processes the one that has the room takes the message in, and asks who has written it. Raises
+        `Elsewhere` when that is another one; None for a room that is still to be made."""
+        if room_id is None:
+            route = (tenant, channel.channel_id, message.sender_id, message.assurance.value)
+            found = await self._cached(route, channel, message) or await self._find(channel, message, tenant)
+            if found is None:
+                return None
+            room_id = found.room_id
+            self._remember(route, room_id)
+        await self.engine.table.actor(tenant, room_id)
+        return room_id
+
+    async def _look(self, tenant: str, room_id: str) -> RoomActor | Seen | None:
+        """A room to choose from; one that another process has is only looked at."""
+        table = self.engine.table
+        actor = table.loaded(tenant, room_id) if self.engine.nodes else await table.actor(tenant, room_id)
+        if actor is not None or self.engine.nodes is None:
+            return actor
+        state = await table.look(tenant, room_id)
+        return Seen(room_id, state) if state is not None else None
+
+    async def _own(self, tenant: str, found: RoomActor | Seen) -> RoomActor:
+        return found if isinstance(found, RoomActor) else await self.engine.table.require(tenant, found.room_id)
+
     def _remember(self, route: Route, room_id: str) -> None:
         if len(self._routes) >= self.engine.options.resident_rooms * 4:
             self._routes.pop(next(iter(self._routes)))
         self._routes[route] = room_id
 
-    async def _cached(self, route: Route, channel: Channel, message: InboundMessage) -> RoomActor | None:
+    async def _cached(self, route: Route, channel: Channel, message: InboundMessage) -> RoomActor | Seen | None:
         room_id = self._routes.get(route)
         if room_id is None:
             return None
-        actor = await self.engine.table.actor(route[0], room_id)
+        actor = await self._look(route[0], room_id)
         if actor is not None and actor.state.room.open:
             binding = actor.state.bindings.get(channel.channel_id)
             if binding is not None and binding.metadata.get("address") in (None, route[2]) and _sure(binding, message):
@@ -245,7 +292,7 @@ class Inbound:
         self._routes.pop(route, None)
         return None
 
-    async def _find(self, channel: Channel, message: InboundMessage, tenant: str) -> RoomActor | None:
+    async def _find(self, channel: Channel, message: InboundMessage, tenant: str) -> RoomActor | Seen | None:
         """The sender's latest open room on this channel; else the only open room that has the channel without an
         address of its own; more than one of those is never guessed."""
         own = await self._open_rooms(tenant, f"from:{channel.channel_id}:{message.sender_id}")
@@ -262,18 +309,18 @@ class Inbound:
         if router is not None:
             rooms = [actor.state.snapshot() for actor in candidates]
             chosen = await router.route(tenant, message, rooms)
-            return await self.engine.table.actor(tenant, chosen) if chosen is not None else None
+            return await self._look(tenant, chosen) if chosen is not None else None
         return candidates[0] if candidates else None
 
-    async def _open_rooms(self, tenant: str, term: str) -> list[RoomActor]:
-        found: list[RoomActor] = []
+    async def _open_rooms(self, tenant: str, term: str) -> list[RoomActor | Seen]:
+        found: list[RoomActor | Seen] = []
         after: str | None = None
         while True:
             page = await self.engine.store.records(
                 RecordQuery("binding", tenant, terms=(term,), after=after, limit=200)
             )
             for record in page:
-                actor = await self.engine.table.actor(tenant, record.room_id or "")
+                actor = await self._look(tenant, record.room_id or "")
                 if actor is not None and actor.state.room.open and actor.state.room.forked_from is None:
                     found.append(actor)
             if len(page) < 200:
@@ -461,7 +508,7 @@ def _with_urls(content: Content, urls: dict[str, str]) -> Content:
 _RANK = {Assurance.CLAIMED: 0, Assurance.VERIFIED: 1, Assurance.AUTHENTICATED: 2}
 
 
-def _rank(actor: RoomActor, channel: Channel) -> int:
+def _rank(actor: RoomActor | Seen, channel: Channel) -> int:
     binding = actor.state.bindings.get(channel.channel_id)
     return _RANK[binding.assurance] if binding is not None else 0
 

@@ -24,9 +24,9 @@ async def find_rooms(
     names = tuple(f"name:{word}" for word in q.casefold().split())
     ways = [(f"address:{q}",), (f"person:{q}",), (f"external:{q}",), names]
     seen: dict[str, Room] = {}
-    direct = await engine.table.actor(tenant, q)
+    direct = await engine.table.look(tenant, q)
     if direct is not None and not terms:
-        seen[q] = direct.state.snapshot()
+        seen[q] = direct.snapshot()
     for way in ways:
         for room in await _rooms(engine, tenant, (*terms, *way), limit + offset, 0):
             seen.setdefault(room.id, room)
@@ -40,8 +40,8 @@ async def _rooms(engine: Engine, tenant: str, terms: tuple[str, ...], limit: int
 
 async def _with_head(engine: Engine, tenant: str, value: dict[str, Any]) -> Room:
     room = room_of(value)
-    actor = await engine.table.actor(tenant, room.id)
-    return actor.state.snapshot() if actor is not None else room
+    state = await engine.table.look(tenant, room.id)
+    return state.snapshot() if state is not None else room
 
 
 def steer(engine: Engine, actor: RoomActor, directive: SteeringDirective, channel_id: str | None) -> None:

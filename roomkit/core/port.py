@@ -19,6 +19,7 @@ from roomkit.ports.store import RecordQuery
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
     from roomkit.core.ledger import Vault
+    from roomkit.ports.audio import LivePort
 
 
 class ChannelPort:
@@ -46,11 +47,21 @@ class ChannelPort:
 
         return Vault(self._engine, self.tenant, self._channel_id)
 
+    @property
+    def live(self) -> LivePort:
+        from roomkit.core.live import LiveRooms
+
+        return LiveRooms(self._engine, self.tenant)
+
     async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> InboundResult:
+        if self._engine.nodes is not None:
+            return await self._engine.nodes.rooms(self.tenant).process_inbound(message, room_id=room_id)
         return await self._engine.inbound.process(message, self.tenant, room_id)
 
     async def submit(self, room_id: str, draft: EventDraft) -> RoomEvent:
         """Commits as this channel, whatever the draft claims. Raises `StateError` when the room does not take it."""
+        if self._engine.nodes is not None:
+            return await self._engine.nodes.calls.submit(self.tenant, room_id, self._channel_id, draft)
         actor = await self._engine.table.require(self.tenant, room_id)
         if self._channel_id not in actor.state.bindings:
             raise RoomNotFound(room_id)
@@ -65,7 +76,9 @@ class ChannelPort:
 
     def subscribe(self, room_id: str, deliver: Callable[[Any], None], *, channel_id: str) -> Callable[[], None]:
         actor = self._engine.table.loaded(self.tenant, room_id)
-        if actor is None:
+        if (
+            actor is None or self._engine.nodes is not None
+        ):  # a room may go to another process: then `open_view` follows it
             raise RoomNotFound(room_id)
         viewer = Viewer(channel_id=channel_id)
         leave, growing = actor.hub.join(viewer, deliver, actor.state.bindings)
@@ -87,8 +100,11 @@ class ChannelPort:
         return [actor.room_id for actor in mine if self._channel_id in actor.state.bindings]
 
     async def open_view(self, room_id: str, deliver: Deliver, *, after: int | None = None, tail: int = 0) -> View:
+        viewer = Viewer(channel_id=self._channel_id)
+        if self._engine.nodes is not None:
+            return await self._engine.nodes.open_view(self.tenant, room_id, viewer, deliver, after, tail)
         actor = await self._engine.table.require(self.tenant, room_id)
-        return await actor.call(views.open_view, Viewer(channel_id=self._channel_id), deliver, after, tail)
+        return await actor.call(views.open_view, viewer, deliver, after, tail)
 
     def now(self) -> datetime:
         return self._engine.now()

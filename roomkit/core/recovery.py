@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import approvals, messages
@@ -35,9 +36,7 @@ async def recover(engine: Engine) -> dict[str, int]:
     for record in await engine.store.records(RecordQuery("outbox", None, limit=ALL)):
         actor = await engine.table.actor(record.tenant, record.room_id or "")
         if actor is not None:
-            value = record.value
-            item = Item(None, value["index"], value["event_id"], None, value["attempts"], tuple(value.get("parts", ())))
-            engine.lanes.put(actor, value["channel"], item)
+            resume_delivery(actor, record)
             counts["outbox"] += 1
     for record in await engine.store.records(RecordQuery("stream", None, limit=ALL)):
         actor = await engine.table.actor(record.tenant, record.room_id or "")
@@ -51,6 +50,28 @@ async def recover(engine: Engine) -> dict[str, int]:
     if any(counts.values()):
         log.info("resumed after restart: %(outbox)d deliveries, %(turns)d questions, %(streams)d cut replies", counts)
     return counts
+
+
+def resume_delivery(actor: RoomActor, record: Record) -> None:
+    """Puts one row of the outbox back into its lane."""
+    value = record.value
+    item = Item(None, value["index"], value["event_id"], None, value["attempts"], tuple(value.get("parts", ())))
+    actor.engine.lanes.put(actor, value["channel"], item)
+
+
+async def resume_replies(actor: RoomActor, streams: Sequence[Record], turns: Sequence[Record]) -> None:
+    """One room's cut replies, then the questions that nobody has begun to answer: of those read before anybody could
+    ask a new one."""
+    answered: set[str] = set()
+    for record in streams:
+        answered.update(record.value["turns"])
+        await _closed(actor, record)
+    for record in turns:
+        if record.key in answered:
+            found = await actor.engine.store.records(RecordQuery("turn", actor.tenant, key=record.key))
+            if not found:
+                continue
+        await _ask_again(actor.engine, actor, record)
 
 
 async def _closed(actor: RoomActor, record: Record) -> bool:

@@ -96,6 +96,11 @@ class Reply:
         if event is None:
             self.actor.hub.fail(self.id, reason)
 
+    def abandon(self) -> None:
+        """Another process ends it: nothing of it is shown or written here any more."""
+        self._stopped = True
+        self.checkpoint.stop()
+
     # -- growing --------------------------------------------------------------------------------------------------
 
     async def pull(self, stream: AsyncIterator[ReplyPart]) -> None:

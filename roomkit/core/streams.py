@@ -104,6 +104,14 @@ class View:
     close: Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class ViewLost:
+    """Nothing more comes to this subscription: the room has gone to another process. Open the view again, from the last
+    index."""
+
+    room_id: str
+
+
 class Hub:
     """Subscribers of one room, grouped by viewer so that each visibility question is asked once per event."""
 
@@ -212,6 +220,14 @@ class Hub:
         stream = self.streams.pop(stream_id, None)
         if stream is not None:
             _hand(tuple(stream.told.values()), _error(stream.start, error))
+
+    def lose(self, room_id: str) -> None:
+        """The room goes to another process: everybody is told to look there."""
+        groups, self._groups = self._groups, {}
+        self.streams.clear()
+        self._version += 1
+        for group in groups.values():
+            _hand(tuple(group.values()), ViewLost(room_id))
 
     def silence(self, stream: OpenStream, error: str) -> None:
         """The reply grows on unheard."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import alarms
 from roomkit.core.state import key
+from roomkit.errors import Elsewhere
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
 from roomkit.runtime import Wakeup
@@ -64,15 +65,25 @@ class Timers:
         heapq.heappush(self._heap, (due, record.tenant, room_id, name))
         self._wakeup.set()
 
-    async def load(self) -> None:
-        """Arms everything that was armed before a restart; what came due meanwhile rings at once."""
+    def armed(self, record: Record) -> bool:
+        return (record.tenant, record.room_id or "", record.value["name"]) in self._due
+
+    def clear(self) -> None:
+        """Rings nothing more that is armed now."""
+        self._due.clear()
+        self._heap.clear()
+
+    async def load(self, rooms: Collection[tuple[str, str]] | None = None) -> None:
+        """Arms everything (of these rooms, as tenant and id) that was armed before a restart; what came due meanwhile
+        rings at once."""
         offset = 0
         while True:
             page = await self._engine.store.records(
                 RecordQuery("timer", None, due_before=float("inf"), offset=offset, limit=1000)
             )
             for record in page:
-                self.arm(record)
+                if rooms is None or (record.tenant, record.room_id or "") in rooms:
+                    self.arm(record)
             if len(page) < 1000:
                 return
             offset += len(page)
@@ -104,7 +115,10 @@ class Timers:
         await self._engine.insist(lambda: self._look(tenant, room_id, name, data), f"timer {name} of {room_id}")
 
     async def _look(self, tenant: str, room_id: str, name: str, data: dict[str, Any]) -> None:
-        actor = await self._engine.table.actor(tenant, room_id)
+        try:
+            actor = await self._engine.table.actor(tenant, room_id)
+        except Elsewhere:
+            return  # whoever has the room rings it
         if actor is None:
             await self._engine.store.commit(self._gone(tenant, room_id, name))
             return

@@ -143,6 +143,12 @@ class Turns:
         """The turns under way in a room, by channel."""
         return [(lane.channel_id, lane.running) for lane in self._of(actor) if lane.running is not None]
 
+    def about(self, actor: RoomActor, event_id: str) -> bool:
+        """Whether an answer to this event is being made, or is about to be."""
+        lanes = self._of(actor)
+        triggers = [t for lane in lanes for t in (*lane.pending, *(lane.running.triggers if lane.running else ()))]
+        return any(trigger.event.id == event_id for trigger in triggers)
+
     def active(self) -> int:
         return sum(1 for lane in self._lanes.values() if lane.running is not None)
 
@@ -193,6 +199,23 @@ class Turns:
         for lane in tuple(self._lanes.values()):
             if lane.channel_id == channel_id and lane.running is not None:
                 lane.running.cancel(reason)
+
+    def forget(self, actor: RoomActor) -> None:
+        """The room is another process's, which goes on from what is durable; nothing more is said or written here."""
+        for lane_key, lane in tuple(self._lanes.items()):
+            if lane.actor is actor:
+                self.settle(lane.pending)
+                lane.pending = []
+                if lane.running is not None:
+                    lane.running.reply.abandon()
+                    lane.running.cancel("moved")
+                if not lane.active:
+                    del self._lanes[lane_key]
+                    actor.lanes -= 1
+
+    def at_work(self) -> set[tuple[str, str]]:
+        """The rooms, as tenant and id, with a turn under way."""
+        return {(lane.actor.tenant, lane.actor.room_id) for lane in self._lanes.values() if lane.running is not None}
 
     def abandon(self) -> None:
         """The kit has closed: nobody waits any longer for what the next start will do."""
@@ -277,7 +300,8 @@ class Turns:
             running.ending = True
             if running.cancelled:
                 reply.end_reason = "cancelled"
-                await self._end(reply, running.cancelled)
+                if not reply.over:
+                    await self._end(reply, running.cancelled)
             elif task.cancelling():
                 await self._checkpoint_at_shutdown(reply)
                 raise

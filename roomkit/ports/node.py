@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from roomkit.errors import RoomKitError
+from roomkit import errors
+from roomkit.errors import Elsewhere, RoomKitError, StateError
 from roomkit.ports.ownership import Ownership
 
 Json = dict[str, Any]
@@ -54,14 +55,37 @@ class NodeLink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NodeOptions:
-    """Makes a kit one of several on one store: `RoomKit("postgresql://...", options=KitOptions(node=NodeOptions(...)))`.
+    """Makes a kit one of several on one store: `RoomKit("postgresql://...", options=KitOptions(node=...))`.
 
     `address` is the URL under which the others reach this process (of its `kit.asgi()`); without one it forwards, and
-    works on rooms which nobody has only as long as it must. `secrets` sign what nodes say to each other (the first signs,
-    all are accepted); by default they come from the kit's `token_secrets`. `ownership` and `link` are for stores and
-    networks of one's own: by default the store's leases, and HTTP to the `address` of the others."""
+    works on rooms which nobody has only as long as it must. `secrets` sign what nodes say to each other (the first
+    signs, all are accepted); by default they come from the kit's `token_secrets`. `ownership` and `link` are for stores
+    and networks of one's own: by default the store's leases, and HTTP to the `address` of the others."""
 
     address: str = ""
     secrets: tuple[str, ...] = ()
     ownership: Ownership | None = None
     link: NodeLink | None = None
+
+
+def told_of(error: RoomKitError) -> Json:
+    """An error as JSON."""
+    kept = {
+        name: value for name, value in vars(error).items() if isinstance(value, (str, int, float, bool, type(None)))
+    }
+    return {"error": type(error).__name__, "message": str(error), "more": kept}
+
+
+def raise_told(answer: Json, request: Json) -> None:
+    """Raises what the other side raised, as the class it is."""
+    if answer.get("moved"):
+        raise Elsewhere(request.get("tenant", ""), request.get("room_id", ""), "")
+    name = answer.get("error")
+    if name is None:
+        return
+    found = getattr(errors, name, None)
+    kind = found if isinstance(found, type) and issubclass(found, RoomKitError) else StateError
+    error = cast("RoomKitError", kind.__new__(kind))
+    error.args = (answer["message"],)
+    vars(error).update(answer.get("more", {}))
+    raise error

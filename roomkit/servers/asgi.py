@@ -78,6 +78,10 @@ class RoomApp(Starlette):
             # Straight to the door: every wrapper in between would be paid for by each frame of each client.
             if _path(scope) == "/socket":
                 await self._socket(scope, receive, send)
+            elif _path(scope) == "/nodes" and (nodes := self.door.kit.engine.nodes) is not None:
+                from roomkit.servers.node import serve_node
+
+                await serve_node(nodes, scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 4404})
             return

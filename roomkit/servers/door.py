@@ -111,18 +111,21 @@ class Door:
 
     async def _demand_welcome(self, principal: Principal, room_id: str) -> None:
         """A guest who was removed or banned neither reads nor writes, however good its token still is."""
-        actor = await self.kit.engine.table.actor(principal.tenant, room_id)
-        if actor is None:
+        state = await self.kit.engine.table.look(principal.tenant, room_id)
+        if state is None:
             raise RoomNotFound(room_id)  # without the names of others
-        person = actor.state.participants.get(principal.id)
+        person = state.participants.get(principal.id)
         if person is not None and person.status in GONE:
             raise AccessDenied("you are not in this room any more")
 
     async def shows(self, principal: Principal, room_id: str, event_id: str) -> bool:
         """Whether there is such an event in this room and this principal may see it."""
-        actor = await self.kit.engine.table.require(principal.tenant, room_id)
-        event = await event_by_id(actor.engine.store, principal.tenant, room_id, event_id)
-        return event is not None and self.viewer(principal).sees(event, actor.state.bindings)
+        engine = self.kit.engine
+        state = await engine.table.look(principal.tenant, room_id)
+        if state is None:
+            raise RoomNotFound(room_id)
+        event = await event_by_id(engine.store, principal.tenant, room_id, event_id)
+        return event is not None and self.viewer(principal).sees(event, state.bindings)
 
     def alive(self, principal: Principal, stamp: float) -> bool:
         """Whether a session of this principal may go on at `stamp` (Unix seconds): not expired, not revoked."""
@@ -141,8 +144,14 @@ class Door:
     async def seat(self, principal: Principal, room_id: str) -> None:
         """Gives the web channel its seat when the first guest comes in; what was taken away stays away."""
         engine, web = self.kit.engine, self.options.web_channel
-        actor = await engine.table.require(principal.tenant, room_id)
-        if actor.state.room.open and web not in actor.state.bindings and web not in actor.state.detached:
+        state = await engine.table.look(principal.tenant, room_id)
+        if state is None:
+            raise RoomNotFound(room_id)
+        if state.room.open and web not in state.bindings and web not in state.detached:
+            if engine.nodes is not None:
+                await self.rooms(principal).attach_channel(room_id, web, assurance=Assurance.AUTHENTICATED)
+                return
+            actor = await engine.table.require(principal.tenant, room_id)
             channel = engine.registry.require(web, principal.tenant)
             binding = engine.registry.seat(channel, room_id, principal.tenant, assurance=Assurance.AUTHENTICATED)
             await actor.call(membership.attach, binding, False)

@@ -47,6 +47,7 @@ class Lobby:
         self._sweeping = False
         self._telling = False
         self._unhook: dict[str, Callable[[], None]] = {}
+        self._unwatch: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -134,6 +135,9 @@ class Lobby:
     def close(self) -> None:
         for name in tuple(self._unhook):
             self._release(name)
+        if self._unwatch is not None:
+            self._unwatch()
+            self._unwatch = None
 
     async def _sweep(self) -> None:
         try:
@@ -146,8 +150,18 @@ class Lobby:
             self._sweeping = False
 
     def _hook(self, name: str, hear: Callable[[Committed], Any], where: Filter | None) -> None:
+        if self._unwatch is None and self._door.kit.engine.nodes is not None:
+            self._unwatch = self._door.kit.engine.bus.watch(self._changed)
         if name not in self._unhook:
             self._unhook[name] = self._door.kit.hooks.on(Committed, hear, name=f"lobby {name}", where=where)
+
+    def _changed(self, tenant: str, room_id: str) -> None:
+        """A room of another process has changed, or any of them may have."""
+        if self._door.kit.engine.table.loaded(tenant, room_id) is not None:
+            return  # it was heard of here
+        if not tenant or (tenant, room_id) in self._rooms or self._watchers:
+            self._dirty.update([(tenant, room_id)] if tenant else self._rooms)
+            self._tell_soon()
 
     def _release(self, name: str) -> None:
         unhook = self._unhook.pop(name, None)
@@ -159,7 +173,10 @@ class Lobby:
         if key not in self._rooms and not self._watchers:
             return
         self._dirty.add(key)
-        if not self._telling:
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if self._dirty and not self._telling:
             self._telling = True
             self._door.scope.spawn(self._tell(), name="tell rooms")
 

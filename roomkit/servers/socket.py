@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import HTTPConnection
 
 from roomkit.core.outlet import Outlet
-from roomkit.core.streams import View
+from roomkit.core.streams import View, ViewLost
 from roomkit.errors import AccessDenied, Overloaded, RoomClosed, RoomKitError, RoomNotFound, StoreError, UsageError
 from roomkit.models.access import Principal
 from roomkit.models.content import SystemContent, TextContent
@@ -322,6 +322,9 @@ class Connection:
             if self.principal is None or item.sender != self.principal.id:
                 tenant = self.principal.tenant if self.principal is not None else ""
                 self._sign_of_life(session.say("ephemeral", **door.views.sign(tenant, item, staff=self.staff)))
+            return
+        elif isinstance(item, ViewLost):
+            self.cut(1012, "the room has moved; come back")
             return
         elif isinstance(item, StreamError) and not self.staff:
             # Why it was taken back may be a guard's name; the client only has to take it back.

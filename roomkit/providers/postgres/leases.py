@@ -152,6 +152,8 @@ class PostgresOwnership:
 
     async def take_over(self, node: str) -> list[Lease]:
         rows = await self._run(lambda c: c.fetch(_TAKE_OVER, node, self.node))
+        if rows:
+            await self.notify()
         return [Lease(tenant, room_id, epoch) for tenant, room_id, epoch in rows if tenant]
 
     async def watch(self) -> AsyncIterator[Woken | NodeSilent]:
