@@ -11,7 +11,7 @@ import time
 from importlib import import_module
 from typing import Any
 
-NAMES = {"kill9": 1000, "powercut": 1000, "streamcut": 200, "crashpoints": 1, "signatures": 1_000_000}
+NAMES = {"kill9": 1000, "powercut": 1000, "streamcut": 200, "storm": 10_000, "crashpoints": 1, "signatures": 1_000_000}
 """Every proof, and how often `make prove` runs it."""
 
 

@@ -1,0 +1,181 @@
+"""Thousands of room sockets on one server process, which is killed: all of them come back and have missed nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proofs.crowd import Part
+from proofs.kill9 import Proof, patience
+from proofs.nursery import Nursery, spawn_module
+from proofs.server import Plan
+from proofs.world import Server
+from roomkit.cli.witness import guest_may_see, read_room
+
+TITLE = "room sockets on one server process that is killed: one kill, so many clients"
+CLIENTS_A_ROOM = 50
+PROCESSES = 2
+BACK_S = 20.0
+"""Within this time of the restart everybody is to be back."""
+PATIENCE_S = 180.0
+WRITING_S = 2.0
+KB_EACH = 40.0
+
+
+@dataclass(slots=True)
+class Crowds:
+    """The client processes, and what they told last."""
+
+    processes: list[asyncio.subprocess.Process]
+    told: list[dict[str, Any]]
+    _reading: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+
+    def order(self, what: bytes) -> None:
+        for process in self.processes:
+            assert process.stdin is not None
+            process.stdin.write(what + b"\n")
+
+    def sum(self, what: str) -> int:
+        return sum(one.get(what, 0) for one in self.told)
+
+    @property
+    def broken(self) -> list[str]:
+        """What no client should ever have heard."""
+        return [what for one in self.told for what in one.get("wrong", ())]
+
+    async def until(self, true: Callable[[], bool], within: float) -> bool:
+        began = time.monotonic()
+        while not true():
+            if time.monotonic() - began > within:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+
+@asynccontextmanager
+async def crowds(plan: Plan, clients: int) -> Any:
+    """`clients` clients in a few processes, connecting at once."""
+    each = -(-clients // PROCESSES)
+    parts = [
+        Part(plan.port, plan.secret, plan.rooms, first, min(each, clients - first)) for first in range(0, clients, each)
+    ]
+    processes = [await spawn_module("proofs.crowd") for _ in parts]
+    told: list[dict[str, Any]] = [{} for _ in parts]
+
+    async def read(number: int) -> None:
+        stdout = processes[number].stdout
+        assert stdout is not None
+        with suppress(asyncio.LimitOverrunError):
+            while line := await stdout.readline():
+                told[number] = json.loads(line)
+
+    reading = [asyncio.create_task(read(number)) for number in range(len(parts))]
+    for process, part in zip(processes, parts, strict=True):
+        assert process.stdin is not None
+        process.stdin.write(part.line())
+    try:
+        yield Crowds(processes, told, reading)
+    finally:
+        for process in processes:
+            process.kill()
+            await process.wait()
+        await asyncio.gather(*reading, return_exceptions=True)
+
+
+@asynccontextmanager
+async def served(clients: int) -> Any:
+    """A server with rooms for so many clients."""
+    rooms = tuple(f"r{number}" for number in range(max(1, clients // CLIENTS_A_ROOM)))
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="roomkit-storm-"))
+        nursery = await stack.enter_async_context(Nursery())
+        server = Server(nursery, Plan(str(Path(folder) / "rooms.db"), "a secret for the storm only", rooms, ("web",)))
+        await server.start()
+        yield server
+        await server.kill()
+
+
+def resident_kb(pid: int) -> int:
+    with Path(f"/proc/{pid}/status").open() as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
+async def prove(n: int, seed: int) -> Proof:
+    """One kill under `n` clients."""
+    proof = Proof()
+    async with served(n) as server:
+        bare = resident_kb(server.pid)
+        began = time.monotonic()
+        async with crowds(server.plan, n) as crowd:
+            if not await crowd.until(lambda: crowd.sum("live") == n or crowd.broken, PATIENCE_S) or crowd.broken:
+                proof.wrong.append(f"only {crowd.sum('live')} of {n} clients came in: {crowd.broken}")
+                return proof
+            proof.took("until all were in", time.monotonic() - began)
+            each = (resident_kb(server.pid) - bare) / n
+            proof.figures["clients"] = n
+            proof.figures["KB_per_client"] = round(each)
+            if each > KB_EACH and n >= 1_000:
+                proof.wrong.append(f"a client takes {each:.0f} KB of the server, more than {KB_EACH:g}")
+            await _storm(proof, server, crowd, n)
+    return proof
+
+
+async def _storm(proof: Proof, server: Server, crowd: Crowds, n: int) -> None:
+    crowd.order(b"write")
+    await asyncio.sleep(WRITING_S)
+    await server.kill()
+    killed = time.monotonic()
+    await server.start()
+    ready = time.monotonic()
+    back = await crowd.until(lambda: crowd.sum("live") == n and crowd.sum("resumed") >= n, PATIENCE_S)
+    took = time.monotonic() - ready
+    proof.took("restart", ready - killed)
+    proof.took("until all were back", took)
+    if not back:
+        proof.wrong.append(f"only {crowd.sum('live')} of {n} clients were back within {PATIENCE_S:g} s")
+        return
+    if took > BACK_S * patience():
+        proof.wrong.append(f"all clients were back after {took:.1f} s, not within {BACK_S:g} s")
+    await asyncio.sleep(WRITING_S)
+    crowd.order(b"hush")
+    wrong: list[str] = []
+    rested = await crowd.until(lambda: not wrong.clear() and not wrong.extend(_wrong(server, crowd)) and not wrong, 30)
+    if not rested:
+        proof.wrong += wrong[:20]
+    proof.wrong += crowd.broken
+    proof.figures["resumed"] = crowd.sum("resumed")
+    proof.figures["acknowledged"] = sum(len(one["acked"]) for one in crowd.told)
+    proof.figures["rooms"] = len(server.plan.rooms)
+
+
+def _wrong(server: Server, crowd: Crowds) -> list[str]:
+    """What the file and the clients disagree about."""
+    if under_way := crowd.sum("under_way"):
+        return [f"{under_way} messages were never acknowledged"]
+    wrong: list[str] = []
+    places: dict[tuple[str, int], str] = {}
+    for room_id in server.plan.rooms:
+        stored = read_room(server.db, room_id)
+        places |= {(room_id, event["index"]): event["id"] for event in stored.events}
+        checksum, position = 0, -1
+        for event in filter(guest_may_see, stored.events):
+            checksum = zlib.crc32(f"{event['index']} {event['id']}\n".encode(), checksum)
+            position = event["index"]
+        for one in crowd.told:
+            for said, count in one["seen"].get(room_id, {}).items():
+                where, _, seen = said.partition(":")
+                if seen != f"{checksum:08x}" or int(where) < position:
+                    wrong.append(f"{count} clients of {room_id} are at {where}, and have not seen exactly its log")
+    for one in crowd.told:
+        for client_id, (room_id, index, event_id) in one["acked"].items():
+            if places.get((room_id, index)) != event_id:
+                wrong.append(f"{client_id} was acknowledged at {room_id}[{index}] and is not there")
+    return wrong
