@@ -7,7 +7,7 @@ from typing import Any
 
 from roomkit.core import approvals, messages
 from roomkit.core.actor import Change, Entry, RoomActor
-from roomkit.core.policy import PERSON, ai_may_answer, require_seconds
+from roomkit.core.policy import EARLY_S, PERSON, ai_may_answer, require_seconds
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import key
 from roomkit.errors import ChannelNotFound, FloorTaken, RoomClosed, StateError, StoreUnavailable
@@ -104,7 +104,7 @@ async def lease_due(actor: RoomActor, generation: int) -> None:
     if floor.mode is not FloorMode.HUMAN or floor.generation != generation or floor.lease_until is None:
         return
     left = (floor.lease_until - actor.engine.now()).total_seconds()
-    if left > 0:
+    if left > EARLY_S:
         actor.engine.timers.set(actor, "floor", left, {"generation": generation})
         return
     if not actor.state.room.open:

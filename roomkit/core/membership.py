@@ -7,7 +7,7 @@ from typing import Any
 
 from roomkit.core import approvals
 from roomkit.core.actor import Change, RoomActor
-from roomkit.core.policy import LONGEST_S, require_json, require_seconds
+from roomkit.core.policy import EARLY_S, LONGEST_S, require_json, require_seconds
 from roomkit.core.state import key
 from roomkit.errors import ChannelNotFound, RoomClosed, StateError
 from roomkit.models.event import EventType
@@ -296,13 +296,13 @@ async def timer_due(actor: RoomActor, name: str) -> None:
     room, now = actor.state.room, actor.engine.now()
     if name == "idle" and room.status is RoomStatus.ACTIVE and room.timers.inactive_after_seconds is not None:
         last = actor.state.last_activity
-        if last is not None and (now - last).total_seconds() >= room.timers.inactive_after_seconds:
+        if last is not None and (now - last).total_seconds() >= room.timers.inactive_after_seconds - EARLY_S:
             await set_status(actor, RoomStatus.PAUSED, "timer", "inactive")
         else:
             arm_timers(actor)
     elif name == "close" and room.status is RoomStatus.PAUSED and room.paused_at is not None:
         after = room.timers.closed_after_seconds
-        if after is not None and (now - room.paused_at).total_seconds() >= after:
+        if after is not None and (now - room.paused_at).total_seconds() >= after - EARLY_S:
             await set_status(actor, RoomStatus.CLOSED, "timer", "inactive")
         else:
             arm_timers(actor)

@@ -28,6 +28,10 @@ from roomkit.models.room import (
 LONGEST_S = 10 * 365 * 86_400.0
 """Ten years: no lease and no room timer is longer, so that every one of them has a date."""
 
+EARLY_S = 1e-3
+"""Clocks round: a timer that rings so much too early rings in time. Armed again instead, it would ring at once, and
+again, as long as the clock stands still."""
+
 MAX_CHAIN_DEPTH = 5
 """An event at this depth is stored as blocked; it cannot be switched off."""
 

@@ -180,7 +180,10 @@ class Page:
         self.texts: dict[str, str] = {}
         """Event -> its text as this page knows it."""
         self.open: dict[str, str] = {}
+        self.shown: dict[str, tuple[Process, list[tuple[float, str]]]] = {}
+        """Stream -> who told it, and how it grew."""
         self.nets: dict[str, int] = {}
+        self._human = False
         self.wrong: list[str] = []
         self._said: dict[str, Said] = {}
         self._lost: asyncio.Future[None] | None = None
@@ -290,15 +293,22 @@ class Page:
 
     def _streams(self, frame: Snapshot | Resumed) -> None:
         """A view says which replies are in the making now; those that are not among them ended unseen."""
+        self._floor(frame.room.get("floor", {}).get("mode"))
         now = {stream.stream_id: stream.text for stream in frame.streams}
         for stream_id in now:
             if stream_id in self.ends:
                 self.wrong.append(f"{self.name} was shown stream {stream_id} again after its end")
         self.open = now
 
+    def _floor(self, mode: object) -> None:
+        self._human = mode in (FloorMode.HUMAN, FloorMode.WAITING)
+
     def _grow(self, stream_id: str, delta: str) -> None:
-        if stream_id in self.open:
-            self.open[stream_id] += delta
+        if stream_id in self.open and self.wire is not None:
+            text = self.open[stream_id] = self.open[stream_id] + delta
+            self.shown.setdefault(stream_id, (self.wire.process, []))[1].append((self.world.loop.time(), text))
+            if self._human:
+                self.wrong.append(f"{self.name} heard the AI go on with {delta!r} while a person has the floor")
 
     def _ended(self, stream_id: str, text: str | None) -> None:
         grown = self.open.pop(stream_id, None)
@@ -312,6 +322,8 @@ class Page:
         span = self.spans[-1]
         index = event["index"]
         span.seen.append((index, event["id"], prev))
+        if event["type"] == "floor_changed" and prev is not None:
+            self._floor(event["content"]["data"]["mode"])
         text = event["content"].get("text")
         if text is not None and not event["metadata"].get("edited") and not event["metadata"].get("deleted"):
             self.texts[event["id"]] = text

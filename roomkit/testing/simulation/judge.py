@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from roomkit.core.policy import may_see
+from roomkit.core.policy import ai_may_answer, may_see
 from roomkit.core.state import load
 from roomkit.models.content import ToolCallContent
 from roomkit.models.event import EventStatus, EventType, RoomEvent
-from roomkit.models.room import FloorMode
+from roomkit.models.room import Floor, FloorMode
 from roomkit.ports.store import RecordQuery
 from roomkit.testing.history import Record, check_history
 from roomkit.testing.simulation.clients import Span
@@ -25,6 +25,9 @@ NETS = ("task_failures",)
 """Counters of the engine that stand for a defence behind a defence."""
 CUTS = frozenset({"floor_changed", "reply_interrupted", "room_closed", "room_archived", "channel_detached"})
 """Records that explain why a question got no answer."""
+LATE_S = 2.0
+KEPT_S = 1.0
+"""What was shown for longer than this survives the death of the process (a checkpoint every 250 ms, a slow disk)."""
 READ_S = 0.2
 """How long a prompt may have been under way when it is counted."""
 Logs = dict[tuple[str, str], list[RoomEvent]]
@@ -43,7 +46,9 @@ async def judge(world: World) -> list[str]:
     for vendor in world.vendors.values():
         wrong += _vendor(vendor, disk)
     wrong += _tools(world, logs)
-    wrong += _questions(world)
+    wrong += _questions(world, logs)
+    wrong += _prefixes(world, logs)
+    wrong += _pauses(world, logs)
     wrong += _floors(logs)
     wrong += _taken_back(world)
     wrong += await _memory(world)
@@ -155,7 +160,7 @@ def _rows(disk: Disk, world: World) -> Iterator[str]:
             yield f"the call {record.key!r} of {record.value['name']} has no outcome"
     now = world.processes[-1].kit.now().timestamp()
     for record in disk.read(RecordQuery("timer", None, limit=1000)):
-        if record.due is not None and record.due < now - 60:
+        if record.due is not None and record.due < now - LATE_S:
             yield f"the timer {record.key!r} is {now - record.due:.0f} s late"
     for record in disk.read(RecordQuery("approval", None, limit=1000)):
         if record.value["status"] == "pending":
@@ -268,24 +273,31 @@ def _tools(world: World, logs: Logs) -> Iterator[str]:
             yield f"the call {key} of {run.name} has {starts[key]} beginnings and {ends[key]} ends in the log"
 
 
-def _questions(world: World) -> Iterator[str]:
+def _questions(world: World, logs: Logs) -> Iterator[str]:
     """Whatever asked a brain was seen by it, or the log says why not."""
-    words: dict[tuple[str, str], tuple[str, str]] = {}
+    if not world.with_ai:
+        return
     gone = {word for word, _ in world.gone}
-    for _, _, batch in world.disk.batches:
-        events = {event.id: event for event in batch.events}
-        cut = any(event.type.value in CUTS or getattr(event.content, "code", "") in CUTS for event in batch.events)
-        for put in batch.put:
-            event = events.get(put.value["event_id"]) if put.kind == "turn" else None
-            if event is not None and (found := WORD.findall(event.text)):
-                words[put.tenant, put.key] = (found[0], f"{event.room_id}[{event.index}]")
-        for key in batch.delete:
-            if key.kind == "turn" and cut:
-                words.pop((key.tenant, key.key), None)
-    muted = any(e.type is EventType.CHANNEL_DETACHED for _, _, b in world.disk.batches for e in b.events)
-    for word, where in words.values():
-        if word not in world.model.asked and word not in gone and not muted:
-            yield f"{word} at {where} asked the model, which never heard of it"
+    for (tenant, room), log in logs.items():
+        mode, asking = FloorMode.AI, dict[str, tuple[str, int]]()
+        for event in log:
+            code = getattr(event.content, "code", "")
+            if event.type is EventType.FLOOR_CHANGED:
+                mode = FloorMode(event.content.data["mode"])  # type: ignore[union-attr] # pyright: ignore
+            if event.type.value in CUTS or code in CUTS:
+                cause = event.content.data.get("cause")  # type: ignore[union-attr] # pyright: ignore
+                for known in (cause,) if code == "reply_interrupted" else tuple(asking):
+                    asking.pop(known, None)
+            elif _asks(event) and ai_may_answer(Floor(mode=mode)) and (found := WORD.findall(event.text)):
+                asking[event.id] = (found[0], event.index)
+        for word, index in asking.values():
+            if word not in world.model.asked and word not in gone:
+                yield f"{word} at {tenant}/{room}[{index}] asked the model, which never heard of it"
+
+
+def _asks(event: RoomEvent) -> bool:
+    fresh = event.type is EventType.MESSAGE and event.status is EventStatus.COMMITTED
+    return fresh and event.source.channel_id != "ai" and event.addressed_to is None and event.visibility == "all"
 
 
 def _floors(logs: Logs) -> Iterator[str]:
@@ -299,6 +311,43 @@ def _floors(logs: Logs) -> Iterator[str]:
                 late = mode in (FloorMode.HUMAN.value, FloorMode.WAITING.value) and event.status is EventStatus.COMMITTED
                 if late and event.metadata.get("end_reason") not in ("cancelled", "interrupted"):
                     yield f"the AI spoke at {tenant}/{room}[{event.index}] although the floor was {mode}"
+
+
+def _prefixes(world: World, logs: Logs) -> Iterator[str]:
+    """What of a reply had been shown for long survives the process that made it."""
+    if world.blackout or world.disk.broken:
+        return
+    stored = {event.id: event for log in logs.values() for event in log}
+    for page in world.pages:
+        for stream_id, (process, shown) in page.shown.items():
+            died = next((at for at, who, what in world.trace.lines if who == process.name and what[:4] in _ENDS), None)
+            if died is None or stream_id in page.ends:
+                continue
+            durable = max((text for at, text in shown if at <= died - KEPT_S), key=len, default="")
+            event = stored.get(stream_id)
+            if durable and (event is None or not event.text.startswith(durable)):
+                kept = "nothing" if event is None else repr(event.text)
+                yield f"{page.name} had been shown {durable!r} of {stream_id}, {kept} is stored"
+
+
+_ENDS = ("dies", "free")
+
+
+def _pauses(world: World, logs: Logs) -> Iterator[str]:
+    """A room is paused once, and after it was idle for long enough."""
+    for (tenant, room), log in logs.items():
+        paused, active = False, log[0].created_at if log else None
+        for event in log:
+            if event.type is EventType.ROOM_PAUSED:
+                if paused:
+                    yield f"{tenant}/{room}[{event.index}] was paused again"
+                idle = (event.created_at - active).total_seconds() if active is not None else 0.0
+                if event.content.data.get("by") is None and idle < world.idle_s - 1e-3:  # type: ignore[union-attr] # pyright: ignore
+                    yield f"{tenant}/{room}[{event.index}] was paused after {idle:.3f} s"
+                paused = True
+            elif event.type in (EventType.ROOM_RESUMED, EventType.ROOM_REOPENED, EventType.ROOM_CLOSED):
+                paused = False
+            active = event.created_at if event.type is EventType.MESSAGE else active
 
 
 def _taken_back(world: World) -> Iterator[str]:

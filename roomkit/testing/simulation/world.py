@@ -15,7 +15,7 @@ from roomkit.core.engine import KitOptions
 from roomkit.errors import RoomKitError
 from roomkit.kit import RoomKit
 from roomkit.models.delivery import DeliveryPolicy
-from roomkit.models.room import FloorMode
+from roomkit.models.room import FloorMode, RoomTimers
 from roomkit.ports.channel import TurnPolicy
 from roomkit.runtime import Scope
 from roomkit.runtime.crashpoint import CRASH_POINTS
@@ -90,6 +90,7 @@ class World:
         self.pace = dice.choice((0.1, 0.5, 2.0))
         self.crashes = dice.choice((0, 1, 1, 2))
         self.deeds = tuple(dice.sample(tuple(DEEDS), 5))
+        self.idle_s = dice.choice((0.0, 0.0, 0.0, 2.0))
         self.blackout = dice.random() < 0.2
 
     # -- processes --------------------------------------------------------------------------------------------------
@@ -180,7 +181,9 @@ class World:
         process = self.processes[-1]
         for tenant, room in self.spots:
             rooms = self.rooms(process, tenant)
-            await process.call(rooms.create_room, room, channels=self.channels, delivery="every_channel")
+            timers = RoomTimers(inactive_after_seconds=self.idle_s or None)
+            made = {"channels": self.channels, "delivery": "every_channel", "timers": timers}
+            await process.call(rooms.create_room, room, **made)
 
     def _people(self) -> list[Any]:
         dice, lives = self.dice, list[Any]()
@@ -258,7 +261,7 @@ class World:
             await asyncio.sleep(0.5)
         else:
             self.wrong.append("the rooms never came to rest")
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(3.0)
 
     async def _quiet(self, process: Process) -> bool:
         engine = process.kit.engine

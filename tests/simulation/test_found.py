@@ -1,0 +1,36 @@
+"""What the simulation has found in the core, each in the shortest form that shows it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from roomkit.models.room import RoomTimers
+from roomkit.testing import FakeChannel, VirtualClock
+from tests.core.rooms import kit_with, say
+
+
+async def test_a_redelivery_to_a_room_that_has_closed_meanwhile_gets_the_first_answer() -> None:
+    kit = kit_with(FakeChannel("sms"))
+    await kit.create_room("r", channels=["sms"])
+    first = await say(kit, "hello", "r", external_id="m1")
+    await kit.close_room("r")
+    again = await say(kit, "hello", "r", external_id="m1")
+    assert again.duplicate and again.event == first.event
+    fresh = await say(kit, "hello?", "r", external_id="m2")
+    assert fresh.event is None and fresh.reason == "room_closed"
+    await kit.aclose()
+
+
+async def test_a_timer_that_rings_a_rounding_error_early_does_not_ring_for_ever() -> None:
+    """On the virtual loop time stands still while something can run: a timer armed again for "in 0 s" never ends."""
+    kit = kit_with(FakeChannel("sms"))
+    for number in range(40):
+        await kit.create_room(f"r{number}", channels=["sms"], timers=RoomTimers(inactive_after_seconds=2.0))
+        await asyncio.sleep(0.0001 + number / 7_919)
+        await say(kit, "hello", f"r{number}")
+        await kit.take_over(f"r{number}", "ann", lease_s=1.0 + number / 104_729)
+    await asyncio.sleep(10)
+    rooms = [await kit.get_room(f"r{number}") for number in range(40)]
+    assert {(room.status.value, room.floor.mode.value) for room in rooms} == {("paused", "waiting")}
+    assert isinstance(kit.engine.clock, VirtualClock)
+    await kit.aclose()
