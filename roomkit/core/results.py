@@ -28,6 +28,22 @@ def _itself() -> UsageError:
     return UsageError("settled() was awaited inside its own delivery or turn and would wait for itself; drop it")
 
 
+def _each_other() -> UsageError:
+    return UsageError("settled() was awaited by deliveries or turns that would wait for each other; drop one of them")
+
+
+def _comes_back(lane: Line, settlement: Settlement, seen: set[Line]) -> bool:
+    """Whether `lane` has to go on before `settlement` can be done, by way of lanes that wait themselves."""
+    if lane.works_for(settlement):
+        return True
+    for other, awaited in tuple(_WAITING):
+        if other is None or other is lane or other in seen or not other.works_for(settlement):
+            continue
+        if _comes_back(lane, awaited, {*seen, other}):
+            return True
+    return False
+
+
 class Settlement:
     """Counts the deliveries and replies that one inbound event has set off, chains of replies included."""
 
@@ -41,9 +57,18 @@ class Settlement:
     def begin(self, lane: Line | None = None) -> None:
         """One more thing to wait for; `lane` is where it will be done."""
         self._pending += 1
+        if self._waiters and lane is not None:
+            self._look_for_circles(lane)
+
+    def _look_for_circles(self, lane: Line) -> None:
+        """Whoever waits here for a lane that, in the end, waits for them would wait for ever."""
         for waiter in self._waiters:
-            if lane is not None and waiter.lane is lane and not waiter.future.done():
+            if waiter.lane is None or waiter.future.done():
+                continue
+            if waiter.lane is lane:
                 waiter.future.set_exception(_itself())
+            elif any(at is lane and _comes_back(waiter.lane, awaited, {lane}) for at, awaited in tuple(_WAITING)):
+                waiter.future.set_exception(_each_other())
 
     def end(self) -> None:
         self._pending -= 1
@@ -63,15 +88,22 @@ class Settlement:
         while self._pending:
             if lane is not None and lane.works_for(self):
                 raise _itself()
+            if lane is not None and _comes_back(lane, self, set()):
+                raise _each_other()
             waiter = _Waiter(asyncio.get_running_loop().create_future(), lane)
             self._waiters.append(waiter)
+            entry = (lane, self)
+            _WAITING.append(entry)
             try:
                 await waiter.future
             finally:
+                _WAITING.remove(entry)
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
 
 
+_WAITING: list[tuple[Line | None, Settlement]] = []
+"""Who waits for what: the lanes among them stand still meanwhile."""
 CURRENT: ContextVar[Settlement | None] = ContextVar("roomkit_settlement", default=None)
 """The settlement whose lane or turn the running code is part of."""
 LANE: ContextVar[Line | None] = ContextVar("roomkit_lane", default=None)

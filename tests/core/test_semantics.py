@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextvars import ContextVar
 from typing import Any
 
@@ -301,6 +302,63 @@ async def test_a_brain_may_write_into_its_own_room_while_it_answers() -> None:
         inner.append(await say(kit, "go", "r"))
         await inner[0].settled(5)
         assert [t for _, t, _ in await words(kit)] == ["go", "aside", "let me see done"]
+
+
+@pytest.mark.parametrize("rooms", [["a", "b"], ["a", "b", "c"]])
+async def test_turns_that_wait_for_each_other_are_told_so(rooms: list[str]) -> None:
+    """Two rooms, or three in a circle: each asks the next and waits for its answer, which never comes."""
+    asked: dict[str, Any] = {}
+    told: list[str] = []
+
+    async def answer(kit: RoomKit, room_id: str) -> Any:
+        await asyncio.sleep(1)
+        following = rooms[(rooms.index(room_id) + 1) % len(rooms)]
+        try:
+            await asked[following].settled()
+        except UsageError as error:
+            told.append(str(error))
+        yield "done"
+
+    brain = Brain(script=lambda c, e: answer(kit, c.room.id))
+    async with kit_with(FakeChannel(), brain) as kit:
+        for room_id in rooms:
+            await kit.create_room(room_id, channels=["sms", "ai"])
+        for room_id in rooms:
+            asked[room_id] = await say(kit, "go", room_id, who=room_id)
+        for room_id in rooms:
+            await asked[room_id].settled(10)
+        assert len(told) == 1
+        assert "wait for each other" in told[0]
+        assert (await words(kit, rooms[0]))[-1][1] == "done"
+
+
+async def test_work_that_comes_later_can_close_the_circle_too() -> None:
+    """A delivery waits for a message elsewhere, whose turn then writes behind that delivery and waits for it."""
+    told: list[str] = []
+    first: list[Any] = []
+
+    async def answer(kit: RoomKit) -> Any:
+        await asyncio.sleep(5)
+        result = await kit.send("a", "behind you")
+        try:
+            await result.settled()
+        except UsageError as error:
+            told.append(str(error))
+        yield "done"
+
+    class Waits(FakeChannel):
+        async def deliver(self, event: Any, binding: Any, context: Any) -> Any:
+            if event.text == "go":
+                first.append(await kit.send("b", "question"))
+                with contextlib.suppress(UsageError):
+                    await first[0].settled()
+            return await super().deliver(event, binding, context)
+
+    async with kit_with(Waits("sms"), Brain(script=lambda c, e: answer(kit))) as kit:
+        await kit.create_room("a", channels=["sms"])
+        await kit.create_room("b", channels=["ai"])
+        await (await kit.send("a", "go")).settled(20)
+        assert len(told) == 1
 
 
 async def test_addressing_chooses_who_answers_and_nothing_else() -> None:
