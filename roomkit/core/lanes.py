@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -187,6 +188,13 @@ class OutboxLanes:
         if item.settlement is not None:
             item.settlement.end()
 
+    def drop_events(self, actor: RoomActor, ids: Container[str]) -> None:
+        """What these events said is gone: a delivery that has not begun finds nothing to deliver."""
+        for lane in self._lanes.values():
+            for item in lane.items if lane.actor is actor else ():
+                if item.event_id in ids:
+                    item.event = None
+
     def forget(self, actor: RoomActor) -> None:
         """The room is another process's, which delivers what is left; nobody waits here any longer."""
         for lane_key, lane in tuple(self._lanes.items()):
@@ -288,7 +296,7 @@ class OutboxLanes:
         if policy.destinations and not recipient.startswith(policy.destinations):
             return DeliveryResult(success=False, state=DeliveryState.FAILED, error="destination_not_allowed")
         if policy.paced:
-            await self._pace(provider, recipient, policy)
+            await self._pace(lane.actor.tenant, provider, recipient, policy)
         try:
             permit = self.breakers.acquire(provider, recipient)
         except ProviderError as error:
@@ -343,9 +351,10 @@ class OutboxLanes:
             result = DeliveryResult(success=True)
         return result
 
-    async def _pace(self, provider: str, recipient: str, policy: DeliveryPolicy) -> None:
+    async def _pace(self, tenant: str, provider: str, recipient: str, policy: DeliveryPolicy) -> None:
+        """Waits for what the far end may be sent now; tenants who share a channel share its rate."""
         if policy.rate_per_s is not None:
-            await self._bucket(provider, policy.rate_per_s, policy.burst).acquire()
+            await self._bucket(provider, policy.rate_per_s, policy.burst).acquire(group=tenant)
         if policy.recipient_rate_per_s is not None:
             await self._bucket(f"{provider}\n{recipient}", policy.recipient_rate_per_s, None).acquire()
 
@@ -534,7 +543,7 @@ def _lag(lane: Lane, now: datetime) -> tuple[int, float]:
 
 def _refusal(channel: Channel | None, binding: Any, event: RoomEvent | None) -> str:
     """Rights are looked at again when the lane gets there: a mute or detach reaches what already waits."""
-    if event is None:
+    if event is None or event.metadata.get("erased"):
         return "event_erased"
     if binding is None:
         return "channel_detached"

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Hashable
+from heapq import heapify, heappop, heappush
 
 from roomkit.errors import ConfigError, Overloaded, UsageError
 from roomkit.runtime import monotonic
 
 _ROUNDING = 1e-9  # a waiter woken exactly on time must not miss its token by a rounding error
+_Waiter = tuple[float, int, asyncio.Future[None], float]
+"""When it is its turn on the bucket's clock, its number, whom to wake, tokens wanted."""
 
 
 class TokenBucket:
-    """`rate` tokens a second, at most `burst` saved up; starts full."""
+    """`rate` tokens a second, at most `burst` saved up; starts full. Groups of waiters (tenants, say) get equal shares:
+    a thousand calls of one delay the next call of another by one."""
 
-    __slots__ = ("_at", "_burst", "_rate", "_timer", "_tokens", "_waiting", "max_waiting")
+    __slots__ = (
+        "_at",
+        "_burst",
+        "_ends",
+        "_number",
+        "_rate",
+        "_served",
+        "_timer",
+        "_tokens",
+        "_waiting",
+        "max_waiting",
+    )
 
     def __init__(self, rate: float, burst: float | None = None, *, max_waiting: int = 10_000) -> None:
         """`burst` defaults to one second's worth, at least one token."""
@@ -27,7 +42,10 @@ class TokenBucket:
         self._burst = max(1.0, rate) if burst is None else burst
         self._tokens = self._burst
         self._at: float | None = None  # a bucket may be made before any loop runs
-        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()
+        self._waiting: list[_Waiter] = []
+        self._number = 0
+        self._served = 0.0  # a clock that counts the tokens which the best served group was given
+        self._ends: dict[Hashable, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.max_waiting = max_waiting
 
@@ -36,8 +54,8 @@ class TokenBucket:
         self._check(tokens)
         return not self._waiting and self._take(tokens)
 
-    async def acquire(self, tokens: float = 1) -> None:
-        """Wait, first come first served, until `tokens` can be taken.
+    async def acquire(self, tokens: float = 1, *, group: Hashable = None) -> None:
+        """Wait until `tokens` can be taken: within a `group` first come first served, and the groups in turn.
 
         A cancelled waiter takes nothing. Raises `Overloaded` when `max_waiting` others wait already.
         """
@@ -49,8 +67,10 @@ class TokenBucket:
                 retry_after=self.retry_in(tokens),
             )
         turn = asyncio.get_running_loop().create_future()
-        entry = (turn, tokens)
-        self._waiting.append(entry)
+        self._ends[group] = end = max(self._served, self._ends.get(group, 0.0)) + tokens
+        self._number += 1
+        entry = (end, self._number, turn, tokens)
+        heappush(self._waiting, entry)
         self._arm()
         try:
             await turn
@@ -59,13 +79,14 @@ class TokenBucket:
                 self._tokens += tokens
             elif entry in self._waiting:  # the timer may have dropped it already
                 self._waiting.remove(entry)
+                heapify(self._waiting)
             self._serve()
             raise
 
     def retry_in(self, tokens: float = 1) -> float:
         """Seconds until a newcomer could take `tokens`, those who wait served first."""
         self._refill()
-        ahead = sum(wanted for _, wanted in self._waiting)
+        ahead = sum(waiter[3] for waiter in self._waiting)
         return max(0.0, (ahead + tokens - self._tokens) / self._rate)
 
     @property
@@ -99,7 +120,7 @@ class TokenBucket:
 
     def _arm(self) -> None:
         if self._timer is None and self._waiting:
-            missing = self._waiting[0][1] - self._tokens
+            missing = self._waiting[0][3] - self._tokens
             self._timer = asyncio.get_running_loop().call_later(max(0.0, missing / self._rate), self._serve)
 
     def _serve(self) -> None:
@@ -107,12 +128,16 @@ class TokenBucket:
             self._timer.cancel()
             self._timer = None
         while self._waiting:
-            turn, tokens = self._waiting[0]
+            end, _, turn, tokens = self._waiting[0]
             if not turn.cancelled():
                 if not self._take(tokens):
                     break
                 turn.set_result(None)
-            self._waiting.popleft()
+                self._served = end
+            heappop(self._waiting)
+        if not self._waiting:
+            self._ends.clear()
+            self._served = 0.0
         self._arm()
 
 
