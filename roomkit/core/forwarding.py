@@ -12,7 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial, wraps
-from types import MethodType
+from types import MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -43,7 +43,6 @@ ONCE = frozenset({"note", "whisper", "draft", "steer", "create_room"})
 _OPEN: dict[str, type[BaseModel]] = {"update_room": Room, "update_member": Participant}
 """Methods with open keywords, and the model whose fields they are."""
 _SURFACES = 1_000
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class Remote:
@@ -53,7 +52,7 @@ class Remote:
         self.fn = fn
         self.name = fn.__name__
         self._signature = inspect.signature(fn)
-        self._hints: dict[str, TypeAdapter[Any]] | None = None
+        self._adapters: dict[str, TypeAdapter[Any]] = {}
 
     def encode(self, given: inspect.BoundArguments) -> Json:
         """Raises `UsageError` for what JSON cannot hold."""
@@ -86,20 +85,22 @@ class Remote:
         return self._adapter("return").validate_python(value)
 
     def _adapter(self, name: str) -> TypeAdapter[Any]:
-        if self._hints is None:
-            hints = get_type_hints(self.fn, include_extras=True)
-            self._hints = {one: TypeAdapter(hint) for one, hint in hints.items() if one in self._plain}
-        found = self._hints.get(name)
+        found = self._adapters.get(name)
         if found is None:
-            field = _OPEN[self.name].model_fields.get(name) if self.name in _OPEN else None
-            found = TypeAdapter[Any](cast("Any", field.annotation)) if field is not None else _ANY
+            found = self._adapters[name] = TypeAdapter[Any](self._hint(name))
         return found
 
-    @property
-    def _plain(self) -> set[str]:
-        open_ones = {n for n, p in self._signature.parameters.items() if p.kind is inspect.Parameter.VAR_KEYWORD}
-        result = set[str]() if self._signature.return_annotation == "InboundResult" else {"return"}
-        return set(self._signature.parameters) - open_ones - {"self"} | result
+    def _hint(self, name: str) -> Any:
+        annotations = self.fn.__annotations__
+        parameter = self._signature.parameters.get(name)
+        if name not in annotations or (parameter and parameter.kind is inspect.Parameter.VAR_KEYWORD):
+            field = _OPEN[self.name].model_fields.get(name) if self.name in _OPEN else None
+            return Any if field is None else cast("Any", field.annotation)
+        one = SimpleNamespace(__annotations__={name: annotations[name]})
+        try:
+            return get_type_hints(one, self.fn.__globals__, include_extras=True)[name]
+        except NameError as error:
+            raise UsageError(f"{self.name}() cannot be asked of another process; call it where the room is") from error
 
 
 class RemoteSettlement(Settlement):
@@ -204,6 +205,11 @@ class Calls:
                 elsewhere = error
             except Fenced:  # Nothing was applied.
                 elsewhere = None
+            except StoreUnavailable:
+                if not self.nodes.reviving:
+                    raise
+                elsewhere = None
+                await self.nodes.revived()
             if elsewhere is not None and elsewhere.address:
                 try:
                     return await there(elsewhere)

@@ -257,6 +257,15 @@ class Nodes:
         except StoreError as error:
             log.warning("the lease cannot be looked at: %s", error)
 
+    @property
+    def reviving(self) -> bool:
+        return self._reviving.locked()
+
+    async def revived(self) -> None:
+        """Waits until this node has begun again."""
+        async with self._reviving:
+            pass
+
     async def revive(self, generation: int) -> None:
         """This node was taken for dead and is: it forgets all its rooms and begins again as a new one."""
         async with self._reviving:
@@ -453,7 +462,7 @@ class Nodes:
         """A tenant's surface that finds the owner of each room."""
         return self.calls.surface(tenant)
 
-    def _committed(self, notice: Committed) -> None:
+    async def _committed(self, notice: Committed) -> None:
         self.engine.bus.changed(notice.tenant, notice.room_id)
 
 
