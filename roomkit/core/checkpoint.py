@@ -34,8 +34,14 @@ class Checkpoint:
         """Notes durably that the reply has begun."""
         if self._engine.info.durable:
             self.begun = True
-            if not self._held:
-                await self._engine.insist(self._save, f"the start of a reply in {self._actor.room_id}")
+            await self._engine.insist(self._start, f"the start of a reply in {self._actor.room_id}")
+
+    async def _start(self) -> None:
+        """The end may have come while the store refused the beginning: what it took away does not come back."""
+        if self._held:
+            self._unsaved += 1  # Should the reply go on after all, the row is due.
+        else:
+            await self._save()
 
     @property
     def due(self) -> bool:

@@ -39,7 +39,15 @@ class Timers:
     def set(self, actor: RoomActor, name: str, seconds: float, data: dict[str, Any]) -> None:
         record = self.plan(actor, name, seconds, data)
         self.arm(record)
-        self._engine.write_soon(Batch(actor.tenant, self._engine.epoch, put=(record,)))
+        engine = self._engine
+        if not engine.eager.scope.closed:
+            engine.eager.start(engine.insist(lambda: self._keep(actor, record), f"a timer of {actor.room_id}"))
+
+    async def _keep(self, actor: RoomActor, record: Record) -> None:
+        """While the store refused it, it may have been moved, or have rung: then it is written no more."""
+        armed = self._due.get((record.tenant, actor.room_id, record.value["name"]))
+        if armed is not None and armed[0] == record.due:
+            await self._engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=(record,)))
 
     def plan(self, actor: RoomActor, name: str, seconds: float, data: dict[str, Any]) -> Record:
         """The timer for `Change.timers`: no crash comes between it and what it times."""

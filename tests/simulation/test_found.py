@@ -5,8 +5,17 @@ from __future__ import annotations
 import asyncio
 
 from roomkit.models.room import RoomTimers
+from roomkit.ports.store import Batch, Duplicate, RecordQuery
 from roomkit.testing import FakeChannel, VirtualClock
-from tests.core.rooms import kit_with, say
+from tests.core.faults import FaultyStore, puts
+from tests.core.rooms import Brain, kit_with, say, stream
+
+
+class Detached(FaultyStore):
+    """As the stores on disk: cancelling the caller does not undo a commit under way."""
+
+    async def commit(self, batch: Batch) -> Duplicate | None:
+        return await asyncio.shield(asyncio.ensure_future(super().commit(batch)))
 
 
 async def test_a_redelivery_to_a_room_that_has_closed_meanwhile_gets_the_first_answer() -> None:
@@ -33,4 +42,36 @@ async def test_a_timer_that_rings_a_rounding_error_early_does_not_ring_for_ever(
     rooms = [await kit.get_room(f"r{number}") for number in range(40)]
     assert {(room.status.value, room.floor.mode.value) for room in rooms} == {("paused", "waiting")}
     assert isinstance(kit.engine.clock, VirtualClock)
+    await kit.aclose()
+
+
+async def test_the_beginning_of_a_reply_that_was_refused_does_not_come_back_after_its_end() -> None:
+    store = Detached()
+    kit = kit_with(FakeChannel("sms"), Brain(script=lambda context, event: stream("hm", every=9.0)), store=store)
+    await kit.start()
+    await kit.create_room("r", channels=["sms", "ai"])
+    store.down(puts("stream"))
+    await say(kit, "hello", "r")
+    await asyncio.sleep(1.1)  # The beginning waits for the store.
+    store.delay = 0.6
+    store.up()
+    await kit.take_over("r", "ann")  # Meanwhile it is tried again, and would land after what takes it away.
+    await asyncio.sleep(5)
+    assert await store.rows() == {}
+    await kit.aclose()
+
+
+async def test_a_timer_that_the_store_refused_does_not_come_back_after_it_has_rung() -> None:
+    store = FaultyStore()
+    kit = kit_with(FakeChannel("sms"), store=store)
+    await kit.start()
+    await kit.create_room("r", channels=["sms"], timers=RoomTimers(inactive_after_seconds=2.0))
+    await asyncio.sleep(1)
+    await say(kit, "hello", "r")
+    store.down(puts("timer"))
+    await asyncio.sleep(5)  # It looked too early, was to ring again later, and has rung; only its row was refused.
+    assert (await kit.get_room("r")).status == "paused"
+    store.up()
+    await asyncio.sleep(2)
+    assert await store.records(RecordQuery("timer", None)) == []
     await kit.aclose()

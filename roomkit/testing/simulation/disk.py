@@ -116,7 +116,11 @@ class SimStore:
 
     def _turn(self, batch: Batch, delay: float) -> float:
         """When it is synced: batches that touch the same thing in the order they came, others as it falls out."""
-        names = {batch.room_id, *(put.room_id for put in batch.put), *(gone.key.split("\n")[0] for gone in batch.delete)}
+        names = {
+            batch.room_id,
+            *(put.room_id for put in batch.put),
+            *(gone.key.split("\n")[0] for gone in batch.delete),
+        }
         at = max(self._loop.time() + delay, *(self._last.get((batch.tenant, name), 0.0) + 1e-6 for name in names))
         for name in names:
             self._last[batch.tenant, name] = at

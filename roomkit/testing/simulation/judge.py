@@ -56,9 +56,7 @@ async def judge(world: World) -> list[str]:
 
 
 def _history(world: World, logs: Logs) -> Iterator[Record]:
-    binding = {
-        spot: next((b for b in _bindings(world, spot) if b.channel_id == "web"), None) for spot in logs
-    }
+    binding = {spot: next((b for b in _bindings(world, spot) if b.channel_id == "web"), None) for spot in logs}
     spans = [span for page in world.pages for span in page.spans]
     for spot, log in logs.items():
         guests = [span.name for span in spans if span.spot == spot and not span.staff]
@@ -308,7 +306,9 @@ def _floors(logs: Logs) -> Iterator[str]:
             if event.type is EventType.FLOOR_CHANGED:
                 mode = event.content.data["mode"]  # type: ignore[union-attr] # pyright: ignore
             elif event.source.channel_id == "ai" and event.type is EventType.MESSAGE:
-                late = mode in (FloorMode.HUMAN.value, FloorMode.WAITING.value) and event.status is EventStatus.COMMITTED
+                late = (
+                    mode in (FloorMode.HUMAN.value, FloorMode.WAITING.value) and event.status is EventStatus.COMMITTED
+                )
                 if late and event.metadata.get("end_reason") not in ("cancelled", "interrupted"):
                     yield f"the AI spoke at {tenant}/{room}[{event.index}] although the floor was {mode}"
 

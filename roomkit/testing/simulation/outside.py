@@ -80,7 +80,9 @@ class Vendor:
         key = (event.tenant, event.room_id, event.index)
         now = self.world.loop.time()
         self.receipts.append(Receipt(now, process.number, *key, event.id, event.text, told, process.stale))
-        self.world.trace(self.name, f"takes {event.tenant}/{event.room_id}[{event.index}] from p{process.number} {fate}")
+        self.world.trace(
+            self.name, f"takes {event.tenant}/{event.room_id}[{event.index}] from p{process.number} {fate}"
+        )
         if fate == "hangs":
             await asyncio.sleep(self.policy.timeout_s + 1)
         if fate == "slow":
@@ -198,9 +200,7 @@ async def _run(name: str, order: str, context: ToolContext) -> str:
     rows = world.disk.read(RecordQuery("journal", context.tenant, key=prefix))
     noted = bool(rows) and rows[0].value["status"] in ("pending", "cancelled")  # cut in this very moment
     key = context.idempotency_key
-    world.runs.append(
-        Run(world.loop.time(), process.number, name, key, order, context.tenant, context.room_id, noted)
-    )
+    world.runs.append(Run(world.loop.time(), process.number, name, key, order, context.tenant, context.room_id, noted))
     world.trace("tools", f"p{process.number} runs {name} for {order} under {key}")
     await asyncio.sleep(world.tool_dice.choice((0.0, 0.01, 0.4)))
     alive()

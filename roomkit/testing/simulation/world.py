@@ -113,7 +113,9 @@ class World:
         brain = AIChannel("ai", self.model).configure(tools=TOOLS, turn_policy=self.turns, approval_expires_s=30.0)
         kit.register_channel(brain)
         options = ServerOptions(authenticate=lambda connection: connection.scope["principal"])
-        self._doors[process] = SocketDoor(Door(kit, replace(options, heartbeat_s=1e6, max_connections_per_principal=1000)))
+        self._doors[process] = SocketDoor(
+            Door(kit, replace(options, heartbeat_s=1e6, max_connections_per_principal=1000))
+        )
 
     def door_of(self, process: Process) -> SocketDoor:
         return self._doors[process]
