@@ -6,18 +6,17 @@ Each method only finds the room's actor and hands the work to core.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
-from roomkit.core import approvals, fallback, floor, membership, messages, statuses, views
-from roomkit.core.actor import RoomActor
-from roomkit.core.engine import Engine
+from roomkit.core import approvals, fallback, floor, membership, messages, views
 from roomkit.core.history import projected
 from roomkit.core.inbound import DEDUPE_DAYS
 from roomkit.core.port import ChannelPort
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import key
 from roomkit.core.streams import INTERNAL, Deliver, View, Viewer
+from roomkit.data import RoomData
 from roomkit.errors import AlreadyRegistered, StateError, UsageError
 from roomkit.models.access import Principal
 from roomkit.models.content import Content, Frozen, TextContent
@@ -45,25 +44,8 @@ from roomkit.ports.store import EventQuery, RecordQuery
 from roomkit.runtime.span_names import SEND
 
 
-class Rooms:
+class Rooms(RoomData):
     """One tenant's rooms. Methods raise `RoomNotFound` for ids that are not this tenant's."""
-
-    def __init__(self, engine: Engine, tenant: str = "default") -> None:
-        self._engine = engine
-        self.tenant_id = tenant
-
-    async def _actor(self, room_id: str) -> RoomActor:
-        await self._ready()
-        return await self._engine.table.require(self.tenant_id, room_id)
-
-    async def _ready(self) -> None:
-        """An in-memory kit starts by itself; a durable one must have been started (D38)."""
-        if not self._engine.opened:
-            from roomkit.core.memory import MemoryStore
-
-            if isinstance(self._engine.store, MemoryStore):
-                await self._engine.start()
-            self._engine.require_started()
 
     # -- channels -----------------------------------------------------------------------------------
 
@@ -391,14 +373,9 @@ class Rooms:
     async def delivery_status(self, status: DeliveryStatus) -> DeliveryRecord | None:
         """Takes a vendor's status report; states only move forward, unknown messages are ignored."""
         await self._ready()
-        term = f"pmid:{status.channel_id}:{status.provider_message_id}"
-        found = await self._engine.store.records(RecordQuery("delivery", self.tenant_id, terms=(term,), limit=1))
-        if not found:
-            self._engine.count("unknown_delivery_status")
-            return None
-        record = DeliveryRecord.model_validate(found[0].value)
-        actor = await self._engine.table.require(self.tenant_id, record.room_id)
-        return await actor.call(statuses.move, record, status)
+        from roomkit.core.statuses import report
+
+        return await report(self._engine, self.tenant_id, status)
 
     async def dead_letters(self, room_id: str | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
         """Deliveries that failed for good, with the error; `resend` tries one again."""
@@ -540,41 +517,6 @@ class Rooms:
             self._engine.registry.require(viewer, self.tenant_id)
             viewer = Viewer(channel_id=viewer)
         return await actor.call(views.open_view, viewer, deliver, after, tail)
-
-    # -- data -----------------------------------------------------------------------------------
-
-    async def fork(
-        self,
-        room_id: str,
-        at: int | None = None,
-        *,
-        new_id: str | None = None,
-        channels: Sequence[str] | None = None,
-        ask: str | None = None,
-    ) -> Room:
-        """A copy of the room up to and with event `at` (default: the last), to try another prompt or model. The
-        intelligence channel `ask` then answers that event. Nothing leaves a fork: no delivery, no timer; tools are
-        answered from what they said in the original, which stays as it is."""
-        from roomkit.core.fork import fork_room
-
-        return await fork_room(self._engine, await self._actor(room_id), at, new_id, channels, ask)
-
-    async def export_room(
-        self, room_id: str, *, media: Literal["inline", "none"] = "inline", max_blob_bytes: int = 25_000_000
-    ) -> AsyncIterator[str]:
-        """The whole room as lines of JSON, files up to `max_blob_bytes` each included; sealed by its last line."""
-        from roomkit.core.transfer import export_room
-
-        async for line in export_room(self._engine, await self._actor(room_id), media, max_blob_bytes):
-            yield line
-
-    async def import_room(self, lines: Iterable[str] | AsyncIterable[str], *, room_id: str | None = None) -> Room:
-        """Makes a room of an export, under its own or another id; sends nothing. Raises `UsageError` for a file that
-        was altered, is not whole or comes from a newer roomkit, and `StateError` for a room that exists."""
-        from roomkit.core.transfer import import_room
-
-        await self._ready()
-        return await import_room(self._engine, self.tenant_id, lines, room_id)
 
 
 def _reserved(channel_id: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from roomkit.core import fallback
 from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.state import key
@@ -9,6 +11,20 @@ from roomkit.models.delivery import DeliveryRecord, DeliveryState, DeliveryStatu
 from roomkit.models.hooks import StatusChanged
 from roomkit.models.stream import Ephemeral
 from roomkit.ports.store import EventQuery, RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+
+
+async def report(engine: Engine, tenant: str, status: DeliveryStatus) -> DeliveryRecord | None:
+    """Finds the delivery by the vendor's message id; None where there is none."""
+    term = f"pmid:{status.channel_id}:{status.provider_message_id}"
+    found = await engine.store.records(RecordQuery("delivery", tenant, terms=(term,), limit=1))
+    if not found:
+        engine.count("unknown_delivery_status")
+        return None
+    record = DeliveryRecord.model_validate(found[0].value)
+    return await (await engine.table.require(tenant, record.room_id)).call(move, record, status)
 
 
 async def move(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus) -> DeliveryRecord:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +199,15 @@ class Turns:
         for lane in tuple(self._lanes.values()):
             if lane.channel_id == channel_id and lane.running is not None:
                 lane.running.cancel(reason)
+
+    def drop_events(self, actor: RoomActor, ids: Container[str]) -> None:
+        """What these events asked is gone: nobody answers it any more."""
+        for lane in self._of(actor):
+            gone = [trigger for trigger in lane.pending if trigger.event.id in ids]
+            lane.pending = [trigger for trigger in lane.pending if trigger.event.id not in ids]
+            self.settle(gone)
+            if lane.running is not None and any(trigger.event.id in ids for trigger in lane.running.triggers):
+                lane.running.cancel("erased")
 
     def forget(self, actor: RoomActor) -> None:
         """The room is another process's, which goes on from what is durable; nothing more is said or written here."""

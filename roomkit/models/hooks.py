@@ -152,6 +152,13 @@ class Committed(Notice):
 
 
 @dataclass(frozen=True, slots=True)
+class PersonErased(Notice):
+    """Somebody's words are gone from this room: whoever keeps copies elsewhere (a search index) drops these events."""
+
+    event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered(Notice):
     record: DeliveryRecord
 

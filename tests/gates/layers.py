@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("orchestration",),
     ("kit",),
     ("rooms",),
+    ("data",),
     ("channels",),
     ("core", "ai", "voice", "providers"),
     ("net",),

@@ -113,6 +113,19 @@ class PostgresStore:
         """The leases of this node. Raises `StoreUnavailable` while the store is not open."""
         return self._opened().ownership
 
+    async def scrub(self) -> None:
+        """Gives the space of what was erased back to the server, so that nothing reads it any more. Its bytes are gone
+        from the files when that space is used again, or at once with VACUUM FULL."""
+        link = Link(self._where, self._options, "roomkit scrub")
+        try:
+            connection = await link.get()
+            for table in ("events", "records", "terms"):
+                await connection.execute(f"VACUUM {table}")
+        except FAILURES as error:
+            raise unavailable(error, self._where) from error
+        finally:
+            await link.aclose()
+
     def reading(self) -> Store:
         """The same rooms, only to be read: a store of its own, without a lease."""
         from roomkit.providers.postgres.reading import PostgresReading

@@ -91,6 +91,12 @@ class SQLiteStore:
                 opened, self._open = self._open, None
                 await opened.aclose()
 
+    async def scrub(self) -> None:
+        """Leaves no copy on the disk of what was erased: empties the log of changes into the file, which keeps nothing
+        of what was deleted in it."""
+        opened = self._opened()
+        await opened.commits.thread.submit(opened.scrub)
+
     def reading(self) -> Store:
         """The same file, only to be read: a store of its own, which may be open beside this one or a server."""
         from roomkit.providers.sqlite.reading import SQLiteReading
@@ -137,6 +143,11 @@ class _Open:
             if not self._scope.closed and not len(self._scope):
                 self._scope.spawn(self._probe(), name="probe")
             raise
+
+    def scrub(self) -> None:
+        """On the writer's thread."""
+        assert self._writer is not None
+        self._writer.forget_changes()
 
     def health(self) -> StoreHealth:
         if self._writer is None:

@@ -135,10 +135,10 @@ class Writer:
         self._remember(group)
         self._count(outcomes)
         if group.erases:
-            self._forget_changes()
+            self.forget_changes()
         return outcomes
 
-    def _forget_changes(self) -> None:
+    def forget_changes(self) -> None:
         """What was erased must not live on in the log of changes."""
         try:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,0 +1,346 @@
+"""Erasing a person (D21): tombstones over what they wrote, in every room of a tenant; ids and indexes stay.
+
+Who it is stays as a pseudonym per room. What others wrote stays as it is, also where it quotes. Doing it again
+finishes what a crash has cut: the people are forgotten last.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from roomkit.core.actor import SYSTEM as SYSTEM_SOURCE
+from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.state import key, participant_record
+from roomkit.models.content import Frozen, SystemContent, ToolCallContent
+from roomkit.models.event import EventDraft, EventType, RoomEvent
+from roomkit.models.hooks import PersonErased
+from roomkit.models.room import ChannelBinding, Identity, Membership, Participant
+from roomkit.ports.store import Batch, EventQuery, Record, RecordKey, RecordQuery
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+
+PAGE = 500
+TOLD_AT_ONCE = 500
+"""So many ids stand in one record of what was erased."""
+DROPPED = ("outbox", "turn", "dead")
+SCRUBBED = ("mutation", "delivery", "draft", "approval", "task", "observation", "journal", "stream", "timer")
+_BLOB = re.compile(r'"blob:([A-Za-z0-9_-]+)"')
+
+
+class Erasure(Frozen):
+    """The receipt: what was erased, without saying whom. `rooms` maps the rooms to the number of events in each."""
+
+    id: str
+    tenant: str
+    at: datetime
+    rooms: dict[str, int] = {}
+    events: int = 0
+    records: int = 0
+    blobs: int = 0
+    identities: int = 0
+
+
+@dataclass(slots=True)
+class Person:
+    """What somebody is known by: ids (of participants and of identities) and addresses."""
+
+    ids: set[str]
+    addresses: set[str]
+    rooms: set[str] = field(default_factory=set[str])
+    identities: list[Identity] = field(default_factory=list[Identity])
+
+    def wrote(self, event: RoomEvent) -> bool:
+        source = event.source
+        return source.participant_id in self.ids or source.external_id in self.addresses
+
+
+EraseIn = Callable[[str, list[str], list[str]], Awaitable[dict[str, int]]]
+
+
+async def erase_person(engine: Engine, tenant: str, who: str, erase_in: EraseIn) -> Erasure:
+    """Erases whoever has this participant id, identity id or address. `erase_in` does it in one room."""
+    person = await find_person(engine, tenant, who)
+    totals = {"events": 0, "records": 0, "blobs": 0}
+    rooms: dict[str, int] = {}
+    for room_id in sorted(person.rooms):
+        done = await erase_in(room_id, sorted(person.ids), sorted(person.addresses))
+        rooms[room_id] = done["events"]
+        for name in totals:
+            totals[name] += done[name]
+    receipt = Erasure(
+        id=engine.new_id(), tenant=tenant, at=engine.now(), rooms=rooms, identities=len(person.identities), **totals
+    )
+    gone = tuple(RecordKey("identity", tenant, identity.id) for identity in person.identities)
+    kept = Record("erasure", tenant, receipt.id, receipt.model_dump(mode="json"))
+    await engine.store.commit(Batch(tenant, engine.epoch, put=(kept,), delete=gone))
+    scrub: Callable[[], Awaitable[None]] | None = getattr(engine.store, "scrub", None)
+    if scrub is not None:
+        await scrub()
+    return receipt
+
+
+async def find_person(engine: Engine, tenant: str, who: str) -> Person:
+    """Looks through all identities, participants and seats: it is done seldom, and must miss nobody."""
+    person = Person({who}, {who})
+    identities = [Identity.model_validate(r.value) for r in await _all(engine, "identity", tenant)]
+    for one in identities:
+        if one.id == who or any(who in addresses for addresses in one.addresses.values()):
+            person.identities.append(one)
+    if len(person.identities) > 1:  # An address that several people share tells only of what came from it.
+        person.identities = []
+    person.ids.update(one.id for one in person.identities)
+    own = {a for one in person.identities for addresses in one.addresses.values() for a in addresses}
+    shared = {a for one in identities if one not in person.identities for b in one.addresses.values() for a in b}
+    person.addresses |= own - shared
+    people = await _all(engine, "participant", tenant)
+    known = -1
+    while known != (known := len(person.ids) + len(person.addresses)):
+        for record in people:
+            value, address = record.value, record.value.get("address")
+            if value["id"] in person.ids or value.get("identity_id") in person.ids or address in person.addresses:
+                person.rooms.add(record.room_id or "")
+                person.ids.add(value["id"])
+                if address and address not in shared:
+                    person.addresses.add(address)
+    for record in await _all(engine, "binding", tenant):
+        metadata = record.value.get("metadata", {})
+        if metadata.get("address") in person.addresses or record.value.get("participant_id") in person.ids:
+            person.rooms.add(record.room_id or "")
+    return person
+
+
+async def erase_in_room(actor: RoomActor, ids: list[str], addresses: list[str]) -> dict[str, int]:
+    """In the actor: the events first, then the records, and the person's own at the end."""
+    person, engine = Person(set(ids), set(addresses)), actor.engine
+    pseudonyms = {one: f"erased-{secrets.token_hex(6)}" for one in ids if one in actor.state.participants}
+    scrub = Scrub(person, pseudonyms, {p.display_name for p in _people(actor, person) if p.display_name})
+    graves, replies, blobs = await _graves(actor, scrub)
+    erased = {grave.id: grave.index for grave in graves if grave.metadata.get("erased")}
+    counts = {"events": len(erased), "blobs": 0, "records": await _scrub_records(actor, scrub, erased, replies)}
+    for first in range(0, len(graves), PAGE):
+        page = tuple(graves[first : first + PAGE])
+        await engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, erase=page))
+    engine.lanes.drop_events(actor, erased)
+    engine.turns.drop_events(actor, erased)
+    if engine.blobs is not None:
+        for blob_id in blobs:
+            info = await engine.blobs().info(actor.tenant, blob_id)
+            if info is not None and info.room_id in (None, actor.room_id):
+                counts["blobs"] += await engine.blobs().delete(actor.tenant, blob_id)
+    await _forget(actor, scrub, sorted(erased))
+    engine.hooks.tell(PersonErased(actor.tenant, actor.room_id, tuple(sorted(erased))))
+    return counts
+
+
+class Scrub:
+    """Takes somebody's ids, addresses and names out of what stays."""
+
+    def __init__(self, person: Person, pseudonyms: dict[str, str], names: Iterable[str]) -> None:
+        self.person = person
+        self.pseudonyms = pseudonyms
+        self.names = frozenset(names)
+        self._inside = sorted({one for one in (*person.addresses, *person.ids) if len(one) > 4}, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        if text in self.person.ids or text in self.person.addresses:
+            return self.pseudonyms.get(text, "erased")
+        if text in self.names:
+            return "erased"
+        for one in self._inside:
+            if one in text:
+                text = text.replace(one, self.pseudonyms.get(one, "erased"))
+        return text
+
+    def value(self, value: Any) -> Any:
+        """What stands under "content" is somebody's own words."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            table = cast("dict[str, Any]", value)
+            return {self.text(name): inner if name == "content" else self.value(inner) for name, inner in table.items()}
+        if isinstance(value, list):
+            return [self.value(inner) for inner in cast("list[Any]", value)]
+        return value
+
+    def grave(self, event: RoomEvent) -> RoomEvent:
+        """What stays of an event of the person's own."""
+        source = event.source.replaced(
+            participant_id=self.pseudonyms.get(event.source.participant_id or "", "erased"),
+            external_id=None,
+            provider_message_id=None,
+            raw_payload=None,
+        )
+        return event.replaced(
+            source=source,
+            content=SystemContent(code="deleted", data={"reason": "erased"}),
+            metadata={"deleted": True, "erased": True},
+            channel_data={},
+            visibility=self.text(event.visibility),
+            blocked_reason=None,
+            idempotency_key=None,
+        )
+
+    def beside(self, event: RoomEvent, wrote: set[str]) -> RoomEvent:
+        """An event of others: what they said stays, what the framework notes of the person does not."""
+        content, metadata = event.content, event.metadata
+        if isinstance(content, SystemContent):
+            data = self.value(content.data)
+            if data != content.data:
+                content = content.replaced(data=data, message="")
+        elif isinstance(content, ToolCallContent) and metadata.get("cause") in wrote:
+            content = content.replaced(result=None, error=None, arguments={})
+        source = event.source
+        known = {name: getattr(source, name) for name in ("participant_id", "external_id")}
+        scrubbed = {name: self.text(one) if one else one for name, one in known.items()}
+        visibility = self.text(event.visibility)
+        if content is event.content and scrubbed == known and visibility == event.visibility:
+            return event
+        return event.replaced(content=content, visibility=visibility, source=source.replaced(**scrubbed))
+
+
+def _people(actor: RoomActor, person: Person) -> list[Participant]:
+    return [actor.state.participants[one] for one in person.ids if one in actor.state.participants]
+
+
+async def _graves(actor: RoomActor, scrub: Scrub) -> tuple[list[RoomEvent], set[str], list[str]]:
+    """The events to be written over; the replies that answered the person; the files that nobody else named."""
+    wrote: set[str] = set()
+    replies: set[str] = set()
+    changed: list[RoomEvent] = []
+    mine: dict[str, None] = {}
+    others: set[str] = set()
+    for start in range(0, actor.state.next_index, PAGE):
+        query = EventQuery(actor.tenant, actor.room_id, start=start, limit=PAGE)
+        for event in await actor.engine.store.events(query):
+            found = _BLOB.findall(json.dumps(event.model_dump(mode="json", include={"content", "metadata", "source"})))
+            if scrub.person.wrote(event):
+                wrote.add(event.id)
+                mine.update(dict.fromkeys(found))
+                new = scrub.grave(event)
+            else:
+                others.update(found)
+                if event.metadata.get("cause") in wrote and event.correlation_id:
+                    replies.add(event.correlation_id)
+                new = scrub.beside(event, wrote)
+            if new != event:
+                changed.append(new)
+    return changed, replies, [blob for blob in mine if blob not in others]
+
+
+async def _scrub_records(actor: RoomActor, scrub: Scrub, erased: dict[str, int], replies: set[str]) -> int:
+    """Rows beside the log: those about an erased event are emptied or dropped, the others lose only who it was."""
+    put: list[Record] = []
+    gone: list[RecordKey] = []
+    places = set(erased.values())
+    for kind in (*DROPPED, *SCRUBBED):
+        for record in await _all(actor.engine, kind, actor.tenant, actor.room_id):
+            value = record.value
+            about = not erased.keys().isdisjoint((value.get("event_id"), value.get("id"), *value.get("causes", ())))
+            about = (
+                about
+                or value.get("reply") in replies
+                or (kind == "mutation" and "of" not in value and value["index"] in places)
+            )
+            if about and kind in DROPPED:
+                gone.append(RecordKey(kind, record.tenant, record.key))
+            new = scrub.value(_emptied(kind, value) if about else value)
+            terms = tuple(scrub.text(term) for term in record.terms)
+            if kind not in DROPPED and (new != value or terms != record.terms):
+                put.append(record._replace(value=new, terms=terms))
+    for first in range(0, max(len(put), len(gone)), PAGE):
+        kept, left = tuple(put[first : first + PAGE]), tuple(gone[first : first + PAGE])
+        await actor.engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=kept, delete=left))
+    return len(put) + len(gone)
+
+
+def _emptied(kind: str, value: dict[str, Any]) -> dict[str, Any]:
+    match kind:
+        case "mutation":
+            return {"index": value["index"]}
+        case "draft":
+            return {**value, "content": {"type": "text", "text": ""}, "status": "erased"}
+        case "task":
+            return {**value, "title": "erased", "description": "", "metadata": {}}
+        case "observation":
+            return {**value, "content": "", "metadata": {}}
+        case "approval" | "journal":
+            return {**value, "arguments": {}, "result": None, "error": None}
+        case "delivery":
+            return {name: inner for name, inner in value.items() if name not in ("reason", "parts")}
+        case _:
+            return value
+
+
+async def _forget(actor: RoomActor, scrub: Scrub, erased: list[str]) -> None:
+    """The person's seats and their record become nobody's, and the room tells whoever looks on."""
+    state, change = actor.state, Change(activity=False)
+    for person in _people(actor, scrub.person):
+        change.delete.append(RecordKey("participant", actor.tenant, key(actor.room_id, person.id)))
+        change.put.append(participant_record(_nobody(person, scrub.pseudonyms[person.id])))
+    for binding in state.seats:
+        if (new := _seat(binding, scrub)) is not binding:
+            change.bindings[binding.channel_id] = new
+    room = state.room
+    attention = room.attention
+    if attention is not None and attention.requested_by in scrub.person.ids:
+        attention = attention.replaced(requested_by="erased", reason="erased")
+    floor = room.floor.replaced(holder=scrub.text(room.floor.holder)) if room.floor.holder else room.floor
+    change.room = room.replaced(metadata=scrub.value(room.metadata), floor=floor, attention=attention)
+    for first in range(0, max(len(erased), 1), TOLD_AT_ONCE):
+        data = {"event_ids": erased[first : first + TOLD_AT_ONCE]}
+        content = SystemContent(code="person_erased", data=data)
+        draft = EventDraft(source=SYSTEM_SOURCE, content=content, type=EventType.SYSTEM)
+        change.add(Entry(draft, targets=()))
+    before = dict(state.participants)
+    for person in _people(actor, scrub.person):
+        del state.participants[person.id]
+        state.participants[scrub.pseudonyms[person.id]] = _nobody(person, scrub.pseudonyms[person.id])
+    state.forget_views()
+    try:
+        await actor.commit(change)
+    except BaseException:
+        state.participants.clear()
+        state.participants.update(before)
+        state.forget_views()
+        raise
+
+
+def _nobody(person: Participant, pseudonym: str) -> Participant:
+    """The place in the room that somebody had."""
+    return Participant(
+        id=pseudonym,
+        room_id=person.room_id,
+        tenant=person.tenant,
+        channel_id=person.channel_id,
+        role=person.role,
+        status=Membership.LEFT if person.status is not Membership.BANNED else person.status,
+        joined_at=person.joined_at,
+    )
+
+
+def _seat(binding: ChannelBinding, scrub: Scrub) -> ChannelBinding | None:
+    """None for a seat that reaches the person alone."""
+    if binding.metadata.get("address") in scrub.person.addresses:
+        return None
+    if binding.participant_id in scrub.person.ids:
+        return binding.replaced(participant_id=None, metadata=scrub.value(binding.metadata))
+    return binding
+
+
+async def _all(engine: Engine, kind: str, tenant: str, room_id: str | None = None) -> list[Record]:
+    found: list[Record] = []
+    after: str | None = None
+    while True:
+        query = RecordQuery(kind, tenant, room_id=room_id, after=after, limit=PAGE)
+        page = await engine.store.records(query)
+        found += page
+        if len(page) < PAGE:
+            return found
+        after = page[-1].key

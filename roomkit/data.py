@@ -1,0 +1,82 @@
+"""RoomData: one tenant's rooms as data: forked, taken along, erased, followed. What does it is imported on use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from roomkit.core.actor import RoomActor
+from roomkit.core.engine import Engine
+from roomkit.models.room import Room
+
+if TYPE_CHECKING:
+    from roomkit.core.erasure import Erasure
+
+
+class RoomData:
+    """The part of `Rooms` that is about the log itself."""
+
+    def __init__(self, engine: Engine, tenant: str = "default") -> None:
+        self._engine = engine
+        self.tenant_id = tenant
+
+    async def _actor(self, room_id: str) -> RoomActor:
+        await self._ready()
+        return await self._engine.table.require(self.tenant_id, room_id)
+
+    async def _ready(self) -> None:
+        """An in-memory kit starts by itself; a durable one must have been started (D38)."""
+        if not self._engine.opened:
+            from roomkit.core.memory import MemoryStore
+
+            if isinstance(self._engine.store, MemoryStore):
+                await self._engine.start()
+            self._engine.require_started()
+
+    async def fork(
+        self,
+        room_id: str,
+        at: int | None = None,
+        *,
+        new_id: str | None = None,
+        channels: Sequence[str] | None = None,
+        ask: str | None = None,
+    ) -> Room:
+        """A copy of the room up to and with event `at` (default: the last), to try another prompt or model. The
+        intelligence channel `ask` then answers that event. Nothing leaves a fork: no delivery, no timer; tools are
+        answered from what they said in the original, which stays as it is."""
+        from roomkit.core.fork import fork_room
+
+        return await fork_room(self._engine, await self._actor(room_id), at, new_id, channels, ask)
+
+    async def export_room(
+        self, room_id: str, *, media: Literal["inline", "none"] = "inline", max_blob_bytes: int = 25_000_000
+    ) -> AsyncIterator[str]:
+        """The whole room as lines of JSON, files up to `max_blob_bytes` each included; sealed by its last line."""
+        from roomkit.core.transfer import export_room
+
+        async for line in export_room(self._engine, await self._actor(room_id), media, max_blob_bytes):
+            yield line
+
+    async def import_room(self, lines: Iterable[str] | AsyncIterable[str], *, room_id: str | None = None) -> Room:
+        """Makes a room of an export, under its own or another id; sends nothing. Raises `UsageError` for a file that
+        was altered, is not whole or comes from a newer roomkit, and `StateError` for a room that exists."""
+        from roomkit.core.transfer import import_room
+
+        await self._ready()
+        return await import_room(self._engine, self.tenant_id, lines, room_id)
+
+    async def erase_person(self, who: str) -> Erasure:
+        """Erases whoever has this participant id, identity id or address from every room of the tenant (D21): what
+        they wrote becomes tombstones, their files, seats, drafts and address book entry go; ids and indexes stay, and
+        so does what others said. Calling it again finishes what a crash has cut. Returns the receipt."""
+        from roomkit.core.erasure import erase_person
+
+        await self._ready()
+        return await erase_person(self._engine, self.tenant_id, who, self.erase_in_room)
+
+    async def erase_in_room(self, room_id: str, ids: list[str], addresses: list[str]) -> dict[str, int]:
+        """`erase_person` in one room, for somebody known by exactly these; returns how much was erased."""
+        from roomkit.core.erasure import erase_in_room
+
+        return await (await self._actor(room_id)).call(erase_in_room, ids, addresses)

@@ -1,0 +1,252 @@
+"""Erasing a person: nothing of theirs is left anywhere, ids and indexes stay, and what others said is theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roomkit import AIChannel, InboundMessage, RoomKit
+from roomkit.ai.tools import tool
+from roomkit.core import transfer
+from roomkit.core.erasure import Erasure
+from roomkit.models.content import EditContent, MediaContent, ReactionContent, SystemContent, TextContent
+from roomkit.models.event import EventType
+from roomkit.models.hooks import PersonErased
+from roomkit.models.room import Identity
+from roomkit.models.stream import StreamEnd
+from roomkit.ports.store import RecordQuery
+from roomkit.testing import ScriptedAI
+from roomkit.testing.ai import call
+from roomkit.testing.postgres import PostgresCluster, find_binaries
+from tests.core.rooms import Brain, gapless, kit_with, say, stream
+from tests.core.test_fork import Phone
+from tests.core.test_transfer import lines
+
+PHONE = "+447700900123"
+SECRET = "Marmalade4711"
+"""Stands in everything that the person says and is; afterwards it stands nowhere."""
+KINDS = (*transfer.TAKEN, *transfer.LEFT, "room", "binding", "participant", "identity", "erasure")
+_names = itertools.count()
+
+
+async def left(kit: RoomKit, *words: str) -> list[str]:
+    """Where one of the words can still be read."""
+    texts: list[str] = []
+    for kind in KINDS:
+        texts += map(str, await kit.engine.store.records(RecordQuery(kind, "default", limit=10_000)))
+    for room in await kit.list_rooms(limit=1000):
+        for raw in (True, False):
+            texts += [e.model_dump_json() for e in await kit.events(room.id, raw=raw, limit=10_000)]
+    return [text for text in texts if any(word in text for word in words)]
+
+
+@tool
+def order(item: str) -> str:
+    """Orders something."""
+    return f"{item} ordered"
+
+
+async def picture() -> AsyncIterator[bytes]:
+    yield b"\x89PNG\r\n\x1a\n" + SECRET.encode() * 10
+
+
+async def conversation(kit: RoomKit) -> str:
+    """One person on two channels with an AI, an agent who quotes, a picture, an edit, a reaction, a draft."""
+    kit.register_channel(Phone())
+    script = ([call("order", item=f"{SECRET} tea")], "It is on its way.")
+    kit.register_channel(AIChannel("ai", ScriptedAI(*script, repeat=True)).configure(tools=(order,)), default=True)
+    await kit.identities.put(
+        Identity(id="cust-1", display_name=f"Ann {SECRET}", addresses={"sms": (PHONE,), "email": (f"{SECRET}@x.y",)})
+    )
+    raw = {"From": PHONE, "Body": SECRET}
+    message = InboundMessage.text("sms", PHONE, f"I am {SECRET}", external_id="m1", raw_payload=raw)
+    result = await kit.process_inbound(message)
+    await result.settled()
+    room_id, event = result.room_id or "", result.event
+    assert event is not None
+    who = event.source.participant_id or ""
+    blob = await kit.blobs.put("default", picture(), mime_type="image/png", filename=f"{SECRET}.png", room_id=room_id)
+    await kit.process_inbound(
+        InboundMessage(
+            channel_id="sms",
+            sender_id=PHONE,
+            content=MediaContent(url=f"blob:{blob.id}", mime_type="image/png", caption=SECRET),
+        )
+    )
+    edit = EditContent(target_event_id=event.id, new_content=TextContent(text=f"{SECRET}!"))
+    assert (await kit.process_inbound(InboundMessage(channel_id="sms", sender_id=PHONE, content=edit))).event
+    await kit.send(room_id, ReactionContent(target_event_id=event.id, emoji="\U0001f44d"), by="agent")
+    await kit.draft(room_id, f"draft of {SECRET}", by=who)
+    await (await kit.send(room_id, "You asked for tea, dear customer", by="agent")).settled()
+    await kit.update_room_metadata(room_id, {"phone": PHONE})
+    await kit.drain(5)
+    kit.engine.draining = False
+    return room_id
+
+
+async def erased_everywhere(kit: RoomKit, who: str) -> tuple[str, Erasure]:
+    room_id = await conversation(kit)
+    before = await kit.events(room_id, raw=True, limit=1000)
+    assert len(await left(kit, SECRET, PHONE)) > 8, "the conversation is full of it"
+    told: list[PersonErased] = []
+    kit.on(PersonErased)(told.append)
+    receipt = await kit.erase_person(who)
+    assert await left(kit, SECRET, PHONE, "cust-1") == []
+    after = await kit.events(room_id, raw=True, limit=1000)
+    assert await gapless(kit, room_id)
+    assert [e.id for e in after[: len(before)]] == [e.id for e in before]
+    assert "You asked for tea, dear customer" in [e.text for e in after], "what others said is theirs"
+    assert "It is on its way." in [e.text for e in after]
+    assert receipt.rooms == {room_id: receipt.events}
+    assert (receipt.events, receipt.blobs, receipt.identities) == (4, 1, 1)
+    assert [line for line in await lines(kit, room_id) if SECRET in line or PHONE in line] == []
+    return room_id, receipt
+
+
+@pytest.mark.parametrize("who", ["cust-1", PHONE])
+async def test_nothing_is_left_in_memory(who: str) -> None:
+    async with kit_with() as kit:
+        room_id, _ = await erased_everywhere(kit, who)
+        assert [p for p in await kit.participants(room_id) if p.address or p.identity_id] == []
+        assert [b.channel_id for b in await kit.bindings(room_id)] == ["ai"], "nothing is sent there any more"
+        again = await say(kit, "hello again", who=PHONE)
+        assert again.room_id != room_id, "whoever comes back is somebody new"
+        assert (await kit.erase_person("nobody")).rooms == {}
+
+
+@pytest.mark.real_time
+@pytest.mark.may_block
+async def test_nothing_is_left_in_the_bytes_of_the_sqlite_file(tmp_path: Path) -> None:
+    path = tmp_path / "rooms.db"
+
+    def bytes_left() -> list[str]:
+        found = [file for file in tmp_path.rglob("*") if file.is_file()]
+        words = (SECRET.encode(), PHONE.encode())
+        return [file.name for file in found if any(word in file.read_bytes() for word in words)]
+
+    async with RoomKit(f"sqlite:///{path}") as kit:
+        await erased_everywhere(kit, "cust-1")
+        assert bytes_left() == [], "while it is still open"
+    assert bytes_left() == []
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PostgresCluster]:
+    if find_binaries() is None and os.environ.get("CI") != "true":
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    with PostgresCluster() as running:
+        yield running
+
+
+@pytest.mark.real_time
+@pytest.mark.may_block
+async def test_nothing_is_left_in_postgresql(cluster: PostgresCluster) -> None:
+    async with RoomKit(f"{cluster.url}?schema=e{next(_names)}") as kit:
+        await erased_everywhere(kit, "cust-1")
+
+
+async def test_other_people_and_other_tenants_stay() -> None:
+    async with kit_with(Phone()) as kit:
+        mine = (await say(kit, "mine", who=PHONE)).room_id or ""
+        other = (await say(kit, "theirs", who="+4499")).room_id or ""
+        acme = kit.tenant("acme")
+        kit.engine.registry.tenants["sms"] = "default"
+        await acme.create_room("r", channels=())
+        await acme.send("r", "acme's", by=f"sms:{PHONE}")
+        await kit.erase_person(PHONE)
+        assert [e.text for e in await kit.events(mine) if e.type is EventType.MESSAGE] == [""]
+        assert "theirs" in [e.text for e in await kit.events(other)]
+        assert "acme's" in [e.text for e in await acme.events("r")]
+
+
+async def test_an_address_that_people_share_erases_only_what_came_from_it() -> None:
+    async with kit_with(Phone()) as kit:
+        for name in ("one", "two"):
+            await kit.identities.put(Identity(id=name, addresses={"sms": (PHONE,)}))
+        await kit.create_room("r", channels=())
+        await kit.add_member("r", "p1")
+        await kit.update_member("r", "p1", identity_id="one")
+        await kit.send("r", "from the desk", by="p1")
+        room_id = (await say(kit, "from the phone", who=PHONE)).room_id or ""
+        await kit.erase_person(PHONE)
+        assert "from the desk" in [e.text for e in await kit.events("r")]
+        assert "from the phone" not in [e.text for e in await kit.events(room_id)]
+        assert await kit.identities.get("default", "one") is not None
+        await kit.erase_person("one")
+        assert "from the desk" not in [e.text for e in await kit.events("r")]
+        assert await kit.identities.get("default", "one") is None
+
+
+async def test_what_waits_for_delivery_or_for_an_answer_is_not_told_any_more() -> None:
+    class Slow(Phone):
+        async def deliver(self, event, binding, context):  # type: ignore[no-untyped-def]
+            await asyncio.sleep(10)
+            return await super().deliver(event, binding, context)
+
+    slow, brain = Slow(), Brain(script=lambda context, event: stream("a", "b", "c", every=20))
+    async with kit_with(slow, brain) as kit:
+        await kit.create_room("r", channels=["ai"])
+        await kit.attach_channel("r", "sms", metadata={"phone_number": "+4499"})
+        await kit.add_member("r", "ann")
+        for number in range(3):
+            await kit.send("r", f"{SECRET} {number}", by="ann")
+        await asyncio.sleep(1)
+        await kit.erase_person("ann")
+        await asyncio.sleep(200)
+        assert slow.sent == [f"{SECRET} 0"], "only what was already on its way"
+        assert brain.cancelled == 1
+        assert len(brain.seen) == 1, "the questions that waited are not asked"
+        assert await left(kit, SECRET) == []
+
+
+async def test_whoever_looks_on_is_told_which_messages_are_gone() -> None:
+    async with kit_with(Phone()) as kit:
+        result = await say(kit, SECRET, who=PHONE)
+        room_id, event = result.room_id or "", result.event
+        assert event is not None
+        seen: list[Any] = []
+        view = await kit.open_view(room_id, "sms", seen.append)
+        from roomkit.core.streams import INTERNAL
+
+        staff: list[Any] = []
+        other = await kit.open_view(room_id, INTERNAL, staff.append)
+        await kit.erase_person(PHONE)
+        told = [e for e in staff if isinstance(getattr(e, "content", None), SystemContent)]
+        assert [e.content.data for e in told if e.content.code == "person_erased"] == [{"event_ids": [event.id]}]
+        assert not [e for e in staff if isinstance(e, StreamEnd)]
+        view.close()
+        other.close()
+
+
+CUTS = range(1, 12)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+async def test_an_erasure_that_a_crash_has_cut_is_finished_by_asking_again(cut: int) -> None:
+    async with kit_with() as kit:
+        await conversation(kit)
+        store = kit.engine.store
+        commit: Callable[[Any], Awaitable[Any]] = store.commit
+        done = [0]
+
+        async def dies(batch: Any) -> Any:
+            done[0] += 1
+            if done[0] >= cut:
+                raise OSError("power cut")
+            return await commit(batch)
+
+        store.commit = dies  # type: ignore[method-assign]
+        try:
+            await kit.erase_person("cust-1")
+        except OSError:
+            pass
+        store.commit = commit  # type: ignore[method-assign]
+        await kit.erase_person("cust-1")
+        await kit.erase_person(PHONE)
+        assert await left(kit, SECRET, PHONE, "cust-1") == []
