@@ -338,8 +338,9 @@ async def test_who_was_taken_for_dead_writes_nothing_and_begins_again(cluster: P
         assert again.event is not None
         assert again.event.index == result.event.index + 1
         await eventually(lambda: [item.text for item in seen] == ["from the next owner", "from the old one"])
+        nodes = one.engine.nodes
+        await eventually(lambda: counted(one, "node_revivals") == 1 and not nodes.reviving)
         assert store.ownership.node != node
-        assert counted(one, "node_revivals") == 1
         await one.create_room("s")
         assert (await two.get_room("s")).id == "s"
 
