@@ -35,6 +35,7 @@ from roomkit.models.stream import ReplyEnd, ReplyPart, TextDelta, ThinkingDelta,
 from roomkit.ports.ai import AIProvider
 from roomkit.ports.channel import TurnPort
 from roomkit.runtime import Scope, Wakeup, monotonic, span_names
+from roomkit.runtime.eager import Eager
 from roomkit.runtime.tracing import OFF, Attribute, Span, current
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class Reply:
         self._effects: deque[Effect] = deque()
         self._wake = Wakeup()
         self._tools = Scope(f"tools of {loop.loop_id}")
+        self._eager = Eager(self._tools)
         self._acks: dict[str, asyncio.Future[None]] = {}
         self._offered: frozenset[str] = frozenset()
         self._asked: StartGeneration | None = None
@@ -139,7 +141,7 @@ class Reply:
                 self._asked = effect
             case RunTools(calls=calls):
                 for call in calls:
-                    self._tools.spawn(self._run_tool(call), name=f"tool {call.name}")
+                    self._eager.start(self._run_tool(call))
             case Warn(rounds=rounds):
                 _log.warning("the reply %s in room %s is in tool round %d", self.loop.loop_id, self.room_id, rounds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args, get_type_hints, overload
 
@@ -239,7 +239,17 @@ _REQUEST_HUMAN = ToolSpec(
 
 def for_call(context: ToolContext, call_id: str) -> ToolContext:
     """The context of one call: its key is unique, and the same when the call is repeated after a crash."""
-    return replace(context, call_id=call_id, idempotency_key=f"{context.turn_id}:{call_id}")
+    return ToolContext(
+        context.room_id,
+        context.tenant,
+        context.channel_id,
+        context.participant,
+        context.turn_id,
+        call_id,
+        f"{context.turn_id}:{call_id}",
+        context.history,
+        context.kept,
+    )
 
 
 def _explain(error: ValidationError) -> str:

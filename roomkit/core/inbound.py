@@ -22,7 +22,7 @@ from roomkit.models.content import (
     VideoContent,
     valid,
 )
-from roomkit.models.delivery import InboundMessage
+from roomkit.models.delivery import InboundMessage, draft_of
 from roomkit.models.event import EventDraft, EventSource
 from roomkit.models.hooks import IdentityAnswer, IdentityQuestion, IdentityResolved, IdentityTimedOut
 from roomkit.models.room import Assurance, ChannelBinding, Identification, Identity, Participant, Room
@@ -137,13 +137,15 @@ class Inbound:
         engine = self.engine
         if engine.options.inbound_limit is not None and not engine.admit(tenant, channel.channel_id, message.sender_id):
             return InboundResult(None, room_id, blocked=True, reason="rate_limited")
-        try:
-            prepared = await bounded(
-                self._prepare(channel, message, tenant, room_id), engine.options.process_timeout_s, "inbound"
-            )
-        except TimeoutError:
-            engine.count("process_timeouts")
-            return InboundResult(None, room_id, blocked=True, reason="process_timeout")
+        prepared = at_hand = self._at_hand(channel, message, tenant, room_id)
+        if prepared is None:
+            try:
+                prepared = await bounded(
+                    self._prepare(channel, message, tenant, room_id), engine.options.process_timeout_s, "inbound"
+                )
+            except TimeoutError:
+                engine.count("process_timeouts")
+                return InboundResult(None, room_id, blocked=True, reason="process_timeout")
         actor, draft, sender = prepared
         if sender.refused:
             return InboundResult(None, actor.room_id, blocked=True, reason=sender.refused)
@@ -152,9 +154,8 @@ class Inbound:
         if message.external_id is not None:
             expires = engine.now().timestamp() + DEDUPE_DAYS * 86_400
             dedupe = (message.channel_id, message.external_id, expires)
-        sub = messages.Submission(
-            draft, settlement, dedupe=dedupe, person=self._person(actor, channel, sender, message)
-        )
+        person = self._person(actor, channel, sender, message)
+        sub = messages.Submission(draft, settlement, dedupe=dedupe, person=person, valid=at_hand is not None)
         if sender.challenge is not None:
             sub.blocked = ("identity_challenge", "the sender has to prove who it is")
         result = await actor.call(messages.submit, sub)
@@ -165,15 +166,26 @@ class Inbound:
             await channel.connect_session(message.session, actor.room_id, binding)
         return result
 
+    def _at_hand(
+        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
+    ) -> tuple[RoomActor, EventDraft, Sender] | None:
+        """What `_prepare` comes to where nothing has to be waited for: the room knows both channel and sender, and the
+        channel takes messages as they are."""
+        if message.attachments or getattr(channel.handle_inbound, "__func__", None) is not Channel.handle_inbound:
+            return None
+        sender = self._told(channel, message)
+        actor = self._at_home(channel, tenant, room_id, sender) if sender is not None else None
+        if sender is None or actor is None:
+            return None
+        return actor, draft_of(message, channel.channel_type, sender.participant_id), sender
+
     async def _prepare(
         self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
     ) -> tuple[RoomActor, EventDraft, Sender]:
         if self.engine.nodes is not None:
             room_id = await self._whose(channel, message, tenant, room_id)
         sender = self._told(channel, message) or await self._identify(channel, message, tenant)
-        actor = self._at_home(channel, tenant, room_id, sender)
-        if actor is None:
-            actor = await self._room(channel, message, tenant, room_id, sender)
+        actor = await self._room(channel, message, tenant, room_id, sender)
         if message.attachments:
             message = await self._fetch(channel, message, actor)
         if message.participant_id != sender.participant_id:

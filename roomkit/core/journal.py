@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.state import key
-from roomkit.models.content import ToolCallContent, valid
+from roomkit.models.content import ToolCallContent, plain, valid
 from roomkit.models.event import EventDraft, EventType
 from roomkit.models.stream import ToolStep
 from roomkit.ports.store import Record
@@ -74,7 +74,8 @@ class ToolJournal:
                 metadata={"cause": reply.cause.id, "tool_record": True},
             )
             change.add(Entry(draft, targets=()))
-        value = {**call.model_dump(mode="json"), "reply": reply.id, "channel": reply.channel_id}
-        value["idempotent"] = step.idempotent
+        said = vars(call)
+        value = {**(said if plain(said) else call.model_dump(mode="json")), "reply": reply.id}
+        value["channel"], value["idempotent"] = reply.channel_id, step.idempotent
         row_key = key(actor.room_id, reply.id, call.call_id)
         change.put.append(Record("journal", actor.tenant, row_key, value, actor.room_id))

@@ -16,7 +16,7 @@ from itertools import islice
 from pydantic_core import PydanticSerializationError
 
 from roomkit.errors import Fenced, StoreUnavailable, UsageError
-from roomkit.models.content import TextContent
+from roomkit.models.content import plain
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import (
     Batch,
@@ -203,15 +203,15 @@ def _check_values(batch: Batch) -> None:
     """Refuses what a store on disk cannot keep, so that what runs in memory runs there as well."""
     try:
         for event in (*batch.events, *batch.erase):
-            content = event.content
-            if event.metadata or event.channel_data or event.source.raw_payload is not None:
+            if not (
+                plain(vars(event.content))
+                and plain(event.metadata)
+                and plain(event.channel_data)
+                and plain(event.source.raw_payload)
+            ):
                 event.model_dump_json()
-            elif type(content) is not TextContent:
-                content.model_dump_json()
-            elif not content.text.isascii():
-                content.text.encode()
         for record in batch.put:
-            if record.kind not in _PLAIN:
+            if record.kind not in _PLAIN and not plain(record.value):
                 _encode(record.value).encode()
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"a batch for {batch.room_id or batch.tenant} holds what JSON cannot: {error}") from error

@@ -58,6 +58,8 @@ class Submission:
     blocked: tuple[str, str] | None = None
     sides: Outcome | None = None
     """What guards have asked for already."""
+    valid: bool = False
+    """Whether its texts have been looked at."""
 
 
 async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
@@ -70,7 +72,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         known = await known_duplicate(actor, *sub.dedupe[:2])
         if known is not None:
             return known
-    draft, target = _typed(_whole(sub.draft)), None
+    draft, target = _typed(sub.draft if sub.valid else _whole(sub.draft)), None
     if draft.parent_event_id is not None:
         draft = await _thread_root(actor, draft)
     if draft.type in _ACTIONS:
@@ -281,9 +283,7 @@ async def _mark(actor: RoomActor, index: int) -> dict[str, Any]:
     return dict(found[0].value) if found else {"index": index}
 
 
-def _reacted(
-    value: dict[str, Any], content: ReactionContent, who: str, seen: dict[str, Any] | None
-) -> dict[str, Any]:
+def _reacted(value: dict[str, Any], content: ReactionContent, who: str, seen: dict[str, Any] | None) -> dict[str, Any]:
     """Who is in the list by name alone reacted before the eyes of everybody who sees the target, others for `seen`."""
     reactions = {emoji: list(people) for emoji, people in value.get("reactions", {}).items()}
     people = [p for p in reactions.get(content.emoji, []) if (p if isinstance(p, str) else p["who"]) != who]

@@ -93,24 +93,43 @@ def valid(value: _T) -> _T:
     return value if _sound(value) else cast("_T", _valid(value))
 
 
-_PLAIN = frozenset({bool, int, float, bytes, datetime, type(None)})
-_MANY = frozenset({dict, list, tuple})
+_PLAIN = frozenset({bool, int, float, bytes, datetime})
 
 
 def _sound(value: Any) -> bool:
     """Whether there is surely nothing to replace: a look at each field tells it of most messages."""
-    fields: Iterable[object] = vars(value).values() if isinstance(value, Frozen) else (value,)
+    fields: Iterable[Any] = vars(value).values() if isinstance(value, Frozen) else (value,)
     for one in fields:
+        if one is None:
+            continue
         kind = type(one)  # pyright: ignore[reportUnknownVariableType] - whatever it is
         if kind is str:
             if not one.isascii():
                 return False
-        elif kind in _MANY:
-            if one:
+        elif kind is tuple or kind is list or kind is dict:
+            if one and not _all_sound(one):
                 return False
         elif kind not in _PLAIN and not isinstance(one, Enum) and not (isinstance(one, Frozen) and _sound(one)):
             return False
     return True
+
+
+def _all_sound(many: Any) -> bool:
+    values: Iterable[Any] = cast("dict[Any, Any]", many).values() if isinstance(many, dict) else ()
+    return all(map(_sound, cast("Iterable[Any]", many))) and all(map(_sound, values))
+
+
+def plain(value: Any) -> bool:
+    """Whether JSON surely takes `value` as it is; told in a fraction of the time that writing it takes."""
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType] - as above
+    if kind is str:
+        return value.isascii()
+    if kind is dict:
+        table = cast("dict[Any, Any]", value)
+        return all(type(name) is str and name.isascii() for name in table) and all(map(plain, table.values()))
+    if kind is list or kind is tuple:
+        return all(map(plain, value))
+    return value is None or kind is int or kind is bool
 
 
 def _valid(value: Any) -> Any:

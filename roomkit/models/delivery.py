@@ -178,34 +178,35 @@ class WebhookReply:
     content_type: str = "text/plain"
 
 
-def draft_of(message: InboundMessage, channel_type: str) -> EventDraft:
-    """The plain translation of an inbound message; channels refine it."""
+def draft_of(message: InboundMessage, channel_type: str, participant_id: str | None = None) -> EventDraft:
+    """The plain translation of an inbound message; channels refine it. `participant_id` says whose it really is."""
+    said = vars(message)
     source = EventSource.trusted(
         {
-            "channel_id": message.channel_id,
+            "channel_id": said["channel_id"],
             "channel_type": channel_type,
             "direction": "inbound",
-            "participant_id": message.participant_id,
-            "external_id": message.sender_id,
-            "provider": message.provider or channel_type,
-            "provider_message_id": message.external_id,
-            "raw_payload": message.raw_payload,
+            "participant_id": participant_id or said["participant_id"],
+            "external_id": said["sender_id"],
+            "provider": said["provider"] or channel_type,
+            "provider_message_id": said["external_id"],
+            "raw_payload": said["raw_payload"],
         }
     )
     return EventDraft.trusted(
         {
             "source": source,
-            "content": message.content,
-            "type": message.type,
+            "content": said["content"],
+            "type": said["type"],
             "event_id": None,
-            "visibility": message.visibility,
-            "addressed_to": message.addressed_to,
+            "visibility": said["visibility"],
+            "addressed_to": said["addressed_to"],
             "chain_depth": 0,
-            "parent_event_id": message.parent_event_id,
+            "parent_event_id": said["parent_event_id"],
             "correlation_id": None,
-            "idempotency_key": message.external_id,
-            "metadata": message.metadata,
-            "channel_data": message.channel_data,
+            "idempotency_key": said["external_id"],
+            "metadata": said["metadata"],
+            "channel_data": said["channel_data"],
         }
     )
 

@@ -167,9 +167,16 @@ class Store(Protocol):
 def check_batch(batch: Batch) -> None:
     """What every store asks of a batch before it looks at its data. Raises `UsageError`."""
     tenant, room_id = batch.tenant, batch.room_id
-    names = [tenant, room_id or "", *(item.key for item in (*batch.put, *batch.delete, *batch.dedupe))]
+    names = [tenant, room_id or ""]
+    for kind, owner, key, *_ in (*batch.put, *batch.delete):
+        if owner != tenant:
+            raise UsageError(f"{kind} record {key} is of another tenant; commit it in a batch of its own")
+        if kind in BUILT_IN_KINDS:
+            raise UsageError(f'records of kind "{kind}" are written by the store itself; choose another kind')
+        names.append(key)
     for record in batch.put:
-        names += record.terms
+        names += record[6]
+    names += [dedupe.key for dedupe in batch.dedupe]
     if not (joined := "".join(names)).isascii():
         try:
             joined.encode()
@@ -183,11 +190,6 @@ def check_batch(batch: Batch) -> None:
     for event in batch.erase:
         if event.tenant != tenant:
             raise UsageError(f"tombstone {event.id} is of another tenant; commit it in a batch of its own")
-    for item in (*batch.put, *batch.delete):
-        if item.tenant != tenant:
-            raise UsageError(f"{item.kind} record {item.key} is of another tenant; commit it in a batch of its own")
-        if item.kind in BUILT_IN_KINDS:
-            raise UsageError(f'records of kind "{item.kind}" are written by the store itself; choose another kind')
 
 
 def check_query(query: RecordQuery) -> None:

@@ -145,8 +145,8 @@ class Eager:
         return self._parked.pop() if self._parked else _Carrier(self)
 
     def park(self, carrier: _Carrier) -> bool:
-        """Keeps an idle carrier for the next coroutine; False when there are enough."""
-        if carrier.task.done() or len(self._parked) >= MAX_PARKED:
+        """Keeps an idle carrier for the next coroutine; False when there are enough, or will be none."""
+        if carrier.task.done() or len(self._parked) >= MAX_PARKED or self.scope.closed:
             return False
         self._parked.append(carrier)
         return True
