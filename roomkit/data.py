@@ -55,7 +55,8 @@ class RoomData:
         """The whole room as lines of JSON, files up to `max_blob_bytes` each included; sealed by its last line."""
         from roomkit.core.transfer import export_room
 
-        async for line in export_room(self._engine, await self._actor(room_id), media, max_blob_bytes):
+        await self._ready()
+        async for line in export_room(self._engine, self.tenant_id, room_id, media, max_blob_bytes):
             yield line
 
     async def import_room(self, lines: Iterable[str] | AsyncIterable[str], *, room_id: str | None = None) -> Room:

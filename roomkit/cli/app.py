@@ -228,3 +228,18 @@ def import_command(
     from roomkit.cli.transfer import import_from
 
     return import_from(file, store, room, tenant)
+
+
+@app.command()
+def erase(
+    who: Annotated[str, typer.Argument(help="A participant id, an identity id or an address.")],
+    store: StorePlace = None,
+    tenant: Tenant = "default",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> int:
+    """Erase a person from every room. It cannot be undone; where a server runs, POST /api/erasures."""
+    from roomkit.cli.erase import erase_somebody
+
+    if not yes:
+        typer.confirm(f"Erase {who} from every room of {tenant}? It cannot be undone", abort=True, err=True)
+    return erase_somebody(who, store, tenant)

@@ -32,10 +32,9 @@ def export_to(room: str, store: str | None, out: Path | None, tenant: str, media
 
 async def _export(room: str, store: str | None, out: Path | None, tenant: str, media: bool) -> int:
     async with reading(store) as engine:
-        actor = await engine.table.require(tenant, room)
         fd = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) if out is not None else os.dup(1)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            async for line in export_room(engine, actor, "inline" if media else "none", MAX_BLOB):
+            async for line in export_room(engine, tenant, room, "inline" if media else "none", MAX_BLOB):
                 file.write(line + "\n")
     return 0
 

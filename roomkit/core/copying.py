@@ -31,10 +31,9 @@ async def write_room(
     """Stores the room with its whole log and loads it; nothing is sent, asked or timed. What a crash has cut is
     finished by doing the same again. Raises `StateError` where the room, or another log in its place, exists."""
     tenant, room_id, store = room.tenant, room.id, engine.store
-    if await engine.table.actor(tenant, room_id) is not None:
+    if await engine.table.look(tenant, room_id) is not None:
         raise StateError(f'room "{room_id}" exists already; choose another id')
-    nodes: Any = getattr(engine, "nodes", None)
-    epoch: int = engine.epoch if nodes is None else await nodes.acquire(tenant, room_id)
+    epoch = engine.epoch if engine.nodes is None else await engine.nodes.acquire(tenant, room_id)
     done = await _written(engine, tenant, room_id, events)
     for first in range(done, len(events), AT_ONCE):
         page = tuple(events[first : first + AT_ONCE])

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from roomkit.core.actor import SYSTEM as SYSTEM_SOURCE
-from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
 from roomkit.core.state import key, participant_record
 from roomkit.models.content import Frozen, SystemContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventType, RoomEvent
@@ -134,7 +133,7 @@ async def erase_in_room(actor: RoomActor, ids: list[str], addresses: list[str]) 
             info = await engine.blobs().info(actor.tenant, blob_id)
             if info is not None and info.room_id in (None, actor.room_id):
                 counts["blobs"] += await engine.blobs().delete(actor.tenant, blob_id)
-    await _forget(actor, scrub, sorted(erased))
+    await _forget(actor, scrub, [grave for grave in graves if grave.id in erased])
     engine.hooks.tell(PersonErased(actor.tenant, actor.room_id, tuple(sorted(erased))))
     return counts
 
@@ -278,7 +277,7 @@ def _emptied(kind: str, value: dict[str, Any]) -> dict[str, Any]:
             return value
 
 
-async def _forget(actor: RoomActor, scrub: Scrub, erased: list[str]) -> None:
+async def _forget(actor: RoomActor, scrub: Scrub, erased: list[RoomEvent]) -> None:
     """The person's seats and their record become nobody's, and the room tells whoever looks on."""
     state, change = actor.state, Change(activity=False)
     for person in _people(actor, scrub.person):
@@ -293,11 +292,12 @@ async def _forget(actor: RoomActor, scrub: Scrub, erased: list[str]) -> None:
         attention = attention.replaced(requested_by="erased", reason="erased")
     floor = room.floor.replaced(holder=scrub.text(room.floor.holder)) if room.floor.holder else room.floor
     change.room = room.replaced(metadata=scrub.value(room.metadata), floor=floor, attention=attention)
-    for first in range(0, max(len(erased), 1), TOLD_AT_ONCE):
-        data = {"event_ids": erased[first : first + TOLD_AT_ONCE]}
-        content = SystemContent(code="person_erased", data=data)
-        draft = EventDraft(source=SYSTEM_SOURCE, content=content, type=EventType.SYSTEM)
-        change.add(Entry(draft, targets=()))
+    for visibility in ("all", "internal"):
+        ids = sorted(grave.id for grave in erased if (grave.visibility == "all") is (visibility == "all"))
+        for first in range(0, len(ids), TOLD_AT_ONCE):
+            content = SystemContent(code="person_erased", data={"event_ids": ids[first : first + TOLD_AT_ONCE]})
+            draft = EventDraft(source=SYSTEM, content=content, type=EventType.SYSTEM, visibility=visibility)
+            change.add(Entry(draft, targets=()))
     before = dict(state.participants)
     for person in _people(actor, scrub.person):
         del state.participants[person.id]

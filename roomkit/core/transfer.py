@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from roomkit.core.copying import renamed, write_room
 from roomkit.core.state import BINDING, PARTICIPANT, ROOM, SEP
-from roomkit.errors import StateError, UsageError
+from roomkit.errors import RoomNotFound, StateError, UsageError
 from roomkit.models.event import SCHEMA_VERSION, RoomEvent
 from roomkit.models.room import ChannelBinding, Participant, Room
 from roomkit.ports.store import Batch, EventQuery, Record, RecordQuery, check_batch
@@ -45,7 +45,9 @@ _BLOB = re.compile(r'"blob:([A-Za-z0-9_-]+)"')
 Media = Literal["inline", "none"]
 
 
-async def export_room(engine: Engine, actor: RoomActor, media: Media, max_blob_bytes: int) -> AsyncIterator[str]:
+async def export_room(
+    engine: Engine, tenant: str, room_id: str, media: Media, max_blob_bytes: int
+) -> AsyncIterator[str]:
     """The lines, each without its line break. Files larger than `max_blob_bytes`, or all, are left out."""
     digest, count = hashlib.sha256(), 0
 
@@ -56,14 +58,21 @@ async def export_room(engine: Engine, actor: RoomActor, media: Media, max_blob_b
         count += 1
         return text
 
-    records = await actor.call(_records)
-    heading = {"version": VERSION, "events": actor.state.next_index, "room_id": actor.room_id, "schema": SCHEMA_VERSION}
-    last = actor.state.last_activity
+    state = await engine.table.look(tenant, room_id)
+    if state is None:
+        raise RoomNotFound(room_id, await engine.table.ids(tenant))
+    actor = engine.table.loaded(tenant, room_id)
+    if actor is not None:  # Within the room, so that its log does not go on meanwhile.
+        records, state = await actor.call(_records), actor.state
+    else:
+        records = await _read_records(engine, tenant, room_id)
+    heading = {"version": VERSION, "events": state.next_index, "room_id": room_id, "schema": SCHEMA_VERSION}
+    last = state.last_activity
     yield line("roomkit", {**heading, "last_activity_at": last.isoformat() if last else None})
     blobs: dict[str, None] = {}
     stop = cast("int", heading["events"])
     for start in range(0, stop, PAGE):
-        query = EventQuery(actor.tenant, actor.room_id, start=start, stop=min(start + PAGE, stop), limit=PAGE)
+        query = EventQuery(tenant, room_id, start=start, stop=min(start + PAGE, stop), limit=PAGE)
         for event in await engine.store.events(query):
             text = line("event", event.model_dump(mode="json", exclude={"tenant"}))
             blobs.update(dict.fromkeys(_BLOB.findall(text)))
@@ -75,14 +84,17 @@ async def export_room(engine: Engine, actor: RoomActor, media: Media, max_blob_b
         yield text
     if media == "inline" and blobs and engine.blobs is not None:
         for blob_id in blobs:
-            if (blob := await _blob(engine.blobs(), actor, blob_id, max_blob_bytes)) is not None:
+            if (blob := await _blob(engine.blobs(), tenant, room_id, blob_id, max_blob_bytes)) is not None:
                 yield line("blob", blob)
     yield json.dumps({"end": {"lines": count, "sha256": digest.hexdigest()}})
 
 
 async def _records(actor: RoomActor) -> list[Record]:
-    """Within the room, so that the log does not go on meanwhile."""
-    store, tenant, room_id = actor.engine.store, actor.tenant, actor.room_id
+    return await _read_records(actor.engine, actor.tenant, actor.room_id)
+
+
+async def _read_records(engine: Engine, tenant: str, room_id: str) -> list[Record]:
+    store = engine.store
     found = await store.records(RecordQuery(ROOM, tenant, key=room_id))
     for kind in (BINDING, PARTICIPANT, *TAKEN):
         after: str | None = None
@@ -95,11 +107,11 @@ async def _records(actor: RoomActor) -> list[Record]:
     return found
 
 
-async def _blob(blobs: BlobStore, actor: RoomActor, blob_id: str, most: int) -> dict[str, Any] | None:
-    info = await blobs.info(actor.tenant, blob_id)
-    if info is None or info.size_bytes > most or info.room_id not in (None, actor.room_id):
+async def _blob(blobs: BlobStore, tenant: str, room_id: str, blob_id: str, most: int) -> dict[str, Any] | None:
+    info = await blobs.info(tenant, blob_id)
+    if info is None or info.size_bytes > most or info.room_id not in (None, room_id):
         return None
-    data = b"".join([chunk async for chunk in blobs.read(actor.tenant, blob_id)])
+    data = b"".join([chunk async for chunk in blobs.read(tenant, blob_id)])
     return {
         "id": blob_id,
         "mime_type": info.mime_type,
@@ -129,7 +141,7 @@ async def import_room(
     if not target or any(sign in target for sign in "/~\n"):
         raise UsageError(f"{target!r} cannot be a room's id: leave out slashes, tildes and line breaks")
     room, bindings, people, records = _parts(file, tenant, target)
-    if await engine.table.actor(tenant, target) is not None:
+    if await engine.table.look(tenant, target) is not None:
         raise StateError(f'room "{target}" exists already; import it under another id with room_id=')
     names = await _put_blobs(engine, tenant, target, file.blobs)
     events = [_event(renamed(value, names), index, tenant, target) for index, value in enumerate(file.events)]

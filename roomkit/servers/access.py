@@ -36,6 +36,7 @@ class Action(StrEnum):
     MINT = "mint"
     REVOKE = "revoke"
     METRICS = "metrics"
+    ERASE = "erase"
 
 
 LEAST: dict[Action, PrincipalRole] = {
@@ -61,6 +62,7 @@ LEAST: dict[Action, PrincipalRole] = {
     Action.MINT: PrincipalRole.ADMIN,
     Action.REVOKE: PrincipalRole.ADMIN,
     Action.METRICS: PrincipalRole.ADMIN,
+    Action.ERASE: PrincipalRole.ADMIN,
 }
 """The least role for each action. An action missing here is allowed to nobody."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from roomkit.rooms import Rooms
 
 GUEST_METADATA = ("end_reason", "sender_name", "client_id", "edited", "deleted", "reactions")
-GUEST_DATA = ("mode", "holder", "cause", "participant_id", "name", "role")
+GUEST_DATA = ("mode", "holder", "cause", "participant_id", "name", "role", "event_ids")
 """What a guest hears of a record of the room's life; reasons are for staff."""
 MOST_NAMES = 1000
 HOST = "host"

@@ -28,6 +28,19 @@ class Limit(Body):
     limit: int = Field(default=100, ge=1, le=500)
 
 
+class Somebody(Body):
+    """A participant id, an identity id or an address."""
+
+    who: str = Field(min_length=1, max_length=256)
+
+
+@endpoint("POST", "/erasures", Action.ERASE, Somebody)
+async def erase_person(call: Call, body: Somebody) -> Response:
+    """Erase a person from every room of the tenant; the answer is the receipt"""
+    receipt = await call.rooms.erase_person(body.who)
+    return reply(erasure=receipt.model_dump(mode="json"))
+
+
 @endpoint("POST", "/tokens", Action.MINT_GUEST, NewToken, status=201)
 async def mint_token(call: Call, body: NewToken) -> Response:
     """Make a token; an agent may make one for a guest, without choosing its id"""

@@ -192,6 +192,10 @@ export function project(events) {
       if (target && content.type === "reaction") react(target, content, event.source.participant_id ?? event.source.channel_id);
       continue;
     }
+    for (const id of (content.code === "person_erased" && content.data?.event_ids) || []) {
+      const gone = shown.get(id);
+      if (gone) Object.assign(gone, { content: { type: "system", code: "deleted", data: {} }, deleted: true });
+    }
     shown.set(event.id, { event, content, edited: Boolean(metadata.edited), deleted: Boolean(metadata.deleted), reactions: { ...metadata.reactions } });
   }
   return [...shown.values()];

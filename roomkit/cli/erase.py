@@ -1,0 +1,25 @@
+"""`roomkit erase WHO`: somebody's words out of every room, with a receipt."""
+
+from __future__ import annotations
+
+import asyncio
+
+from roomkit.cli.console import say
+from roomkit.cli.stores import writing
+from roomkit.core.erasure import erase_in_room, erase_person
+
+
+def erase_somebody(who: str, store: str | None, tenant: str) -> int:
+    """Prints the receipt as one line of JSON. Exit code 1 when nobody was found."""
+    return asyncio.run(_erase(who, store, tenant))
+
+
+async def _erase(who: str, store: str | None, tenant: str) -> int:
+    async with writing(store) as engine:
+
+        async def erase_in(room_id: str, ids: list[str], addresses: list[str]) -> dict[str, int]:
+            return await (await engine.table.require(tenant, room_id)).call(erase_in_room, ids, addresses)
+
+        receipt = await erase_person(engine, tenant, who, erase_in)
+    say(receipt.model_dump_json())
+    return 0 if receipt.rooms or receipt.identities else 1
