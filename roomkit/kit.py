@@ -111,6 +111,9 @@ class RoomKit(Rooms):
             await source.aclose()
         self._sources.clear()
         await self._engine.aclose()
+        close = getattr(self._blobs, "aclose", None)
+        if close is not None:
+            await close()
 
     async def __aenter__(self) -> Self:
         return await self.start()

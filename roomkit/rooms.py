@@ -12,6 +12,7 @@ from typing import Any, cast
 from roomkit.core import approvals, fallback, floor, membership, messages, views
 from roomkit.core.history import projected
 from roomkit.core.inbound import DEDUPE_DAYS
+from roomkit.core.policy import choice
 from roomkit.core.port import ChannelPort
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import key
@@ -189,10 +190,10 @@ class Rooms(RoomData):
         actor = await self._actor(room_id)
         channel = self._engine.registry.require(channel_id, self.tenant_id)
         wanted: dict[str, Any] = {
-            "access": Access(access) if access is not None else None,
+            "access": choice(Access, access, "access") if access is not None else None,
             "visibility": visibility,
             "participant_id": participant_id,
-            "assurance": Assurance(assurance) if assurance is not None else None,
+            "assurance": choice(Assurance, assurance, "assurance") if assurance is not None else None,
             "fallback_after_s": fallback_after_s,
         }
         given = {name: value for name, value in wanted.items() if value is not None}
@@ -221,7 +222,7 @@ class Rooms(RoomData):
     async def set_access(
         self, room_id: str, channel_id: str, access: Access, *, by: str | None = None
     ) -> ChannelBinding:
-        return await self._update(room_id, channel_id, by, access=Access(access))
+        return await self._update(room_id, channel_id, by, access=choice(Access, access, "access"))
 
     async def set_visibility(
         self, room_id: str, channel_id: str, visibility: str, *, by: str | None = None
@@ -258,7 +259,7 @@ class Rooms(RoomData):
             tenant=self.tenant_id,
             channel_id=channel_id,
             display_name=display_name,
-            role=Role(role),
+            role=choice(Role, role, "role"),
             joined_at=self._engine.now(),
             metadata=metadata or {},
         )
@@ -405,7 +406,7 @@ class Rooms(RoomData):
         return await (await self._actor(room_id)).call(floor.release, who, note)
 
     async def set_floor(self, room_id: str, mode: FloorMode, holder: str | None = None) -> Room:
-        return await (await self._actor(room_id)).call(floor.set_floor, FloorMode(mode), holder)
+        return await (await self._actor(room_id)).call(floor.set_floor, choice(FloorMode, mode, "mode"), holder)
 
     async def request_human(self, room_id: str, reason: str, *, by: str = "host", priority: int = 0) -> Room:
         """Puts the room into the waiting queue; asking again keeps its clock."""

@@ -65,3 +65,16 @@ async def test_steering_a_room_where_nobody_is_at_work_says_so() -> None:
         await kit.create_room("r", channels=[])
         with pytest.raises(UsageError, match="no AI is at work"):
             await kit.steer("r", Cancel())
+
+
+async def test_a_closed_kit_has_closed_its_files_too() -> None:
+    class Blobs:
+        closed = 0
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    blobs = Blobs()
+    async with RoomKit(blobs=blobs):
+        assert blobs.closed == 0
+    assert blobs.closed == 1

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TOKEN_S = 12 * 3600.0
 VENDORS = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 PROMPT = "You are the assistant of a small shop. Be brief and friendly, and use your tools instead of guessing."
+ROOM = "demo"
 NUMBER = "+15550100"
 ACCOUNT = "AC" + "0" * 32
 
@@ -77,8 +78,10 @@ async def _demo(options: DemoOptions) -> int:
 
 
 async def _welcome(kit: RoomKit, url: str, brain: str, options: DemoOptions) -> None:
-    room = await kit.create_room(channels=["web", "assistant"])
-    guest = kit.tokens.mint("guest", room.id, TOKEN_S, id=f"guest-{secrets.token_hex(3)}", display_name="Guest")
+    # The room of the last time, so that a restart goes on where it stopped; a new one once that is closed.
+    open_rooms = [room for room in await kit.list_rooms(external_id=ROOM) if room.open]
+    room = open_rooms[0] if open_rooms else await kit.create_room(external_id=ROOM, channels=["web", "assistant"])
+    guest = kit.tokens.mint("guest", room.id, TOKEN_S, id="guest", display_name="Guest")
     boss = kit.tokens.mint("supervisor", None, TOKEN_S, id="supervisor", display_name="Supervisor")
     chat, desk = f"{url}/#token={guest}&room={room.id}", f"{url}/supervisor#token={boss}&room={room.id}"
     invitation = Invitation(url, chat, desk, room.id, guest, boss, brain, str(options.db), os.getpid())

@@ -52,7 +52,12 @@ def run_dev(options: DevOptions) -> int:
             f"roomkit dev invites whoever has its links, so it stays on this machine and not on {options.host}; "
             "serve others with: roomkit run app:kit"
         )
-    return run_async(_dev(load_kit(options.target), options))
+    kit = load_kit(options.target)
+    try:
+        return run_async(_dev(kit, options))
+    except KeyboardInterrupt:
+        say("stopped")
+        return 0
 
 
 async def _dev(kit: RoomKit, options: DevOptions) -> int:
@@ -87,8 +92,9 @@ async def _talk(chat: Terminal, serving: Serving) -> None:
     try:
         await chat.run()
     finally:
-        serving.quietly = True
-        serving.stop()
+        if not serving.stopping:  # The end of input behind a Ctrl-C does not make it an impatient one.
+            serving.quietly = True
+            serving.stop()
 
 
 def _welcome(kit: RoomKit, room_id: str, url: str, options: DevOptions) -> None:
@@ -157,6 +163,8 @@ class Terminal:
         while (line := await self._read()) is not None:
             if text := line.strip():
                 await self._say(text)
+        if coloured():
+            say()
         return self.code
 
     async def _read(self) -> str | None:

@@ -98,6 +98,9 @@ def extras() -> Findings:
         if missing:
             told = f"not installed ({', '.join(missing)}); if you need it, from a checkout: pip install '.[{extra}]'"
             yield Finding(State.NOTE, f"[{extra}]", told)
+        elif extra == "otel" and find_spec("opentelemetry.sdk") is None:
+            told = "installed, but only its API: spans go nowhere until your program sets up an SDK (opentelemetry-sdk)"
+            yield Finding(State.NOTE, "[otel]", told)
         else:
             yield Finding(State.OK, f"[{extra}]", "installed")
 

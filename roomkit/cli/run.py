@@ -43,7 +43,7 @@ def run_server(options: RunOptions) -> int:
 def _log(level: str) -> None:
     if level.upper() not in logging.getLevelNamesMapping():
         raise ConfigError(f'ROOMKIT_LOG="{level}" is not a level; use debug, info, warning or error')
-    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
 async def _run(kit: RoomKit, app: Any, options: RunOptions) -> int:

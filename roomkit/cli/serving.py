@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
@@ -97,6 +98,8 @@ class Serving:
     def stop(self) -> None:
         """Ends gracefully; called again, at once."""
         self.forced = self.stopping
+        if self.forced:  # It is cut off in the middle of everything, and would say so at length.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.stopping = True
         self._stopped.set()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from roomkit.core import approvals
 from roomkit.core.actor import Change, RoomActor
-from roomkit.core.policy import EARLY_S, LONGEST_S, require_json, require_seconds
+from roomkit.core.policy import EARLY_S, LONGEST_S, require_json, require_seconds, wellformed
 from roomkit.core.state import key
 from roomkit.errors import ChannelNotFound, RoomClosed, StateError
 from roomkit.models.event import EventType
@@ -90,7 +90,8 @@ async def update_binding(actor: RoomActor, channel_id: str, by: str | None, upda
     fields = {k: v for k, v in update.items() if getattr(old, k) != v}
     if not fields:
         return old
-    new = ChannelBinding.model_validate({**dict(old), **fields})
+    with wellformed(f'the seat of "{channel_id}"'):
+        new = ChannelBinding.model_validate({**dict(old), **fields})
     kind = EventType.CHANNEL_UPDATED
     if "muted" in fields:
         kind = EventType.CHANNEL_MUTED if fields["muted"] else EventType.CHANNEL_UNMUTED
@@ -163,7 +164,8 @@ async def update_person(actor: RoomActor, participant_id: str, update: dict[str,
     fields = {k: v for k, v in update.items() if getattr(old, k) != v}
     if not fields:
         return old
-    person = Participant.model_validate({**dict(old), **fields})
+    with wellformed(f'participant "{participant_id}"'):
+        person = Participant.model_validate({**dict(old), **fields})
     kind = EventType.PARTICIPANT_IDENTIFIED if "identity_id" in fields else EventType.PARTICIPANT_UPDATED
     change = Change()
     change.participants[person.id] = person
@@ -249,7 +251,8 @@ async def patch_metadata(actor: RoomActor, patch: dict[str, Any]) -> Room:
 async def set_settings(actor: RoomActor, update: dict[str, Any]) -> Room:
     """Changes timers, policies or language; the idle clock keeps running."""
     change = Change(activity=False)
-    change.room = Room.model_validate({**dict(actor.state.room), **update, "updated_at": actor.engine.now()})
+    with wellformed(f'room "{actor.room_id}"'):
+        change.room = Room.model_validate({**dict(actor.state.room), **update, "updated_at": actor.engine.now()})
     if "timers" in update:
         require_timers(change.room.timers)
     plan_timers(actor, change)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from math import isfinite
-from typing import cast
+from typing import TypeVar, cast
 
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from roomkit.errors import UsageError
@@ -25,6 +28,7 @@ from roomkit.models.room import (
     person_token,
 )
 
+E = TypeVar("E", bound=StrEnum)
 LONGEST_S = 10 * 365 * 86_400.0
 """Ten years: no lease and no room timer is longer, so that every one of them has a date."""
 
@@ -259,6 +263,25 @@ def may_mutate(
     same = writer is not None and writer == target.source.participant_id
     same_address = draft.source.external_id is not None and draft.source.external_id == target.source.external_id
     return "" if same_channel and (same or same_address) else "not_original_author"
+
+
+def choice(kind: type[E], value: E | str, what: str) -> E:
+    """The value as what it has to be. Raises `UsageError` that names the choices."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise UsageError(f'{what} cannot be "{value}"; choose one of: {", ".join(kind)}') from None
+
+
+@contextmanager
+def wellformed(what: str) -> Generator[None]:
+    """Turns a refusal of a model into a `UsageError` that names the field and what it takes."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{field} of {what} cannot be that: {first['msg']}") from None
 
 
 MAX_NESTING = 100

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core import membership
 from roomkit.core.actor import Change, RoomActor
-from roomkit.core.policy import require_json
+from roomkit.core.policy import require_json, wellformed
 from roomkit.core.state import RoomState, load
 from roomkit.errors import RoomNotFound, StateError, UsageError
 from roomkit.models.event import EventType
@@ -193,15 +193,16 @@ class RoomTable:
         if metadata:
             require_json(metadata, "the metadata of a room")
         now = self._engine.now()
-        room = Room(
-            id=room_id,
-            tenant=tenant,
-            created_at=now,
-            updated_at=now,
-            external_id=external_id,
-            metadata={**self._engine.template.metadata, **(metadata or {})},
-            **cast("dict[str, Any]", {"timers": self._engine.template.timers, **(settings or {})}),
-        ).lean()
+        with wellformed("a room"):
+            room = Room(
+                id=room_id,
+                tenant=tenant,
+                created_at=now,
+                updated_at=now,
+                external_id=external_id,
+                metadata={**self._engine.template.metadata, **(metadata or {})},
+                **cast("dict[str, Any]", {"timers": self._engine.template.timers, **(settings or {})}),
+            ).lean()
         membership.require_timers(room.timers)
         actor = RoomActor(self._engine, RoomState(room))
         if epoch is not None:

@@ -85,6 +85,30 @@ def problem(error: Exception) -> JSONResponse:
     return answer(500, "internal", "something went wrong on the server")
 
 
+_WAYS = {
+    "kit.create_room()": "make it with POST /api/rooms",
+    "kit.reopen_room()": "reopen it with POST /api/rooms/{room}/reopen",
+    "kit.approvals()": "GET /api/rooms/{room}/approvals lists those there are",
+    "kit.dead_letters()": "GET /api/dead-letters lists those there are",
+    "kit.register_channel()": "GET /api/rooms/{room}/bindings lists those there are",
+    "kit.get_room()": "choose another id",
+    "force=True": 'send {"force": true} to take it anyway',
+    "whisper()": "POST /api/rooms/{room}/whisper reaches the next turn",
+}
+"""How to do over HTTP what a message says how to do in Python."""
+
+
+def spoken(error: Exception) -> str:
+    """The message for somebody who does not write Python: what and why are the same, the fix is another."""
+    text, separator, fix = str(error).rpartition("; ")
+    if not separator:
+        return fix
+    way = next((way for call, way in _WAYS.items() if call in fix), None)
+    if way is not None:
+        return f"{text}; {way}"
+    return text if "kit." in fix or "()" in fix else f"{text}; {fix}"
+
+
 def _known(error: Exception, status: int, code: str) -> JSONResponse:
     more: dict[str, Any] = {}
     headers: dict[str, str] = {}
@@ -96,7 +120,7 @@ def _known(error: Exception, status: int, code: str) -> JSONResponse:
         headers["retry-after"] = str(math.ceil(RETRY_S))
     elif status == 401:
         headers["www-authenticate"] = "Bearer"
-    message = "messages cannot be stored at the moment; try again" if isinstance(error, StoreError) else str(error)
+    message = "messages cannot be stored at the moment; try again" if isinstance(error, StoreError) else spoken(error)
     return answer(status, code, message, headers=headers, **more)
 
 

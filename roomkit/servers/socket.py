@@ -35,6 +35,7 @@ from roomkit.servers import views
 from roomkit.servers.access import Action
 from roomkit.servers.door import Door, Unauthenticated
 from roomkit.servers.inbound import refusal_of, write
+from roomkit.servers.problems import spoken
 
 if TYPE_CHECKING:
     from roomkit.core.results import InboundResult
@@ -173,15 +174,15 @@ class Connection:
         except AccessDenied as error:
             self._refuse(frame, "not_allowed", str(error))
         except RoomNotFound as error:
-            self._refuse(frame, "room_not_found", str(error))
+            self._refuse(frame, "room_not_found", spoken(error))
         except RoomClosed as error:
-            self._refuse(frame, "room_closed", str(error))
+            self._refuse(frame, "room_closed", spoken(error))
         except Overloaded as error:
             self._refuse(frame, "overloaded", str(error), error.retry_after)
         except StoreError:
             self._refuse(frame, "unavailable", "messages cannot be stored at the moment; try again", RETRY_S)
         except UsageError as error:
-            self._refuse(frame, "invalid" if isinstance(frame, Send) else "bad_frame", str(error))
+            self._refuse(frame, "invalid" if isinstance(frame, Send) else "bad_frame", spoken(error))
         except RoomKitError:
             log.exception("a %s frame failed", frame.type)
             self._refuse(frame, "internal", "something went wrong on the server")

@@ -70,8 +70,8 @@ def _answer(page: Page | None, request: Request) -> Response:
 def _read(root: Path) -> dict[str, Page]:
     pages: dict[str, Page] = {}
     for path in sorted(root.rglob("*")):
-        if path.suffix not in _SERVED or not path.is_file():
-            continue
+        if path.suffix not in _SERVED or not path.is_file() or not path.resolve().is_relative_to(root.resolve()):
+            continue  # also what only a link has brought in here
         body = path.read_bytes()
         kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         pages[path.relative_to(root).as_posix()] = Page(body, kind, f'"{hashlib.sha256(body).hexdigest()[:20]}"')

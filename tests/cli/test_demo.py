@@ -52,10 +52,19 @@ def test_links_given_out_before_a_restart_go_on_working(command: Command) -> Non
     process.kill()
     process.wait(10)
     process, after = command.demo("--db", "rooms.db")
-    assert after["room"] != before["room"]
+    assert after["room"] == before["room"]
     room = get(f"{after['url']}/api/rooms/{before['room']}", before["guest_token"])["room"]
     assert room["id"] == before["room"]
+    close = urllib.request.Request(
+        f"{after['url']}/api/rooms/{after['room']}/close",
+        b"",
+        headers={"authorization": f"Bearer {after['supervisor_token']}"},
+    )
+    urllib.request.urlopen(close, timeout=10).close()
     assert stop(process, signal.SIGINT) == 0
+    process, last = command.demo("--db", "rooms.db")
+    assert last["room"] != before["room"]
+    assert stop(process) == 0
 
 
 def test_a_second_signal_does_not_wait(command: Command) -> None:

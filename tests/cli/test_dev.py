@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,21 @@ def test_ctrl_c_ends_it(command: Command, app_file: Path) -> None:
     assert process.stdout.readline() == "You said: one\n"
     assert stop(process) == 0
     assert eventually(lambda: process.poll() is not None)
+
+
+@pytest.mark.parametrize("options", [["--port", "0"], ["--no-pages"]])
+@pytest.mark.parametrize("how", ["ctrl-c", "ctrl-c and end of input", "end of input"])
+def test_it_ends_in_one_quiet_line(command: Command, app_file: Path, options: list[str], how: str) -> None:
+    process = command.start("dev", "app.py", *options)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("one\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "You said: one\n"
+    if "ctrl-c" in how:
+        process.send_signal(signal.SIGINT)
+    if "end" in how:
+        process.stdin.close()
+    assert process.wait(20) == 0
+    rest = process.stdout.read().splitlines()
+    assert len(rest) <= 1, rest

@@ -115,3 +115,13 @@ def test_what_is_not_installed_is_a_note(monkeypatch: pytest.MonkeyPatch) -> Non
     assert states["[mcp]"].state is State.NOTE
     assert "pip install '.[mcp]'" in states["[mcp]"].told
     assert states["[http]"].state is State.OK
+
+
+@pytest.mark.parametrize("sdk", [True, False])
+def test_the_api_of_telemetry_alone_sends_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sdk: bool
+) -> None:
+    there = lambda name: object() if sdk or name != "opentelemetry.sdk" else None  # noqa: E731 - a table of one line
+    monkeypatch.setattr(doctor, "find_spec", there)
+    _, out = told(capsys, "--port", "0")
+    assert ("only its API" in out) is not sdk

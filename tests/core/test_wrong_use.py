@@ -108,3 +108,27 @@ async def test_data_that_is_none_is_refused() -> None:
         await kit.create_room("r")
         with pytest.raises(UsageError, match="what JSON cannot"):
             await kit.update_room_metadata("r", {"who": object()})
+
+
+@pytest.mark.parametrize(
+    "call, told",
+    [
+        (lambda kit: kit.attach_channel("r", "sms", access="all"), "read_write, read_only, write_only, none"),
+        (lambda kit: kit.attach_channel("r", "sms", assurance="sure"), "claimed, verified, authenticated"),
+        (lambda kit: kit.set_access("r", "sms", "rw"), "read_write, read_only"),
+        (lambda kit: kit.add_member("r", "ann", role="boss"), "owner, agent, member"),
+        (lambda kit: kit.update_member("r", "ann", role="boss"), "'owner', 'agent', 'member'"),
+        (lambda kit: kit.set_floor("r", "robot"), "ai, human, both, none, waiting"),
+        (lambda kit: kit.update_room("r", delivery="twice"), "'reach_once' or 'every_channel'"),
+        (lambda kit: kit.create_room("x", delivery="twice"), "'reach_once' or 'every_channel'"),
+        (lambda kit: kit.create_room("x", agent_response_policy="loud"), "'agent_chain' or 'addressed_only'"),
+    ],
+)
+async def test_a_wrong_value_is_refused_with_the_right_ones(call: Any, told: str) -> None:
+    async with kit_with(FakeChannel()) as kit:
+        await kit.create_room("r", channels=["sms"])
+        await kit.add_member("r", "ann")
+        with pytest.raises(UsageError) as caught:
+            await call(kit)
+        assert told in str(caught.value)
+        assert "\n" not in str(caught.value)

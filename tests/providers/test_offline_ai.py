@@ -25,7 +25,7 @@ from roomkit.models.ai import (
 )
 from roomkit.ports.ai import AIProvider
 from roomkit.providers.offline.ai import OfflineBrain, plan, provider
-from roomkit.providers.offline.rules import STORY, WHO
+from roomkit.providers.offline.rules import GUIDED, HINTED, STORY, WHO
 from roomkit.providers.offline.tools import MARKS, ORDERS, TOOLS, calculator, clock, find_order, refund_order
 from roomkit.testing.ai import check_ai_provider
 
@@ -142,17 +142,20 @@ def test_it_does_as_the_supervisor_says_and_shows_it() -> None:
     steered = request.model_copy(update={"messages": (*request.messages, injected)})
     assert [call.name for call in plan(steered).calls] == ["refund_order"]
     talk = steered.model_copy(update={"messages": (*request.messages, message("user", "mention the sale", event=None))})
-    assert plan(talk).text.startswith("As my supervisor asked: mention the sale. Order 1042")
+    assert plan(talk).text.startswith(f"{GUIDED} Order 1042")
+    assert "sale" not in plan(talk).text
     prompt = request.model_copy(update={"system": "You are kind.\n\nSpeak of the weather."})
-    assert plan(prompt).text.startswith("As my supervisor asked: Speak of the weather.")
+    assert plan(prompt).text.startswith(GUIDED)
+    assert "weather" not in plan(prompt).text
     assert "supervisor" not in plan(request.model_copy(update={"system": "You are kind."})).text
     note = ask(message("system", "Note from the team: the lamp is sold out"), "hello")
-    assert "My team tells me: the lamp is sold out." in plan(note).text
+    assert HINTED in plan(note).text
+    assert "lamp" not in plan(note).text
 
 
 def test_an_instruction_after_the_answer_gets_an_answer() -> None:
     request = ask("hello", message("assistant", "Hello!"), message("user", "tell a story", event=None))
-    assert plan(request).text == f"As my supervisor asked: tell a story. {STORY}"
+    assert plan(request).text == f"{GUIDED} {STORY}"
 
 
 async def test_it_streams_at_a_human_pace() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from roomkit.core.memory import MemoryStore
@@ -272,7 +274,8 @@ async def test_the_list_of_rooms_is_filtered_and_paged() -> None:
         assert (await h.call("GET", "/rooms?limit=9999")).status_code == 422
         await h.kit.send("r3", "The  last\nwords " + "of many " * 20)
         line = (await h.call("GET", "/rooms?q=lovelace")).json()["rooms"][0]
-        assert line["last"].startswith("The last words of many") and len(line["last"]) == 80
+        assert line["last"].startswith("The last words of many")
+        assert len(line["last"]) == 80
 
 
 async def test_steering_needs_a_running_turn() -> None:
@@ -462,3 +465,25 @@ async def test_a_blocked_whisper_is_refused_like_a_blocked_message() -> None:
         assert refused.json()["error"]["message"] == "no cards"
         taken = await h.call("POST", "/rooms/r1/whisper", role="agent", json={"text": "psst", "to": "web"})
         assert taken.status_code == 201
+
+
+async def test_errors_tell_what_to_do_over_http() -> None:
+    async with house() as h:
+        await h.kit.create_room("r1")
+        await h.call("POST", "/rooms/r1/floor/take", role="agent")
+        asked = [
+            ("GET", "/rooms/none", None, "POST /api/rooms"),
+            ("POST", "/rooms/r1/floor/take", None, '{"force": true}'),
+            ("POST", "/rooms/r1/steer", {"directive": "cancel"}, "/whisper"),
+            ("POST", "/rooms/r1/whisper", {"text": "x", "to": "none"}, "/bindings"),
+            ("POST", "/rooms/r1/approvals/none", {"granted": True}, "/approvals lists"),
+            ("POST", "/rooms", {"room_id": "r1"}, "choose another id"),
+        ]
+        await h.kit.create_room("r2")
+        await h.kit.close_room("r2")
+        asked.append(("POST", "/rooms/r2/messages", {"text": "hi"}, ""))
+        asked.append(("POST", "/rooms/r2/floor/take", None, "/reopen"))
+        for method, path, body, told in asked:
+            message = (await h.call(method, path, role="supervisor", json=body)).json()["error"]["message"]
+            assert told in message, message
+            assert not re.search(r"kit\.|\w\(\)|=True", message), message

@@ -26,7 +26,18 @@ from roomkit.models.ai import (
     ToolResultPart,
     Usage,
 )
-from roomkit.providers.offline.rules import CLAUSES, FALLBACK, NO_TOOLS, NOTE, SKILLS, TALK_RULES, TOOL_RULES, WHO
+from roomkit.providers.offline.rules import (
+    CLAUSES,
+    FALLBACK,
+    GUIDED,
+    HINTED,
+    NO_TOOLS,
+    NOTE,
+    SKILLS,
+    TALK_RULES,
+    TOOL_RULES,
+    WHO,
+)
 
 MODEL = "offline-stand-in"
 _LONGEST = 2000  # characters that are searched for something to do
@@ -143,15 +154,16 @@ def _wanted(text: str, offered: set[str]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _directives(request: AIRequest, asked: list[AIMessage]) -> Iterator[str]:
-    """What a supervisor said while, or before, this reply was made: shown, so that steering can be seen to work."""
+    """That a supervisor has guided this reply: told, so that steering can be seen to work, but never in their words,
+    which are not for the customer."""
     _, *additions = [part for part in (request.system or "").split("\n\n") if part.strip()] or [""]
     if additions:
-        yield f"As my supervisor asked: {_short(additions[-1])}"
+        yield GUIDED
     for message in asked:
         if message.text.startswith(NOTE):
-            yield f"My team tells me: {_short(_words(message))}"
-        elif _instructed(request, message):
-            yield f"As my supervisor asked: {_short(_words(message))}"
+            yield HINTED
+        elif _instructed(request, message) and not additions:
+            yield GUIDED
 
 
 def _instructed(request: AIRequest, message: AIMessage) -> bool:
@@ -167,6 +179,8 @@ def _talk(message: AIMessage) -> str | None:
 
 
 def _told(part: ToolResultPart) -> str:
+    if part.is_error and "refused it" in part.output:  # By whom and why is not for the customer.
+        return f"I am not allowed to do that ({part.name})."
     if part.is_error:
         return f"I could not do that ({part.name}): {_short(part.output)}"
     try:

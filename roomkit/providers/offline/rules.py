@@ -43,6 +43,8 @@ _SPOKEN = {"x": "*", "×": "*", "÷": "/", "^": "**", "times": "*", "plus": "+",
 CLAUSES = re.compile(r"[?!;]+|[.,](?=\s|$)|\band\b|\balso\b", re.IGNORECASE)
 _PERSON = r"\b(?:human|agent|operator|representative|(?:real|a) person|(?:somebody|someone) real)\b"
 NOTE = "Note from the team: "
+HINTED = "(My team has given me a hint.)"
+GUIDED = "(I go by what my supervisor asked of me.)"
 
 
 def _clock_call(match: re.Match[str]) -> dict[str, Any]:
