@@ -50,10 +50,13 @@ class Skill:
 
     def file(self, relative: str) -> Path:
         """A file of this skill. Raises `ToolFailed` for everything that is outside its folder, links included."""
-        path = (self.folder / relative).resolve()
-        if not path.is_relative_to(self.folder) or not path.is_file():
-            raise ToolFailed(f'skill "{self.name}" has no file "{relative}"')
-        return path
+        try:
+            path = (self.folder / relative).resolve()
+            if path.is_relative_to(self.folder) and path.is_file():
+                return path
+        except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+            pass
+        raise ToolFailed(f'skill "{self.name}" has no file "{relative[:200]}"')
 
 
 class SkillRegistry(ToolSource):

@@ -158,6 +158,10 @@ async def _guard(actor: RoomActor, draft: EventDraft) -> Outcome:
     if outcome.metadata:
         merged = {**outcome.value.metadata, **outcome.metadata}
         outcome.value = outcome.value.model_copy(update={"metadata": merged})
+    if outcome.value.source.raw_payload is not None and outcome.value.content != draft.content:
+        # What a guard takes out of the words is not to stay in the vendor's copy of them.
+        kept = outcome.value.source.model_copy(update={"raw_payload": None})
+        outcome.value = outcome.value.model_copy(update={"source": kept})
     return outcome
 
 
