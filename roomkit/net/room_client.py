@@ -21,6 +21,8 @@ Token = str | Callable[[], str | Awaitable[str]]
 """A token, or a function that gives a fresh one: asked before each connection and before one expires."""
 RENEW_BEFORE_S = 60.0
 SILENCE = 2.5
+CLOSE_S = 1.0
+"""The longest wait for a good-bye of the server's, which a broken line never brings."""
 
 
 class Wire(Protocol):
@@ -275,7 +277,7 @@ async def _connect(url: str) -> Wire:
     except ImportError as error:
         raise MissingExtra("RoomClient", "websockets", "server") from error
     try:
-        return _WebSocket(await connect(url, compression=None, max_size=None))
+        return _WebSocket(await connect(url, compression=None, max_size=None, close_timeout=CLOSE_S))
     except InvalidStatus as error:
         if error.response.status_code in (401, 403, 404):
             raise AccessDenied(f"the server refused the socket with {error.response.status_code}") from error
