@@ -31,7 +31,7 @@ lint: .venv/.dev ## style, types and layers
 	@echo "roomkit: import-linter"
 	@$(BIN)/python -m tests.gates.layers
 
-prove: .venv/.dev ## the long proofs: kill -9 under load, simulation, ... (minutes)
+prove: .venv/.dev ## every long proof at its full size: kill -9, power cuts, storms, simulation, ... (an hour or so)
 	@$(BIN)/python -m proofs $(ARGS)
 
 bench: .venv/.dev ## the benchmarks, against their targets (minutes)

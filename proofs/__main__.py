@@ -11,7 +11,15 @@ import time
 from importlib import import_module
 from typing import Any
 
-NAMES = {"kill9": 1000, "powercut": 1000, "streamcut": 200, "storm": 10_000, "crashpoints": 1, "signatures": 1_000_000}
+NAMES = {
+    "kill9": 1000,
+    "failover": 3,
+    "powercut": 1000,
+    "streamcut": 200,
+    "storm": 10_000,
+    "crashpoints": 1,
+    "signatures": 1_000_000,
+}
 """Every proof, and how often `make prove` runs it."""
 
 
@@ -28,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     done = [_run(name, asked.n or NAMES[name], seed, asked.json) for name in _wanted(asked.name)]
     if asked.json:
         print(json.dumps(done, indent=2))
+    elif len(done) > 1:
+        _print_table(done)
     return 1 if any(one["violations"] for one in done) else 0
 
 
@@ -56,6 +66,13 @@ def _print(report: dict[str, Any]) -> None:
         print(f"  slowest {name:<24} {value:>6.2f} s")
     held = f"{len(report['violations'])} violations" if report["violations"] else "every promise was kept"
     print(f"  {held} ({report['seconds']:.0f} s)")
+
+
+def _print_table(reports: list[dict[str, Any]]) -> None:
+    print(f"\n{'proof':<14}{'rounds':>12}{'seconds':>10}  verdict")
+    for one in reports:
+        verdict = f"{len(one['violations'])} VIOLATIONS" if one["violations"] else "kept"
+        print(f"{one['name']:<14}{one['n']:>12,}{one['seconds']:>10,.0f}  {verdict} (--seed {one['seed']})")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from roomkit.testing.channels import FakeChannel
     from roomkit.testing.clock import VirtualClock
     from roomkit.testing.conversation import Conversation
+    from roomkit.testing.faultproxy import Fault, FaultProxy
     from roomkit.testing.history import Violation, check_history
     from roomkit.testing.loop import Deadlock, VirtualLoop, run
     from roomkit.testing.messages import FakeMessages, check_channel, check_message_provider
@@ -27,6 +28,8 @@ _HOMES = {
     "Deadlock": "loop",
     "FakeMessages": "messages",
     "FakeTwilio": "vendors.twilio",
+    "Fault": "faultproxy",
+    "FaultProxy": "faultproxy",
     "FuzzReport": "signatures",
     "ScriptedAI": "ai",
     "VirtualClock": "clock",
@@ -47,6 +50,8 @@ __all__ = [
     "FakeChannel",
     "FakeMessages",
     "FakeTwilio",
+    "Fault",
+    "FaultProxy",
     "FuzzReport",
     "ScriptedAI",
     "Violation",
