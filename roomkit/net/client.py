@@ -141,14 +141,21 @@ def error_from_response(
 
     The body itself is not quoted, because it may repeat what was sent.
     """
-    status = response.status_code
+    return error_from_status(
+        provider, response.status_code, response.headers, message or response.reason_phrase, code=code
+    )
+
+
+def error_from_status(
+    provider: str, status: int, headers: Mapping[str, str], message: str | None = None, *, code: str | None = None
+) -> ProviderError:
+    """The same where there is no response object: a refused web socket. `headers` look names up in lower case."""
     kind, retryable = _kind(status)
-    text = redact(message) if message else response.reason_phrase or "unexpected answer"
     return kind(
         provider,
-        f"{text} (HTTP {status})",
+        f"{redact(message) if message else 'unexpected answer'} (HTTP {status})",
         retryable=retryable,
-        retry_after=parse_retry_after(response.headers),
+        retry_after=parse_retry_after(headers),
         status=status,
         code=code,
         ambiguous=status in {408, 500, 502, 504},

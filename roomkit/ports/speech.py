@@ -23,10 +23,11 @@ class STT(Protocol):
         ...
 
     def transcribe(
-        self, frames: AsyncIterator[AudioFrame], *, language: str | None = None
+        self, frames: AsyncIterator[AudioFrame], *, language: str | None = None, call: str | None = None
     ) -> AsyncIterator[Transcript]:
         """Partial transcripts while it listens, final ones as segments end; ends after `frames` has ended and all that
-        was heard is told. Closing the iterator cancels it. Raises `ProviderError`."""
+        was heard is told. `call` names the call which the audio belongs to: a recogniser may remember how its line
+        sounds. Closing the iterator cancels it. Raises `ProviderError`."""
         ...
 
     async def aclose(self) -> None: ...

@@ -1,0 +1,1 @@
+"""Deepgram: streaming speech to text and text to speech."""

@@ -1,0 +1,1 @@
+"""ElevenLabs: streaming text to speech that tells when each character is spoken."""

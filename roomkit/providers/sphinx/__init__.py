@@ -1,0 +1,1 @@
+"""PocketSphinx: speech to text without a network, in a process of its own."""
