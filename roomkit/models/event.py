@@ -82,7 +82,7 @@ class RoomEvent(Frozen):
     """One fact of a room's log.
 
     `index` is gapless from 0 within the room. `visibility` is stamped at commit (D9): "all", "none", "internal",
-    "transport", "intelligence", or channel ids separated by commas. `addressed_to`: None is everybody, () nobody,
+    "transport", "intelligence", or names separated by commas: channel ids and persons (`person_token`). `addressed_to`: None is everybody, () nobody,
     else the intelligence channels asked to answer. `chain_depth` is 0 for what comes from outside.
     """
 
