@@ -23,8 +23,9 @@ from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.process import Points, note_tasks
 from roomkit.testing.simulation.world import World
 
-LIMIT_S = 10.0
+LIMIT_S = 20.0
 """Real time after which a schedule is given up."""
+MOST_LINES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Outcome:
     events: int
     crashes: int
     trace: str
+    points: dict[str, int]
+    """Crash points, and how often something passed there."""
 
     def report(self) -> str:
         """For people: what is wrong, how it came about, and how to see it again."""
@@ -45,14 +48,15 @@ class Outcome:
         return f"seed {self.seed}:\n{found}\n{self.trace}\nreplay: python -m proofs simulation --n 1 --seed {self.seed}"
 
 
-def simulate(seed: int, prepare: Callable[[World], None] | None = None) -> Outcome:
-    """Plays one schedule and judges it. `prepare` may change the world before it begins."""
-    with _quiet(), _points():
+def simulate(seed: int, *, nodes: int | None = None, prepare: Callable[[World], None] | None = None) -> Outcome:
+    """Plays one schedule and judges it. The seed decides how many nodes there are unless `nodes` does; `prepare` may
+    change the world before it begins."""
+    with _quiet(), _points() as points:
         loop = VirtualLoop(seed=seed, limit_s=LIMIT_S)
         try:
             asyncio.set_event_loop(None)
             loop.set_task_factory(note_tasks)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-            world = World(seed, loop)
+            world = World(seed, loop, nodes)
             loop.set_exception_handler(lambda _, context: world.wrong.append(f"loop: {context.get('message')}"))
             if prepare is not None:
                 prepare(world)
@@ -62,7 +66,8 @@ def simulate(seed: int, prepare: Callable[[World], None] | None = None) -> Outco
     events = sum(len(batch.events) for _, _, batch in world.disk.batches)
     crashes = len(world.processes) - 1
     trace = world.trace
-    return Outcome(seed, wrong, trace.digest(), loop.steps, events, crashes, trace.render(1000) if wrong else "")
+    told = trace.render(MOST_LINES) if wrong else ""
+    return Outcome(seed, wrong, trace.digest(), loop.steps, events, crashes, told, points.seen)
 
 
 def _play(world: World) -> list[str]:
@@ -75,6 +80,8 @@ def _play(world: World) -> list[str]:
         world.loop.run_until_complete(main())
     except (Deadlock, TimeoutError) as error:
         return [*world.wrong, f"{type(error).__name__}: {error}"]
+    except Exception as error:  # noqa: BLE001 - a core so broken that the schedule itself fails is found, too
+        return [*world.wrong, f"the schedule failed: {type(error).__name__}: {error}"]
     return verdict
 
 

@@ -138,6 +138,8 @@ def note_answer(world: World, said: Said, result: InboundResult) -> None:
     now = world.loop.time()
     event = result.event
     if event is None:
+        if not result.blocked:
+            world.wrong.append(f"{said.word} was acknowledged, and there is no event")
         said.refused = said.refused or str(result.reason)
         world.trace(said.who, f"{said.word} is refused: {result.reason}")
         return

@@ -26,7 +26,7 @@ NETS = ("task_failures",)
 CUTS = frozenset({"floor_changed", "reply_interrupted", "room_closed", "room_archived", "channel_detached"})
 """Records that explain why a question got no answer."""
 LATE_S = 2.0
-KEPT_S = 1.0
+KEPT_S = 0.8
 """What was shown for longer than this survives the death of the process (a checkpoint every 250 ms, a slow disk)."""
 READ_S = 0.2
 """How long a prompt may have been under way when it is counted."""
@@ -194,8 +194,9 @@ def _vendor(vendor: Vendor, disk: Disk) -> Iterator[str]:
         taken[receipt.tenant, receipt.room, receipt.index].append(receipt)
     for (tenant, room, index), receipts in taken.items():
         where = f"{tenant}/{room}[{index}]"
-        event = disk.log(tenant, room)[index]
-        if any(receipt.event_id != event.id or receipt.text != event.text for receipt in receipts):
+        stored = disk.log(tenant, room)[index : index + 1]
+        event = stored[0] if stored else None
+        if event is None or any(receipt.event_id != event.id or receipt.text != event.text for receipt in receipts):
             yield f"{vendor.name} got {where} as something else than what is stored"
         record = _delivery(disk, tenant, room, index, vendor.name)
         if len(receipts) > 1 and not vendor.policy.idempotent:

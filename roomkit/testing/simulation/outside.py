@@ -125,7 +125,7 @@ class Model:
         self._dice = dice
         self._tools = dice.choice((0.0, 0.4, 0.8))
         self._broken = dice.choice((0.0, 0.0, 0.1))
-        self._pace = dice.choice((0.0, 0.05, 0.3))
+        self._pace = dice.choice((0.0, 0.05, 0.3, 0.5))
         self.asked: dict[str, list[float]] = {}
         """Word -> when it was in the first prompt of a turn; -1: in a later one."""
 
@@ -149,7 +149,7 @@ class Model:
             yield ToolCallChunk(ToolCallPart(call_id="", name=wanted, arguments={"order": word}))
             yield Finished("tool_calls", _USAGE)
             return
-        for part in range(dice.choice((1, 2, 4))):
+        for part in range(dice.choice((1, 2, 4, 10))):
             yield TextChunk(f"re{part} " if part else f"re{part} {_last_word(request).strip('<>')} ")
             await self._think()
         yield Finished("stop", _USAGE)

@@ -104,7 +104,7 @@ class Wire:
 
     def close(self) -> None:
         """The line is gone; each side finds out for itself."""
-        if not self.open:
+        if not self.open or self._loop.is_closed():
             return
         self.open = False
         self.process.cuts.pop(self, None)

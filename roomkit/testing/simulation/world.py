@@ -47,7 +47,7 @@ POLICIES = {
 class World:
     """Everything in and around the processes. `calm` says that nothing goes wrong any more."""
 
-    def __init__(self, seed: int, loop: VirtualLoop) -> None:
+    def __init__(self, seed: int, loop: VirtualLoop, nodes: int | None = None) -> None:
         self.seed = seed
         self.loop = loop
         self.trace = Trace(loop)
@@ -69,6 +69,7 @@ class World:
         self.deeds: tuple[str, ...] = tuple(DEEDS)
         self._doors: dict[Process, SocketDoor] = {}
         self._choose()
+        self.nodes = 1 if nodes is None else nodes
 
     def _fork(self) -> random.Random:
         return random.Random(self.dice.getrandbits(64))

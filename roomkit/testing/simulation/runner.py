@@ -1,0 +1,77 @@
+"""Many schedules on several processes: how `python -m proofs simulation` and the tests run them."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+CHUNK = 50
+MOST_FAILURES = 10
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of many schedules. `failures` maps seeds to reports; `digest` stands for all traces together."""
+
+    schedules: int = 0
+    steps: int = 0
+    events: int = 0
+    crashes: int = 0
+    seconds: float = 0.0
+    digest: str = ""
+    failures: dict[int, str] = field(default_factory=dict[int, str])
+    points: Counter[str] = field(default_factory=Counter[str])
+
+    def add(self, other: Tally) -> None:
+        for name in ("schedules", "steps", "events", "crashes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.digest = hashlib.sha256(f"{self.digest}{other.digest}".encode()).hexdigest()[:16]
+        self.failures |= other.failures
+        self.points += other.points
+
+
+def run_some(first: int, count: int, bug: str | None = None) -> Tally:
+    """Plays the seeds from `first` on in this process, with a planted bug until it is found."""
+    from roomkit.testing.simulation import simulate
+    from roomkit.testing.simulation.bugs import planted
+
+    tally = Tally()
+    digest = hashlib.sha256()
+    with planted(bug) if bug is not None else nullcontext() as plant:
+        nodes = plant.nodes if plant is not None else None
+        for seed in range(first, first + count):
+            outcome = simulate(seed, nodes=nodes)
+            tally.schedules += 1
+            tally.steps += outcome.steps
+            tally.events += outcome.events
+            tally.crashes += outcome.crashes
+            tally.points += outcome.points
+            digest.update(outcome.digest.encode())
+            if outcome.wrong:
+                tally.failures[seed] = outcome.report()
+                if bug is not None or len(tally.failures) >= MOST_FAILURES:
+                    break
+    tally.digest = digest.hexdigest()[:16]
+    return tally
+
+
+def run_many(first: int, count: int, *, workers: int = 2) -> Tally:
+    """Plays `count` seeds from `first` on, in `workers` processes; stops early when a good many have failed."""
+    total, began = Tally(), time.perf_counter()
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawning) as pool:
+        starts = range(first, first + count, CHUNK)
+        chunks = [pool.submit(run_some, at, min(CHUNK, first + count - at)) for at in starts]
+        for chunk in chunks:
+            if not chunk.cancelled():
+                total.add(chunk.result())
+            if len(total.failures) >= MOST_FAILURES:
+                for left in chunks:
+                    left.cancel()
+    total.seconds = time.perf_counter() - began
+    return total

@@ -1,0 +1,19 @@
+"""Each planted bug is found within the number of schedules that is stated for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from roomkit.testing.simulation.bugs import PLANTED
+from roomkit.testing.simulation.runner import run_some
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(PLANTED) >= 25
+
+
+@pytest.mark.time_limit(120)
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_judge_finds(name: str) -> None:
+    tally = run_some(0, PLANTED[name].within, name)
+    assert tally.failures, f'"{name}" was not found in {tally.schedules} schedules'
