@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from roomkit.channels.messaging import WhatsAppChannel as WhatsAppChannel
     from roomkit.channels.messaging import WhatsAppPersonalChannel as WhatsAppPersonalChannel
     from roomkit.channels.transport import TransportChannel as TransportChannel
+    from roomkit.channels.voice import VoiceChannel as VoiceChannel
     from roomkit.channels.websocket import WebSocketChannel as WebSocketChannel
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "TeamsChannel": "messaging",
     "TelegramChannel": "messaging",
     "TransportChannel": "transport",
+    "VoiceChannel": "voice",
     "WebSocketChannel": "websocket",
     "WhatsAppChannel": "messaging",
     "WhatsAppPersonalChannel": "messaging",
@@ -44,6 +46,7 @@ __all__ = [
     "TeamsChannel",
     "TelegramChannel",
     "TransportChannel",
+    "VoiceChannel",
     "WebSocketChannel",
     "WhatsAppChannel",
     "WhatsAppPersonalChannel",

@@ -370,7 +370,7 @@ class Inbound:
     ) -> ChannelBinding:
         metadata: dict[str, Any] = {}
         recipient_key = getattr(channel, "recipient_key", None)
-        if channel.reach == "outbox":
+        if channel.personal:
             metadata["address"] = message.sender_id
             if recipient_key and getattr(channel, "answers_sender", True):
                 metadata[recipient_key] = message.sender_id
@@ -403,7 +403,7 @@ class Inbound:
             identification=sender.status,
             identity_id=sender.identity.id if sender.identity else None,
             candidates=sender.candidates,
-            address=message.sender_id if channel.reach == "outbox" else None,
+            address=message.sender_id if channel.personal else None,
             resolved_at=now if sender.identity else None,
             resolved_by="resolver" if sender.identity else None,
             joined_at=now,

@@ -105,8 +105,8 @@ class RoomPort(Protocol):
         """For channels that carry calls."""
         ...
 
-    async def process_inbound(self, message: InboundMessage) -> Any:
-        """Hands an inbound message to the kit; returns its InboundResult."""
+    async def process_inbound(self, message: InboundMessage, *, room_id: str | None = None) -> Any:
+        """Hands an inbound message to the kit, for a room that it finds or is told; returns its InboundResult."""
         ...
 
     async def submit(self, room_id: str, draft: EventDraft) -> RoomEvent:
@@ -232,7 +232,11 @@ class Channel(ABC):  # noqa: B024 - every method has a sensible default; a chann
     names_senders: bool = False
     """True where the channel itself tells who writes, so that identity resolution is skipped."""
 
+    personal: bool | None = None
+    """Whether each sender has rooms of their own, found again by address; None: where the room writes to them there."""
+
     def __init__(self, channel_id: str, channel_type: str, *, capabilities: ChannelCapabilities | None = None) -> None:
+        self.personal = self.reach == "outbox" if self.personal is None else self.personal
         self.channel_id = channel_id
         self.channel_type = channel_type
         self.capabilities = capabilities or ChannelCapabilities()

@@ -20,6 +20,7 @@ from roomkit.voice.pipeline import Pipeline
 LEAD_MS = 80.0
 AHEAD_MS = 4_000.0
 """How much speech may wait here; a synthesiser that is faster waits."""
+_SOON_S = 0.0005
 _LOST_MS = 1_500.0
 """A transport that has not confirmed the last sample by then has lost it."""
 
@@ -147,7 +148,7 @@ class Playout:
                 await self._idle()
                 continue
             delay = self._due()
-            if delay > 0:
+            if delay > _SOON_S:
                 await asyncio.sleep(delay)
                 self._note_played()
                 continue

@@ -1,0 +1,472 @@
+"""VoiceChannel: calls in rooms. What a caller says becomes messages, what the room says is spoken (S75-S113)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from roomkit.channels.providers import find_provider
+from roomkit.errors import ConfigError, StateError, UsageError
+from roomkit.models import voice as told
+from roomkit.models.audio import AudioFrame, SessionState, SpeechEnded, SpeechStarted, VoiceSession
+from roomkit.models.content import SystemContent, TextContent
+from roomkit.models.delivery import InboundMessage
+from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
+from roomkit.models.room import Assurance, ChannelBinding, ChannelCapabilities, ChannelType, Room
+from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
+from roomkit.ports.audio import BackendEvent, LivePort, VoiceBackend
+from roomkit.ports.channel import Channel, RoomPort
+from roomkit.ports.speech import STT, TTS
+from roomkit.runtime import Scope
+from roomkit.voice.call import Call, CallOptions
+from roomkit.voice.interruption import Interruption
+from roomkit.voice.mouth import Utterance
+from roomkit.voice.pipeline import AudioPipelineConfig
+from roomkit.voice.sentences import FilterChoice
+from roomkit.voice.turn import TurnOptions
+
+log = logging.getLogger(__name__)
+
+SPOKEN = ChannelCapabilities(audio=True, max_length=None)
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceOptions:
+    """What the seed's constructor does not have. `greeting` is said when a call is in its room; `filler` when an answer
+    is late, `reprompt` when nobody says anything, `apology` when no answer came; None leaves them out. `language` is a
+    BCP 47 tag. `turns` sets every limit of turn taking; `interruption` and the barge-in settings of the channel go
+    before its `speaking`. `echo_drain_s` is how long the far end may still echo after playback."""
+
+    greeting: str | None = None
+    filler: str | None = None
+    reprompt: str | None = None
+    apology: str | None = None
+    language: str | None = None
+    turns: TurnOptions = field(default_factory=TurnOptions)
+    echo_drain_s: float = 2.0
+    assurance: Assurance = Assurance.CLAIMED
+
+
+class VoiceChannel(Channel):
+    """Real-time voice in rooms. One object carries many calls in many rooms.
+
+    `stt` and `tts` are objects or names ("sphinx", "espeak", "deepgram:nova-3"). Without `pipeline` the backend must
+    detect speech by itself. `batch_mode` collects audio until `flush_stt`; it raises `ConfigError` together with a VAD
+    or without `stt` (S91).
+    """
+
+    reach = "cursor"
+    personal = True
+
+    def __init__(
+        self,
+        channel_id: str,
+        *,
+        stt: STT | str | None = None,
+        tts: TTS | str | None = None,
+        backend: VoiceBackend | None = None,
+        pipeline: AudioPipelineConfig | None = None,
+        streaming: bool = True,
+        enable_barge_in: bool = True,
+        barge_in_threshold_ms: int = 200,
+        interruption: Interruption | None = None,
+        batch_mode: bool = False,
+        voice_map: dict[str, str] | None = None,
+        max_audio_frames_per_second: int | None = None,
+        tts_filter: FilterChoice = None,
+        options: VoiceOptions | None = None,
+    ) -> None:
+        super().__init__(channel_id, ChannelType.VOICE, capabilities=SPOKEN)
+        if batch_mode and stt is None:
+            raise ConfigError("batch_mode needs stt=: there is nothing to transcribe with")
+        if batch_mode and pipeline is not None and pipeline.vad is not None:
+            raise ConfigError("batch_mode hears everything until flush_stt: set AudioPipelineConfig(vad=None)")
+        self.backend = backend
+        self.stt: STT | None = find_provider(stt, "stt") if isinstance(stt, str) else stt
+        self.tts: TTS | None = find_provider(tts, "tts") if isinstance(tts, str) else tts
+        self.voice_map = dict(voice_map or {})
+        self.options = options or VoiceOptions()
+        self._pipeline = pipeline or AudioPipelineConfig(vad=None, dtmf=None, limiter=None)
+        self._tts_filter: FilterChoice = tts_filter
+        self._streaming = streaming
+        self._batch = batch_mode
+        self._frames_per_s = max_audio_frames_per_second
+        rule = interruption or _rule(enable_barge_in, barge_in_threshold_ms)
+        self._turns = replace(self.options.turns, speaking=rule, language=self.options.language)
+        self._scope = Scope(f"calls of {channel_id}")
+        self._lines: dict[str, _Line] = {}
+        self._calls: dict[str, Call] = {}
+        self._unhook: Callable[[], None] | None = None
+        self._traces: list[Callable[[dict[str, Any]], None]] = []
+
+    # -- the framework's side ---------------------------------------------------------------------
+
+    @property
+    def supports_streaming_delivery(self) -> bool:
+        """Whether a reply can be spoken while it is written (S100)."""
+        return self._streaming and self.tts is not None and self.backend is not None
+
+    def set_framework(self, port: RoomPort) -> None:
+        super().set_framework(port)
+        if self.backend is not None and self._unhook is None:
+            self._unhook = self.backend.on_event(self._backend_event)
+
+    def on_trace(self, observer: Callable[[dict[str, Any]], None], *, protocols: tuple[str, ...] | None = None) -> None:
+        """Tells `observer` every effect of every call and every event of the transport, as dictionaries (S102).
+        `protocols` keeps to some: "turn", "transport"."""
+        kinds = frozenset(protocols) if protocols else frozenset({"turn", "transport"})
+        self._traces.append(lambda line: observer(line) if line["protocol"] in kinds else None)
+
+    def update_binding(self, binding: ChannelBinding) -> None:
+        """Mute, access and visibility reach the audio of every live call of the room at once (S106, S107)."""
+        line = self._lines.get(_key(binding.tenant, binding.room_id))
+        if line is not None:
+            line.gate(binding)
+
+    def update_voice_map(self, voices: dict[str, str]) -> None:
+        """Merges voices, by the id of the channel that speaks (S108)."""
+        self.voice_map.update(voices)
+
+    async def close(self) -> None:
+        """Hangs up every call and closes the transport, the recogniser and the synthesiser."""
+        for call in tuple(self._calls.values()):
+            await self.disconnect_session(call.session, call.session.room_id)
+        await self._scope.aclose()
+        self._scope = Scope(f"calls of {self.channel_id}")
+        if self._unhook is not None:
+            self._unhook()
+            self._unhook = None
+        for part in (self.backend, self.stt, self.tts):
+            if part is not None:
+                await part.aclose()
+
+    # -- calls come and go --------------------------------------------------------------------------
+
+    async def answer(
+        self, session: VoiceSession, *, room_id: str | None = None, sender_id: str | None = None, **metadata: Any
+    ) -> str:
+        """Takes a call into its room, the caller's own or `room_id`; the room's id. Raises `StateError` when the room
+        does not take it."""
+        port = self._port()
+        message = InboundMessage(
+            channel_id=self.channel_id,
+            sender_id=sender_id or session.participant_id or session.id,
+            participant_id=session.participant_id or None,
+            content=SystemContent(code="call_started", data={"session": session.id, **metadata}),
+            type=EventType.SYSTEM,
+            external_id=f"call:{session.id}",
+            assurance=self.options.assurance,
+            metadata={"voice_session_id": session.id},
+        )
+        result = await port.process_inbound(message, room_id=room_id)
+        if result.blocked or result.room_id is None:
+            await self._backend().hang_up(session)
+            raise StateError(f"the call was not taken: {result.reason}")
+        if not session.participant_id and result.event is not None:
+            session.participant_id = result.event.source.participant_id or ""
+        await self._bind(session, result.room_id)
+        return result.room_id
+
+    async def connect_session(self, session: Any, room_id: str, binding: ChannelBinding) -> None:
+        """A session that came with an inbound message (S104)."""
+        await self._bind(session, room_id, binding)
+
+    def bind_session(self, session: VoiceSession, room_id: str, binding: ChannelBinding | None = None) -> None:
+        """Binds a session to a room from anywhere on the loop; its audio flows as soon as the room is open (S103)."""
+        self._scope.spawn(self._bind(session, room_id, binding), name=f"bind call {session.id}")
+
+    async def disconnect_session(self, session: Any, room_id: str) -> None:
+        """Cleans up when the far end has gone, or hangs up (S105). Idempotent, also before `bind_session` (rule 49)."""
+        call = self._calls.pop(session.id, None)
+        if call is None:
+            session.state = SessionState.ENDED
+            return
+        line = self._lines.get(_key(session.tenant, session.room_id))
+        if line is not None:
+            line.calls.pop(session.id, None)
+            if not line.calls:
+                line.close()
+                self._lines.pop(line.key, None)
+        await call.aclose()
+        await self._backend().hang_up(session)
+
+    async def _bind(self, session: VoiceSession, room_id: str, binding: ChannelBinding | None = None) -> None:
+        if session.state is SessionState.ENDED or session.id in self._calls:
+            return
+        port = self._port()
+        session.room_id, session.channel_id, session.tenant = room_id, self.channel_id, port.tenant
+        key = _key(port.tenant, room_id)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(self, port, room_id)
+        options = CallOptions(
+            turns=self._turns,
+            streaming=self._streaming,
+            batch=self._batch,
+            language=self.options.language,
+            voice_for=self.voice_map.get,
+            tts_filter=self._tts_filter,
+            frames_per_s=self._frames_per_s,
+            filler=self.options.filler,
+            reprompt=self.options.reprompt,
+            apology=self.options.apology,
+            echo_drain_s=self.options.echo_drain_s,
+        )
+        call = Call(session, self._backend(), line, self._pipeline, options, stt=self.stt, tts=self.tts)
+        self._calls[session.id] = line.calls[session.id] = call
+        await line.opened()
+        line.welcome(call)
+        self._scope.spawn(self._listen(call), name=f"call {session.id}")
+        call.tell(told.SessionStarted)
+        if self.options.greeting:
+            call.say(self.options.greeting)
+
+    async def _listen(self, call: Call) -> None:
+        try:
+            await call.run()
+        finally:
+            if call.session.id in self._calls:
+                await self.disconnect_session(call.session, call.session.room_id)
+
+    def _backend_event(self, event: BackendEvent) -> None:
+        call = self._calls.get(event.session.id)
+        self.trace("transport", event.session.id, event=event.kind, data=event.data)
+        if call is None:
+            if event.kind == "disconnected":
+                event.session.state = SessionState.ENDED
+            return
+        match event.kind:
+            case "disconnected":
+                self._scope.spawn(self.disconnect_session(call.session, call.session.room_id), name="hang up")
+            case "dtmf":
+                call.hearing.noticed(event.data)
+            case "speech_started":
+                call.hearing.noticed(SpeechStarted(0))
+            case "speech_ended":
+                call.hearing.noticed(SpeechEnded(0))
+            case _:
+                pass
+
+    # -- what the host does with calls --------------------------------------------------------------
+
+    def sessions(self, room_id: str | None = None) -> list[VoiceSession]:
+        """The live calls, of one room or all."""
+        return [call.session for call in self._calls.values() if room_id in (None, call.session.room_id)]
+
+    async def say(self, session: VoiceSession, text: str) -> None:
+        """Says a text to one caller when nobody has the word. It is spoken, not written into the room."""
+        self._call(session).say(text)
+
+    async def play(self, session: VoiceSession, frames: AsyncIterator[AudioFrame]) -> None:
+        """Plays a sound to one caller when nobody has the word: frames at the pipeline's rate
+        (`roomkit.voice.sound.frames_of` reads WAV files)."""
+        self._call(session).speak(Utterance(self.channel_id, frames=frames), answer=False)
+
+    async def send_greeting(self, session: VoiceSession) -> None:
+        if self.options.greeting:
+            self._call(session).say(self.options.greeting)
+
+    async def send_dtmf(self, session: VoiceSession, digits: str, *, duration_ms: int = 160) -> None:
+        """Presses keys towards the far end: 0-9, *, #, A-D; 1 to 10,000 ms each. Signalled where the transport can,
+        played as tones elsewhere. Raises `UsageError` for other keys."""
+        if not digits or any(digit not in "0123456789*#ABCD" for digit in digits) or not 1 <= duration_ms <= 10_000:
+            raise UsageError(f"send_dtmf takes keys 0-9, *, #, A-D and 1 to 10000 ms, not {digits!r} for {duration_ms}")
+        from roomkit.voice.sound import tones
+
+        call = self._call(session)
+        await self.play(session, tones(digits, duration_ms, call.pipeline.rate))
+
+    async def interrupt(self, session: VoiceSession, *, reason: str = "explicit") -> bool:
+        """Stops what is being said to one caller; False when nothing is (S109)."""
+        return self._call(session).interrupt(reason)
+
+    async def interrupt_all(self, room_id: str, *, reason: str = "explicit") -> int:
+        """Stops what is being said to anybody in a room; to how many something was (S110)."""
+        return sum(call.interrupt(reason) for call in self._in(room_id))
+
+    async def wait_playback_done(self, room_id: str, timeout: float = 15.0) -> None:
+        """Waits until everything said in a room has been handed to the transports, at most `timeout` seconds; at once
+        when nothing plays. Echoes may still die away (S111-S113)."""
+        calls = self._in(room_id)
+        if calls:
+            async with asyncio.timeout(timeout):
+                for call in calls:
+                    await call.playout.sent()
+
+    async def flush_stt(self, session: VoiceSession) -> str:
+        """Batch mode: the text of what came since the last flush (S92)."""
+        return await self._call(session).hearing.flush()
+
+    # -- small things -------------------------------------------------------------------------------
+
+    def trace(self, protocol: str, session_id: str, **line: Any) -> None:
+        for observer in self._traces:
+            observer({"protocol": protocol, "session": session_id, **line})
+
+    def _in(self, room_id: str) -> list[Call]:
+        return [call for call in self._calls.values() if call.session.room_id == room_id]
+
+    def _call(self, session: VoiceSession) -> Call:
+        call = self._calls.get(session.id)
+        if call is None:
+            raise StateError(f"call {session.id} is not live on channel {self.channel_id}")
+        return call
+
+    def _backend(self) -> VoiceBackend:
+        if self.backend is None:
+            raise ConfigError(f'VoiceChannel "{self.channel_id}" has no backend=: there is no audio to carry')
+        return self.backend
+
+    def _port(self) -> RoomPort:
+        if self.port is None:
+            raise StateError(
+                f'register VoiceChannel "{self.channel_id}" with a kit first: kit.register_channel(channel)'
+            )
+        return self.port
+
+
+class _Line:
+    """The calls of one room: hears the room once for all of them. A `CallHost`."""
+
+    def __init__(self, channel: VoiceChannel, port: RoomPort, room_id: str) -> None:
+        self.channel = channel
+        self.room_id = room_id
+        self.key = _key(port.tenant, room_id)
+        self.live: LivePort = port.live
+        self.calls: dict[str, Call] = {}
+        self._port = port
+        self._room: Room | None = None
+        self._leave: Callable[[], None] | None = None
+        self._opening = asyncio.Lock()
+        self._binding: ChannelBinding | None = None
+        self._growing: dict[str, dict[str, Utterance]] = {}
+
+    async def opened(self) -> None:
+        async with self._opening:
+            if self._leave is None:
+                view = await self._port.watch.open_view(self.room_id, self._take, tail=0)
+                self._leave, self._room = view.close, view.room
+                mine = [b for b in view.bindings if b.channel_id == self.channel.channel_id]
+                self._binding = mine[0] if mine else None
+
+    def close(self) -> None:
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
+
+    def welcome(self, call: Call) -> None:
+        if self._binding is not None:
+            _gate(call, self._binding)
+
+    def gate(self, binding: ChannelBinding) -> None:
+        self._binding = binding
+        for call in self.calls.values():
+            _gate(call, binding)
+
+    # -- what the room says ---------------------------------------------------------------------------
+
+    def _take(self, item: Any) -> None:
+        match item:
+            case StreamStart(stream_id=stream_id, source=source) if source.channel_id != self.channel.channel_id:
+                for call in self.calls.values():
+                    utterance = Utterance(source.channel_id, event_id=stream_id)
+                    self._growing.setdefault(stream_id, {})[call.session.id] = utterance
+                    if self.channel.supports_streaming_delivery:
+                        call.speak(utterance, answer=True)
+            case StreamChunk(stream_id=stream_id, delta=delta):
+                for utterance in self._growing.get(stream_id, {}).values():
+                    utterance.write(delta)
+            case StreamEnd(stream_id=stream_id):
+                self._end(stream_id)
+            case StreamError(stream_id=stream_id):
+                for session_id, utterance in self._growing.pop(stream_id, {}).items():
+                    if session_id in self.calls:
+                        self.calls[session_id].withdraw(utterance, "withdrawn")
+            case RoomEvent() if item.type is EventType.MESSAGE and item.text:
+                self._event(item)
+            case _:
+                pass
+
+    def _end(self, stream_id: str) -> None:
+        for session_id, utterance in self._growing.pop(stream_id, {}).items():
+            utterance.close()
+            call = self.calls.get(session_id)
+            if call is not None and not self.channel.supports_streaming_delivery:
+                call.speak(utterance, answer=True)
+
+    def _event(self, event: RoomEvent) -> None:
+        """A whole message: of another channel's people, or of a brain that does not stream."""
+        if event.source.channel_id == self.channel.channel_id:
+            return
+        for call in self.calls.values():
+            if event.source.participant_id and event.source.participant_id == call.session.participant_id:
+                continue
+            utterance = Utterance(event.source.channel_id, event_id=event.id)
+            utterance.write(event.text)
+            utterance.close()
+            call.speak(utterance, answer=event.source.direction == "outbound")
+
+    # -- what a call asks (CallHost) ------------------------------------------------------------------
+
+    def room(self, room_id: str) -> Room:
+        if self._room is None:
+            raise StateError(f'room "{room_id}" is not open yet')
+        return self._room
+
+    async def submit(self, call: Call, text: str, generation: int) -> Any:
+        session = call.session
+        message = InboundMessage(
+            channel_id=self.channel.channel_id,
+            sender_id=session.participant_id or session.id,
+            participant_id=session.participant_id or None,
+            content=TextContent(text=text),
+            external_id=f"{session.id}:{generation}",
+            assurance=self.channel.options.assurance,
+            metadata={"voice_session_id": session.id, "spoken": True, "turn": call.turns},
+        )
+        return await self._port.process_inbound(message, room_id=session.room_id)
+
+    async def pressed(self, call: Call, digit: str) -> None:
+        source = EventSource(
+            channel_id=self.channel.channel_id,
+            channel_type=self.channel.channel_type,
+            direction="inbound",
+            participant_id=call.session.participant_id or None,
+        )
+        content = SystemContent(code="dtmf", data={"digit": digit, "session": call.session.id})
+        await self._port.submit(self.room_id, EventDraft(source=source, content=content, type=EventType.DTMF))
+
+    def overheard(self, call: Call, frame: AudioFrame) -> None:
+        """Alone on the line there is nobody to hear it."""
+
+    def sign(self, call: Call, kind: str, data: dict[str, Any]) -> None:
+        sign = Ephemeral(
+            kind=kind,
+            room_id=self.room_id,
+            sender=self.channel.channel_id,
+            visibility="all",
+            data={"session": call.session.id, **data},
+        )
+        self._port.publish(sign)
+        self.channel.trace("turn", call.session.id, kind=kind, **data)
+
+
+def _rule(enabled: bool, threshold_ms: int) -> Interruption:
+    """The seed's two settings as a rule (D3)."""
+    from roomkit.voice.interruption import Strategy
+
+    return Interruption(Strategy.IMMEDIATE if enabled else Strategy.DISABLED, protect_ms=threshold_ms)
+
+
+def _gate(call: Call, binding: ChannelBinding) -> None:
+    call.hearing.open = binding.can_write and not binding.muted
+    call.open_out = binding.can_read and not binding.output_muted
+    if not call.open_out:
+        call.interrupt("output_muted")
+
+
+def _key(tenant: str, room_id: str) -> str:
+    return f"{tenant}\n{room_id}"

@@ -1,0 +1,424 @@
+"""Call: one live conversation. It joins audio, recogniser, turn machine, synthesiser and room; decisions are the
+machine's, and everything that takes time is a task of the call's own scope."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from roomkit.errors import SessionEnded
+from roomkit.models import voice as told
+from roomkit.models.audio import (
+    AudioFrame,
+    SessionState,
+    VoiceSession,
+)
+from roomkit.models.hooks import Notice
+from roomkit.models.room import Room
+from roomkit.models.voice import CallNotice
+from roomkit.ports.audio import LivePort, VoiceBackend
+from roomkit.ports.speech import STT, TTS, TurnDetector
+from roomkit.runtime import Scope, monotonic
+from roomkit.voice.detector import PauseDetector
+from roomkit.voice.hearing import Hearing
+from roomkit.voice.mouth import Mouth, Utterance
+from roomkit.voice.pipeline import AudioPipelineConfig, Pipeline
+from roomkit.voice.playout import Playout
+from roomkit.voice.sentences import FilterChoice
+from roomkit.voice.speaker import Speaker
+from roomkit.voice.timeline import TurnClock
+from roomkit.voice.turn import (
+    AudioMoved,
+    Effect,
+    EndSegment,
+    HungUp,
+    Interrupt,
+    Judge,
+    Judged,
+    Pause,
+    PlayedOut,
+    ReplyFailed,
+    ReplyStarted,
+    Resume,
+    Signal,
+    Stop,
+    Submit,
+    Tick,
+    Told,
+    TurnMachine,
+    TurnOptions,
+)
+
+log = logging.getLogger(__name__)
+REMEMBERED_TURNS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What a call is made of. `language` is a BCP 47 tag; `voice_for` maps the channel that speaks to a voice; phrases
+    None are not said. `frames_per_s` drops audio beyond it, counted per second."""
+
+    turns: TurnOptions = field(default_factory=TurnOptions)
+    streaming: bool = True
+    batch: bool = False
+    language: str | None = None
+    voice_for: Callable[[str], str | None] = lambda _: None
+    tts_filter: FilterChoice = None
+    frames_per_s: int | None = None
+    filler: str | None = None
+    reprompt: str | None = None
+    apology: str | None = None
+    echo_drain_s: float = 2.0
+
+
+class CallHost(Protocol):
+    """What a call needs of its channel."""
+
+    live: LivePort
+
+    def room(self, room_id: str) -> Room:
+        """The room as it is now."""
+        ...
+
+    async def submit(self, call: Call, text: str, generation: int) -> Any:
+        """Makes a message of the caller's words; its InboundResult, None when the call is not in a room."""
+        ...
+
+    async def pressed(self, call: Call, digit: str) -> None:
+        """The caller pressed a key."""
+        ...
+
+    def overheard(self, call: Call, frame: AudioFrame) -> None:
+        """The caller's processed audio, for whoever else is on the line."""
+        ...
+
+    def sign(self, call: Call, kind: str, data: dict[str, Any]) -> None:
+        """A sign of life for the room's watchers."""
+        ...
+
+
+class Call:
+    """The driver of one `VoiceSession`. `run` listens until the far end hangs up; `aclose` ends it from here."""
+
+    def __init__(
+        self,
+        session: VoiceSession,
+        backend: VoiceBackend,
+        host: CallHost,
+        config: AudioPipelineConfig,
+        options: CallOptions,
+        *,
+        stt: STT | None,
+        tts: TTS | None,
+    ) -> None:
+        self.session = session
+        self.options = options
+        self.machine = TurnMachine(options.turns)
+        self.pipeline = Pipeline(config, session, backend.traits)
+        self.open_out = True
+        self.host = host
+        self._backend = backend
+        self._tts = tts
+        self._detector: TurnDetector = config.turn_detector or PauseDetector(options.language)
+        self._scope = Scope(f"call {session.id}")
+        self._began = monotonic()
+        self.playout = Playout(session, backend, self.pipeline, moved=self._moved, played_out=self._played_out)
+        self.mouth = Mouth(
+            self.playout,
+            self.pipeline,
+            self._scope,
+            speaker_for=self._speaker_for,
+            ended=self._said,
+            failed=self.failed,
+        )
+        detects = self.pipeline.detects_speech or backend.traits.detects_speech
+        self.hearing = Hearing(self, stt, self._scope, detects=detects)
+        self._heard_texts: deque[str] = deque(maxlen=REMEMBERED_TURNS)
+        self._asked: dict[int, str] = {}
+        """The event that each generation answers."""
+        self._settling: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.times = TurnClock()
+        self.turns = 0
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    @property
+    def at_ms(self) -> float:
+        """Milliseconds since the call began."""
+        return (monotonic() - self._began) * 1000
+
+    async def run(self) -> None:
+        """Listens until the far end hangs up."""
+        self.session.state = SessionState.ACTIVE
+        self._scope.spawn(self.playout.run(), name="playout")
+        self.hearing.begin()
+        try:
+            async for frame in self._backend.receive(self.session):
+                self.hearing.take(frame)
+        except SessionEnded:
+            pass
+
+    async def aclose(self, reason: str = "hung_up") -> None:
+        """Ends the call: silence, the heard text written down, everything closed. Idempotent."""
+        if self.session.state is SessionState.ENDED:
+            return
+        self.step(HungUp())
+        self.session.state = SessionState.ENDED
+        self.hearing.end()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._settling:
+            await asyncio.wait(self._settling, timeout=5)
+        await self._scope.aclose()
+        self.pipeline.close()
+        self.tell(told.SessionFinished, reason)
+
+    def tell(self, kind: type[CallNotice], *values: Any) -> None:
+        if self.host.live.wanted(kind):
+            self.host.live.tell(self._notice(kind, *values))
+
+    def _notice(self, kind: type[CallNotice], *values: Any) -> Notice:
+        return kind(self.session.tenant, self.session.room_id, self.session, self.at_ms, *values)
+
+    def step(self, signal: Signal) -> None:
+        """Gives the machine one signal and does what it says."""
+        before = self.machine.phase
+        for effect in self.machine.step(signal, self.at_ms):
+            self._do(effect)
+        if self.machine.phase is not before:
+            self.host.sign(self, "voice_phase", {"phase": self.machine.phase.value})
+        self._arm()
+        self._next()
+
+    def _arm(self) -> None:
+        """One timer: an earlier one that finds nothing to do looks again."""
+        deadline = self.machine.deadline
+        if deadline is None:
+            return
+        loop = asyncio.get_running_loop()
+        due = self._began + deadline / 1000
+        if self._timer is None or self._timer.when() > due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self.machine.deadline is not None and self.machine.deadline <= self.at_ms + 0.01:
+            self.step(Tick())
+        else:
+            self._arm()
+
+    # -- what the machine decides -------------------------------------------------------------------------------------
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Judge():
+                self.spawn(self._judge(effect), "turn detector")
+            case Submit(text=text, generation=generation):
+                self.turns += 1
+                self.stamp("decided")
+                self.tell(told.TurnTaken, text, True)
+                self._heard_texts.append(text)
+                self.spawn(self._submit(text, generation), "submit")
+            case Pause():
+                self.playout.pause()
+            case Resume():
+                self.playout.resume()
+            case Stop(generation=generation, reason=reason):
+                self._silence(generation, reason)
+            case EndSegment():
+                self.hearing.cut()
+            case Told(kind=kind, text=text):
+                self._told(kind, text)
+
+    def _told(self, kind: str, text: str) -> None:
+        options = self.options
+        match kind:
+            case "turn_incomplete":
+                self.tell(told.TurnTaken, text, False)
+            case "backchannel":
+                self.tell(told.BackchannelHeard, text)
+            case "filler" if options.filler and self.mouth.current is None:
+                self.mouth.fill(_text("filler", options.filler), self.machine.generation)
+            case "reprompt" if options.reprompt:
+                self.say(options.reprompt)
+            case "reply_timeout" if options.apology:
+                self.say(options.apology)
+            case _:
+                pass
+
+    async def _judge(self, effect: Judge) -> None:
+        try:
+            verdict = await self._detector.evaluate(effect.text, effect.silence_ms, tuple(self._heard_texts))
+        except Exception as error:  # noqa: BLE001 - a detector is a plug-in: its failure ends the turn, never the call
+            self.failed(error)
+            self.step(Judged(effect.number, complete=True))
+        else:
+            self.step(Judged(effect.number, verdict.complete, verdict.wait_ms))
+
+    async def _submit(self, text: str, generation: int) -> None:
+        if self._settling:  # what was heard of the last reply is written down before the question that follows it
+            await asyncio.wait(self._settling)
+        result = await self.host.submit(self, text, generation)
+        event = result.event if result is not None else None
+        if result is None or event is None or result.blocked:
+            self.step(ReplyFailed(generation))
+            return
+        if generation == self.machine.generation and self.machine.replying:
+            self._asked[generation] = event.id
+            if not self.host.live.answering(self.session.room_id, event.id) and not self._bound(generation):
+                self.step(ReplyFailed(generation))
+                return
+        else:  # the caller went on speaking meanwhile
+            await self.host.live.silence(self.session.room_id, event.id, "barge_in")
+            return
+        await result.settled()
+        self._asked.pop(generation, None)
+        if not self._bound(generation):
+            self.step(ReplyFailed(generation))
+
+    def _bound(self, generation: int) -> bool:
+        current = self.mouth.current
+        return current is not None and current.generation == generation
+
+    def _silence(self, generation: int, reason: str) -> None:
+        utterance, heard = self.mouth.stop(generation)
+        asked = self._asked.pop(generation, None)
+        text = utterance.speaker.ledger.text if utterance is not None and utterance.speaker is not None else ""
+        if text:
+            self.tell(told.TTSCancelled, reason, heard.text, heard.share)
+            if reason == "barge_in":
+                self.tell(told.BargeIn, heard.text, heard.share)
+        if utterance is not None and utterance.event_id is not None and not heard.whole:
+            self._settle(
+                self.host.live.silence(
+                    self.session.room_id, utterance.event_id, reason, heard=heard.text, share=heard.share
+                )
+            )
+        elif utterance is None and asked is not None:
+            self._settle(self.host.live.silence(self.session.room_id, asked, reason))
+
+    def _settle(self, work: Awaitable[None]) -> None:
+        async def run() -> None:
+            await work
+
+        task = self._scope.spawn(run(), name="what was heard")
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    # -- what the room says -----------------------------------------------------------------------------------------
+
+    def answers(self) -> bool:
+        """Whether the call waits for an answer that has not begun to be spoken."""
+        return self.machine.replying and self.mouth.current is None
+
+    def speak(self, utterance: Utterance, *, answer: bool) -> None:
+        """Says it: at once if it is the awaited answer, else when nobody has the word."""
+        if self._tts is None and utterance.frames is None:
+            return
+        if answer and self.answers():
+            self.stamp("first_token")
+            self.mouth.begin(utterance, self.machine.generation)
+        elif not self.mouth.add(utterance):
+            log.warning("call %s: too much waits to be said; an utterance was left out", self.session.id)
+        else:
+            self._next()
+
+    def say(self, text: str, *, source: str = "", event_id: str | None = None) -> Utterance:
+        """A whole text, said when nobody has the word."""
+        utterance = _text(source or self.session.channel_id, text)
+        utterance.event_id = event_id
+        self.speak(utterance, answer=False)
+        return utterance
+
+    def withdraw(self, utterance: Utterance, reason: str) -> None:
+        """It is not to be said after all: what was not spoken yet stays unspoken."""
+        utterance.withdrawn = True
+        utterance.close()
+        if utterance in self.mouth.waiting:
+            self.mouth.waiting.remove(utterance)
+        elif self.mouth.current is utterance:
+            utterance.event_id = None
+            self.interrupt(reason)
+
+    def interrupt(self, reason: str = "explicit") -> bool:
+        """Stops what is being said; False when nothing is."""
+        speaking = self.machine.replying
+        self.step(Interrupt(reason))
+        return speaking
+
+    def _next(self) -> None:
+        if self.machine.free and self.mouth.waiting and self.open_out:
+            utterance = self.mouth.waiting.popleft()
+            self.step(ReplyStarted())
+            self.mouth.begin(utterance, self.machine.generation)
+
+    def _moved(self, generation: int) -> None:
+        if self.times.awaits_sound:
+            self.stamp("first_audio")
+            late = self.times.late()
+            self.tell(told.TurnTimes, self.turns, *late.values())
+            self.host.sign(self, "voice_turn", {"turn": self.turns, **late})
+        self.step(AudioMoved(generation))
+
+    def _said(self, generation: int, spoke: bool) -> None:
+        if not spoke:
+            self.mouth.current = None
+            self.step(ReplyFailed(generation))
+
+    def _played_out(self, generation: int) -> None:
+        utterance = self.mouth.played_out(generation)
+        if utterance is not None and utterance.speaker is not None:
+            self.tell(told.AfterTTS, utterance.speaker.ledger.text)
+        self.step(PlayedOut(generation))
+
+    def _speaker_for(self, utterance: Utterance, put: Callable[[AudioFrame], Awaitable[None]]) -> Speaker:
+        assert self._tts is not None, "without a synthesiser nothing is said"
+        guard = self._judge_sentence if self.host.live.wanted(told.BeforeTTS) else None
+        return Speaker(
+            self._tts,
+            self.pipeline.rate,
+            put,
+            guard=guard,
+            tts_filter=self.options.tts_filter,
+            voice=self.options.voice_for(utterance.source),
+            language=self.options.language,
+            on_stage=self.stamp,
+        )
+
+    async def _judge_sentence(self, sentence: str) -> str | None:
+        moment = told.BeforeTTS(self.room, sentence, self.session, **self.where("outbound"))
+        return await self.host.live.guard(moment)
+
+    # -- small things -------------------------------------------------------------------------------------------------
+
+    def room(self) -> Room:
+        return self.host.room(self.session.room_id)
+
+    def where(self, direction: str) -> dict[str, str]:
+        return {"channel_id": self.session.channel_id, "channel_type": "voice", "direction": direction}
+
+    def spawn(self, work: Any, name: str) -> None:
+        if not self._scope.closed:
+            self._scope.spawn(work, name=name)
+
+    def stamp(self, stage: str) -> None:
+        """A stage of the turn under way has come."""
+        self.times.stamp(stage, self.at_ms)
+
+    def failed(self, error: Exception) -> None:
+        log.warning("call %s: %s", self.session.id, error)
+        self.host.sign(self, "voice_trouble", {"error": type(error).__name__})
+
+
+def _text(source: str, text: str) -> Utterance:
+    utterance = Utterance(source)
+    utterance.write(text)
+    utterance.close()
+    return utterance

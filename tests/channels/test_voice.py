@@ -1,0 +1,284 @@
+"""VoiceChannel on a scripted line under virtual time: what the caller hears, when, and what the room remembers."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any, Self
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from roomkit import RoomKit
+from roomkit.channels.voice import VoiceChannel, VoiceOptions
+from roomkit.errors import ConfigError, UsageError
+from roomkit.models import voice as told
+from roomkit.models.audio import SessionState, VoiceSession
+from roomkit.models.hooks import Block, Modify
+from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
+from roomkit.testing.loop import run
+from roomkit.voice.interruption import Interruption, Strategy
+from roomkit.voice.pipeline import AudioPipelineConfig
+
+LONG = (
+    "That is a long story, and it begins in a small town. Nobody there had ever seen the sea. Then one day it rained."
+)
+PIPELINE = AudioPipelineConfig(vad=ScriptedVad, dtmf=None, limiter=None)
+
+
+class Phone:
+    """A kit with one voice channel, and one caller."""
+
+    def __init__(self, **options: Any) -> None:
+        self.line = ScriptedBackend()
+        self.tts = ScriptedTTS()
+        self.answers: list[str] = []
+        self.kit = RoomKit()
+        options = {"pipeline": PIPELINE, "stt": ScriptedSTT(self.line), **options}
+        self.channel = VoiceChannel("phone", tts=self.tts, backend=self.line, **options)
+        self.room = ""
+
+        @self.kit.on_message
+        async def reply(ctx: Any, message: Any) -> str:
+            self.answers.append(message.text)
+            return LONG
+
+    async def __aenter__(self) -> Self:
+        await self.kit.start()
+        self.kit.register_channel(self.channel)
+        self.session = self.line.call()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.kit.aclose()
+
+    async def answer(self) -> VoiceSession:
+        self.room = await self.channel.answer(self.session)
+        return self.session
+
+    def notices(self, *kinds: type[Any]) -> list[Any]:
+        seen: list[Any] = []
+        for kind in kinds:
+
+            async def note(notice: Any) -> None:
+                seen.append(notice)
+
+            self.kit.on(kind)(note)
+        return seen
+
+    async def said(self) -> list[tuple[str, str]]:
+        events = await self.kit.events(self.room)
+        return [(event.source.channel_id, event.text) for event in events if event.type == "message"]
+
+
+async def test_a_question_is_answered_by_voice_and_both_stand_in_the_room() -> None:
+    async with Phone() as phone:
+        phone.line.speaks(phone.session, "tell me a story", 200, 1000)
+        await phone.answer()
+        await asyncio.sleep(15)
+        assert await phone.said() == [("phone", "tell me a story"), ("app", LONG)]
+        spoken = phone.line.heard(phone.session)
+        assert "".join(phone.tts.said) == LONG
+        assert [played.value for played in spoken] == [1001, 1002, 1003]
+        # Speech ends at 1,200 ms; 500 of silence, 100 each for transcript and first sound, a frame more or less.
+        assert 1860 <= spoken[0].start_ms <= 1940
+
+
+async def test_what_was_not_heard_is_not_remembered() -> None:
+    async with Phone() as phone:
+        barges = phone.notices(told.BargeIn)
+        phone.line.speaks(phone.session, "tell me a story", 200, 1000)
+        phone.line.speaks(phone.session, "wait", 5000, 600)
+        await phone.answer()
+        await asyncio.sleep(20)
+        spoken = phone.line.heard(phone.session)
+        first = [played for played in spoken if played.end_ms < 6000]
+        # Speech is noticed after 60 ms; silence follows within a frame of that.
+        assert 5040 <= first[-1].end_ms <= 5100
+        said = await phone.said()
+        assert said[0] == ("phone", "tell me a story")
+        heard = said[1][1]
+        assert said[2] == ("phone", "wait")
+        assert LONG.startswith(heard)
+        assert heard != LONG
+        in_ms = sum(played.end_ms - played.start_ms for played in first)
+        assert abs(len(heard) - in_ms / 1000 * 15) <= 12, "the log is off by more than a word"
+        assert [barge.heard for barge in barges] == [heard]
+
+
+async def test_a_cough_pauses_and_the_reply_goes_on_where_it_stopped() -> None:
+    rule = Interruption(Strategy.CONFIRMED, min_speech_ms=900)
+    async with Phone(interruption=rule) as phone:
+        phone.line.speaks(phone.session, "tell me a story", 200, 1000)
+        phone.line.speaks(phone.session, "", 5000, 200)
+        await phone.answer()
+        await asyncio.sleep(20)
+        assert (await phone.said())[1] == ("app", LONG)
+        spoken = phone.line.heard(phone.session)
+        whole = sum(played.end_ms - played.start_ms for played in spoken)
+        assert whole == pytest.approx(len(LONG) / 15 * 1000, abs=120), "some of it was lost or said twice"
+        gaps = [b.start_ms - a.end_ms for a, b in pairwise(spoken)]
+        assert max(gaps) >= 500, "it did not pause"
+
+
+async def test_disabled_barge_in_hears_the_caller_afterwards() -> None:
+    async with Phone(enable_barge_in=False) as phone:
+        phone.line.speaks(phone.session, "one", 200, 600)
+        phone.line.speaks(phone.session, "two", 4000, 600)
+        await phone.answer()
+        await asyncio.sleep(25)
+        assert await phone.said() == [("phone", "one"), ("app", LONG), ("phone", "two"), ("app", LONG)]
+
+
+async def test_guards_change_and_withhold_transcripts_and_sentences() -> None:
+    async with Phone() as phone:
+
+        @phone.kit.before(told.FinalTranscript)
+        async def no_cards(moment: told.FinalTranscript) -> Any:
+            if "card" in moment.value.text:
+                return Block("card number")
+            return Modify(moment.value.__class__(moment.value.text.upper()))
+
+        @phone.kit.before(told.BeforeTTS)
+        async def no_sea(moment: told.BeforeTTS) -> Any:
+            return Block("no sea") if "sea" in moment.value else None
+
+        phone.line.speaks(phone.session, "my card is secret", 200, 800)
+        phone.line.speaks(phone.session, "tell me", 4000, 800)
+        await phone.answer()
+        await asyncio.sleep(20)
+        assert phone.answers == ["TELL ME"]
+        assert not any("sea" in sentence for sentence in phone.tts.said)
+        assert any("small town" in sentence for sentence in phone.tts.said)
+
+
+async def test_people_of_other_channels_are_heard_when_the_caller_has_finished() -> None:
+    async with Phone() as phone:
+        phone.line.speaks(phone.session, "a long sentence", 100, 3000)
+        await phone.answer()
+        await asyncio.sleep(1)
+        await phone.kit.set_floor(phone.room, "none")
+        await phone.kit.send(phone.room, "Anna here, one moment.", by="anna")
+        await asyncio.sleep(12)
+        spoken = phone.line.heard(phone.session)
+        assert phone.tts.said == ["Anna here, one moment."]
+        assert spoken[0].start_ms > 3600
+
+
+async def test_greeting_say_play_interrupt_and_waiting() -> None:
+    async with Phone(options=VoiceOptions(greeting="Welcome to the small shop.")) as phone:
+        session = await phone.answer()
+        await asyncio.sleep(0.3)
+        await phone.channel.wait_playback_done(phone.room)
+        assert phone.tts.said == ["Welcome to the small shop."]
+        await asyncio.sleep(1)
+        await phone.channel.say(session, "This will be cut off, because somebody presses a button.")
+        await asyncio.sleep(1)
+        assert await phone.channel.interrupt_all(phone.room) == 1
+        assert await phone.channel.interrupt(session) is False
+        await phone.channel.wait_playback_done(phone.room)
+        await phone.channel.send_dtmf(session, "1#", duration_ms=100)
+        await asyncio.sleep(1)
+        with pytest.raises(UsageError, match="keys"):
+            await phone.channel.send_dtmf(session, "x")
+        assert (await phone.kit.events(phone.room))[-1].type == "system"
+
+
+async def test_mute_closes_the_line_at_once_and_silence_of_output_stops_the_voice() -> None:
+    async with Phone() as phone:
+        phone.line.speaks(phone.session, "not heard", 1000, 800)
+        phone.line.speaks(phone.session, "tell me a story", 6000, 800)
+        await phone.answer()
+        await phone.kit.mute(phone.room, "phone")
+        await asyncio.sleep(5)
+        assert phone.answers == []
+        await phone.kit.unmute(phone.room, "phone")
+        await asyncio.sleep(5)
+        assert phone.answers == ["tell me a story"]
+
+
+async def test_a_call_ends_once_with_its_state_and_nothing_left() -> None:
+    async with Phone() as phone:
+        ends = phone.notices(told.SessionStarted, told.SessionFinished)
+        session = await phone.answer()
+        await asyncio.sleep(1)
+        phone.line.disconnects(session)
+        await asyncio.sleep(1)
+        assert session.state is SessionState.ENDED
+        await phone.channel.disconnect_session(session, phone.room)
+        assert [type(end) for end in ends] == [told.SessionStarted, told.SessionFinished]
+        assert phone.channel.sessions() == []
+
+
+async def test_a_far_end_that_leaves_before_it_is_bound_leaves_nothing() -> None:
+    async with Phone() as phone:
+        phone.line.disconnects(phone.session)
+        await phone.channel.disconnect_session(phone.session, "")
+        phone.channel.bind_session(phone.session, "")
+        await asyncio.sleep(1)
+        assert phone.channel.sessions() == []
+
+
+async def test_two_callers_in_two_rooms_do_not_hear_each_other() -> None:
+    async with Phone() as phone:
+        other = phone.line.call("call-2", participant_id="other")
+        phone.line.speaks(phone.session, "first", 200, 600)
+        phone.line.speaks(other, "second", 400, 600)
+        room = await phone.answer()
+        second = await phone.channel.answer(other)
+        assert room is not None
+        assert second != phone.room
+        await asyncio.sleep(15)
+        assert sorted(phone.answers) == ["first", "second"]
+        values = [{p.value for p in phone.line.heard(s)} for s in (phone.session, other)]
+        assert not values[0] & values[1]
+
+
+async def test_batch_mode_waits_for_the_caller_of_flush() -> None:
+    quiet = AudioPipelineConfig(vad=None, dtmf=None, limiter=None)
+    async with Phone(pipeline=quiet, batch_mode=True) as phone:
+        phone.line.speaks(phone.session, "dictated text", 100, 900)
+        session = await phone.answer()
+        await asyncio.sleep(3)
+        assert phone.answers == []
+        assert await phone.channel.flush_stt(session) == "dictated text"
+        assert await phone.channel.flush_stt(session) == ""
+
+
+def test_batch_mode_with_a_vad_or_without_a_recogniser_is_refused() -> None:
+    line = ScriptedBackend()
+    with pytest.raises(ConfigError, match="vad=None"):
+        VoiceChannel("phone", stt=ScriptedSTT(line), batch_mode=True, pipeline=PIPELINE)
+    with pytest.raises(ConfigError, match="stt"):
+        VoiceChannel("phone", batch_mode=True)
+
+
+INTERRUPTIONS = st.lists(
+    st.tuples(st.integers(1800, 14_000), st.integers(60, 1500), st.sampled_from(["stop", "uh-huh", "", "and then"])),
+    max_size=4,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(strategy=st.sampled_from(list(Strategy)), barges=INTERRUPTIONS)
+def test_any_interruption_leaves_one_voice_a_true_log_and_a_free_line(
+    strategy: Strategy, barges: list[tuple[int, int, str]]
+) -> None:
+    async def story() -> None:
+        async with Phone(interruption=Interruption(strategy)) as phone:
+            phone.line.speaks(phone.session, "tell me a story", 200, 1000)
+            for at_ms, for_ms, text in barges:
+                phone.line.speaks(phone.session, text, at_ms, for_ms)
+            await phone.answer()
+            await asyncio.sleep(90)
+            spoken = phone.line.heard(phone.session)
+            assert all(a.end_ms <= b.start_ms + 0.1 for a, b in pairwise(spoken))
+            order = [played.value for played in spoken]
+            assert order == sorted(order), "an older utterance sounded after a newer one"
+            for _, text in [pair for pair in await phone.said() if pair[0] == "app"]:
+                assert LONG.startswith(text)
+            call = next(iter(phone.channel._calls.values()))
+            assert call.machine.free
+
+    run(story())
