@@ -16,9 +16,10 @@ _MAX_SECRETS = 4096
 _MIN_LENGTH = 8  # a shorter value may be a word: masking it would make every log unreadable
 _secrets: OrderedDict[str, None] = OrderedDict()
 
+# Few words before the name, so that a long text of dashes costs no more than its length.
 _NAMES = (
-    r"authorization|(?:set-)?cookie|(?:x-)?api[_-]?key|(?:[a-z]+[_-])*token|(?:[a-z]+[_-])*secret|password|passwd|pwd"
-    r"|signature|sig|private[_-]?key"
+    r"(?:[a-z0-9]{1,40}[_-]){0,6}"
+    r"(?:authorization|cookie|api[_-]?key|token|secret|password|passwd|pwd|signature|sig|private[_-]?key)"
 )
 _PATTERNS = (
     re.compile(r"(?P<keep>\b(?:bearer|basic|digest)\s+)[\w\-.~+/=]{6,}", re.IGNORECASE),

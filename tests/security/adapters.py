@@ -126,10 +126,17 @@ def adapters(kind: str, among: Iterable[ModuleType]) -> dict[str, type[Any]]:
         and one.__module__ == module.__name__
         and not name.startswith("_")
         and all(callable(getattr(one, method, None)) for method in KINDS[kind])
-        and (kind != "source" or "emit" in inspect.signature(one.run).parameters)
+        and _takes(one, kind)
     }
 
 
 def untested(kind: str, among: Iterable[ModuleType]) -> set[str]:
     """Adapters that the checklist knows no case for."""
     return adapters(kind, among).keys() - set(CASES[kind])
+
+
+def _takes(one: type[Any], kind: str) -> bool:
+    """Whether it is the kind's own method, and not another of the same name (a voice streams as well)."""
+    own = {"source": ("run", "emit"), "ai": ("stream", "request"), "webhook": ("send", "message")}
+    method, parameter = own.get(kind, (KINDS[kind][0], "self"))
+    return parameter in inspect.signature(getattr(one, method)).parameters

@@ -67,7 +67,7 @@ def test_every_adapter_is_put_to_the_test(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_adapter_without_a_case_is_noticed(kind: str) -> None:
-    async def run(self: object, emit: object = None, ready: object = None) -> None: ...
+    async def run(self: object, emit: object = None, request: object = None, message: object = None) -> None: ...
 
     module = ModuleType("roomkit.providers.newcomer")
     methods = dict.fromkeys(KINDS[kind], run)

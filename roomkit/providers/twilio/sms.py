@@ -73,7 +73,7 @@ class TwilioOptions:
 
     account_sid: str
     auth_token: str | None = field(default=None, repr=False)
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     api_secret: str | None = field(default=None, repr=False)
     shared_keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     from_number: str | None = None
