@@ -45,6 +45,12 @@ class Disk:
     def marks(self, before: int) -> list[Any]:
         return [op[2] for op in self.log[:before] if op[0] == "mark"]
 
+    def copied(self, name: str) -> bool:
+        """Whether this file was written and synced while people still had something to be told."""
+        last = max((at for at, op in enumerate(self.log) if op[0] == "mark"), default=0)
+        first = next((at for at, op in enumerate(self.log) if op[0] == "mark"), 0)
+        return any(op[0] == "sync" and op[1] == name for op in self.log[first:last])
+
     def connect(self, path: str, **_: Any) -> Any:
         return _Connection(path, self._vfs.name)
 
