@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from roomkit.core.actor import RoomActor
 from roomkit.core.engine import Engine
+from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Room
 
 if TYPE_CHECKING:
+    from roomkit.core.consumers import Consumer
     from roomkit.core.erasure import Erasure
 
 
@@ -81,3 +83,25 @@ class RoomData:
         from roomkit.core.erasure import erase_in_room
 
         return await (await self._actor(room_id)).call(erase_in_room, ids, addresses)
+
+    def consume(
+        self,
+        name: str,
+        handler: Callable[[RoomEvent], object] | None = None,
+        *,
+        kinds: Iterable[EventType | str] | None = None,
+        start: Literal["first", "now"] = "first",
+        concurrency: int = 8,
+        retries: int = 5,
+        look_every_s: float = 5.0,
+    ) -> Consumer:
+        """Follows all rooms of the tenant, durably under `name` (D41): `handler` gets every event (of these `kinds`) at
+        least once, in the order of its room. One that raises gets the event again, `retries` times, then it becomes a
+        dead letter. Without a handler, iterate: `async for item in consumer: ...; await item.ack()`."""
+        from roomkit.core.consumers import Consumer, options_of
+
+        given = {"start": start, "concurrency": concurrency, "retries": retries, "look_every_s": look_every_s}
+        consumer = Consumer(self._engine, self.tenant_id, name, handler, options_of(kinds, **given))
+        if self._engine.started:
+            consumer.start()
+        return consumer

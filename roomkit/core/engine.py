@@ -46,6 +46,7 @@ from roomkit.runtime.eager import Eager
 from roomkit.runtime.tracing import Tracer, Tracing
 
 if TYPE_CHECKING:
+    from roomkit.core.consumers import Consumer
     from roomkit.core.courtesy import Courtesy
     from roomkit.core.nodes import Nodes
     from roomkit.core.transcode import Transcoder
@@ -133,6 +134,7 @@ class Engine:
         self.counters: dict[str, float] = {}
         self.meters = Meters(self)
         self.tracing = Tracing(options.tracer)
+        self.consumers: dict[tuple[str, str], Consumer] = {}
         self.draining = False
         self.opened = False
         self.started = False
@@ -170,6 +172,8 @@ class Engine:
         self.scope.spawn(self._prune(), name="prune dedupe keys")
         if self.info.durable or self.options.watch_loop:
             self.watch()
+        for consumer in self.consumers.values():
+            consumer.start()
         return counts
 
     def watch(self) -> None:
@@ -187,6 +191,8 @@ class Engine:
         if self._watchdog is not None:
             self._watchdog.stop()
             self._watchdog = None
+        for consumer in tuple(self.consumers.values()):
+            await consumer.aclose()
         await self.scope.aclose()
         await self.lanes.flushed()
         await self.eager.scope.aclose()
