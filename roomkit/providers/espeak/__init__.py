@@ -1,1 +1,1 @@
-"""eSpeak NG and Flite: text to speech without a network, a process per sentence."""
+"""eSpeak NG: text to speech without a network in a hundred languages, a process per sentence."""

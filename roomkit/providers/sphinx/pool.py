@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-from roomkit.errors import ConfigError, MissingExtra, Unavailable
+from roomkit.errors import ConfigError, Unavailable
 from roomkit.net.redial import Data
 from roomkit.net.room_client import Disconnected
 from roomkit.providers.sphinx.worker import HEADER
@@ -189,10 +189,6 @@ class Pool:
                 await self._started()
 
     async def _started(self) -> Process:
-        from importlib.util import find_spec
-
-        if find_spec("pocketsphinx") is None:
-            raise MissingExtra("SphinxSTT", "pocketsphinx", "sphinx")
         process = Process(self._options)
         await process.start(self._scope)
         self._processes.append(process)

@@ -7,10 +7,11 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from roomkit.errors import ConfigError, ProviderError, Refused, Unavailable
+from roomkit.errors import ConfigError, MissingExtra, ProviderError, Refused, Unavailable
 from roomkit.models.audio import AudioFrame, Transcript
 from roomkit.net.redial import Backlog, Data, Dialler, DialOptions, Wire
 from roomkit.net.retry import RetryPolicy
@@ -30,9 +31,9 @@ _MOST_CALLS = 1_000
 @dataclass(frozen=True, slots=True)
 class SphinxOptions:
     """`processes` at most, each with one core and `streams` callers at a time (a decoder takes 90 MB). `grammar` is
-    JSGF: with it only what it allows is heard, and far better. `model`, `language_model` and `dictionary` are paths; without
-    them it is the English model that comes with PocketSphinx. A pause of `silence_ms` ends a segment. A process that
-    owes an answer for `hang_s` seconds is killed and replaced."""
+    JSGF: with it only what it allows is heard, and far better. `model`, `language_model` and `dictionary` are paths;
+    without them it is the English model that comes with PocketSphinx. A pause of `silence_ms` ends a segment. A process
+    that owes an answer for `hang_s` seconds is killed and replaced."""
 
     processes: int = 1
     streams: int = 4
@@ -53,13 +54,15 @@ class SphinxOptions:
 
 
 class SphinxSTT:
-    """See `STT`. Raises `MissingExtra` at first use without PocketSphinx."""
+    """See `STT`. Raises `MissingExtra` without PocketSphinx."""
 
     name = NAME
     streaming = True
     rate = RATE
 
     def __init__(self, options: SphinxOptions | None = None) -> None:
+        if find_spec("pocketsphinx") is None:
+            raise MissingExtra("SphinxSTT", "pocketsphinx", "sphinx")
         self._options = options = options or SphinxOptions()
         settings = {
             "grammar": options.grammar,
