@@ -8,7 +8,7 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from roomkit.core import recovery
@@ -43,7 +43,7 @@ ORPHANS_EVERY = 6
 LATE_S = 1.0
 """How late a timer is before somebody looks whether its room has an owner."""
 GIVE_BACK_S = 0.1
-CHUNK = 200
+CHUNK = 100
 PRELOADED = 5_000
 """Rooms that are brought into memory when they are taken over; the others when somebody asks for them."""
 PAUSE_S = 0.02
@@ -53,6 +53,7 @@ AGAIN_LATER_S = 0.25
 """How soon somebody who waits for an owner asks again without any news: of one who gives the room away, of one who is
 silent."""
 OWNERS = 100_000
+INHERITING_S = 2.0
 
 
 class Nodes:
@@ -74,6 +75,8 @@ class Nodes:
         self._resuming: dict[RoomKey, asyncio.Task[None]] = {}
         self._asked: dict[str, set[Callable[[], object]]] = {}
         self._owners: dict[RoomKey, str] = {}
+        self._heir: str | None = None
+        self._inheriting = 0.0
         self._news: asyncio.Future[None] | None = None
         self._reviving = asyncio.Lock()
         self._generation = 0
@@ -148,19 +151,23 @@ class Nodes:
                 while len(self._owners) >= OWNERS:
                     del self._owners[next(iter(self._owners))]
                 self._owners[tenant, room_id] = answer.address
+                if monotonic() < self._inheriting:
+                    self._heir = answer.address
             raise Elsewhere(tenant, room_id, answer.address)
         return answer.epoch
 
-    async def read(self, keys: list[RoomKey]) -> list[RoomActor]:
+    async def read(self, keys: list[RoomKey]) -> AsyncGenerator[RoomActor]:
         """For `RoomTable.load`: takes the rooms and makes their actors. Rooms that do not exist are not taken."""
-        found: list[RoomActor] = []
         for tenant, room_id in keys:
-            if (address := self._owners.get((tenant, room_id))) is not None:
+            if (address := self._owners.get((tenant, room_id)) or self._heir_now()) is not None:
+                self._owners[tenant, room_id] = address
                 raise Elsewhere(tenant, room_id, address)
             if await self.engine.store.records(RecordQuery(ROOM, tenant, key=room_id)):
                 epoch = await self.acquire(tenant, room_id)
-                found += await self._read_owned({(tenant, room_id): epoch}, [(tenant, room_id)])
-        return found
+                for actor in await self._read_owned({(tenant, room_id): epoch}, [(tenant, room_id)]):
+                    if actor.retired:  # lost again before anybody had it
+                        raise Elsewhere(tenant, room_id, "")
+                    yield actor
 
     async def look(self, tenant: str, room_id: str) -> RoomState | None:
         return await load(self.engine.store, tenant, room_id, self._capabilities())
@@ -323,16 +330,32 @@ class Nodes:
     async def _recover(self, leases: list[Lease]) -> None:
         """Brings the rooms into memory: first those where something is unfinished."""
         epochs = {(lease.tenant, lease.room_id): lease.epoch for lease in leases}
-        urgent = await self._unfinished(epochs.keys())
-        some = list(dict.fromkeys((*urgent, *epochs)))
-        most = max(len(urgent), PRELOADED if self.address else 0)
-        for first in range(0, min(len(some), most), CHUNK):
-            chunk = some[first : min(first + CHUNK, most)]
-            await self.engine.table.load(chunk, partial(self._read_owned, epochs))
+        most = PRELOADED if self.address else 0
+        first = list(islice(epochs, most))
+
+        async def read(keys: list[RoomKey]) -> AsyncGenerator[RoomActor]:
             self._tell_news()
+            taken = set(keys)
+            urgent = [key for key in await self._unfinished(epochs.keys()) if key in taken]
+            some = list(dict.fromkeys((*urgent, *keys)))
+            for start in range(0, len(some), CHUNK):
+                for actor in await self._read_owned(epochs, some[start : start + CHUNK]):
+                    yield actor
+                await asyncio.sleep(0)
+
+        await self.engine.table.load(first, read)
+        for tenant, room_id in await self._unfinished(set(epochs).difference(first)):
+            await self._try(tenant, room_id)
         await self.engine.timers.load(epochs)
         if not self.address:
             await self._release(key for key in epochs if self.engine.table.loaded(*key) is None)
+
+    async def _try(self, tenant: str, room_id: str) -> None:
+        """Finishes what is unfinished in a room, unless somebody else has it."""
+        try:
+            await self.engine.table.actor(tenant, room_id)
+        except Elsewhere:
+            pass
 
     async def _unfinished(self, rooms: Iterable[RoomKey] | None) -> list[RoomKey]:
         wanted = None if rooms is None else set(rooms)
@@ -369,10 +392,7 @@ class Nodes:
         if everything:
             for tenant, room_id in await self._unfinished(None):
                 if engine.table.loaded(tenant, room_id) is None:
-                    try:
-                        await engine.table.actor(tenant, room_id)
-                    except Elsewhere:
-                        continue
+                    await self._try(tenant, room_id)
 
     async def _give_back(self) -> None:
         """Nobody can be sent here, so rooms are kept only as long as there is something to do."""
@@ -402,6 +422,11 @@ class Nodes:
     def forget_owner(self, elsewhere: Elsewhere) -> None:
         """It was not there: the next one who asks looks for the owner again."""
         self._owners.pop((elsewhere.tenant, elsewhere.room_id), None)
+        self._heir = None
+
+    def _heir_now(self) -> str | None:
+        """Who has taken over lately has most likely got this room too; if not, it says so."""
+        return self._heir if monotonic() < self._inheriting else None
 
     async def news(self, elsewhere: Elsewhere) -> None:
         """Waits until the owner of this room may be another one."""
@@ -430,6 +455,7 @@ class Nodes:
         """The node there is silent or has left: whoever waits for its answer hears of it."""
         for key in [key for key, owner in self._owners.items() if owner == address]:
             del self._owners[key]
+        self._heir, self._inheriting = None, monotonic() + INHERITING_S
         for cut in tuple(self._asked.get(address, ())):
             cut()
         self._tell_news()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +12,7 @@ from roomkit.core import membership
 from roomkit.core.actor import Change, RoomActor
 from roomkit.core.policy import require_json, wellformed
 from roomkit.core.state import RoomState, load
-from roomkit.errors import RoomNotFound, StateError, UsageError
+from roomkit.errors import Elsewhere, RoomNotFound, StateError, UsageError
 from roomkit.models.event import EventType
 from roomkit.models.room import ChannelBinding, Room
 from roomkit.ports.store import RecordQuery
@@ -69,8 +69,9 @@ class RoomTable:
         finally:
             del self._loading[actor_key]
 
-    async def load(self, keys: Iterable[RoomKey], read: Callable[[list[RoomKey]], Awaitable[list[RoomActor]]]) -> None:
-        """Brings rooms into memory, many at once: `read` makes the actors of those that nobody else is loading."""
+    async def load(self, keys: Iterable[RoomKey], read: Callable[[list[RoomKey]], AsyncIterable[RoomActor]]) -> None:
+        """Brings rooms into memory, many at once: `read` makes the actors of those that nobody else is loading. Whoever
+        asks for one of them meanwhile gets it as soon as it is there."""
         gates: dict[RoomKey, asyncio.Future[RoomActor | None]] = {
             one: asyncio.get_running_loop().create_future()
             for one in keys
@@ -78,8 +79,13 @@ class RoomTable:
         }
         self._loading.update(gates)
         try:
-            for actor in await read(list(gates)):
-                gates[actor.tenant, actor.room_id].set_result(self._admit_actor(actor))
+            async for actor in read(list(gates)):
+                gate = gates[actor.tenant, actor.room_id]
+                if actor.retired:  # lost again before anybody had it
+                    gate.set_exception(Elsewhere(actor.tenant, actor.room_id, ""))
+                    gate.exception()
+                else:
+                    gate.set_result(self._admit_actor(actor))
         except BaseException as error:
             told = error if isinstance(error, Exception) else StateError("loading was cancelled; try again")
             for gate in gates.values():

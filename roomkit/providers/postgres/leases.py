@@ -28,11 +28,15 @@ _ALIVE = "SELECT 1 FROM nodes n WHERE n.id = l.node AND n.expires > clock_timest
 _KNOWN = "SELECT 1 FROM nodes n WHERE n.id = l.node"
 # A room of a node that is silent but known is not taken alone: the node loses all of them at once, or none.
 _ACQUIRE = f"""
-WITH me AS (SELECT id FROM nodes WHERE id = $3 FOR SHARE)
-INSERT INTO leases AS l (tenant, room_id, node, epoch) SELECT $1, $2, id, 1 FROM me
-ON CONFLICT (tenant, room_id) DO UPDATE
-SET node = excluded.node, epoch = l.epoch + (l.node IS DISTINCT FROM excluded.node)::int
-WHERE l.node = excluded.node OR NOT EXISTS ({_KNOWN}) OR (l.tenant = '' AND NOT EXISTS ({_ALIVE})) RETURNING l.epoch
+WITH me AS (SELECT id FROM nodes WHERE id = $3 FOR SHARE),
+mine AS (INSERT INTO leases AS l (tenant, room_id, node, epoch) SELECT $1, $2, id, 1 FROM me
+    ON CONFLICT (tenant, room_id) DO UPDATE
+    SET node = excluded.node, epoch = l.epoch + (l.node IS DISTINCT FROM excluded.node)::int
+    WHERE l.node = excluded.node OR NOT EXISTS ({_KNOWN}) OR (l.tenant = '' AND NOT EXISTS ({_ALIVE}))
+    RETURNING l.epoch)
+SELECT epoch, NULL, NULL FROM mine
+UNION ALL SELECT NULL, n.id, n.address FROM leases l JOIN nodes n ON n.id = l.node
+    WHERE l.tenant = $1 AND l.room_id = $2 AND l.node <> $3 AND NOT EXISTS (SELECT 1 FROM mine)
 """  # noqa: S608 - our own text
 _HOLDER = """
 SELECT n.id, n.address, n.expires::text FROM leases l JOIN nodes n ON n.id = l.node
@@ -63,7 +67,7 @@ DELETE FROM nodes WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM rooms)
 _OTHERS = """
 SELECT id, address, greatest(extract(epoch FROM expires - clock_timestamp()), -1e6)::float8 FROM nodes WHERE id <> $1
 """
-HYSTERESIS = 0.1
+HYSTERESIS = 0.05
 """Of a lease: how much longer than it a node must be silent to be told of."""
 
 
@@ -84,13 +88,15 @@ UPDATE leases l SET node = NULL, epoch = l.epoch + 1 FROM others o WHERE l.tenan
 class PostgresOwnership:
     """The leases of one node: an `Ownership`. `PostgresStore.ownership` is the one that goes with a store."""
 
-    def __init__(self, link: Link, options: PostgresOptions, node: str, address: str) -> None:
+    def __init__(self, link: Link, renewing: Link, options: PostgresOptions, node: str, address: str) -> None:
+        """`renewing` is for saying that this node lives, which must not wait behind whoever asks for rooms."""
         self.node = node
         self.address = address
         self.fenced = ""
         self._link = link
+        self._renewing = renewing
         self._options = options
-        self._turn = asyncio.Lock()
+        self._turns = {link: asyncio.Lock(), renewing: asyncio.Lock()}
 
     async def register(self) -> None:
         """Makes this node known, alive for `lease_s`."""
@@ -98,12 +104,10 @@ class PostgresOwnership:
 
     async def acquire(self, tenant: str, room_id: str) -> Lease | Held:
         while True:
-            epoch = await self._run(lambda c: c.fetchval(_ACQUIRE, tenant, room_id, self.node))
-            if epoch is not None:
-                return Lease(tenant, room_id, epoch)
-            holder = await self._run(lambda c: c.fetchrow(_HOLDER, tenant, room_id))
-            if holder is not None and holder[0] != self.node:
-                return Held(holder[0], holder[1])
+            row = await self._run(lambda c: c.fetchrow(_ACQUIRE, tenant, room_id, self.node))
+            if row is not None:
+                epoch, node, address = row
+                return Lease(tenant, room_id, epoch) if epoch is not None else Held(node, address)
             await self.renew()  # Nobody holds it now: either this node is gone, or the holder has just left.
 
     async def own_store(self) -> int:
@@ -143,7 +147,8 @@ class PostgresOwnership:
         return Fenced(f"{self.fenced}, which was silent for too long; start it again")
 
     async def renew(self) -> None:
-        if await self._run(lambda c: c.fetchval(_RENEW, self.node, self._options.lease_s)) is None:
+        alive = await self._run(lambda c: c.fetchval(_RENEW, self.node, self._options.lease_s), self._renewing)
+        if alive is None:
             raise self.lost()
 
     async def release(self, rooms: Iterable[tuple[str, str]]) -> None:
@@ -212,6 +217,7 @@ class PostgresOwnership:
 
     async def aclose(self) -> None:
         await self._link.aclose()
+        await self._renewing.aclose()
 
     def _locked(self, who: str) -> StoreLocked:
         return StoreLocked(
@@ -219,10 +225,11 @@ class PostgresOwnership:
             "or give each process a database or a ?schema= of its own"
         )
 
-    async def _run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def _run(self, work: Callable[[Connection], Awaitable[T]], link: Link | None = None) -> T:
         """Everything here may be done twice: the second time it finds what the first one did."""
-        async with self._turn:
+        link = link or self._link
+        async with self._turns[link]:
             try:
-                return await self._link.run(work)
+                return await link.run(work)
             except FAILURES as error:
                 raise unavailable(error, self._link.where) from error
