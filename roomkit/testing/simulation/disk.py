@@ -13,6 +13,7 @@ from roomkit.errors import Fenced, StoreUnavailable
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import Batch, Duplicate, EventQuery, Record, RecordQuery, StoreHealth, StoreInfo
 from roomkit.runtime.crashpoint import crashpoint
+from roomkit.testing.simulation.shared import Leases
 
 if TYPE_CHECKING:
     from roomkit.testing.simulation.process import Process
@@ -30,6 +31,7 @@ class Disk:
         self.memory = MemoryStore()
         self.batches: list[tuple[float, int, Batch]] = []
         self.opened: StoreInfo | None = None
+        self.leases = Leases()
         self.full = False
         self.calm = True
         self.slow = dice.choice((0.0, 0.05, 0.3))
@@ -37,7 +39,11 @@ class Disk:
         self.broken = dice.choice((0.0, 0.0, 0.02, 0.05))
 
     def open(self) -> StoreInfo:
-        """A process takes the disk over: every older one is fenced."""
+        """A process takes the disk over: every older one is fenced. Nodes only join in."""
+        if self.world.nodes > 1:
+            if self.opened is None:
+                self.opened = _now(self.memory.open())
+            return replace(self.opened, incarnation="sim", durable=True)
         for older in self.world.processes[:-1]:
             older.stale = True
         if self.opened is None:
@@ -50,6 +56,8 @@ class Disk:
         if not self.calm and (self.full or (self.broken and self.dice.random() < self.broken)):
             self.world.trace("disk", f"refuses {told(batch)}")
             raise StoreUnavailable("no space left on the simulated disk")
+        if process.ownership is not None:
+            self.leases.check(process.ownership.node, batch)
         try:
             duplicate = _now(self.memory.commit(batch))
         except Fenced as error:
@@ -62,6 +70,8 @@ class Disk:
         if duplicate is None:
             self.batches.append((self.world.loop.time(), process.number, batch))
             self.world.trace("disk", f"p{process.number} syncs {told(batch)}")
+            if process.ownership is not None:
+                self.leases.wake()
         else:
             self.world.trace("disk", f"p{process.number} has {duplicate.room_id}[{duplicate.index}] already")
         return duplicate
@@ -90,8 +100,11 @@ class SimStore:
         self._last: dict[tuple[str, str | None], float] = {}
 
     async def open(self) -> StoreInfo:
+        await self._process.thawed()
         self._require()
-        return self._disk.open()
+        info = self._disk.open()
+        ownership = self._process.ownership
+        return info if ownership is None else replace(info, epoch=ownership.begin())
 
     async def commit(self, batch: Batch) -> Duplicate | None:
         await self._process.thawed()
@@ -181,7 +194,8 @@ class SimStore:
         return StoreHealth(not self._disk.full, "full" if self._disk.full else "")
 
     async def aclose(self) -> None:
-        pass
+        if self._process.ownership is not None and self._process.alive:
+            self._process.ownership.leave()
 
     def _require(self) -> None:
         if not self._process.alive:

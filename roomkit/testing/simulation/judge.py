@@ -18,6 +18,7 @@ from roomkit.testing.simulation.disk import Disk
 from roomkit.testing.simulation.outside import WORD, Receipt, Vendor
 
 if TYPE_CHECKING:
+    from roomkit.testing.simulation.process import Process
     from roomkit.testing.simulation.world import World
 
 OPEN_ROWS = ("outbox", "turn", "stream")
@@ -366,16 +367,26 @@ async def _memory(world: World) -> list[str]:
         for name in NETS:
             if not process.stale and (value := process.kit.engine.counters.get(name)):
                 wrong.append(f"the safety net {name} was needed {value:g} times in {process.name}")
-    process = world.processes[-1]
+    for process in world.processes:
+        if process.alive and not process.stale:
+            wrong += await _believed(world, process)
+    return wrong
+
+
+async def _believed(world: World, process: Process) -> list[str]:
+    wrong: list[str] = []
     engine = process.kit.engine
     capabilities = {cid: channel.capabilities for cid, channel in engine.channels.items()}
     for actor in engine.table.actors():
+        where = f"{actor.tenant}/{actor.room_id} of {process.name}"
+        if process.lost(actor.tenant, actor.room_id):
+            wrong.append(f"{where} is another's, and it does not know")
+            continue
         stored = await load(world.disk.memory, actor.tenant, actor.room_id, capabilities)
-        state = actor.state
         if stored is None:
-            wrong.append(f"{actor.tenant}/{actor.room_id} is in memory only")
+            wrong.append(f"{where} is in memory only")
             continue
         for name in ("room", "bindings", "participants", "next_index", "detached"):
-            if getattr(state, name) != getattr(stored, name):
-                wrong.append(f"{actor.tenant}/{actor.room_id}: {name} in memory is not what is stored")
+            if getattr(actor.state, name) != getattr(stored, name):
+                wrong.append(f"{where}: {name} in memory is not what is stored")
     return wrong

@@ -79,7 +79,7 @@ class Vendor:
         told = fate in ("ok", "slow")
         key = (event.tenant, event.room_id, event.index)
         now = self.world.loop.time()
-        self.receipts.append(Receipt(now, process.number, *key, event.id, event.text, told, process.stale))
+        self.receipts.append(Receipt(now, process.number, *key, event.id, event.text, told, process.lost(event.tenant, event.room_id)))
         self.world.trace(
             self.name, f"takes {event.tenant}/{event.room_id}[{event.index}] from p{process.number} {fate}"
         )

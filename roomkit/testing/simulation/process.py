@@ -16,6 +16,7 @@ from roomkit.runtime import Scope
 
 if TYPE_CHECKING:
     from roomkit.kit import RoomKit
+    from roomkit.testing.simulation.shared import SimOwnership
     from roomkit.testing.simulation.world import World
 
 T = TypeVar("T")
@@ -43,6 +44,8 @@ class Process:
         self.crash_at: tuple[str, int] | None = None
         self.stale = False
         """Another process has taken over from it."""
+        self.ownership: SimOwnership | None = None
+        """Its leases, where it is one of several."""
         self.cuts: dict[object, Callable[[], None]] = {}
         self.tasks: list[asyncio.Task[Any]] = []
         self._scope = Scope(self.name, on_failure=lambda _: None)
@@ -112,8 +115,19 @@ class Process:
         self._thaw = None
 
     @property
+    def ready(self) -> bool:
+        """It takes calls."""
+        return self.alive and self.started and self._thaw is None
+
+    @property
     def frozen(self) -> bool:
         return self._thaw is not None
+
+    def lost(self, tenant: str, room_id: str) -> bool:
+        """Whether another one has taken the room over."""
+        if self.ownership is None:
+            return self.stale
+        return self.world.disk.leases.holder(tenant, room_id) != self.ownership.node
 
     async def thawed(self) -> None:
         """Waits while it is frozen."""

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from roomkit.channels.ai import AIChannel
 from roomkit.channels.websocket import WebSocketChannel
 from roomkit.core.engine import KitOptions
-from roomkit.errors import RoomKitError
+from roomkit.errors import RoomKitError, StoreUnavailable
 from roomkit.kit import RoomKit
 from roomkit.models.delivery import DeliveryPolicy
 from roomkit.models.room import FloorMode, RoomTimers
 from roomkit.ports.channel import TurnPolicy
+from roomkit.ports.node import NodeOptions
+from roomkit.ports.store import RecordQuery
 from roomkit.runtime import Scope
 from roomkit.runtime.crashpoint import CRASH_POINTS
 from roomkit.servers.door import Door
@@ -28,6 +30,7 @@ from roomkit.testing.simulation.disk import Disk, SimStore
 from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.outside import TOOLS, Model, Run, SimChannel, Vendor
 from roomkit.testing.simulation.process import Lost, Process
+from roomkit.testing.simulation.shared import Network, SimLink, SimOwnership
 from roomkit.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -64,12 +67,15 @@ class World:
         """Words that were taken back or replaced, and since when everybody has been told."""
         self.runs: list[Run] = []
         self.processes: list[Process] = []
+        self.slots: dict[int, Process] = {}
+        """The one that runs, or will run again, in each place."""
         self.phones: list[Phone] = []
         self.pages: list[Page] = []
         self.deeds: tuple[str, ...] = tuple(DEEDS)
         self._doors: dict[Process, SocketDoor] = {}
         self._choose()
-        self.nodes = 1 if nodes is None else nodes
+        self.nodes = self.dice.choice((1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 5)) if nodes is None else nodes
+        self.network = Network(self, self._fork())
 
     def _fork(self) -> random.Random:
         return random.Random(self.dice.getrandbits(64))
@@ -96,9 +102,10 @@ class World:
 
     # -- processes --------------------------------------------------------------------------------------------------
 
-    def start_process(self) -> Process:
+    def start_process(self, slot: int) -> Process:
         process = Process(self, len(self.processes))
         self.processes.append(process)
+        self.slots[slot] = process
         process.run(self._build, process)
         return process
 
@@ -108,6 +115,11 @@ class World:
         rng = self._fork()
         for name, value in (("_rng", rng), ("random", rng.random)):
             setattr(kit.engine, name, value)
+        if self.nodes > 1:
+            address = f"http://n{process.number}"
+            process.ownership = SimOwnership(self, process, address)
+            link = SimLink(self.network, process, address)
+            kit.share(NodeOptions(address, ownership=process.ownership, link=link))
         for vendor in self.vendors.values():
             kit.register_channel(SimChannel(vendor))
         kit.register_channel(WebSocketChannel("web"))
@@ -123,18 +135,26 @@ class World:
 
     def door(self, dice: random.Random) -> Process | None:
         """A process that takes calls now."""
-        process = self.processes[-1] if self.processes else None
-        ready = process is not None and process.alive and process.started and not process.frozen
-        return process if ready else None
+        if self.nodes == 1:
+            process = self.slots.get(0)
+            return process if process is not None and process.ready else None
+        ready = [process for process in self.slots.values() if process.ready]
+        return dice.choice(ready) if ready else None
+
+    async def reach_disk(self, process: Process) -> None:
+        """As a question to the store: slow at times, and nothing that is frozen or dead gets there."""
+        await process.thawed()
+        if not process.alive:
+            raise StoreUnavailable("the simulated process is dead")
 
     @staticmethod
     def rooms(process: Process, tenant: str) -> Rooms:
         return process.kit if tenant == "default" else process.kit.tenant(tenant)
 
-    async def _keep_running(self) -> None:
-        """Starts a new process whenever the one before has died, or is silent for too long."""
+    async def _keep_running(self, slot: int) -> None:
+        """Starts a new process whenever the one before has died or, alone on its disk, is silent for too long."""
         while True:
-            process = self.start_process()
+            process = self.start_process(slot)
             if self.crashes and not self.calm:
                 self._arm(process)
             try:
@@ -145,8 +165,9 @@ class World:
                 pass
             except RoomKitError as error:
                 process.die(f"because it cannot start: {type(error).__name__}")
-            while process.alive and not process.frozen:
-                await asyncio.wait([process.death, process.freezing], return_when="FIRST_COMPLETED")
+            while process.alive and not (process.frozen and self.nodes == 1):
+                ends = [process.death] if self.nodes > 1 else [process.death, process.freezing]
+                await asyncio.wait(ends, return_when="FIRST_COMPLETED")
                 await asyncio.sleep(self.dice.choice((0.0, 0.2, 1.0)))
             await asyncio.sleep(0.05)
             self.crashes -= self.crashes > 0
@@ -155,11 +176,11 @@ class World:
 
     async def live(self) -> list[str]:
         """The whole schedule, and the verdict on it."""
-        keeper = self.scope.spawn(self._keep_running(), name="keeper")
+        keepers = [self.scope.spawn(self._keep_running(slot), name="keeper") for slot in range(self.nodes)]
         await self._furnish()
         self.calm = self.disk.calm = False
         if self.crashes:
-            self._arm(self.processes[-1])
+            self._arm(self.dice.choice(self.processes))
         clients = [self.scope.spawn(life, name="client") for life in self._people()]
         troubles = [self.scope.spawn(trouble, name="trouble") for trouble in self._troubles()]
         self.loop.call_later(STORM_S, self._heal)
@@ -170,7 +191,8 @@ class World:
         self._heal()
         await self.rest()
         verdict = await judge(self)
-        keeper.cancel()
+        for keeper in keepers:
+            keeper.cancel()
         await self._stop()
         return verdict
 
@@ -179,9 +201,8 @@ class World:
             process.crash_at = (self.dice.choice(tuple(CRASH_POINTS)), self.dice.choice((1, 2, 3, 5, 8)))
 
     async def _furnish(self) -> None:
-        while self.door(self.dice) is None:
+        while (process := self.door(self.dice)) is None:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
-        process = self.processes[-1]
         for tenant, room in self.spots:
             rooms = self.rooms(process, tenant)
             timers = RoomTimers(inactive_after_seconds=self.idle_s or None)
@@ -209,20 +230,31 @@ class World:
             troubles.append(self._kill())
         if self.blackout:
             troubles.append(self._fill())
+        if self.nodes > 1:
+            troubles.append(self._part())
         return troubles
 
     async def _kill(self) -> None:
         """At any moment, in the middle of anything."""
         while True:
             await asyncio.sleep(self.dice.random() * self.pace * 6)
-            process = self.processes[-1]
+            process = self.dice.choice(tuple(self.slots.values()))
             if not self.crashes or not process.alive or process.crash_at or not process.started:
                 continue
             if self.dice.random() < 0.5:
                 process.die("at some moment")
             else:
                 process.freeze()
-                self.loop.call_later(self.dice.choice((0.5, 2.0, 4.0)), process.thaw)
+                self.loop.call_later(self.dice.choice((0.5, 2.5, 4.0)), process.thaw)
+
+    async def _part(self) -> None:
+        while True:
+            await asyncio.sleep(self.dice.random() * self.pace * 6)
+            addresses = sorted(address for address, link in self.network.links.items() if link.process.alive)
+            if len(addresses) > 1 and self.dice.random() < 0.5:
+                self.network.part(*self.dice.sample(addresses, 2))
+            else:
+                self.network.join()
 
     async def _fill(self) -> None:
         while True:
@@ -238,6 +270,7 @@ class World:
             return
         self.calm = self.disk.calm = True
         self.disk.full = False
+        self.network.join()
         self.crashes = 0
         for process in self.processes:
             process.crash_at = None
@@ -267,7 +300,6 @@ class World:
         await asyncio.sleep(3.0)
 
     async def _quiet(self, process: Process) -> bool:
-        engine = process.kit.engine
         for tenant, room in self.spots:
             rooms = self.rooms(process, tenant)
             try:
@@ -275,7 +307,9 @@ class World:
             except (Lost, RoomKitError) as error:
                 self.trace("world", f"could not tidy {tenant}/{room}: {type(error).__name__}: {error}")
                 return False
-        return not (engine.turns.active() or engine.turns.waiting() or engine.lanes.backlog or len(engine.table) == 0)
+        engines = [one.kit.engine for one in self.slots.values() if one.alive]
+        rows = any(self.disk.read(RecordQuery(kind, None, limit=1)) for kind in ("outbox", "turn", "stream"))
+        return not rows and not any(e.turns.active() or e.turns.waiting() or e.lanes.backlog for e in engines)
 
     @staticmethod
     async def _tidy(rooms: Rooms, room: str) -> None:
