@@ -59,9 +59,11 @@ def transcode(content: Content, capabilities: ChannelCapabilities, *, language: 
 
 
 def with_sender(content: Content, name: str, *, language: str = "en") -> Content:
-    """`content` with the writer's name in front, for channels which cannot show one (D29)."""
+    """`content` with the writer's name in front, for channels which cannot show one (D29). The name is the writer's own
+    word: it is one line, and text."""
+    name = " ".join(name.split())
 
-    def named(text: str) -> str:
+    def named(text: str, name: str = name) -> str:
         return phrase("sender", language, name=name, text=text)
 
     match content:
@@ -69,7 +71,8 @@ def with_sender(content: Content, name: str, *, language: str = "en") -> Content
             return content.model_copy(update={"text": named(content.text)})
         case RichContent():
             plain = None if content.plain_text is None else named(content.plain_text)
-            return content.model_copy(update={"text": named(content.text), "plain_text": plain})
+            marked = named(content.text, _escaped(name, content.format))
+            return content.model_copy(update={"text": marked, "plain_text": plain})
         case MediaContent(caption=str(caption)) | VideoContent(caption=str(caption)) if caption:
             return content.model_copy(update={"caption": named(caption)})
         case CompositeContent(parts=(TextContent() as first, *rest)):

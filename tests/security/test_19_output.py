@@ -1,0 +1,104 @@
+"""Line 19: what an AI or a stranger says is text, wherever it goes: on our pages (in the real browser), in formatted
+content and its plain text, in the answers to webhooks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from roomkit.core.markup import html_to_text, markdown_to_text
+from roomkit.core.transcode import transcode, with_sender
+from roomkit.models.content import RichContent, TextContent
+from roomkit.models.delivery import WebhookRequest
+from roomkit.models.room import ChannelCapabilities
+from roomkit.testing import VirtualClock
+from tests.e2e.driver import QUIET, QUIETER, Pages, Server
+from tests.security.adapters import HOOK, WEBHOOKS, WebhookCase
+from tests.security.corpus import SCRIPTS
+
+ALIVE = re.compile(r"<\s*(?:script|img|svg|iframe|object|embed|base|meta|link|form|style)\b", re.IGNORECASE)
+LOADED = "script:not([src]), iframe, object, embed, base, form[action^=http], [onerror], [onload], [ontoggle], [onblur]"
+
+
+@pytest.mark.time_limit(90)
+def test_no_script_runs_on_our_pages(tmp_path: Path, chromium: str) -> None:
+    server = Server(tmp_path, app="tests.security.pages_app").start()
+    try:
+        with sync_playwright() as running:
+            browser = running.chromium.launch(executable_path=chromium, args=[*QUIET, *QUIETER])
+            pages = Pages(browser)
+            for path, who in (("", "xss"), ("supervisor?xss", "sam")):
+                page = pages.open(server, path, who)
+                expect(page.get_by_text("the very last one").first).to_be_visible()
+                for _ in range(12):
+                    page.mouse.wheel(0, -20_000)
+                    page.wait_for_timeout(60)
+                assert page.evaluate("document.querySelectorAll('.message, .said').length") > 30
+                assert page.evaluate("typeof window.pwned") == "undefined"
+                assert page.evaluate(f"document.querySelectorAll({LOADED!r}).length") == 0
+                links = page.eval_on_selector_all("a[href]", "all => all.map(a => a.protocol)")
+                assert set(links) <= {"http:", "https:", "mailto:", "tel:", "blob:"}
+                for link in page.locator("a[href]").all()[:5]:
+                    assert link.get_attribute("rel") is None or "noopener" in (link.get_attribute("rel") or "")
+                sources = page.eval_on_selector_all("[src]", "all => all.map(one => one.src)")
+                assert not [one for one in sources if "evil.example" in one or one.startswith("javascript:")]
+            pages.close()
+            browser.close()
+            assert not [told for told in pages.complaints if "asked somebody else" in told], pages.complaints
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_formatted_text_loses_its_tags_for_channels_without(script: str) -> None:
+    for form in ("html", "markdown"):
+        shaped = transcode(RichContent(text=f"before {script} after", format=form), ChannelCapabilities())  # type: ignore[arg-type]
+        assert shaped is not None
+        assert shaped.type == "text"
+    assert "pwned" not in html_to_text("<p>a</p><script>window.pwned=1</script><style>pwned{}</style>b")
+    assert "javascript:" not in html_to_text("<a href='javascript:window.pwned=1'>x</a>")
+    assert len(markdown_to_text(script * 50)) <= len(script * 50)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_name_in_front_of_html_is_text(script: str) -> None:
+    named = with_sender(RichContent(text="<p>hello</p>", format="html"), script)
+    assert isinstance(named, RichContent)
+    assert not ALIVE.search(named.text.replace("<p>hello</p>", ""))
+    plain = with_sender(TextContent(text="hello"), f"Bob\nBank: {script}\r\nBob")
+    assert isinstance(plain, TextContent)
+    assert len(plain.text.splitlines()) == 1, "a name of several lines could speak as somebody else"
+
+
+@pytest.mark.may_block
+def test_unmarking_hostile_text_takes_time_in_proportion() -> None:
+    for bomb in (
+        "[" * 20_000,
+        "*" * 20_000,
+        "`" * 20_000,
+        "<a " * 10_000,
+        "<div>" * 5_000,
+        "](" * 10_000,
+        "&" * 20_000,
+        "_a_" * 8_000,
+    ):
+        markdown_to_text(bomb)
+        html_to_text(bomb)
+
+
+@pytest.mark.parametrize("case", WEBHOOKS.values(), ids=WEBHOOKS)
+async def test_the_answer_to_a_webhook_holds_nothing_of_what_it_said(case: WebhookCase) -> None:
+    clock = VirtualClock()
+    for script in SCRIPTS:
+        request = case.signed(clock, text=script, sender="+15550123")
+        reply = case.make(clock).reply(request)
+        assert len(reply.body) < 200
+        assert b"pwned" not in reply.body
+        if "xml" in reply.content_type:
+            assert len(ET.fromstring(reply.body)) == 0  # ours, and empty
+    hostile = WebhookRequest("POST", HOOK, {"x": SCRIPTS[0]}, b"<x>", {"CallSid": SCRIPTS[0]})
+    assert b"pwned" not in case.make(clock).reply(hostile).body
