@@ -1,4 +1,8 @@
-"""Checkpoint: keeps the text of a growing reply durable, every 250 ms or 1,024 characters (D18, R7)."""
+"""Checkpoint: keeps the text of a growing reply durable, every 250 ms or 1,024 characters (D18, R7).
+
+The reply's row holds the end of its text. What is longer than a segment goes into a row of its own, once, so that the
+cost of a reply grows with its length and not with the square of it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from roomkit.core.state import key
 from roomkit.ports.store import Batch, Record
 from roomkit.runtime.crashpoint import crashpoint
 
@@ -14,16 +19,22 @@ if TYPE_CHECKING:
 
 EVERY_S = 0.25
 EVERY_CHARS = 1024
+SEGMENT = 8192
+"""From so many characters on the end of the text becomes a row of its own."""
+WORDS = "words"
 
 
 class Checkpoint:
     """One at a time, never after the reply's own end. Idle in a store that keeps nothing."""
 
-    def __init__(self, actor: RoomActor, record: Callable[[], Record]) -> None:
-        """`record` makes the durable row as it stands now."""
+    def __init__(self, actor: RoomActor, record: Callable[[int], Record]) -> None:
+        """`record` makes the reply's row as it stands now, with the text from this character on."""
         self._actor = actor
         self._engine = actor.engine
         self._record = record
+        self._sealed = 0
+        self.segments: list[int] = []
+        """Where the rows begin that this reply has, beside its own."""
         self._unsaved = 0
         self._held = False
         self._saving: asyncio.Future[None] | None = None
@@ -58,7 +69,7 @@ class Checkpoint:
         if not self.begun or not self._unsaved:
             return None
         self._unsaved = 0
-        return self._record()
+        return self._record(self._sealed)
 
     async def save(self) -> None:
         while self._saving is not None:
@@ -102,13 +113,29 @@ class Checkpoint:
         except Exception as error:  # noqa: BLE001 - the reply goes on; its final commit will tell whether the store works
             self._engine.trouble(self._actor, "checkpoint", error)
 
+    def _rows(self) -> tuple[tuple[Record, ...], int]:
+        """What is to be written, and up to where the text then stands in rows of its own."""
+        start, row = self._sealed, self._record(self._sealed)
+        tail: str = row.value["text"]
+        if len(tail) < SEGMENT:
+            return (row,), start
+        if start not in self.segments:
+            self.segments.append(start)
+        end = start + len(tail)
+        value = {"cause": row.value["cause"], "start": start, "text": tail}
+        actor = self._actor
+        segment = Record(WORDS, actor.tenant, key(row.key, start), value, actor.room_id)
+        return (segment, self._record(end)), end
+
     async def _save(self) -> None:
         self._saving = asyncio.get_running_loop().create_future()
         saved, self._unsaved = self._unsaved, 0
         try:
             crashpoint("reply.before_checkpoint")
             actor = self._actor
-            await self._engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=(self._record(),)))
+            rows, sealed = self._rows()
+            await self._engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=rows))
+            self._sealed = sealed
             crashpoint("reply.after_checkpoint")
         except BaseException:
             self._unsaved += saved

@@ -29,7 +29,7 @@ PAGE = 500
 TOLD_AT_ONCE = 500
 """So many ids stand in one record of what was erased."""
 DROPPED = ("outbox", "turn", "dead")
-SCRUBBED = ("mutation", "delivery", "draft", "approval", "task", "observation", "journal", "stream", "timer")
+SCRUBBED = ("mutation", "delivery", "draft", "approval", "task", "observation", "journal", "stream", "words", "timer")
 _BLOB = re.compile(r'"blob:([A-Za-z0-9_-]+)"')
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core import approvals, messages
 from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.checkpoint import WORDS
 from roomkit.core.history import history_reader, recorded_answers
 from roomkit.core.lanes import Item
 from roomkit.core.replies import Reply
@@ -92,6 +93,7 @@ async def _close_stream(actor: RoomActor, record: Record, calls: list[tuple[Reco
     """The reply ends as interrupted, with what is durable of it; every call gets its one answer (R7, R8). One that had
     not begun to say or do anything is asked again; none ends without a trace in the room."""
     value = record.value
+    text, segments = await _kept_text(actor, record)
     channel = actor.engine.channels.get(value["channel"])
     by_policy = channel is not None and channel.turn_policy.on_crash == "ask_again"
     binding = actor.state.bindings.get(value["channel"])
@@ -102,15 +104,15 @@ async def _close_stream(actor: RoomActor, record: Record, calls: list[tuple[Reco
         participant_id=binding.participant_id if binding else None,
     )
     change = Change()
-    silent = not value["text"] and not await _did_anything(actor, record)
+    silent = not text and not await _did_anything(actor, record)
     again = by_policy or (silent and await _count_again(actor, change, value["turns"]))
     _close_calls(actor, change, calls, source)
     stored = await event_by_id(actor.engine.store, actor.tenant, actor.room_id, value["id"])
-    if value["text"] and stored is None and actor.state.room.open:
+    if text and stored is None and actor.state.room.open:
         draft = EventDraft(
             event_id=value["id"],
             source=source,
-            content=TextContent(text=value["text"]),
+            content=TextContent(text=text),
             chain_depth=value["depth"],
             parent_event_id=value.get("parent"),
             correlation_id=value["cause"],
@@ -118,11 +120,30 @@ async def _close_stream(actor: RoomActor, record: Record, calls: list[tuple[Reco
         )
         await messages.cut_short(actor, change, draft, actor.state.room.floor.generation, None)
     change.delete.append(RecordKey("stream", actor.tenant, record.key))
+    change.delete.extend(segments)
     if not again:
-        if not value["text"]:
+        if not text:
             _leave_word(actor, change, value)
         change.delete.extend(RecordKey("turn", actor.tenant, row) for row in value["turns"])
     await actor.commit(change)
+
+
+async def _kept_text(actor: RoomActor, record: Record) -> tuple[str, list[RecordKey]]:
+    """What is durable of a cut reply, and the rows beside its own in which it stands."""
+    rows: list[Record] = []
+    while True:
+        after = rows[-1].key if rows else None
+        query = RecordQuery(WORDS, actor.tenant, prefix=f"{record.key}\n", after=after, limit=500)
+        page = await actor.engine.store.records(query)
+        rows += page
+        if len(page) < 500:
+            break
+    text = ""
+    for part in (*(row.value for row in rows), record.value):
+        start, end = part.get("start", 0), part.get("start", 0) + len(part["text"])
+        if start <= len(text) < end:
+            text = text[:start] + part["text"]
+    return text, [RecordKey(WORDS, actor.tenant, row.key) for row in rows]
 
 
 async def _did_anything(actor: RoomActor, record: Record) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
-from roomkit.core.checkpoint import Checkpoint
+from roomkit.core.checkpoint import WORDS, Checkpoint
 from roomkit.core.journal import ToolJournal
 from roomkit.core.policy import effective_visibility
 from roomkit.core.results import Settlement
@@ -80,9 +80,11 @@ class Reply:
 
     def rows(self) -> list[RecordKey]:
         """The rows that leave with the reply."""
-        return (
-            [RecordKey("stream", self.actor.tenant, key(self.actor.room_id, self.id))] if self.checkpoint.begun else []
-        )
+        if not self.checkpoint.begun:
+            return []
+        tenant, own = self.actor.tenant, key(self.actor.room_id, self.id)
+        segments = [RecordKey(WORDS, tenant, key(own, start)) for start in self.checkpoint.segments]
+        return [RecordKey("stream", tenant, own), *segments]
 
     @property
     def over(self) -> bool:
@@ -227,11 +229,12 @@ class Reply:
         self.end_reason, self.usage, self.error = end.reason, dict(end.usage), end.error
         self.metadata.update(valid(end.metadata))
 
-    def _record(self) -> Record:
+    def _record(self, start: int) -> Record:
         value = {
             "id": self.id,
             "channel": self.channel_id,
-            "text": self._stream.text if self._stream is not None and self._mode != "withhold" else "",
+            "text": self._stream.text[start:] if self._stream is not None and self._mode != "withhold" else "",
+            "start": start,
             "cause": self.cause.id,
             "cause_index": self.cause.index,
             "parent": self.cause.parent_event_id,

@@ -16,11 +16,12 @@ import pytest
 from roomkit import AIChannel, BeforeToolUse, Block, Modify, RoomContext, RoomKit, TurnPolicy
 from roomkit.ai.policy import ToolPolicy
 from roomkit.ai.tools import Toolbox, ToolContext, tool
+from roomkit.errors import StoreUnavailable
 from roomkit.models.content import ToolCallContent
 from roomkit.models.delivery import DeliveryPolicy
 from roomkit.models.room import RoomTimers
 from roomkit.models.stream import ToolStep
-from roomkit.ports.store import Batch
+from roomkit.ports.store import Batch, RecordQuery
 from roomkit.providers.sqlite import SQLiteStore
 from roomkit.testing import FakeChannel
 from roomkit.testing.ai import ScriptedAI, call
@@ -347,3 +348,59 @@ async def test_views_resume_without_a_gap_over_the_crash(tmp_path: Path, make: M
         assert [e.text for e in resumed.events if e.text] == ["0", "1"]
         ahead = await kit.open_view("r", "sms", lambda item: None, after=10_000)
         assert ahead.resync
+
+
+class WeighingStore(SQLiteStore):
+    """Adds up what is written of a growing reply, and can refuse such a write."""
+
+    written = 0
+    refuse = 0
+
+    async def commit(self, batch: Batch) -> Any:
+        mine = [record for record in batch.put if record.kind in ("stream", "words")]
+        self.written += sum(len(record.value["text"]) for record in mine)
+        if any(record.kind == "words" for record in mine) and self.refuse:
+            self.refuse -= 1
+            raise StoreUnavailable("the disk is full")
+        return await super().commit(batch)
+
+
+PIECES = [f"{n:06d} " + "x" * 500 + " " for n in range(400)]
+LONG = "".join(PIECES)
+
+
+@pytest.mark.parametrize("refuse", [0, 3])
+async def test_a_long_reply_is_written_about_as_often_as_it_is_long(tmp_path: Path, make: Make, refuse: int) -> None:
+    store = WeighingStore(str(tmp_path / "a.db"))
+    store.refuse = refuse
+    brain = Brain(script=lambda c, e: _and_hangs(PIECES))
+    async with kit_with(FakeChannel(), brain, store=store) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await say(kit, "tell me", "r")
+        await asyncio.sleep(60)
+        path = crash(tmp_path / "a.db", tmp_path / "b.db")
+        assert store.written < 12 * len(LONG), "the whole text each time would be 90 times as much"
+    async with make(path, FakeChannel(), Brain()) as kit:
+        await asyncio.sleep(1)
+        texts = [t for channel, t, _ in await said(kit, "r") if channel == "ai"]
+        assert texts == [LONG]
+        for kind in ("stream", "words"):
+            assert await kit.engine.store.records(RecordQuery(kind, "default")) == []
+
+
+async def test_a_long_reply_that_ends_leaves_no_row_behind(tmp_path: Path) -> None:
+    store = WeighingStore(str(tmp_path / "a.db"))
+    brain = Brain(script=lambda c, e: stream(*PIECES, every=0.01))
+    async with kit_with(FakeChannel(), brain, store=store) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await (await say(kit, "tell me", "r")).settled()
+        assert [t for channel, t, _ in await said(kit, "r") if channel == "ai"] == [LONG]
+        for kind in ("stream", "words"):
+            assert await store.records(RecordQuery(kind, "default")) == []
+
+
+async def _and_hangs(pieces: list[str]) -> Any:
+    for piece in pieces:
+        await asyncio.sleep(0.01)
+        yield piece
+    await asyncio.sleep(10_000)
