@@ -35,10 +35,26 @@ def markdown_to_text(text: str) -> str:
 def html_to_text(html: str) -> str:
     """The readable text of HTML: no scripts or styles, blocks on lines of their own, links with their address."""
     reader = _TextOfHTML()
-    reader.feed(html)
+    reader.feed(_whole_tags(html))
     reader.close()
     lines = (re.sub(r"[ \t\r\f\v]+", " ", line).strip() for line in "".join(reader.out).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+
+
+_NEVER_ENDS = re.compile(r"<(?=[^<>]*+(?:<|\Z))")
+
+
+def _whole_tags(html: str) -> str:
+    """HTML without comments, in which a `<` that begins no whole tag is text: from each of those the parser reads on
+    to the end, so that a hostile text would take the square of its length."""
+    out: list[str] = []
+    at = 0
+    while (start := html.find("<!--", at)) >= 0:
+        out.append(html[at:start])
+        end = html.find("-->", start + 4)
+        at = end + 3 if end >= 0 else len(html)
+    out.append(html[at:])
+    return _NEVER_ENDS.sub("&lt;", "".join(out))
 
 
 class _TextOfHTML(HTMLParser):

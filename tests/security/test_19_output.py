@@ -74,20 +74,41 @@ def test_a_name_in_front_of_html_is_text(script: str) -> None:
     assert len(plain.text.splitlines()) == 1, "a name of several lines could speak as somebody else"
 
 
-@pytest.mark.may_block
-def test_unmarking_hostile_text_takes_time_in_proportion() -> None:
-    for bomb in (
-        "[" * 20_000,
-        "*" * 20_000,
-        "`" * 20_000,
-        "<a " * 10_000,
-        "<div>" * 5_000,
-        "](" * 10_000,
-        "&" * 20_000,
-        "_a_" * 8_000,
-    ):
-        markdown_to_text(bomb)
-        html_to_text(bomb)
+BOMBS = (
+    *(
+        "[",
+        "*",
+        "`",
+        "<a ",
+        "<div>",
+        "](",
+        "&",
+        "_a_",
+        "~~a",
+        "![a](",
+        "<",
+        "</",
+        "<!--",
+        "&#",
+        "<a href='",
+        "<script>",
+    ),
+    *("<!-- ", "- ", "# ", "> ", "**a", '<a title="', "<b><i>", "[a](b", "&lt;"),
+)
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_unmarking_hostile_text_ends(bomb: str) -> None:
+    """100,000 characters, within the time that any test has; what takes the square of it does not end in an hour."""
+    text = bomb * (100_000 // len(bomb))
+    assert len(html_to_text(text)) <= len(text) * 2
+    assert len(markdown_to_text(text[:20_000])) <= 20_000
+
+
+def test_a_comment_is_no_text_and_a_lone_bracket_is() -> None:
+    assert html_to_text("<p>1 < 2 <!-- <b>hidden</b> --> and 3</p>") == "1 < 2 and 3"
+    assert html_to_text("a <!-- never closed <b>x</b>") == "a"
+    assert html_to_text("see <a href='https://a.example/?x>y'>this</a> <") == "see this (https://a.example/?x>y) <"
 
 
 @pytest.mark.parametrize("case", WEBHOOKS.values(), ids=WEBHOOKS)
