@@ -12,8 +12,11 @@ from importlib import import_module
 from typing import Any
 
 NAMES = {
+    "simulation": 200_000,
     "kill9": 1000,
     "failover": 3,
+    "zombie": 1000,
+    "rolling": 2,
     "powercut": 1000,
     "streamcut": 200,
     "storm": 10_000,

@@ -1,4 +1,4 @@
-"""The owner of 1,000 rooms is killed -9 under load: all rooms are served again, nothing is lost, nobody loses the order."""
+"""The owner of 1,000 rooms is killed -9 under load: all rooms are served again, nothing is lost or out of order."""
 
 from __future__ import annotations
 

@@ -196,7 +196,8 @@ class Fleet:
         rows = await self.sql("SELECT idx, id, body FROM events WHERE room_id = $1 ORDER BY idx", room_id)
         ((head,),) = await self.sql("SELECT next_index FROM heads WHERE room_id = $1", room_id)
         left = await self.sql(
-            "SELECT kind, count(*) FROM records WHERE room_id = $1 AND kind IN ('turn', 'stream', 'outbox') GROUP BY kind",
+            "SELECT kind, count(*) FROM records WHERE room_id = $1 AND kind IN ('turn', 'stream', 'outbox') "
+            "GROUP BY kind",
             room_id,
         )
         events = [

@@ -1,5 +1,5 @@
-"""One of several server processes on one PostgreSQL: `python -m proofs.node URL PORT WORDS PAUSE` (its token secret in the
-environment). It prints its port when it serves, then does what its standard input tells, a line of JSON each."""
+"""One of several server processes on one PostgreSQL: `python -m proofs.node URL PORT WORDS PAUSE` (its token secret in
+the environment). It prints its port when it serves, then does what its standard input tells, a line of JSON each."""
 
 from __future__ import annotations
 

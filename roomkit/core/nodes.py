@@ -80,7 +80,7 @@ class Nodes:
         self._news: asyncio.Future[None] | None = None
         self._reviving = asyncio.Lock()
         self._generation = 0
-        self._quiet = False
+        self._checking = False
         self._unhook: Callable[[], None] | None = None
 
     @property
@@ -253,16 +253,20 @@ class Nodes:
         self.engine.count("node_rooms_lost")
         if not actor.retired:
             self.drop(actor)
-        if not self._scope.closed:
+        if not self._scope.closed and not self._checking:
+            self._checking = True
             self._scope.spawn(self._check(self._generation), name="check the lease")
 
     async def _check(self, generation: int) -> None:
         try:
-            await self.ownership.renew()
+            if not self.reviving:
+                await self.ownership.renew()
         except Fenced:
             await self.revive(generation)
         except StoreError as error:
-            log.warning("the lease cannot be looked at: %s", error)
+            log.warning("the lease cannot be renewed: %s", error)
+        finally:
+            self._checking = False
 
     @property
     def reviving(self) -> bool:

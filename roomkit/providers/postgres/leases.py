@@ -48,6 +48,12 @@ WITH mine AS (SELECT l.tenant, l.room_id FROM leases l
     WHERE l.node = $1 ORDER BY l.tenant, l.room_id FOR UPDATE OF l)
 UPDATE leases l SET node = NULL FROM mine m WHERE l.tenant = m.tenant AND l.room_id = m.room_id
 """
+# One that was stopped in the midst of a transaction would hold its rows as long as it sleeps.
+_END_SESSIONS = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity, nodes n
+WHERE n.id = $1 AND n.expires <= clock_timestamp() AND starts_with(application_name, $1 || '/')
+    AND EXISTS (SELECT 1 FROM nodes WHERE id = $2)
+"""
 _TAKE_OVER = """
 WITH dead AS (DELETE FROM nodes WHERE id = $1 AND expires <= clock_timestamp()
         AND EXISTS (SELECT 1 FROM nodes WHERE id = $2) RETURNING id),
@@ -156,6 +162,7 @@ class PostgresOwnership:
         await self._run(lambda c: c.execute(_RELEASE, self.node, [t for t, _ in pairs], [r for _, r in pairs]))
 
     async def take_over(self, node: str) -> list[Lease]:
+        await self._run(lambda c: c.fetchval(_END_SESSIONS, node, self.node))
         rows = await self._run(lambda c: c.fetch(_TAKE_OVER, node, self.node))
         if rows:
             await self.notify()
