@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from roomkit.ports.audio import BackendEvent, LivePort, VoiceBackend
 from roomkit.ports.channel import Channel, RoomPort
 from roomkit.ports.speech import STT, TTS
 from roomkit.runtime import Scope
+from roomkit.voice.bridge import MOST_CALLERS, Bridge
 from roomkit.voice.call import Call, CallOptions
 from roomkit.voice.interruption import Interruption
 from roomkit.voice.mouth import Utterance
@@ -186,7 +187,7 @@ class VoiceChannel(Channel):
             return
         line = self._lines.get(_key(session.tenant, session.room_id))
         if line is not None:
-            line.calls.pop(session.id, None)
+            line.part(session)
             if not line.calls:
                 line.close()
                 self._lines.pop(line.key, None)
@@ -215,6 +216,9 @@ class VoiceChannel(Channel):
             apology=self.options.apology,
             echo_drain_s=self.options.echo_drain_s,
         )
+        if line.bridge.full and not session.listen_only:
+            await self._backend().hang_up(session)
+            raise StateError(f'room "{room_id}" has {MOST_CALLERS} callers; more are not mixed')
         call = Call(session, self._backend(), line, self._pipeline, options, stt=self.stt, tts=self.tts)
         self._calls[session.id] = line.calls[session.id] = call
         await line.opened()
@@ -302,6 +306,15 @@ class VoiceChannel(Channel):
 
     # -- small things -------------------------------------------------------------------------------
 
+    @property
+    def rate(self) -> int:
+        """The working rate of the audio, in Hz."""
+        return self._pipeline.rate
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """A task that ends with the channel."""
+        self._scope.spawn(work, name=name)
+
     def trace(self, protocol: str, session_id: str, **line: Any) -> None:
         for observer in self._traces:
             observer({"protocol": protocol, "session": session_id, **line})
@@ -337,6 +350,7 @@ class _Line:
         self.key = _key(port.tenant, room_id)
         self.live: LivePort = port.live
         self.calls: dict[str, Call] = {}
+        self.bridge = Bridge(channel.rate)
         self._port = port
         self._room: Room | None = None
         self._leave: Callable[[], None] | None = None
@@ -360,6 +374,14 @@ class _Line:
     def welcome(self, call: Call) -> None:
         if self._binding is not None:
             _gate(call, self._binding)
+        alone = not self.bridge.busy
+        self.bridge.join(call.session.id, call.overhear, speaks=not call.session.listen_only)
+        if alone and self.bridge.busy:
+            self.channel.spawn(self.bridge.run(), f"bridge of {self.room_id}")
+
+    def part(self, session: VoiceSession) -> None:
+        self.calls.pop(session.id, None)
+        self.bridge.leave(session.id)
 
     def gate(self, binding: ChannelBinding) -> None:
         self._binding = binding
@@ -440,7 +462,8 @@ class _Line:
         await self._port.submit(self.room_id, EventDraft(source=source, content=content, type=EventType.DTMF))
 
     def overheard(self, call: Call, frame: AudioFrame) -> None:
-        """Alone on the line there is nobody to hear it."""
+        if self.bridge.busy:
+            self.bridge.push(call.session.id, frame)
 
     def sign(self, call: Call, kind: str, data: dict[str, Any]) -> None:
         sign = Ephemeral(

@@ -396,6 +396,11 @@ class Call:
         moment = told.BeforeTTS(self.room, sentence, self.session, **self.where("outbound"))
         return await self.host.live.guard(moment)
 
+    def overhear(self, frame: AudioFrame) -> None:
+        """What the others on the line say."""
+        if self.open_out:
+            self.playout.live(frame)
+
     # -- small things -------------------------------------------------------------------------------------------------
 
     def room(self) -> Room:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from roomkit.dsp.pcm import mix
 from roomkit.errors import SessionEnded
 from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.ports.audio import VoiceBackend
@@ -18,6 +19,8 @@ from roomkit.runtime import Wakeup, monotonic
 from roomkit.voice.pipeline import Pipeline
 
 LEAD_MS = 80.0
+LIVE_FRAMES = 5
+"""What others on the line say is worth hearing within 100 ms; later it is dropped, the oldest first."""
 AHEAD_MS = 4_000.0
 """How much speech may wait here; a synthesiser that is faster waits."""
 _SOON_S = 0.0005
@@ -61,6 +64,7 @@ class Playout:
         self._ends: dict[int, int] = {}
         self._finished: set[int] = set()
         self._heard: dict[int, int] = {}
+        self._live: deque[AudioFrame] = deque(maxlen=LIVE_FRAMES)
         self._paused = False
         self._clearing = False
         self._clock_at = 0.0
@@ -84,6 +88,12 @@ class Playout:
         self._waiting.append(_Piece(generation, frame, end))
         self._sent_all.clear()
         self._measure()
+        self._wake.set()
+
+    def live(self, frame: AudioFrame) -> None:
+        """What others on the line say just now: under a reply that is being spoken, or by itself. Never waits, and is
+        not interrupted."""
+        self._live.append(frame)
         self._wake.set()
 
     def finish(self, generation: int) -> None:
@@ -142,7 +152,8 @@ class Playout:
                 self._clock_sent = 0
                 self._count = self._backend.played(self._session)
                 continue
-            if self._paused or not self._waiting:
+            speech = bool(self._waiting) and not self._paused
+            if not speech and not self._live:
                 if not self._waiting:
                     self._sent_all.set()
                 await self._idle()
@@ -152,17 +163,24 @@ class Playout:
                 await asyncio.sleep(delay)
                 self._note_played()
                 continue
-            if not await self._send(self._waiting.popleft()):
+            piece = self._waiting.popleft() if speech else _Piece(0, self._live.popleft(), 0)
+            if not await self._send(piece, under=speech):
                 return
 
-    async def _send(self, piece: _Piece) -> bool:
-        frame = self._pipeline.to_transport(piece.frame)
+    async def _send(self, piece: _Piece, *, under: bool) -> bool:
+        """`under` lets the live line be heard beneath the frame."""
+        sound = piece.frame
+        if under and self._live:
+            both = (sound.pcm, self._live.popleft().pcm)
+            if len(both[0]) == len(both[1]):
+                sound = AudioFrame(mix(both), sound.rate, sound.position)
+        frame = self._pipeline.to_transport(sound)
         self._count += frame.samples
         self._clock_sent += frame.samples
         piece.sent_end = self._count
         self._sent.append(piece)
         self._measure()
-        self._pipeline.played(piece.frame)
+        self._pipeline.played(sound)
         try:
             await self._backend.send_audio(self._session, frame)
         except SessionEnded:
@@ -182,7 +200,7 @@ class Playout:
     async def _idle(self) -> None:
         """Until something is put in; meanwhile the last samples are awaited."""
         began = monotonic()
-        while not self._clearing and (self._paused or not self._waiting):
+        while not self._clearing and not self._live and (self._paused or not self._waiting):
             self._note_played()
             if not self._sent or self._paused:
                 await self._wake.wait()
@@ -199,8 +217,9 @@ class Playout:
         moved = 0
         while self._sent and self._sent[0].sent_end <= played:
             piece = self._sent.popleft()
-            self._heard[piece.generation] = piece.end
-            moved = piece.generation
+            if piece.generation:  # 0 is the live line's
+                self._heard[piece.generation] = piece.end
+                moved = piece.generation
         if moved:
             self._moved(moved)
         self._tell_ended()
@@ -219,7 +238,7 @@ class Playout:
 
     def _take_back(self) -> None:
         """What the transport has not played is to be played later, if at all; the transport forgets it."""
-        self._waiting.extendleft(reversed(self._sent))
+        self._waiting.extendleft(piece for piece in reversed(self._sent) if piece.generation)
         self._sent.clear()
         self._clearing = True
         self._wake.set()

@@ -282,3 +282,25 @@ def test_any_interruption_leaves_one_voice_a_true_log_and_a_free_line(
             assert call.machine.free
 
     run(story())
+
+
+async def test_callers_of_one_room_hear_each_other_and_never_themselves() -> None:
+    async with Phone() as phone:
+        anna, ben, monitor = phone.session, phone.line.call("call-2", participant_id="ben"), phone.line.call("call-3")
+        monitor.participant_id, monitor.listen_only = "boss", True
+        for session, text, at_ms in ((anna, "from anna", 2000), (ben, "from ben", 5000), (monitor, "a slip", 8000)):
+            phone.line.speaks(session, text, at_ms, 500)
+        room = await phone.channel.answer(anna)
+        await phone.kit.set_floor(room, "none")
+        await phone.channel.answer(ben, room_id=room)
+        await phone.channel.answer(monitor, room_id=room)
+        await asyncio.sleep(12)
+        words = {
+            session.participant_id: {phone.line.text_of(played.value) for played in phone.line.heard(session)} - {""}
+            for session in (anna, ben, monitor)
+        }
+        assert words == {"caller": {"from ben"}, "ben": {"from anna"}, "boss": {"from anna", "from ben"}}
+        first = next(p for p in phone.line.heard(ben) if phone.line.text_of(p.value) == "from anna")
+        assert 2000 <= first.start_ms <= 2080, "a bridge must not lag"
+        texts = [event.text for event in await phone.kit.events(room) if event.type == "message"]
+        assert texts == ["from anna", "from ben"], "a monitor has no uplink"
