@@ -52,14 +52,18 @@ class Known:
     rooms: set[str] = field(default_factory=set[str])
     acks: dict[str, tuple[str, int, str]] = field(default_factory=dict[str, tuple[str, int, str]])
     sent: set[tuple[str, int, str]] = field(default_factory=set[tuple[str, int, str]])
+    erased: set[str] = field(default_factory=set[str])
+    """Messages whose words are gone for good."""
 
     def hear(self, marks: list[Any]) -> Known:
-        known = Known(set(self.rooms), dict(self.acks), set(self.sent))
+        known = Known(set(self.rooms), dict(self.acks), set(self.sent), set(self.erased))
         for kind, *told in marks:
             if kind == "room":
                 known.rooms.add(told[0])
             elif kind == "ack":
                 known.acks[told[0]] = (told[1], told[2], told[3])
+            elif kind == "erased":
+                known.erased.update(ident for ident in known.acks if ident.split("-")[1] == told[0])
             else:
                 known.sent.add((told[0], told[1], told[2]))
         return known
@@ -102,6 +106,7 @@ async def _cuts(proof: Proof, dice: random.Random, n: int, synchronous: Synchron
                     found, then = disk.cut(at, dice), known.hear(disk.marks(at))
                     proof.figures["cuts"] += 1
                     proof.figures["acknowledged"] += len(then.acks)
+                    proof.figures["erased"] += len(then.erased)
                     lost += [f"{synchronous}, life {life}, cut {at}: {one}" for one in await _judge(found, then)]
                 known, files = (then, found) if not lost else (Known(), {})
             finally:
@@ -130,7 +135,7 @@ async def _live(disk: Disk, life: int, dice: random.Random, synchronous: Synchro
         async def write(person: int) -> None:
             for number in range(dice.randint(2, 8) if not heavy else 8):
                 room_id, ident = dice.choice(ROOMS), f"{life}-{person}-{number}"
-                text = f"message {ident}" + ("x" * HEAVY_CHARS if heavy else "")
+                text = _words(ident) + ("x" * HEAVY_CHARS if heavy else "")
                 result = await kit.process_inbound(_message(ident, text), room_id=room_id)
                 assert result.event is not None
                 disk.mark(("ack", ident, room_id, result.event.index, result.event.id))
@@ -138,6 +143,12 @@ async def _live(disk: Disk, life: int, dice: random.Random, synchronous: Synchro
                     await result.settled()
 
         await asyncio.gather(*(write(person) for person in range(6)))
+        if life % 2:
+            person = str(dice.randrange(6))
+            await kit.erase_person(_address(person))
+            disk.mark(("erased", person))
+            result = await kit.process_inbound(_message(f"{life}-9-0", "after that"), room_id=ROOMS[1])
+            assert result.event is not None
 
 
 def _kit(store: Any, vendor: Vendor) -> RoomKit:
@@ -155,8 +166,18 @@ async def _found_or_made(kit: RoomKit, room_id: str) -> bool:
     return True
 
 
+def _words(ident: str) -> str:
+    return f"the words of {ident}."
+
+
+def _address(person: str) -> str:
+    return f"+4470090000{person}"
+
+
 def _message(ident: str, text: str) -> InboundMessage:
-    return InboundMessage(channel_id="in", sender_id="+4411", content=TextContent(text=text), external_id=ident)
+    """Message number n of a person in a life is "life-person-n"."""
+    sender = _address(ident.split("-")[1])
+    return InboundMessage(channel_id="in", sender_id=sender, content=TextContent(text=text), external_id=ident)
 
 
 async def _judge(files: dict[str, bytes], known: Known) -> list[str]:
@@ -188,6 +209,11 @@ async def _judge(files: dict[str, bytes], known: Known) -> list[str]:
         if list(places[room_id]) != list(range(one.next_index)) or not all(event["agrees"] for event in one.events):
             wrong.append(f"the log of {room_id} has a gap, or an event is not what its row says")
         wrong += [f"{count} {kind} rows are left open in {room_id}" for kind, count in one.unsettled.items()]
+    kept = " ".join(str(event["content"]) for one in stored.values() for event in one.events)
+    wrong += [f"the erased words of {ident} are back in the log" for ident in known.erased if _words(ident) in kept]
+    for name, data in files.items():
+        back = [ident for ident in known.erased if _words(ident).encode() in data]
+        wrong += [f"the erased words of {ident} are still in {name}" for ident in back]
     told = {*known.acks.values(), *known.sent}
     wrong += [
         f"{event} was told and is not at {room}[{at}]" for room, at, event in told if places[room].get(at) != event
@@ -204,6 +230,6 @@ async def _say_again(kit: RoomKit, known: Known) -> list[str]:
         result = await kit.process_inbound(_message(ident, "again"), room_id=room_id)
         if not result.duplicate or result.event is None or (result.event.id, result.event.index) != (event_id, index):
             wrong.append(f"message {ident} had a second effect")
-    result = await kit.process_inbound(_message("new", "after the cut"), room_id=ROOMS[0])
+    result = await kit.process_inbound(_message("new-9-0", "after the cut"), room_id=ROOMS[0])
     await result.settled()
     return wrong if result.event is not None and not result.duplicate else [*wrong, "nothing can be written any more"]

@@ -18,6 +18,7 @@ async def test_a_cut_at_any_moment_loses_nothing_acknowledged() -> None:
     assert proof.wrong == []
     assert proof.figures["cuts"] == 40
     assert proof.figures["acknowledged"] > 100
+    assert proof.figures["erased"] > 0
     assert proof.figures["lost_at_NORMAL"] > 0, "a store that does not sync is caught"
 
 
