@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from roomkit.core.actor import RoomActor
 from roomkit.core.engine import Engine
+from roomkit.errors import UsageError
+from roomkit.models.content import Content, TextContent, valid
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Room
 
@@ -105,3 +107,33 @@ class RoomData:
         if self._engine.started:
             consumer.start()
         return consumer
+
+    async def enqueue(
+        self,
+        connection: Any,
+        room_id: str,
+        content: Content | str,
+        *,
+        by: str = "host",
+        channel_id: str | None = None,
+        visibility: str = "all",
+        metadata: dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """Writes a message for a room in your own PostgreSQL transaction: `connection` is asyncpg's or psycopg's, to
+        the database of this kit's store. Committed it becomes an event, exactly once; rolled back it never was. Returns
+        the id of the row."""
+        from roomkit.core.inbox import row_key
+
+        await self._ready()
+        if self._engine.inbox is None:
+            raise UsageError("kit.enqueue() needs the PostgreSQL store; with another one use kit.send()")
+        body = content if not isinstance(content, str) else TextContent(text=content)
+        given = {"by": by, "channel_id": channel_id, "visibility": visibility, "metadata": metadata}
+        value = {name: one for name, one in given.items() if one is not None}
+        value |= {"content": valid(body).model_dump(mode="json")}
+        if idempotency_key is not None:
+            value["idempotency_key"] = idempotency_key
+        key = row_key(self._engine)
+        await self._engine.inbox.insert(connection, self.tenant_id, key, room_id, value)
+        return key

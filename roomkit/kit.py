@@ -98,6 +98,10 @@ class RoomKit(Rooms):
         self._loop = asyncio.get_running_loop()
         await self._engine.start()
         await self._load_revoked()
+        if hasattr(self._engine.store, "inbox"):
+            from roomkit.core.inbox import open_inbox
+
+            open_inbox(self._engine, self.tenant)
         return self
 
     async def drain(self, timeout: float | None = None) -> bool:

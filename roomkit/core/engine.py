@@ -48,6 +48,7 @@ from roomkit.runtime.tracing import Tracer, Tracing
 if TYPE_CHECKING:
     from roomkit.core.consumers import Consumer
     from roomkit.core.courtesy import Courtesy
+    from roomkit.core.inbox import HostInbox
     from roomkit.core.nodes import Nodes
     from roomkit.core.transcode import Transcoder
     from roomkit.ports.blob import BlobStore
@@ -134,6 +135,7 @@ class Engine:
         self.counters: dict[str, float] = {}
         self.meters = Meters(self)
         self.tracing = Tracing(options.tracer)
+        self.inbox: HostInbox | None = None
         self.consumers: dict[tuple[str, str], Consumer] = {}
         self.draining = False
         self.opened = False

@@ -53,6 +53,8 @@ COUNTERS = {
     "consumed": "Events handed to durable consumers, repetitions included.",
     "consumer_retries": "Events handed to a consumer again because it failed or gave them back.",
     "consumer_dead_letters": "Events that a consumer could not take and that were put aside.",
+    "inbox_taken": "Messages that the host wrote in its own transactions and that became events.",
+    "inbox_refused": "Such messages that no room could take; they are kept aside.",
     "store_commits": "Batches the store has written.",
     "store_duplicates": "Batches refused by the store because their dedupe key exists.",
     "store_transactions": "Transactions of the store; one may hold many batches.",

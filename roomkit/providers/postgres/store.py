@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from roomkit.errors import ConfigError, Fenced, RoomKitError, StateError, StoreError, StoreUnavailable
 from roomkit.models.event import RoomEvent
@@ -32,6 +33,9 @@ from roomkit.providers.postgres.reader import Readers
 from roomkit.providers.postgres.schema import SCHEMA_VERSION, migrate
 from roomkit.providers.postgres.writer import Health, Writer
 from roomkit.runtime import Scope, Wakeup
+
+if TYPE_CHECKING:
+    from roomkit.providers.postgres.inbox import PostgresInbox
 
 log = logging.getLogger(__name__)
 _PROBE = """INSERT INTO writers (id, last_group) VALUES ($1, 0)
@@ -125,6 +129,12 @@ class PostgresStore:
             raise unavailable(error, self._where) from error
         finally:
             await link.aclose()
+
+    def inbox(self) -> PostgresInbox:
+        """Where hosts write messages in transactions of their own."""
+        from roomkit.providers.postgres.inbox import PostgresInbox
+
+        return PostgresInbox(self._where, self._options, self._opened().ownership.node)
 
     def reading(self) -> Store:
         """The same rooms, only to be read: a store of its own, without a lease."""

@@ -1,0 +1,175 @@
+"""kit.enqueue: in the host's own transaction; after its commit an event, exactly once; rolled back, never."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from roomkit import RoomKit
+from roomkit.errors import UsageError
+from roomkit.models.content import MediaContent
+from roomkit.ports.store import RecordQuery
+from roomkit.testing.postgres import PostgresCluster, find_binaries
+
+asyncpg = pytest.importorskip("asyncpg") if os.environ.get("CI") != "true" else __import__("asyncpg")
+pytestmark = [pytest.mark.real_time, pytest.mark.may_block]
+_names = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PostgresCluster]:
+    if find_binaries() is None and os.environ.get("CI") != "true":
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    with PostgresCluster() as running:
+        yield running
+
+
+@pytest.fixture
+def url(cluster: PostgresCluster) -> str:
+    return f'{cluster.url}?schema="in%25box{next(_names)}'
+
+
+@asynccontextmanager
+async def host(cluster: PostgresCluster) -> AsyncIterator[Any]:
+    """A connection of the host's own, with a table of its own."""
+    connection = await asyncpg.connect(cluster.url)
+    try:
+        await connection.execute("CREATE TABLE IF NOT EXISTS orders (id text)")
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def texts(kit: RoomKit, room_id: str = "r") -> list[str]:
+    return [e.text for e in await kit.events(room_id, limit=1000) if e.text]
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def empty(kit: RoomKit) -> bool:
+    return not await kit.engine.store.records(RecordQuery("inbox", None))
+
+
+async def test_committed_it_becomes_events_in_order_rolled_back_it_never_was(
+    cluster: PostgresCluster, url: str
+) -> None:
+    async with RoomKit(url) as kit, host(cluster) as connection:
+        await kit.create_room("r", channels=())
+        async with connection.transaction():
+            await connection.execute("INSERT INTO orders VALUES ('1')")
+            for number in range(20):
+                await kit.enqueue(connection, "r", f"order {number} \u00fc\U0001f600 %s $1", by="shop")
+            await asyncio.sleep(0.1)
+            assert await texts(kit) == [], "not before the commit"
+        undone = connection.transaction()
+        await undone.start()
+        await kit.enqueue(connection, "r", "never")
+        await undone.rollback()
+        await until(lambda: empty(kit))
+        assert await texts(kit) == [f"order {number} \u00fc\U0001f600 %s $1" for number in range(20)]
+        events = await kit.events("r")
+        assert {e.source.participant_id for e in events[1:]} == {"shop"}
+
+
+async def test_what_it_is_told_goes_along_and_other_tenants_are_kept_apart(cluster: PostgresCluster, url: str) -> None:
+    async with RoomKit(url) as kit, host(cluster) as connection:
+        acme = kit.tenant("acme")
+        for rooms in (kit, acme):
+            await rooms.create_room("r", channels=())
+        picture = MediaContent(url="https://x.y/a.png", mime_type="image/png", caption="a picture")
+        await acme.enqueue(connection, "r", picture, visibility="internal", metadata={"order": 7})
+        await until(lambda: empty(kit))
+        (event,) = [e for e in await acme.events("r") if e.text]
+        assert (event.content, event.visibility, event.metadata) == (picture, "internal", {"order": 7})
+        assert await texts(kit) == []
+
+
+async def test_a_crash_between_sending_and_forgetting_sends_nothing_twice(cluster: PostgresCluster, url: str) -> None:
+    async with RoomKit(url) as kit, host(cluster) as connection:
+        await kit.create_room("r", channels=())
+        commit = kit.engine.store.commit
+        lost: list[Any] = []
+
+        async def forgets_not(batch: Any) -> Any:
+            if batch.delete and batch.delete[0].kind == "inbox" and not lost:
+                lost.append(batch)
+                raise asyncio.CancelledError  # As if the process had ended here.
+            return await commit(batch)
+
+        kit.engine.store.commit = forgets_not  # type: ignore[method-assign]
+        await kit.enqueue(connection, "r", "once")
+
+        async def crashed() -> bool:
+            return bool(lost)
+
+        await until(crashed)
+        assert await texts(kit) == ["once"]
+        assert not await empty(kit)
+    async with RoomKit(url) as kit:
+        await until(lambda: empty(kit))
+        assert await texts(kit) == ["once"]
+
+
+async def test_what_was_written_while_no_kit_ran_is_taken_at_the_start(cluster: PostgresCluster, url: str) -> None:
+    async with RoomKit(url) as kit:
+        await kit.create_room("r", channels=())
+        inbox = kit.engine.inbox
+        assert inbox is not None
+    async with host(cluster) as connection:
+        value = {"by": "shop", "content": {"type": "text", "text": "while you slept"}}
+        await inbox.insert(connection, "default", "k1", "r", value)
+    async with RoomKit(url) as kit:
+        await until(lambda: empty(kit))
+        assert await texts(kit) == ["while you slept"]
+
+
+async def test_what_no_room_can_take_is_put_aside_and_holds_up_nothing(cluster: PostgresCluster, url: str) -> None:
+    async with RoomKit(url) as kit, host(cluster) as connection:
+        await kit.create_room("r", channels=())
+        await kit.create_room("shut", channels=())
+        await kit.close_room("shut")
+        await kit.enqueue(connection, "none", "to nobody")
+        await kit.enqueue(connection, "shut", "too late")
+        await kit.enqueue(connection, "r", "fine")
+        await until(lambda: empty(kit))
+        assert await texts(kit) == ["fine"]
+        aside = await kit.engine.store.records(RecordQuery("inbox_refused", "default"))
+        assert [(r.value["room_id"], r.value["error"].partition(":")[0]) for r in aside] == [
+            ("none", "RoomNotFound"),
+            ("shut", "room_closed"),
+        ]
+        assert kit.stats()["inbox_refused"] == 2
+
+
+async def test_psycopg_works_as_well(cluster: PostgresCluster, url: str) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    async with RoomKit(url) as kit:
+        await kit.create_room("r", channels=())
+        async with await psycopg.AsyncConnection.connect(cluster.url) as connection:
+            await kit.enqueue(connection, "r", "from psycopg 100 %")
+        with psycopg.connect(cluster.url) as connection:
+            await kit.enqueue(connection, "r", "and without await")
+        with psycopg.connect(cluster.url) as connection:
+            await kit.enqueue(connection, "r", "never")
+            connection.rollback()
+        await until(lambda: empty(kit))
+        assert await texts(kit) == ["from psycopg 100 %", "and without await"]
+
+
+async def test_wrong_use_is_told(cluster: PostgresCluster, url: str) -> None:
+    async with RoomKit() as kit:
+        with pytest.raises(UsageError, match="needs the PostgreSQL store"):
+            await kit.enqueue(object(), "r", "x")
+    async with RoomKit(url) as kit:
+        with pytest.raises(UsageError, match="asyncpg or psycopg, not object"):
+            await kit.enqueue(object(), "r", "x")
