@@ -109,13 +109,15 @@ class Dialler(Generic[P, T]):
             while True:
                 wire: Wire | None = None
                 try:
+                    talk.listening_since = None
                     wire = await self._connected(dialogue.provider)
                     talk.begin(wire)
                     async with Scope("connection") as connection:
                         connection.spawn(talk.write(wire), name="write", awaited=True)
                         while not dialogue.done:
+                            talk.listening_since = monotonic()
                             data = await wire.recv()
-                            talk.heard_at = monotonic()
+                            talk.listening_since = None  # what the caller takes its time for is not the vendor's
                             for result in dialogue.receive(data):
                                 failures = 0
                                 yield result
@@ -162,7 +164,7 @@ class _Talk:
         self._gathered: BaseException | None = None
         self._late: ProviderError | None = None
         self.wake = Wakeup()
-        self.heard_at = 0.0
+        self.listening_since: float | None = None
 
     @property
     def error(self) -> BaseException | None:
@@ -173,7 +175,6 @@ class _Talk:
             wire.abort()
             raise self._gathered
         self._wire, self._late = wire, None
-        self.heard_at = monotonic()
         self._dialogue.connected()
 
     async def gather(self, pieces: AsyncIterator[Any]) -> None:
@@ -206,7 +207,12 @@ class _Talk:
                     await bounded(self.wake.wait(), tick, "something to say")
                 except TimeoutError:
                     now = monotonic()
-                    if owed_since is not None and now - max(owed_since, self.heard_at) >= options.answer_s:
+                    since = self.listening_since
+                    if (
+                        owed_since is not None
+                        and since is not None
+                        and now - max(owed_since, since) >= options.answer_s
+                    ):
                         raise
                     if now - said_at >= options.keepalive_s:
                         for data in dialogue.quiet():
@@ -217,6 +223,12 @@ class _Talk:
             wire.abort()
         except Disconnected:
             pass  # the reader hears it too
+
+
+async def hung_up(hangups: Scope) -> None:
+    """Lets the last goodbyes be said, for a second, and refuses more."""
+    await hangups.drain(1.0)
+    await hangups.aclose()
 
 
 async def dial(provider: str, url: str, headers: Mapping[str, str]) -> Wire:
@@ -236,6 +248,7 @@ async def dial(provider: str, url: str, headers: Mapping[str, str]) -> Wire:
             compression=None,
             open_timeout=None,  # the caller limits it
             close_timeout=1.0,
+            ping_timeout=None,  # a caller that takes its time would not see the answer; `answer_s` finds the dead
             max_size=1 << 24,
             proxy=None,
         )

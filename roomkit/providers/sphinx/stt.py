@@ -13,7 +13,7 @@ from typing import Any
 
 from roomkit.errors import ConfigError, MissingExtra, ProviderError, Refused, Unavailable
 from roomkit.models.audio import AudioFrame, Transcript
-from roomkit.net.redial import Backlog, Data, Dialler, DialOptions, Wire
+from roomkit.net.redial import Backlog, Data, Dialler, DialOptions, Wire, hung_up
 from roomkit.net.retry import RetryPolicy
 from roomkit.net.room_client import Disconnected
 from roomkit.providers.sphinx.pool import NAME, Line, Pool
@@ -117,7 +117,7 @@ class SphinxSTT:
                 self._means.popitem(last=False)
 
     async def aclose(self) -> None:
-        await self._goodbyes.aclose()
+        await hung_up(self._goodbyes)
         await self._pool.aclose()
 
 
