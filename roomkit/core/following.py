@@ -90,7 +90,7 @@ class Follower:
                 if until is not None and (monotonic() > until or isinstance(error, StoreUnavailable)):
                     raise StoreUnavailable("the room is without an owner for too long; try again") from error
                 nowhere = Elsewhere(self._tenant, self._room_id, "")
-                await self._nodes.news(error if isinstance(error, Elsewhere) else nowhere)
+                await self._nodes.owners.news(error if isinstance(error, Elsewhere) else nowhere)
 
     async def _look(self, after: int | None, tail: int) -> View:
         nodes = self._nodes
@@ -102,9 +102,9 @@ class Follower:
             try:
                 return await self._look_there(elsewhere.address, after, tail)
             except (Elsewhere, NodeLost):
-                nodes.forget_owner(elsewhere)
+                nodes.owners.forget(elsewhere)
                 raise
-        await nodes.resumed(self._tenant, self._room_id)
+        await nodes.held.resumed(self._tenant, self._room_id)
         view = await actor.call(views.open_view, self._viewer, self._taking(self._source), after, tail)
         self._leave = view.close
         return view
@@ -135,7 +135,7 @@ class Follower:
         assert task is not None
         why: RoomKitError = NodeLost(address, "it was silent for too long", sent=False)
         try:
-            with self._nodes.asking(address, task.cancel):
+            with self._nodes.owners.asking(address, task.cancel):
                 async with aclosing(self._nodes.link.stream(address, request)) as items:
                     async for item in items:
                         if first.done():
@@ -255,7 +255,7 @@ async def serve_view(nodes: Nodes, request: Json) -> AsyncGenerator[Json]:
 
     try:
         actor = await nodes.engine.table.require(tenant, room_id)
-        await nodes.resumed(tenant, room_id)
+        await nodes.held.resumed(tenant, room_id)
         view = await actor.call(views.open_view, viewer, deliver, request["after"], request["tail"])
     except (Elsewhere, Fenced):
         yield {"moved": True}

@@ -214,9 +214,9 @@ class Calls:
                 try:
                     return await there(elsewhere)
                 except Elsewhere:
-                    self.nodes.forget_owner(elsewhere)
+                    self.nodes.owners.forget(elsewhere)
                 except NodeLost as lost:
-                    self.nodes.forget_owner(elsewhere)
+                    self.nodes.owners.forget(elsewhere)
                     if once and lost.sent:
                         raise StoreUnavailable(
                             "the process that has the room went away meanwhile, and it is unknown whether it has done "
@@ -225,7 +225,7 @@ class Calls:
             if monotonic() > until:
                 raise StoreUnavailable("the room is without an owner for too long; try again") from elsewhere
             if elsewhere is not None:
-                await self.nodes.news(elsewhere)
+                await self.nodes.owners.news(elsewhere)
 
     async def _ask(self, address: str, request: Json) -> Json:
         """One question and its answer. Raises what the other side raised, `NodeLost`, or `Elsewhere` for a room that
@@ -240,7 +240,7 @@ class Calls:
             call.cancel()
 
         call = self.nodes.spawn(self.nodes.link.call(address, request))
-        with self.nodes.asking(address, cut):
+        with self.nodes.owners.asking(address, cut):
             try:
                 answer = await call
             except asyncio.CancelledError:

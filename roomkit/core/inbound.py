@@ -246,7 +246,7 @@ class Inbound:
             elif engine.nodes is None:
                 actor = await self._new_room(channel, message, tenant, sender)
             else:
-                async with engine.nodes.alone("room of a new sender", *route):
+                async with engine.nodes.held.alone("room of a new sender", *route):
                     found = await self._find(channel, message, tenant)
                     actor = await (
                         self._own(tenant, found) if found else self._new_room(channel, message, tenant, sender)

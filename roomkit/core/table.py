@@ -48,7 +48,7 @@ class RoomTable:
         if loading is not None:
             return await asyncio.shield(loading)
         if self._engine.nodes is not None:
-            await self.load([actor_key], self._engine.nodes.read)
+            await self.load([actor_key], self._engine.nodes.held.read)
             return self._actors.get(actor_key)
         gate: asyncio.Future[RoomActor | None] = asyncio.get_running_loop().create_future()
         self._loading[actor_key] = gate
@@ -80,7 +80,7 @@ class RoomTable:
         self._loading.update(gates)
         try:
             async for actor in read(list(gates)):
-                gate = gates[actor.tenant, actor.room_id]
+                gate = self._loading.pop((actor.tenant, actor.room_id))  # Whoever asks from here on looks for himself.
                 if actor.retired:  # lost again before anybody had it
                     gate.set_exception(Elsewhere(actor.tenant, actor.room_id, ""))
                     gate.exception()
@@ -88,15 +88,16 @@ class RoomTable:
                     gate.set_result(self._admit_actor(actor))
         except BaseException as error:
             told = error if isinstance(error, Exception) else StateError("loading was cancelled; try again")
-            for gate in gates.values():
+            for one, gate in gates.items():
                 if not gate.done():
+                    del self._loading[one]
                     gate.set_exception(told)
                     gate.exception()
             raise
         finally:
             for one, gate in gates.items():
-                del self._loading[one]
                 if not gate.done():
+                    del self._loading[one]
                     gate.set_result(None)
 
     async def look(self, tenant: str, room_id: str) -> RoomState | None:
@@ -107,7 +108,7 @@ class RoomTable:
             found = await self.actor(tenant, room_id)
         if found is not None or self._engine.nodes is None:
             return found.state if found is not None else None
-        return await self._engine.nodes.look(tenant, room_id)
+        return await self._engine.nodes.held.look(tenant, room_id)
 
     def remove(self, actor: RoomActor) -> None:
         """Whoever still holds this actor is led to the one that takes its place, here or in another process."""
@@ -142,7 +143,7 @@ class RoomTable:
             actor.retired = True
             del self._actors[actor_key]
             if self._engine.nodes is not None:
-                self._engine.nodes.left(actor)
+                self._engine.nodes.held.left(actor)
             excess -= 1
             if excess <= 0:
                 return
@@ -194,7 +195,7 @@ class RoomTable:
         epoch = None
         if self._engine.nodes is not None:
             epoch = await self._engine.nodes.acquire(tenant, room_id)
-            if await self._engine.nodes.look(tenant, room_id) is not None:  # somebody has made it meanwhile
+            if await self._engine.nodes.held.look(tenant, room_id) is not None:  # somebody has made it meanwhile
                 raise StateError(f'room "{room_id}" exists already; choose another id or use kit.get_room()')
         if metadata:
             require_json(metadata, "the metadata of a room")
@@ -239,7 +240,7 @@ class RoomTable:
             raise
         self._admit_actor(actor)
         if self._engine.nodes is not None:
-            self._engine.nodes.entered(actor)
+            self._engine.nodes.held.entered(actor)
         self._engine.count("rooms_created")
         return actor
 
