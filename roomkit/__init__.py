@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from roomkit.ai.tools import tool as tool
+    from roomkit.channels.agent import Agent as Agent
     from roomkit.channels.ai import AIChannel as AIChannel
     from roomkit.channels.messaging import EmailChannel as EmailChannel
     from roomkit.channels.messaging import HTTPChannel as HTTPChannel
     from roomkit.channels.messaging import SMSChannel as SMSChannel
     from roomkit.channels.transport import TransportChannel as TransportChannel
+    from roomkit.channels.voice import VoiceChannel as VoiceChannel
     from roomkit.channels.websocket import WebSocketChannel as WebSocketChannel
     from roomkit.core.engine import KitOptions as KitOptions
     from roomkit.core.hooks import Filter as Filter
     from roomkit.errors import RoomKitError as RoomKitError
     from roomkit.kit import RoomKit as RoomKit
     from roomkit.models.access import Principal as Principal
+    from roomkit.models.audio import VoiceSession as VoiceSession
     from roomkit.models.content import TextContent as TextContent
     from roomkit.models.delivery import InboundMessage as InboundMessage
     from roomkit.models.event import EventDraft as EventDraft
@@ -37,12 +40,23 @@ if TYPE_CHECKING:
     from roomkit.models.steering import InjectMessage as InjectMessage
     from roomkit.models.steering import SteeringDirective as SteeringDirective
     from roomkit.models.steering import UpdateSystemPrompt as UpdateSystemPrompt
+    from roomkit.orchestration.pipeline import ConversationPipeline as ConversationPipeline
+    from roomkit.ports.audio import VoiceBackend as VoiceBackend
     from roomkit.ports.channel import Channel as Channel
     from roomkit.ports.channel import ChannelOutput as ChannelOutput
     from roomkit.ports.channel import RoomContext as RoomContext
     from roomkit.ports.channel import TurnPolicy as TurnPolicy
+    from roomkit.ports.speech import TurnDetector as TurnDetector
+    from roomkit.voice.pipeline import AudioPipelineConfig as AudioPipelineConfig
 
 _HOMES = {
+    "Agent": "channels.agent",
+    "VoiceChannel": "channels.voice",
+    "ConversationPipeline": "orchestration.pipeline",
+    "AudioPipelineConfig": "voice.pipeline",
+    "VoiceSession": "models.audio",
+    "VoiceBackend": "ports.audio",
+    "TurnDetector": "ports.speech",
     "tool": "ai.tools",
     "AIChannel": "channels.ai",
     "EmailChannel": "channels.messaging",

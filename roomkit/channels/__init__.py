@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from roomkit.channels.agent import Agent as Agent
     from roomkit.channels.ai import AIChannel as AIChannel
     from roomkit.channels.messaging import EmailChannel as EmailChannel
     from roomkit.channels.messaging import HTTPChannel as HTTPChannel
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from roomkit.channels.websocket import WebSocketChannel as WebSocketChannel
 
 _HOMES = {
+    "Agent": "agent",
     "AIChannel": "ai",
     "EmailChannel": "messaging",
     "HTTPChannel": "messaging",
@@ -38,6 +40,7 @@ _HOMES = {
 
 __all__ = [
     "AIChannel",
+    "Agent",
     "EmailChannel",
     "HTTPChannel",
     "MessengerChannel",

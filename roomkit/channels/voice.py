@@ -90,6 +90,7 @@ class VoiceChannel(Channel):
         self.tts: TTS | None = find_provider(tts, "tts") if isinstance(tts, str) else tts
         self.voice_map = dict(voice_map or {})
         self.options = options or VoiceOptions()
+        self.greeting = self.options.greeting
         self._pipeline = pipeline or AudioPipelineConfig(vad=None, dtmf=None, limiter=None)
         self._tts_filter: FilterChoice = tts_filter
         self._streaming = streaming
@@ -225,8 +226,8 @@ class VoiceChannel(Channel):
         line.welcome(call)
         self._scope.spawn(self._listen(call), name=f"call {session.id}")
         call.tell(told.SessionStarted)
-        if self.options.greeting:
-            call.say(self.options.greeting)
+        if self.greeting:
+            call.say(self.greeting)
 
     async def _listen(self, call: Call) -> None:
         try:
@@ -270,8 +271,8 @@ class VoiceChannel(Channel):
         self._call(session).speak(Utterance(self.channel_id, frames=frames), answer=False)
 
     async def send_greeting(self, session: VoiceSession) -> None:
-        if self.options.greeting:
-            self._call(session).say(self.options.greeting)
+        if self.greeting:
+            self._call(session).say(self.greeting)
 
     async def send_dtmf(self, session: VoiceSession, digits: str, *, duration_ms: int = 160) -> None:
         """Presses keys towards the far end: 0-9, *, #, A-D; 1 to 10,000 ms each. Signalled where the transport can,
