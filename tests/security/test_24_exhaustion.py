@@ -99,23 +99,23 @@ async def test_revoked_tokens_are_forgotten_when_they_would_have_expired() -> No
 async def test_a_kit_on_a_disk_does_not_grow_with_what_it_has_taken(tmp_path: Path) -> None:
     """Messages from new senders, each with an id of its own: after the first rooms are resident, the next hundreds
     take no more room than they free."""
-    options = KitOptions(resident_rooms=50, inbound_limit=(1.0, 2))
+    options = KitOptions(resident_rooms=20, inbound_limit=(1.0, 2))
     kit = RoomKit(f"sqlite:///{tmp_path / 'rooms.db'}", clock=VirtualClock(), options=options)
     kit.register_channel(TransportChannel("sms", "sms"))
     async with kit:
-        await feed(kit, 0, 100)
+        await feed(kit, 0, 70)
         tracemalloc.start()
         try:
-            await feed(kit, 100, 150)
+            await feed(kit, 70, 100)
             gc.collect()
             before = tracemalloc.get_traced_memory()[0]
-            await feed(kit, 150, 350)
+            await feed(kit, 100, 200)
             gc.collect()
             after = tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
         assert len(kit.engine.table) <= 60
-    grown = (after - before) / 200
+    grown = (after - before) / 100
     # What remains is the sender's bucket, whose number is limited (see above), and the interpreter's own noise.
     assert grown < 1500, f"{grown:.0f} bytes stay for each message"
 
