@@ -13,6 +13,7 @@ from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Room
 
 if TYPE_CHECKING:
+    from roomkit.core.audit import Audit
     from roomkit.core.consumers import Consumer
     from roomkit.core.erasure import Erasure
 
@@ -85,6 +86,14 @@ class RoomData:
         from roomkit.core.erasure import erase_in_room
 
         return await (await self._actor(room_id)).call(erase_in_room, ids, addresses)
+
+    async def audit_room(self, room_id: str, *, anchor: str | None = None) -> Audit:
+        """Checks the log against its chain (`KitOptions(audit=True)` makes it): the report names the first event that
+        was altered or deleted. `anchor` is a `head` that you wrote down elsewhere; the log must still contain it."""
+        from roomkit.core.audit import audit_room
+
+        await self._ready()
+        return await audit_room(self._engine, self.tenant_id, room_id, anchor)
 
     def consume(
         self,

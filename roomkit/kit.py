@@ -78,6 +78,7 @@ class RoomKit(Rooms):
         self._sources: list[SourceHandle] = []
         self._loop: Any = None
         engine.blobs = lambda: self.blobs
+        engine.audit_key = self._token_secrets[0] if self._token_secrets else ""
         if node is not None:
             self.share(node)
         redact_logs("roomkit")

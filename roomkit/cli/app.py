@@ -119,13 +119,20 @@ def run_command(
     target: Target,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    workers: Annotated[int, typer.Option(help="Processes; one, because one process owns the rooms.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes; one, see --node-url for several.")] = 1,
     public_url: PublicUrl = None,
+    node_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Where other processes on the same PostgreSQL reach this one (auto: host and port); makes it one of "
+            "several. Also ROOMKIT_NODE_URL."
+        ),
+    ] = None,
 ) -> int:
     """Serve your program in production: SIGTERM drains, a second one ends at once."""
     from roomkit.cli.run import RunOptions, run_server
 
-    return run_server(RunOptions(target, host, port, workers, public_url))
+    return run_server(RunOptions(target, host, port, workers, public_url, node_url))
 
 
 @app.command()
@@ -243,3 +250,19 @@ def erase(
     if not yes:
         typer.confirm(f"Erase {who} from every room of {tenant}? It cannot be undone", abort=True, err=True)
     return erase_somebody(who, store, tenant)
+
+
+@app.command(name="audit")
+def audit_command(
+    room: Annotated[str, typer.Argument(help="The room's id.")],
+    store: StorePlace = None,
+    tenant: Tenant = "default",
+    anchor: Annotated[
+        str | None, typer.Option(help="A head that you wrote down: the log must still contain it.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The report as one line of JSON.")] = False,
+) -> int:
+    """Check a log against its audit chain: names the first event that was altered or deleted."""
+    from roomkit.cli.audit import audit
+
+    return audit(room, store, tenant, anchor, json)

@@ -68,7 +68,9 @@ class KitOptions:
     `inbound_limit` is (messages a second, burst) per channel and sender; None is unlimited. `identity_channel_types`
     limits identity resolution to these types; None means all. `watch_loop` reports an event loop that is blocked for
     longer than `stall_threshold_s`, with the culprit's stack; None does so for durable stores and servers. `tracer`
-    takes the spans (see also `kit.trace`). `node` makes this process one of several on its store.
+    takes the spans (see also `kit.trace`). `audit` seals what is
+    committed into a chain that shows later alterations (`kit.audit_room`); it costs a read and a small write per room
+    and `audit_every_s`, beside the commits. `node` makes this process one of several on its store.
     """
 
     mailbox: int = 1_000
@@ -87,6 +89,8 @@ class KitOptions:
     tracer: Tracer | None = None
     sync_workers: int = 8
     node: NodeOptions | None = None
+    audit: bool = False
+    audit_every_s: float = 5.0
 
 
 @dataclass(slots=True)
@@ -136,6 +140,7 @@ class Engine:
         self.meters = Meters(self)
         self.tracing = Tracing(options.tracer)
         self.inbox: HostInbox | None = None
+        self.audit_key = ""
         self.consumers: dict[tuple[str, str], Consumer] = {}
         self.draining = False
         self.opened = False
@@ -176,6 +181,10 @@ class Engine:
             self.watch()
         for consumer in self.consumers.values():
             consumer.start()
+        if self.options.audit:
+            from roomkit.core.audit import Sealer
+
+            self.scope.spawn(Sealer(self, self.options.audit_every_s).run(), name="audit")
         return counts
 
     def watch(self) -> None:

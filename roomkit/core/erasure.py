@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
+from roomkit.core.audit import forget_salts
 from roomkit.core.state import key, participant_record
 from roomkit.models.content import Frozen, SystemContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventType, RoomEvent
@@ -116,12 +117,14 @@ async def find_person(engine: Engine, tenant: str, who: str) -> Person:
 
 
 async def erase_in_room(actor: RoomActor, ids: list[str], addresses: list[str]) -> dict[str, int]:
-    """In the actor: the events first, then the records, and the person's own at the end."""
+    """In the actor: the log says so first, then the records, the events, and the person's own at the end."""
     person, engine = Person(set(ids), set(addresses)), actor.engine
     pseudonyms = {one: f"erased-{secrets.token_hex(6)}" for one in ids if one in actor.state.participants}
     scrub = Scrub(person, pseudonyms, {p.display_name for p in _people(actor, person) if p.display_name})
     graves, replies, blobs = await _graves(actor, scrub)
     erased = {grave.id: grave.index for grave in graves if grave.metadata.get("erased")}
+    await _announce(actor, graves)
+    await forget_salts(actor, {grave.index for grave in graves})
     counts = {"events": len(erased), "blobs": 0, "records": await _scrub_records(actor, scrub, erased, replies)}
     for first in range(0, len(graves), PAGE):
         page = tuple(graves[first : first + PAGE])
@@ -133,7 +136,7 @@ async def erase_in_room(actor: RoomActor, ids: list[str], addresses: list[str]) 
             info = await engine.blobs().info(actor.tenant, blob_id)
             if info is not None and info.room_id in (None, actor.room_id):
                 counts["blobs"] += await engine.blobs().delete(actor.tenant, blob_id)
-    await _forget(actor, scrub, [grave for grave in graves if grave.id in erased])
+    await _forget(actor, scrub)
     engine.hooks.tell(PersonErased(actor.tenant, actor.room_id, tuple(sorted(erased))))
     return counts
 
@@ -277,8 +280,21 @@ def _emptied(kind: str, value: dict[str, Any]) -> dict[str, Any]:
             return value
 
 
-async def _forget(actor: RoomActor, scrub: Scrub, erased: list[RoomEvent]) -> None:
-    """The person's seats and their record become nobody's, and the room tells whoever looks on."""
+async def _announce(actor: RoomActor, graves: list[RoomEvent]) -> None:
+    """The log says first what is going to be written over, so that nothing ever is without its saying so; and who looks
+    on takes it off the screen."""
+    change = Change(activity=False)
+    for ids, data_name, visibility in _told(graves):
+        for first in range(0, len(ids), TOLD_AT_ONCE):
+            content = SystemContent(code="person_erased", data={data_name: ids[first : first + TOLD_AT_ONCE]})
+            draft = EventDraft(source=SYSTEM, content=content, type=EventType.SYSTEM, visibility=visibility)
+            change.add(Entry(draft, targets=()))
+    if change.entries:
+        await actor.commit(change)
+
+
+async def _forget(actor: RoomActor, scrub: Scrub) -> None:
+    """The person's seats and their record become nobody's."""
     state, change = actor.state, Change(activity=False)
     for person in _people(actor, scrub.person):
         change.delete.append(RecordKey("participant", actor.tenant, key(actor.room_id, person.id)))
@@ -292,12 +308,6 @@ async def _forget(actor: RoomActor, scrub: Scrub, erased: list[RoomEvent]) -> No
         attention = attention.replaced(requested_by="erased", reason="erased")
     floor = room.floor.replaced(holder=scrub.text(room.floor.holder)) if room.floor.holder else room.floor
     change.room = room.replaced(metadata=scrub.value(room.metadata), floor=floor, attention=attention)
-    for visibility in ("all", "internal"):
-        ids = sorted(grave.id for grave in erased if (grave.visibility == "all") is (visibility == "all"))
-        for first in range(0, len(ids), TOLD_AT_ONCE):
-            content = SystemContent(code="person_erased", data={"event_ids": ids[first : first + TOLD_AT_ONCE]})
-            draft = EventDraft(source=SYSTEM, content=content, type=EventType.SYSTEM, visibility=visibility)
-            change.add(Entry(draft, targets=()))
     before = dict(state.participants)
     for person in _people(actor, scrub.person):
         del state.participants[person.id]
@@ -310,6 +320,15 @@ async def _forget(actor: RoomActor, scrub: Scrub, erased: list[RoomEvent]) -> No
         state.participants.update(before)
         state.forget_views()
         raise
+
+
+def _told(graves: list[RoomEvent]) -> list[tuple[list[str], str, str]]:
+    """What the log says of the erasure: to everybody of what everybody saw, to staff of the rest."""
+    erased = [grave for grave in graves if grave.metadata.get("erased")]
+    public = sorted(grave.id for grave in erased if grave.visibility == "all")
+    inner = sorted(grave.id for grave in erased if grave.visibility != "all")
+    beside = sorted(grave.id for grave in graves if not grave.metadata.get("erased"))
+    return [(public, "event_ids", "all"), (inner, "event_ids", "internal"), (beside, "scrubbed", "internal")]
 
 
 def _nobody(person: Participant, pseudonym: str) -> Participant:

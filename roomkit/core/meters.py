@@ -55,6 +55,8 @@ COUNTERS = {
     "consumer_dead_letters": "Events that a consumer could not take and that were put aside.",
     "inbox_taken": "Messages that the host wrote in its own transactions and that became events.",
     "inbox_refused": "Such messages that no room could take; they are kept aside.",
+    "sealed": "Events sealed into audit chains.",
+    "seal_errors": "Rooms that could not be sealed; it is tried again.",
     "store_commits": "Batches the store has written.",
     "store_duplicates": "Batches refused by the store because their dedupe key exists.",
     "store_transactions": "Transactions of the store; one may hold many batches.",
