@@ -98,6 +98,8 @@ async def enact(kit: RoomKit) -> None:
     await told(kit, "tom", "Tom", "That solved it, thanks a lot!")
     await kit.close_room("tom", by="sam")
     await told(kit, "lena", "Lena", "Which size should I take?")
+    asked = InboundMessage.text("web", "lena", "It does not fit: a refund, please", participant_id="lena")
+    await kit.process_inbound(asked, room_id="lena")  # and the AI waits for a yes
     await told(kit, "mira", "Mira", "Is there a warranty?")
     await kit.take_over("mira", "rita")
     await told(kit, "jonas", "Jonas", "I want my money back.")

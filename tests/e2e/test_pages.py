@@ -225,7 +225,7 @@ def test_a_tool_that_needs_approval_waits_for_the_answer(
     say(chat, "please refund me")
     decision = desk_page.locator(".decision")
     expect(decision).to_contain_text('"amount": 12.9', timeout=SLOW)
-    queued = desk_page.locator(".queue .waiting", has_text=room).filter(has_text="refund order: yes or no?")
+    queued = desk_page.locator(".queue .waiting", has_text=room).filter(has_text="Yes or no: refund order?")
     expect(queued).to_be_visible()
     expect(chat.get_by_text("Waiting for a person’s OK")).to_be_visible()
     decision.get_by_role("textbox", name="Reason").fill("as agreed")

@@ -216,7 +216,7 @@ export const needsPerson = (one) => isOpen(one) && (one.waiting || Boolean(one.a
 export function whyWaiting(one) {
   if (one.attention) return one.attention.reason;
   const asked = one.approvals ?? [];
-  return asked.length ? `${spaced(asked[0].name)}${asked.length > 1 ? ` and ${asked.length - 1} more` : ""}: yes or no?` : "Waiting for a person";
+  return asked.length ? `Yes or no: ${spaced(asked[0].name)}${asked.length > 1 ? ` and ${asked.length - 1} more` : ""}?` : "Waiting for a person";
 }
 
 export const waiting = computed(() => Object.values(rooms.value).filter(needsPerson)

@@ -31,7 +31,7 @@ function Waiting({ room }) {
   const heat = ms > 180_000 ? "late" : ms > 60_000 ? "warm" : "";
   return html`<li><button class="waiting ${heat} ${openId.value === room.id ? "open" : ""}" onClick=${() => openRoom(room.id)}>
     <b>${titleOf(room)}</b><time>${clock(ms)}</time>
-    <small>${!room.attention && html`<${Icon} name="tool" size=${13} />`}${whyWaiting(room)}</small>
+    <small>${whyWaiting(room)}</small>
   </button></li>`;
 }
 
