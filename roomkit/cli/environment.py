@@ -15,6 +15,7 @@ _QUOTED = re.compile(r"""(?P<quote>['"])(?P<text>.*)(?P=quote)(?:\s+#.*)?""")
 
 SECRET = "ROOMKIT_SECRET"  # noqa: S105 - the name of the variable, not a secret
 PUBLIC_URL = "ROOMKIT_PUBLIC_URL"
+NODE_URL = "ROOMKIT_NODE_URL"
 
 
 def version() -> str:

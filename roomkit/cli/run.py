@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from roomkit.cli.console import say
-from roomkit.cli.environment import PUBLIC_URL, SECRET, need_server
+from roomkit.cli.environment import NODE_URL, PUBLIC_URL, SECRET, need_server
 from roomkit.cli.serving import Serving, is_loopback, listen, run_async, url_of
 from roomkit.cli.target import load
 from roomkit.errors import ConfigError, UsageError
@@ -24,6 +26,7 @@ class RunOptions:
     port: int = 8000
     workers: int = 1
     public_url: str | None = None
+    node_url: str | None = None
 
 
 def run_server(options: RunOptions) -> int:
@@ -31,13 +34,19 @@ def run_server(options: RunOptions) -> int:
     need_server("roomkit run")
     if options.workers != 1:
         raise UsageError(
-            f"--workers {options.workers}: one process owns its rooms, so it must be 1; "
-            "serve more rooms with more machines, each with a store of its own"
+            f"--workers {options.workers}: a server is one process, so it must be 1; start several on one PostgreSQL, "
+            "each with a --node-url of its own (docs/guides/scale-out.md)"
         )
     _log(os.environ.get("ROOMKIT_LOG", "info"))
     kit, app = kit_and_app(options)
     refuse_open_doors(kit, app, options)
-    return run_async(_run(kit, app, options))
+    listener = listen(options.host, options.port)
+    try:
+        share(kit, options.node_url or os.environ.get(NODE_URL) or "", listener)
+    except BaseException:
+        listener.close()
+        raise
+    return run_async(_run(kit, app, options, listener))
 
 
 def _log(level: str) -> None:
@@ -46,8 +55,19 @@ def _log(level: str) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-async def _run(kit: RoomKit, app: Any, options: RunOptions) -> int:
-    listener = listen(options.host, options.port)
+def share(kit: RoomKit, address: str, listener: socket.socket) -> None:
+    """Makes the process one of several where it was told an address ("auto": the one it listens on) and the program has
+    not done so itself. Raises `ConfigError`."""
+    if not address or kit.engine.nodes is not None:
+        return
+    if address != "auto" and urlsplit(address).scheme not in ("http", "https"):
+        raise ConfigError(f'--node-url "{address}" is no URL; give where the other processes reach this one, or "auto"')
+    from roomkit.ports.node import NodeOptions
+
+    kit.share(NodeOptions(url_of(listener) if address == "auto" else address))
+
+
+async def _run(kit: RoomKit, app: Any, options: RunOptions, listener: socket.socket) -> int:
     try:
         async with kit:
             return await Serving(app, listener).run(

@@ -219,13 +219,18 @@ class Nodes:
                     yield actor
                 await asyncio.sleep(0)
 
-        try:
-            await self.engine.table.load(first, read)
-        except Elsewhere:
-            return  # another node has taken over from this one meanwhile
-        for tenant, room_id in await self._unfinished(set(epochs).difference(first)):
-            await self._try(tenant, room_id)
-        await self.engine.timers.load(epochs)
+        while True:
+            try:
+                await self.engine.table.load(first, read)
+                for tenant, room_id in await self._unfinished(set(epochs).difference(first)):
+                    await self._try(tenant, room_id)
+                await self.engine.timers.load(epochs)
+                break
+            except Elsewhere:
+                return  # another node has taken over from this one meanwhile
+            except StoreError as error:
+                log.warning("rooms that were taken over cannot be read yet: %s", error)
+                await asyncio.sleep(RENEW_S)
         if not self.address:
             await self.held.release(key for key in epochs if self.engine.table.loaded(*key) is None)
 
