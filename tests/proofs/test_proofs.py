@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from proofs import __main__ as proofs
 from proofs import crashpoints, judge, kill9
 from proofs.__main__ import main
 from roomkit import RoomKit
@@ -49,6 +50,17 @@ def test_a_wrong_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["kill9", "--n", "0"])
     assert "--n must be 1 or more" in capsys.readouterr().err
+
+
+def test_all_proofs_end_in_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"figures": {}, "slowest_s": {}, "seconds": 2.0, "n": 1000, "seed": 7}
+    verdicts = iter([["lost one"], *[[]] * 99])
+    monkeypatch.setattr(proofs, "_run", lambda name, *_: {"name": name, **told, "violations": next(verdicts)})
+    assert main([]) == 1
+    out = capsys.readouterr().out
+    assert "1 VIOLATIONS (--seed 7)" in out
+    assert all(name in out for name in proofs.NAMES)
+    assert out.count("kept") == len(proofs.NAMES) - 1
 
 
 Evidence = SimpleNamespace
