@@ -1,1 +1,1 @@
-"""Pure sample maths: companding, resampling, levels, mixing, framing, tones. Needs numpy, and nothing else of the house."""
+"""Pure sample maths: companding, resampling, levels, mixing, framing, tones. Needs numpy and nothing of the house."""

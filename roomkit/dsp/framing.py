@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 class Reblock:
-    """Takes pieces of any length and gives pieces of exactly `size` bytes; what is left over waits. Bounded: it never holds
-    more than one frame beyond what it was just given."""
+    """Takes pieces of any length and gives pieces of exactly `size` bytes; what is left over waits, always less than
+    one frame."""
 
     __slots__ = ("_rest", "size")
 

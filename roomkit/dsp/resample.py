@@ -47,8 +47,8 @@ def _design(rate_in: int, rate_out: int) -> tuple[Floats, int, int, int]:
 
 
 class Resampler:
-    """One stream from `rate_in` to `rate_out` Hz, late by `lag_ms`. Frames of 20 ms give frames of 20 ms; of odder ones the
-    remainder waits for the next. Not for several threads at once."""
+    """One stream from `rate_in` to `rate_out` Hz, late by `lag_ms`. Frames of 20 ms give frames of 20 ms; of odder
+    ones the remainder waits for the next. Not for several threads at once."""
 
     def __init__(self, rate_in: int, rate_out: int) -> None:
         if rate_in <= 0 or rate_out <= 0:

@@ -1,0 +1,86 @@
+"""Keys of a telephone in sound: the eight frequencies by one matrix product a block (a bank of Goertzel filters,
+written as a matrix), with the checks of ITU-T Q.24 that keep speech from being taken for keys."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from roomkit.dsp.pcm import to_float
+
+LOW = (697, 770, 852, 941)
+HIGH = (1209, 1336, 1477, 1633)
+KEYS = ("123A", "456B", "789C", "*0#D")
+BLOCK_MS = 12.8
+_TWIST_HIGH = 10 ** (8 / 10)
+"""A high tone may be this much weaker than the low one: long lines damp it."""
+_TWIST_LOW = 10 ** (4 / 10)
+_ALONE = 10 ** (6 / 10)
+"""A tone is this much stronger than the next of its group."""
+_SHARE = 0.72
+"""The part of all energy that the two tones have: speech has far more elsewhere."""
+_FAINT = 32768 * 10 ** (-42 / 20)
+
+
+class KeyDetector:
+    """One stream. `push` samples of any length; it gives keys as they are pressed, each once.
+
+    A tone counts when it fills three blocks in a row (38 ms) and is over after two blocks without it."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self._size = int(rate * BLOCK_MS / 1000)
+        at = 2 * np.pi * np.arange(self._size)[:, None] * np.array((*LOW, *HIGH)) / rate
+        self._bank = np.hstack((np.cos(at), np.sin(at))).astype(np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        self._rest = np.zeros(0, dtype=np.float32)
+        self._seen = self._missed = 0
+        self._candidate = ""
+        self._down = ""
+
+    def push(self, pcm: bytes) -> list[str]:
+        values = np.concatenate((self._rest, to_float(pcm)))
+        count = len(values) // self._size
+        self._rest = values[count * self._size :].copy()
+        if not count:
+            return []
+        blocks = values[: count * self._size].reshape(count, self._size)
+        energy = np.einsum("ij,ij->i", blocks, blocks)
+        if energy.max() < self._size * _FAINT**2 and not self._candidate and not self._down:
+            return []
+        sums = blocks @ self._bank
+        power = sums[:, :8] ** 2 + sums[:, 8:] ** 2
+        found = (self._key(power[row], float(energy[row])) for row in range(count))
+        return [key for key in map(self._step, found) if key]
+
+    def _key(self, power: np.ndarray[tuple[int], np.dtype[np.float32]], energy: float) -> str:
+        if energy < self._size * _FAINT**2:
+            return ""
+        low, high = int(power[:4].argmax()), int(power[4:].argmax())
+        row, column = float(power[low]), float(power[4 + high])
+        if column * _TWIST_HIGH < row or row * _TWIST_LOW < column:
+            return ""
+        others = max(
+            max(float(p) for n, p in enumerate(power[:4]) if n != low) / row,
+            max(float(p) for n, p in enumerate(power[4:]) if n != high) / column,
+        )
+        if others * _ALONE > 1 or 2 * (row + column) / self._size < _SHARE * energy:
+            return ""
+        return KEYS[low][high]
+
+    def _step(self, key: str) -> str:
+        if self._down:
+            self._missed = 0 if key == self._down else self._missed + 1
+            if self._missed >= 2:
+                self._down = ""
+            else:
+                return ""
+        if not key or key != self._candidate:
+            self._candidate, self._seen = key, 1 if key else 0
+            return ""
+        self._seen += 1
+        if self._seen < 3:
+            return ""
+        self._down, self._missed, self._candidate = key, 0, ""
+        return key

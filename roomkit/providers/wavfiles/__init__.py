@@ -1,0 +1,1 @@
+"""Calls from and into WAV files."""
