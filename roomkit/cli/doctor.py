@@ -35,6 +35,7 @@ EXTRAS = {
     "mcp": ("mcp",),
     "twilio": ("twilio",),
     "postgres": ("asyncpg",),
+    "redis": ("redis",),
     "otel": ("opentelemetry",),
 }
 KEYS = {

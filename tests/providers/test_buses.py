@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -32,12 +36,51 @@ def cluster() -> Iterator[PostgresCluster]:
         yield running
 
 
-@pytest.fixture(params=["memory", "postgres"])
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A server of this module's own, that keeps nothing."""
+    if shutil.which("redis-server") is None and os.environ.get("CI") != "true":
+        pytest.skip("Redis is not installed (apt-get install redis-server)")
+    with redis_server(free_port()) as url:
+        yield url
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def redis_server(port: int) -> Iterator[str]:
+    command = ("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert server.poll() is None, "the server does not start"
+                time.sleep(0.01)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(params=["memory", "postgres", "redis"])
 def ends(request: pytest.FixtureRequest) -> Ends:
     """Makes two buses of one deployment; in memory there is but one."""
     if request.param == "memory":
         bus = MemoryBus()
         return lambda: (bus, bus)
+    if request.param == "redis":
+        server: str = request.getfixturevalue("redis_url")
+        channel = f"bus{next(_names)}"
+        from roomkit.providers.redis import RedisBus
+
+        return lambda: (RedisBus(server, channel=channel), RedisBus(server, channel=channel))
     cluster: PostgresCluster = request.getfixturevalue("cluster")
     from roomkit.providers.postgres.bus import PostgresBus
     from roomkit.providers.postgres.link import PostgresOptions
@@ -167,3 +210,35 @@ async def test_after_the_server_was_gone_everybody_looks_at_everything_again(clu
             while not any(m.data["text"] == "again" for m in heard):
                 there.publish("t", sign("again"))
                 await asyncio.sleep(0.02)
+
+
+async def test_redis_may_go_and_come_back() -> None:
+    if shutil.which("redis-server") is None and os.environ.get("CI") != "true":
+        pytest.skip("Redis is not installed (apt-get install redis-server)")
+    from roomkit.providers.redis import RedisBus
+
+    port, heard = free_port(), list[Ephemeral]()
+    here, there = (RedisBus(f"redis://127.0.0.1:{port}", retry_s=0.02) for _ in range(2))
+    missed: list[tuple[str, str]] = []
+    there.watch(lambda tenant, room_id: missed.append((tenant, room_id)))
+    there.subscribe("t", "r", heard.append)
+    try:
+        for number in range(2):
+            with redis_server(port):
+                await until(lambda number=number: len(missed) > number)
+                async with asyncio.timeout(20):
+                    while not any(m.data["text"] == str(number) for m in heard):
+                        here.publish("t", sign(str(number)))
+                        await asyncio.sleep(0.02)
+    finally:
+        await here.aclose()
+        await there.aclose()
+
+
+def test_what_is_no_redis_url_is_told_and_passwords_are_not() -> None:
+    from roomkit.errors import ConfigError
+    from roomkit.providers.redis import RedisBus
+
+    with pytest.raises(ConfigError, match="write redis://"):
+        RedisBus("http://x")
+    assert "s3cret" not in repr(RedisBus("redis://me:s3cret@cache:6379/0"))
