@@ -114,7 +114,7 @@ class Follower:
             "do": "view",
             "tenant": self._tenant,
             "room_id": self._room_id,
-            "viewer": [self._viewer.channel_id, self._viewer.internal],
+            "viewer": [self._viewer.channel_id, self._viewer.internal, self._viewer.person],
             "after": after,
             "tail": tail,
         }
@@ -246,7 +246,7 @@ class Follower:
 async def serve_view(nodes: Nodes, request: Json) -> AsyncGenerator[Json]:
     """Shows one of our rooms to another node: the view, then every item, until the room or the other node goes."""
     tenant, room_id = request["tenant"], request["room_id"]
-    viewer = Viewer(request["viewer"][0], request["viewer"][1])
+    viewer = Viewer(*request["viewer"])
     items: BlockingBuffer[Any] = BlockingBuffer(BUFFER)
 
     def deliver(item: Any) -> None:

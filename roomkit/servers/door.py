@@ -25,7 +25,7 @@ from roomkit.servers.options import ServerOptions
 from roomkit.servers.views import Views
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from starlette.requests import HTTPConnection
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from roomkit.rooms import Rooms
 
 MAX_WINDOWS = 20
+MAX_PRESENT = 2_000
 
 
 class Unauthenticated(AccessDenied):
@@ -58,6 +59,7 @@ class Door:
                 strikes=1,
             ),
         )
+        self._present: dict[tuple[str, str], dict[str, Participant]] = {}
         self.views = Views(kit.tokens.pseudonym, self._people, options.web_channel)
         self.lobby = Lobby(self)
         self.draining = False
@@ -169,6 +171,8 @@ class Door:
         """Events that this principal may see, oldest first, and whether there are more in that direction. Indexes
         have no gaps, so each step reads a window of them; hidden events only make further steps."""
         rooms, viewer = self.rooms(principal), self.viewer(principal)
+        if not principal.sees_internal and self.kit.engine.table.loaded(principal.tenant, room_id) is None:
+            self.meet(await rooms.participants(room_id))
         end = (await rooms.get_room(room_id)).latest_index + 1
         low = max(0, after + 1) if after is not None else 0
         high = end if before is None else min(before, end)
@@ -209,7 +213,16 @@ class Door:
 
     def _people(self, tenant: str, room_id: str) -> Mapping[str, Participant]:
         actor = self.kit.engine.table.loaded(tenant, room_id)
-        return actor.state.participants if actor is not None else {}
+        return actor.state.participants if actor is not None else self._present.get((tenant, room_id), {})
+
+    def meet(self, people: Iterable[Participant]) -> None:
+        """Who is in a room that another process has."""
+        for person in people:
+            if self.kit.engine.table.loaded(person.tenant, person.room_id) is not None:
+                return  # it is here
+            self._present.setdefault((person.tenant, person.room_id), {})[person.id] = person
+            if len(self._present) > MAX_PRESENT:
+                del self._present[next(iter(self._present))]
 
     def now(self) -> float:
         return self.kit.now().timestamp()

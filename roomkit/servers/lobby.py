@@ -196,6 +196,7 @@ class Lobby:
         try:
             room = await rooms.get_room(room_id)
             people = await rooms.participants(room_id)
+            self._door.meet(people)
             line = await summary(rooms, room, last=bool(self._watchers))
         except RoomKitError:
             return  # it is gone, or the store is in trouble: a later change is told again

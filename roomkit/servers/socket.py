@@ -260,6 +260,7 @@ class Connection:
         if refusal:
             self._out.push(self._session.resync_required(frame.room_id, refusal))
         resumed = frame.resume.index if frame.resume is not None and not refusal else None
+        self._door.meet(view.participants)
         texts = [self._door.views.text(event, staff=self.staff) for event in view.events]
         key = (principal.tenant, frame.room_id)
         self._door.lobby.enter(self, key)

@@ -89,7 +89,7 @@ class Views:
         if staff:
             return person.model_dump(mode="json")
         return {
-            "id": self.name(person.tenant, person.room_id, person.id, staff=False),
+            "id": (self._alias if person.role in _STAFF_ROLES else self._unaddressed)(person.room_id, person.id),
             "display_name": person.display_name,
             "role": person.role.value,
             "status": person.status.value,
