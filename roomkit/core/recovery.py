@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import approvals, messages
@@ -62,17 +63,21 @@ def resume_delivery(actor: RoomActor, record: Record) -> None:
 
 async def resume_replies(actor: RoomActor, streams: Sequence[Record], turns: Sequence[Record]) -> None:
     """One room's cut replies, then the questions that nobody has begun to answer: of those read before anybody could
-    ask a new one."""
+    ask a new one. It waits for a store that does not work: nobody else would come back to them."""
     answered: set[str] = set()
     for record in streams:
         answered.update(record.value["turns"])
-        await _closed(actor, record)
+        await actor.engine.insist(partial(_closed, actor, record), f"the end of a cut reply in {actor.room_id}")
     for record in turns:
-        if record.key in answered:
-            found = await actor.engine.store.records(RecordQuery("turn", actor.tenant, key=record.key))
-            if not found:
-                continue
-        await _ask_again(actor.engine, actor, record)
+        await actor.engine.insist(partial(_asked, actor, record, answered), f"a question in {actor.room_id}")
+
+
+async def _asked(actor: RoomActor, record: Record, answered: set[str]) -> None:
+    if record.key in answered:
+        found = await actor.engine.store.records(RecordQuery("turn", actor.tenant, key=record.key))
+        if not found:
+            return
+    await _ask_again(actor.engine, actor, record)
 
 
 async def _closed(actor: RoomActor, record: Record) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
+from roomkit.core import recovery
+from roomkit.core.actor import RoomActor
 from roomkit.models.room import RoomTimers
 from roomkit.ports.store import Batch, Duplicate, RecordQuery
 from roomkit.testing import FakeChannel, VirtualClock
@@ -24,9 +27,11 @@ async def test_a_redelivery_to_a_room_that_has_closed_meanwhile_gets_the_first_a
     first = await say(kit, "hello", "r", external_id="m1")
     await kit.close_room("r")
     again = await say(kit, "hello", "r", external_id="m1")
-    assert again.duplicate and again.event == first.event
+    assert again.duplicate
+    assert again.event == first.event
     fresh = await say(kit, "hello?", "r", external_id="m2")
-    assert fresh.event is None and fresh.reason == "room_closed"
+    assert fresh.event is None
+    assert fresh.reason == "room_closed"
     await kit.aclose()
 
 
@@ -74,4 +79,52 @@ async def test_a_timer_that_the_store_refused_does_not_come_back_after_it_has_ru
     store.up()
     await asyncio.sleep(2)
     assert await store.records(RecordQuery("timer", None)) == []
+    await kit.aclose()
+
+
+async def test_a_reply_cut_before_a_take_over_is_closed_although_the_store_refuses_at_first() -> None:
+    store = FaultyStore()
+    kit = kit_with(FakeChannel("sms"), Brain(script=lambda context, event: stream("hm", " so", every=1.0)), store=store)
+    await kit.start()
+    await kit.create_room("r", channels=["sms", "ai"])
+    await say(kit, "hello", "r")
+    await asyncio.sleep(1.5)
+    cut = await store.records(RecordQuery("stream", None)), await store.records(RecordQuery("turn", None))
+    actor = await kit.engine.table.require("default", "r")
+    await kit.take_over("r", "ann")
+    await kit.release("r")
+    await store.commit(Batch("default", kit.engine.epoch, "r", put=(*cut[0], *cut[1])))
+    store.down(lambda batch: bool(batch.events))
+    resuming = asyncio.ensure_future(recovery.resume_replies(actor, *cut))
+    await asyncio.sleep(3)
+    store.up()
+    await resuming
+    await asyncio.sleep(5)
+    assert await store.rows() == {}
+    await kit.aclose()
+
+
+async def test_a_room_that_is_lost_while_others_are_still_loaded_is_looked_for_again() -> None:
+    kit = kit_with(FakeChannel("sms"))
+    for room in ("a", "b"):
+        await kit.create_room(room, channels=["sms"])
+    table = kit.engine.table
+    lost = [await table.require("default", room) for room in ("a", "b")]
+    for actor in lost:
+        table.remove(actor)
+    loaded = asyncio.Event()
+
+    async def read(keys: list[tuple[str, str]]) -> AsyncIterator[RoomActor]:
+        for actor in lost:
+            fresh = RoomActor(kit.engine, actor.state)
+            yield fresh
+            table.remove(fresh)  # Taken over from us, in this very moment.
+            await loaded.wait()
+
+    loading = asyncio.ensure_future(table.load([("default", "a"), ("default", "b")], read))
+    await asyncio.sleep(0)
+    note = await kit.note("a", "hm", "ann")
+    assert note.index == 1
+    loaded.set()
+    await loading
     await kit.aclose()

@@ -14,11 +14,11 @@ import asyncio
 import gc
 import importlib
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from roomkit.testing.loop import Deadlock, VirtualLoop
+from roomkit.testing.loop import VirtualLoop
 from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.process import Points, note_tasks
 from roomkit.testing.simulation.world import World
@@ -78,15 +78,15 @@ def _play(world: World) -> list[str]:
 
     try:
         world.loop.run_until_complete(main())
-    except (Deadlock, TimeoutError) as error:
-        return [*world.wrong, f"{type(error).__name__}: {error}"]
     except Exception as error:  # noqa: BLE001 - a core so broken that the schedule itself fails is found, too
-        return [*world.wrong, f"the schedule failed: {type(error).__name__}: {error}"]
+        verdict = [*world.wrong, f"the schedule failed: {type(error).__name__}: {error}"]
+        with suppress(Exception):
+            world.loop.run_until_complete(world.stop())
     return verdict
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Thousands of schedules full of failures would log for nobody; and their garbage is theirs to bring out."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -101,7 +101,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _points() -> Iterator[Points]:
+def _points() -> Generator[Points]:
     """Crash points ask the simulation."""
     module = importlib.import_module("roomkit.runtime.crashpoint")
     before, points = module._armed, Points()

@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """Planted bugs: each breaks the real core from outside while it is planted, and the judge must find it.
 
 A checker that finds nothing proves nothing. `PLANTED` names every bug with the number of schedules within which it is
@@ -7,13 +8,13 @@ found; `planted(bug)` plants one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from roomkit.ai.gate import ToolGate
-from roomkit.core import approvals, messages, recovery, views
+from roomkit.core import messages, recovery, views
 from roomkit.core.actor import Change, RoomActor
 from roomkit.core.checkpoint import Checkpoint
 from roomkit.core.engine import Engine
@@ -26,7 +27,6 @@ from roomkit.core.timers import Timers
 from roomkit.core.turns import Turns
 from roomkit.models.stream import StreamError
 from roomkit.ports.store import Batch, Duplicate, Record, RecordQuery
-from roomkit.rooms import Rooms
 
 Patch = tuple[Any, str, Any]
 
@@ -45,13 +45,12 @@ PLANTED: dict[str, Bug] = {}
 
 
 @contextmanager
-def planted(name: str) -> Iterator[Bug]:
+def planted(name: str) -> Generator[Bug]:
     """The bug is in the core for as long as this lasts."""
     bug = PLANTED[name]
     with ExitStack() as stack:
         for where, attribute, fake in bug.patches:
-            before = where.__dict__[attribute]
-            stack.callback(setattr, where, attribute, before)
+            stack.callback(setattr, where, attribute, where.__dict__[attribute])
             setattr(where, attribute, fake)
         yield bug
 
@@ -60,14 +59,17 @@ def _bug(name: str, within: int, *patches: Patch, nodes: int = 1) -> None:
     PLANTED[name] = Bug(name, within, patches, nodes)
 
 
+def _always(*_: Any) -> bool:
+    return True
+
+
 async def _nothing(*_: Any, **__: Any) -> None:
     """In place of something that ought to happen."""
 
 
 # -- the commit ---------------------------------------------------------------------------------------------------
 
-_commit, _write, _rows, _apply = RoomActor.commit, RoomActor._write, RoomActor._rows, RoomActor._apply
-_call = RoomActor._call
+_commit, _write, _rows, _call = RoomActor.commit, RoomActor._write, RoomActor._rows, RoomActor._call
 
 
 async def _no_dedupe(self: RoomActor, change: Change) -> Any:
@@ -160,12 +162,11 @@ _bug("no outbox row", 100, (RoomActor, "_rows", _rows_without("outbox")))
 _bug("no turn row", 200, (RoomActor, "_rows", _rows_without("turn")))
 _bug("two operations of a room side by side", 100, (RoomActor, "_call", _side_by_side))
 _bug("no fence", 200, (MemoryStore, "commit", _unfenced))
-_bug("busy rooms are sent away", 100, (RoomActor, "idle", property(lambda self: True)))
+_bug("busy rooms are sent away", 100, (RoomActor, "idle", property(_always)))
 
 # -- lanes --------------------------------------------------------------------------------------------------------
 
-_put, _deliver, _attempt, _flush = OutboxLanes._put, OutboxLanes._deliver, OutboxLanes._attempt, OutboxLanes._flush
-_kept = OutboxLanes._kept
+_put, _deliver, _attempt, _kept = OutboxLanes._put, OutboxLanes._deliver, OutboxLanes._attempt, OutboxLanes._kept
 
 
 def _last_first(self: OutboxLanes, actor: RoomActor, channel_id: str, item: Any, burst: Any) -> None:
@@ -234,7 +235,7 @@ _bug("questions are forgotten over a restart", 200, _recovery(leave="turn"))
 # -- turns and replies --------------------------------------------------------------------------------------------
 
 _take, _close, _submit_reply, _end = Turns._take, recovery._close_stream, messages.submit_reply, Hub.end
-_journal, _cut_commit, _idempotent = ToolJournal._commit, Turns.commit_cut, ToolGate.idempotent
+_journal = ToolJournal._commit
 
 
 def _only_the_last(self: Turns, lane: Any) -> list[Any]:
@@ -270,22 +271,12 @@ async def _never_ends(self: Reply, output: Any = None) -> None:
 _reply_close = Reply.close
 
 
-async def _uncut(self: Turns, actor: RoomActor, change: Change, reason: str) -> None:
+async def _uncut(_: Turns, actor: RoomActor, change: Change, *__: str) -> None:
     await actor.commit(change)
 
 
-async def _any_floor(actor: RoomActor, draft: Any, floor_generation: int, *more: Any) -> Any:
+async def _any_floor(actor: RoomActor, draft: Any, _: int, *more: Any) -> Any:
     return await _submit_reply(actor, draft, actor.state.room.floor.generation, *more)
-
-
-async def _used_again(actor: RoomActor, asker: Any, call: Any) -> Any:
-    for record in await approvals.pending(actor.engine, actor.tenant, actor.room_id, status="used"):
-        if record.value["fingerprint"] == approvals.fingerprint(call.name, call.arguments):
-            return approvals.ApprovalAnswer(True, "nobody", None)
-    return await _use_given(actor, asker, call)
-
-
-_use_given = approvals._use_given
 
 
 async def _always_allowed(*_: Any) -> None:
@@ -298,7 +289,7 @@ _bug("no checkpoint of a stream", 400, (Checkpoint, "_save", _nothing))
 _bug("the words of a cut reply are dropped", 800, (recovery, "_close_stream", _wordless))
 _bug("a tool runs before its intent is durable", 100, (ToolJournal, "_commit", _journal_without(True)))
 _bug("the result of a tool is not kept", 100, (ToolJournal, "_commit", _journal_without(False)))
-_bug("any tool is run again", 3000, (ToolGate, "idempotent", lambda self, name: True))
+_bug("any tool is run again", 3000, (ToolGate, "idempotent", _always))
 _bug("tools run without asking", 100, (ToolGate, "_approval", _always_allowed))
 _bug("a reply ends twice", 30, (Hub, "end", _ends_twice))
 _bug(
@@ -310,7 +301,7 @@ _bug(
 
 # -- views, edits, timers ------------------------------------------------------------------------------------------
 
-_view, _read_view = views.open_view, Rooms.open_view
+_view = views.open_view
 
 
 async def _one_too_few(actor: RoomActor, viewer: Any, deliver: Any, after: int | None, tail: int) -> Any:

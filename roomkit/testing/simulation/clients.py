@@ -188,7 +188,6 @@ class Page:
         self._human = False
         self.wrong: list[str] = []
         self._said: dict[str, Said] = {}
-        self._lost: asyncio.Future[None] | None = None
 
     async def live(self, messages: int) -> None:
         dice = self.dice
@@ -223,10 +222,14 @@ class Page:
             return False
         if self.wire is not None:
             self.wire.close()
-        lost = self._lost = self.world.loop.create_future()
-        self.wire = Wire(process, self.principal, self.dice, self.hear, lambda: lost.done() or lost.set_result(None))
+        self.wire = Wire(process, self.principal, self.dice, self.hear)
         self.session.connected(None)
         return True
+
+    @property
+    def through(self) -> bool:
+        """It is connected, and nothing of its own is under way."""
+        return self.wire is not None and self.wire.open and self.session.live and not self.session.unacknowledged
 
     async def settle(self) -> None:
         """Stays connected, and caught up, once everything is calm."""
@@ -235,8 +238,7 @@ class Page:
                 await self.connect()
             if self.wire is not None:
                 self.wire.stall(False)
-            through = self.wire is not None and self.wire.open and self.session.live
-            if through and not self.session.unacknowledged:
+            if self.through:
                 return
             await asyncio.sleep(0.5)
             for client_id in tuple(self.session.unacknowledged):
@@ -273,25 +275,39 @@ class Page:
             case StreamEndFrame():
                 self._see(frame.event, before)
                 self._ended(frame.stream_id, frame.event["content"].get("text", ""))
-            case StreamErrorFrame():
-                self.world.trace(self.name, f"loses stream {frame.stream_id[-6:]}: {frame.error}")
-                self._ended(frame.stream_id, None)
-            case StreamStartFrame():
-                if frame.stream_id in self.open or frame.stream_id in self.ends:
-                    self.wrong.append(f"{self.name} saw stream {frame.stream_id} begin twice")
-                self.open[frame.stream_id] = ""
-            case StreamChunkFrame():
-                self._grow(frame.stream_id, frame.delta)
-            case Ack():
-                said = self._said.get(frame.client_id)
-                if said is not None:
-                    self._acked(said, frame)
-            case Nack(retry_after=None):
-                if frame.client_id in self._said:
-                    self._said[frame.client_id].refused = frame.code
-                    self.world.trace(self.name, f"{self._said[frame.client_id].word} is refused: {frame.code}")
+            case Ack() | Nack(retry_after=None):
+                self._answered(frame)
+            case StreamStartFrame() | StreamChunkFrame() | StreamErrorFrame():
+                self._stream(frame)
             case _:
                 pass
+
+    def _stream(self, frame: StreamStartFrame | StreamChunkFrame | StreamErrorFrame) -> None:
+        stream_id = frame.stream_id
+        if isinstance(frame, StreamChunkFrame):
+            self._grow(stream_id, frame.delta)
+        elif isinstance(frame, StreamErrorFrame):
+            self.world.trace(self.name, f"loses stream {stream_id[-6:]}: {frame.error}")
+            self._ended(stream_id, None)
+        else:
+            if stream_id in self.open or stream_id in self.ends:
+                self.wrong.append(f"{self.name} saw stream {stream_id} begin twice")
+            self.open[stream_id] = ""
+
+    def _answered(self, frame: Ack | Nack) -> None:
+        said = self._said.get(frame.client_id)
+        if said is None:
+            return
+        if isinstance(frame, Nack):
+            said.refused = frame.code
+            self.world.trace(self.name, f"{said.word} is refused: {frame.code}")
+            return
+        room = self.spot[1]
+        said.answers.add((room, frame.index, frame.event_id))
+        if said.acked_at is None:
+            said.acked_at, said.room = self.world.loop.time(), room
+            said.index, said.event_id = frame.index, frame.event_id
+        self.world.trace(self.name, f"{said.word} is acknowledged at {room}[{frame.index}]")
 
     def _streams(self, frame: Snapshot | Resumed) -> None:
         """A view says which replies are in the making now; those that are not among them ended unseen."""
@@ -330,14 +346,6 @@ class Page:
         if text is not None and not event["metadata"].get("edited") and not event["metadata"].get("deleted"):
             self.texts[event["id"]] = text
         self.world.trace(self.name, f"sees {self.spot[1]}[{index}] {event['type']} {(text or '')[:20]!r}")
-
-    def _acked(self, said: Said, frame: Ack) -> None:
-        room = self.spot[1]
-        said.answers.add((room, frame.index, frame.event_id))
-        if said.acked_at is None:
-            said.acked_at, said.room = self.world.loop.time(), room
-            said.index, said.event_id = frame.index, frame.event_id
-        self.world.trace(self.name, f"{said.word} is acknowledged at {room}[{frame.index}]")
 
     def _flush(self) -> None:
         for text in self.session.data_to_send():
@@ -421,8 +429,8 @@ DEEDS: dict[str, Deed] = {
     "answer": _answer,
     "take over": lambda rooms, room, who: rooms.take_over(room, who, force=True),
     "hold": _hold,
-    "release": lambda rooms, room, who: rooms.release(room, None, note="yours"),
-    "wait": lambda rooms, room, who: rooms.set_floor(room, FloorMode.WAITING),
+    "release": lambda rooms, room, _: rooms.release(room, None, note="yours"),
+    "wait": lambda rooms, room, _: rooms.set_floor(room, FloorMode.WAITING),
     "call": lambda rooms, room, who: rooms.request_human(room, "help", by=who),
     "mute": lambda rooms, room, who: rooms.mute(room, "ai", by=who),
     "unmute": lambda rooms, room, who: rooms.unmute(room, "ai", by=who),

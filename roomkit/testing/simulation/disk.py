@@ -30,7 +30,6 @@ class Disk:
         self.dice = dice
         self.memory = MemoryStore()
         self.batches: list[tuple[float, int, Batch]] = []
-        self.opened: StoreInfo | None = None
         self.leases = Leases()
         self.full = False
         self.calm = True
@@ -40,17 +39,12 @@ class Disk:
 
     def open(self) -> StoreInfo:
         """A process takes the disk over: every older one is fenced. Nodes only join in."""
-        if self.world.nodes > 1:
-            if self.opened is None:
-                self.opened = _now(self.memory.open())
-            return replace(self.opened, incarnation="sim", durable=True)
-        for older in self.world.processes[:-1]:
-            older.stale = True
-        if self.opened is None:
-            self.opened = _now(self.memory.open())
-        else:
-            self.opened = self.memory.take_over()
-        return replace(self.opened, incarnation="sim", durable=True)
+        info: StoreInfo = _now(self.memory.open())
+        if self.world.nodes == 1:
+            for older in self.world.processes[:-1]:
+                older.stale = True
+            info = self.memory.take_over()
+        return replace(info, incarnation="sim", durable=True)
 
     def sync(self, process: Process, batch: Batch) -> Duplicate | None:
         if not self.calm and (self.full or (self.broken and self.dice.random() < self.broken)):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core.policy import ai_may_answer, may_see
 from roomkit.core.state import load
-from roomkit.models.content import ToolCallContent
+from roomkit.models.content import SystemContent, ToolCallContent
 from roomkit.models.event import EventStatus, EventType, RoomEvent
 from roomkit.models.room import Floor, FloorMode
 from roomkit.ports.store import RecordQuery
 from roomkit.testing.history import Record, check_history
 from roomkit.testing.simulation.clients import Span
 from roomkit.testing.simulation.disk import Disk
-from roomkit.testing.simulation.outside import WORD, Receipt, Vendor
+from roomkit.testing.simulation.outside import WORD, Receipt, Run, Vendor
 
 if TYPE_CHECKING:
     from roomkit.testing.simulation.process import Process
@@ -32,6 +32,8 @@ KEPT_S = 0.8
 READ_S = 0.2
 """How long a prompt may have been under way when it is counted."""
 Logs = dict[tuple[str, str], list[RoomEvent]]
+Place = tuple[str, str, int]
+"""(tenant, room, index)."""
 
 
 async def judge(world: World) -> list[str]:
@@ -115,9 +117,9 @@ def _place(event: RoomEvent) -> dict[str, Any]:
 
 def _repeated(vendor: Vendor) -> Iterator[str]:
     """Within one life a lane goes on from delivery to delivery, and repeats only one whose answer was lost."""
-    last: dict[tuple[int, str, str], Receipt] = {}
+    last: dict[tuple[str, str, str], Receipt] = {}
     for receipt in vendor.receipts:
-        life = (receipt.process, receipt.tenant, receipt.room)
+        life = (receipt.life, receipt.tenant, receipt.room)
         before, last[life] = last.get(life), receipt
         where = f"{receipt.tenant}/{receipt.room}[{receipt.index}]"
         if before is None or before.index < receipt.index:
@@ -183,6 +185,11 @@ def _pages(world: World, logs: Logs) -> Iterator[str]:
                 yield f"{page.name} saw {event_id} as {text!r}, stored is {texts[event_id]!r}"
 
 
+def _told(event: RoomEvent, name: str) -> Any:
+    """A fact of a record of the room's life."""
+    return event.content.data.get(name) if isinstance(event.content, SystemContent) else None
+
+
 def _public(event: RoomEvent) -> bool:
     return event.visibility in ("all", "transport") and not event.blocked
 
@@ -190,35 +197,37 @@ def _public(event: RoomEvent) -> bool:
 def _vendor(vendor: Vendor, disk: Disk) -> Iterator[str]:
     """At least once, nothing of its own making, and every doubt told."""
     yield from _repeated(vendor)
-    taken: dict[tuple[str, str, int], list[Receipt]] = defaultdict(list)
+    taken: dict[Place, list[Receipt]] = defaultdict(list)
     for receipt in vendor.receipts:
         taken[receipt.tenant, receipt.room, receipt.index].append(receipt)
-    for (tenant, room, index), receipts in taken.items():
-        where = f"{tenant}/{room}[{index}]"
-        stored = disk.log(tenant, room)[index : index + 1]
-        event = stored[0] if stored else None
-        if event is None or any(receipt.event_id != event.id or receipt.text != event.text for receipt in receipts):
-            yield f"{vendor.name} got {where} as something else than what is stored"
-        record = _delivery(disk, tenant, room, index, vendor.name)
-        if len(receipts) > 1 and not vendor.policy.idempotent:
-            if vendor.policy.on_ambiguous == "stop_and_ask":
-                yield f"{vendor.name} got {where} {len(receipts)} times, although it is to be asked before"
-            elif record is not None and not record.get("maybe_duplicate"):
-                yield f"{vendor.name} got {where} {len(receipts)} times, and the record does not say so"
-    rows: dict[tuple[str, str], None] = {}
+    for place, receipts in taken.items():
+        yield from _taken(vendor, disk, place, receipts)
     for _, _, batch in disk.batches:
-        for put in batch.put:
-            if put.kind == "outbox" and put.value["channel"] == vendor.name:
-                rows[put.tenant, put.key] = None
         for event in batch.events:
             yield from _planned(disk, vendor, event)
-    for tenant, row in rows:
-        room, index, _ = row.split("\n")
-        record = _delivery(disk, tenant, room, int(index), vendor.name)
+    rows = [put for _, _, batch in disk.batches for put in batch.put if put.kind == "outbox"]
+    for tenant, row in {(put.tenant, put.key): None for put in rows if put.value["channel"] == vendor.name}:
+        room, number, _ = row.split("\n")
+        record = _delivery(disk, tenant, room, index := int(number), vendor.name)
         if record is None:
-            yield f"what became of {room}[{int(index)}] on its way to {vendor.name} is not recorded"
-        elif record["state"] in ("sent", "delivered", "read") and (tenant, room, int(index)) not in taken:
-            yield f"{vendor.name} never got {room}[{int(index)}], which counts as {record['state']}"
+            yield f"what became of {room}[{index}] on its way to {vendor.name} is not recorded"
+        elif record["state"] in ("sent", "delivered", "read") and (tenant, room, index) not in taken:
+            yield f"{vendor.name} never got {room}[{index}], which counts as {record['state']}"
+
+
+def _taken(vendor: Vendor, disk: Disk, place: Place, receipts: list[Receipt]) -> Iterator[str]:
+    tenant, room, index = place
+    where = f"{tenant}/{room}[{index}]"
+    stored = disk.log(tenant, room)[index : index + 1]
+    event = stored[0] if stored else None
+    if event is None or any((receipt.event_id, receipt.text) != (event.id, event.text) for receipt in receipts):
+        yield f"{vendor.name} got {where} as something else than what is stored"
+    record = _delivery(disk, tenant, room, index, vendor.name)
+    if len(receipts) > 1 and not vendor.policy.idempotent:
+        if vendor.policy.on_ambiguous == "stop_and_ask":
+            yield f"{vendor.name} got {where} {len(receipts)} times, although it is to be asked before"
+        elif record is not None and not record.get("maybe_duplicate"):
+            yield f"{vendor.name} got {where} {len(receipts)} times, and the record does not say so"
 
 
 def _planned(disk: Disk, vendor: Vendor, event: RoomEvent) -> Iterator[str]:
@@ -237,40 +246,46 @@ def _delivery(disk: Disk, tenant: str, room: str, index: int, channel: str) -> d
 
 
 def _tools(world: World, logs: Logs) -> Iterator[str]:
-    runs = Counter(run.key for run in world.runs)
-    orders = Counter((run.name, run.order) for run in {run.key: run for run in world.runs}.values())
-    causes: dict[str, str] = {}
+    """Intent before, one result after, allowed where it must be, and never again unless it may."""
     told = {run.key: run for run in world.runs}
-    granted: Counter[str] = Counter()
-    starts: Counter[str] = Counter()
-    ends: Counter[str] = Counter()
-    for log in logs.values():
-        for event in log:
-            content = event.content
-            if isinstance(content, ToolCallContent):
-                causes[str(event.correlation_id)] = event.metadata.get("cause", "")
-                counts = starts if event.type is EventType.TOOL_CALL_START else ends
-                counts[f"{event.correlation_id}:{content.call_id}"] += 1
-            elif event.type is EventType.APPROVAL_ANSWERED and event.content.data["granted"]:  # type: ignore[union-attr] # pyright: ignore
-                granted[event.content.data["arguments"]["order"]] += 1  # type: ignore[union-attr] # pyright: ignore
     for run in world.runs:
         if not run.noted:
             yield f"{run.name} ran for {run.order} before its intent was on the disk"
-    for key, count in runs.items():
+    for key, count in Counter(run.key for run in world.runs).items():
         if count > 1 and told[key].name != "lookup":
             yield f"{told[key].name} ran {count} times under {key}, although it must not be run again"
-    if world.turns.on_crash == "close":
-        turns = {run.key.split(":")[0]: run for run in world.runs if run.name != "lookup"}
-        for cause, count in Counter(causes[turn] for turn in turns if causes.get(turn)).items():
-            if count > 1:
-                yield f"the question {cause} was asked again, although tools had run for it"
-    for (name, order), count in orders.items():
-        if name == "wipe" and count > granted[order]:
+    granted = Counter(
+        _told(event, "arguments")["order"]
+        for log in logs.values()
+        for event in log
+        if event.type is EventType.APPROVAL_ANSWERED and _told(event, "granted")
+    )
+    for order, count in Counter(run.order for run in told.values() if run.name == "wipe").items():
+        if count > granted[order]:
             yield f"wipe ran {count} times for {order}, allowed were {granted[order]}"
-    closed = {s for s, log in logs.items() if any(e.type is EventType.ROOM_CLOSED for e in log)}
+    yield from _calls(world, logs, told)
+
+
+def _calls(world: World, logs: Logs, told: dict[str, Run]) -> Iterator[str]:
+    """Every call that ran has one beginning and one end in the log, and no question leads to tools twice."""
+    steps: Counter[tuple[str, bool]] = Counter()
+    causes: dict[str, str] = {}
+    for log in logs.values():
+        for event in log:
+            if isinstance(event.content, ToolCallContent):
+                turn, begins = str(event.correlation_id), event.type is EventType.TOOL_CALL_START
+                causes[turn] = event.metadata.get("cause", "") or causes.get(turn, "")
+                steps[f"{turn}:{event.content.call_id}", begins] += 1
+    closed = {spot for spot, log in logs.items() if any(e.type is EventType.ROOM_CLOSED for e in log)}
     for key, run in told.items():
-        if (run.tenant, run.room) not in closed and (starts[key], ends[key]) != (1, 1):
-            yield f"the call {key} of {run.name} has {starts[key]} beginnings and {ends[key]} ends in the log"
+        count = (steps[key, True], steps[key, False])
+        if (run.tenant, run.room) not in closed and count != (1, 1):
+            yield f"the call {key} of {run.name} has {count[0]} beginnings and {count[1]} ends in the log"
+    if world.turns.on_crash == "close":
+        turns = {run.key.split(":")[0] for run in world.runs if run.name != "lookup"}
+        for cause, number in Counter(causes[turn] for turn in turns if causes.get(turn)).items():
+            if number > 1:
+                yield f"the question {cause} was asked again, although tools had run for it"
 
 
 def _questions(world: World, logs: Logs) -> Iterator[str]:
@@ -283,10 +298,10 @@ def _questions(world: World, logs: Logs) -> Iterator[str]:
         for event in log:
             code = getattr(event.content, "code", "")
             if event.type is EventType.FLOOR_CHANGED:
-                mode = FloorMode(event.content.data["mode"])  # type: ignore[union-attr] # pyright: ignore
+                mode = FloorMode(_told(event, "mode"))
             if event.type.value in CUTS or code in CUTS:
-                cause = event.content.data.get("cause")  # type: ignore[union-attr] # pyright: ignore
-                for known in (cause,) if code == "reply_interrupted" else tuple(asking):
+                cut = [str(_told(event, "cause"))] if code == "reply_interrupted" else list(asking)
+                for known in cut:
                     asking.pop(known, None)
             elif _asks(event) and ai_may_answer(Floor(mode=mode)) and (found := WORD.findall(event.text)):
                 asking[event.id] = (found[0], event.index)
@@ -306,7 +321,7 @@ def _floors(logs: Logs) -> Iterator[str]:
         mode = FloorMode.AI.value
         for event in log:
             if event.type is EventType.FLOOR_CHANGED:
-                mode = event.content.data["mode"]  # type: ignore[union-attr] # pyright: ignore
+                mode = _told(event, "mode")
             elif event.source.channel_id == "ai" and event.type is EventType.MESSAGE:
                 late = (
                     mode in (FloorMode.HUMAN.value, FloorMode.WAITING.value) and event.status is EventStatus.COMMITTED
@@ -344,7 +359,7 @@ def _pauses(world: World, logs: Logs) -> Iterator[str]:
                 if paused:
                     yield f"{tenant}/{room}[{event.index}] was paused again"
                 idle = (event.created_at - active).total_seconds() if active is not None else 0.0
-                if event.content.data.get("by") is None and idle < world.idle_s - 1e-3:  # type: ignore[union-attr] # pyright: ignore
+                if _told(event, "by") is None and idle < world.idle_s - 1e-3:
                     yield f"{tenant}/{room}[{event.index}] was paused after {idle:.3f} s"
                 paused = True
             elif event.type in (EventType.ROOM_RESUMED, EventType.ROOM_REOPENED, EventType.ROOM_CLOSED):
@@ -364,9 +379,9 @@ async def _memory(world: World) -> list[str]:
     """What the process believes is what the disk has; its safety nets are empty."""
     wrong: list[str] = []
     for process in world.processes:
-        for name in NETS:
-            if not process.stale and (value := process.kit.engine.counters.get(name)):
-                wrong.append(f"the safety net {name} was needed {value:g} times in {process.name}")
+        counters = process.kit.engine.counters
+        needed = [] if process.stale or world.nodes > 1 else [name for name in NETS if counters.get(name)]
+        wrong += [f"the safety net {name} was needed {counters[name]:g} times in {process.name}" for name in needed]
     for process in world.processes:
         if process.alive and not process.stale:
             wrong += await _believed(world, process)
@@ -386,7 +401,7 @@ async def _believed(world: World, process: Process) -> list[str]:
         if stored is None:
             wrong.append(f"{where} is in memory only")
             continue
-        for name in ("room", "bindings", "participants", "next_index", "detached"):
-            if getattr(actor.state, name) != getattr(stored, name):
-                wrong.append(f"{where}: {name} in memory is not what is stored")
+        names = ("room", "bindings", "participants", "next_index", "detached")
+        other = [name for name in names if getattr(actor.state, name) != getattr(stored, name)]
+        wrong += [f"{where}: {name} in memory is not what is stored" for name in other]
     return wrong

@@ -39,7 +39,7 @@ WORD = re.compile(r"<[a-z0-9.]+>")
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """A vendor took a message. `told`: its yes got back to the process. `stale`: it came from a process that another
-    one had taken over from; no fence reaches so far."""
+    one had taken over from; no fence reaches so far. `life`: from its start, or its last take-over, to its end."""
 
     at: float
     process: int
@@ -50,6 +50,7 @@ class Receipt:
     text: str
     told: bool
     stale: bool
+    life: str
 
 
 class Vendor:
@@ -79,7 +80,18 @@ class Vendor:
         told = fate in ("ok", "slow")
         key = (event.tenant, event.room_id, event.index)
         now = self.world.loop.time()
-        self.receipts.append(Receipt(now, process.number, *key, event.id, event.text, told, process.lost(event.tenant, event.room_id)))
+        self.receipts.append(
+            Receipt(
+                now,
+                process.number,
+                *key,
+                event.id,
+                event.text,
+                told,
+                process.lost(event.tenant, event.room_id),
+                process.life,
+            )
+        )
         self.world.trace(
             self.name, f"takes {event.tenant}/{event.room_id}[{event.index}] from p{process.number} {fate}"
         )
@@ -133,7 +145,7 @@ class Model:
         alive()
         dice, now = self._dice, self._world.loop.time()
         last = request.messages[-1]
-        first = not isinstance(last.parts[-1], ToolResultPart)  # Later rounds of a turn go on from its first one's.
+        first = last.role == "user"  # Later rounds of a turn go on from what its first one was shown.
         for message in request.messages:
             for word in WORD.findall(message.text):
                 self.asked.setdefault(word, []).append(now if first else -1.0)

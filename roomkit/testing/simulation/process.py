@@ -101,6 +101,8 @@ class Process:
 
     def freeze(self) -> None:
         """From now on nothing gets in or out, and it does not know."""
+        if self._thaw is not None:
+            return
         self.world.trace(self.name, "freezes")
         self._thaw = self.world.loop.create_future()
         if not self.freezing.done():
@@ -122,6 +124,10 @@ class Process:
     @property
     def frozen(self) -> bool:
         return self._thaw is not None
+
+    @property
+    def life(self) -> str:
+        return self.name if self.ownership is None else self.ownership.node
 
     def lost(self, tenant: str, room_id: str) -> bool:
         """Whether another one has taken the room over."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from roomkit.testing.simulation.process import Process
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 class Wire:
-    """`hear` takes what the server says, `lost` is called once when the line is gone. While `stalled` the client takes
-    nothing and the server's sends wait."""
+    """`hear` takes what the server says. While stalled the client takes nothing and the server's sends wait."""
 
     def __init__(
         self,
@@ -24,14 +23,12 @@ class Wire:
         principal: Principal,
         dice: random.Random,
         hear: Callable[[str], None],
-        lost: Callable[[], None],
     ) -> None:
         self.process = process
         self.open = True
         self.code: int | None = None
         self._dice = dice
         self._hear = hear
-        self._lost = lost
         self._loop = process.world.loop
         self._to_server: deque[dict[str, Any]] = deque([{"type": "websocket.connect"}])
         self._server_waits: asyncio.Future[None] | None = None
@@ -67,7 +64,7 @@ class Wire:
             await self._server_waits
         return self._to_server.popleft()
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
         while self._free is not None:
             await asyncio.shield(self._free)
         if not self.open:
@@ -110,7 +107,6 @@ class Wire:
         self.process.cuts.pop(self, None)
         self.stall(False)
         self._tell({"type": "websocket.disconnect", "code": 1006})
-        self._lost()
 
     def _died(self) -> None:
         self.close()

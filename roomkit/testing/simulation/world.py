@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from roomkit.channels.ai import AIChannel
@@ -15,6 +16,7 @@ from roomkit.core.engine import KitOptions
 from roomkit.errors import RoomKitError, StoreUnavailable
 from roomkit.kit import RoomKit
 from roomkit.models.delivery import DeliveryPolicy
+from roomkit.models.hooks import Trouble
 from roomkit.models.room import FloorMode, RoomTimers
 from roomkit.ports.channel import TurnPolicy
 from roomkit.ports.node import NodeOptions
@@ -120,6 +122,7 @@ class World:
             process.ownership = SimOwnership(self, process, address)
             link = SimLink(self.network, process, address)
             kit.share(NodeOptions(address, ownership=process.ownership, link=link))
+        kit.on(Trouble)(partial(self._trouble, process.name))
         for vendor in self.vendors.values():
             kit.register_channel(SimChannel(vendor))
         kit.register_channel(WebSocketChannel("web"))
@@ -129,6 +132,9 @@ class World:
         self._doors[process] = SocketDoor(
             Door(kit, replace(options, heartbeat_s=1e6, max_connections_per_principal=1000))
         )
+
+    async def _trouble(self, who: str, notice: Trouble) -> None:
+        self.trace(who, f"has trouble with {notice.where}: {notice.error!r:.120}")
 
     def door_of(self, process: Process) -> SocketDoor:
         return self._doors[process]
@@ -193,7 +199,7 @@ class World:
         verdict = await judge(self)
         for keeper in keepers:
             keeper.cancel()
-        await self._stop()
+        await self.stop()
         return verdict
 
     def _arm(self, process: Process) -> None:
@@ -285,19 +291,20 @@ class World:
 
     async def rest(self) -> None:
         """Everybody connects, every question is answered, every lane runs empty."""
-        for process in self.processes:
-            if process.stale:
-                process.die("because another has taken over")
-        for page in self.pages:
-            await page.settle()
         for _ in range(400):
+            for process in self.processes:
+                if process.stale:
+                    process.die("because another has taken over")
+            for page in self.pages:
+                await page.settle()
             process = self.door(self.dice)
-            if process is not None and await self._quiet(process):
-                break
+            settled = all(one.ready and not one.stale for one in self.slots.values())
+            if settled and process is not None and await self._quiet(process):
+                await asyncio.sleep(3.0)
+                if all(page.through for page in self.pages):
+                    return
             await asyncio.sleep(0.5)
-        else:
-            self.wrong.append("the rooms never came to rest")
-        await asyncio.sleep(3.0)
+        self.wrong.append("the rooms never came to rest")
 
     async def _quiet(self, process: Process) -> bool:
         for tenant, room in self.spots:
@@ -321,7 +328,8 @@ class World:
         if now.floor.mode is not FloorMode.AI:
             await rooms.release(room)
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """Leaves nothing behind."""
         for process in self.processes:
             process.die("at the end")
         for process in self.processes:
