@@ -13,7 +13,7 @@ import pytest
 from pydantic import PydanticSchemaGenerationError
 
 from roomkit import AIChannel, InboundMessage, KitOptions, RoomKit, WebSocketChannel
-from roomkit.core.streams import INTERNAL
+from roomkit.core.streams import INTERNAL, Viewer
 from roomkit.errors import ConfigError, FloorTaken, RoomNotFound, StateError, UsageError
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import RoomTimers
@@ -202,6 +202,26 @@ async def test_what_is_said_at_one_node_is_seen_at_the_other_in_one_order(cluste
         await eventually(lambda: isinstance(seen["one"][-1], RoomEvent))
         await asyncio.sleep(0.1)
         assert isinstance(seen["two"][-1], Ephemeral)
+
+
+async def test_what_is_for_one_person_is_for_them_alone_at_every_node(cluster: PostgresCluster) -> None:
+    async with house(cluster) as here:
+        one, two = await here.start("one"), await here.start("two")
+        await one.create_room("r", channels=["web"])
+        for name in ("ann", "ben"):
+            await one.add_member("r", name)
+        seen: dict[str, list[Any]] = {"ann": [], "ben": []}
+        for name, items in seen.items():
+            await two.open_view("r", Viewer("web", person=name), items.append)
+        await one.whisper("r", "for ann", to="person:ann", by="eve")
+        await one.send("r", "for all")
+        await eventually(lambda: all(some and some[-1].text == "for all" for some in seen.values()))
+        assert {name: [item.text for item in items] for name, items in seen.items()} == {
+            "ann": ["for ann", "for all"],
+            "ben": ["for all"],
+        }
+        read = await two.events("r", viewer=Viewer("web", person="ben"))
+        assert "for ann" not in [event.text for event in read]
 
 
 def with_brain(kit: RoomKit, *, slow: float = 0.0) -> None:
