@@ -18,6 +18,7 @@ test: .venv/.dev ## every gate and every test (what CI runs)
 	@$(MAKE) --no-print-directory lint
 	@.ci/browser
 	@.ci/postgres
+	@.ci/voice
 	@.ci/redis
 	@.ci/other-pythons
 	@echo "roomkit: all tests"

@@ -34,6 +34,9 @@ EXTRAS = {
     "anthropic": ("anthropic",),
     "mcp": ("mcp",),
     "twilio": ("twilio",),
+    "deepgram": ("websockets", "httpx2", "numpy"),
+    "elevenlabs": ("websockets", "httpx2", "numpy"),
+    "sphinx": ("pocketsphinx", "numpy"),
     "postgres": ("asyncpg",),
     "redis": ("redis",),
     "otel": ("opentelemetry",),
@@ -41,6 +44,8 @@ EXTRAS = {
 KEYS = {
     "OPENAI_API_KEY": "openai",
     "ANTHROPIC_API_KEY": "anthropic",
+    "DEEPGRAM_API_KEY": "deepgram",
+    "ELEVENLABS_API_KEY": "elevenlabs",
     "TWILIO_ACCOUNT_SID": "twilio",
     "TWILIO_AUTH_TOKEN": "twilio",
     SECRET: "tokens",
