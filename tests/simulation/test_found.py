@@ -10,7 +10,7 @@ from roomkit.core.actor import RoomActor
 from roomkit.models.room import RoomTimers
 from roomkit.ports.store import Batch, Duplicate, RecordQuery
 from roomkit.testing import FakeChannel, VirtualClock
-from tests.core.faults import FaultyStore, puts
+from tests.core.faults import FaultyStore, drops, puts
 from tests.core.rooms import Brain, kit_with, say, stream
 
 
@@ -94,7 +94,7 @@ async def test_a_reply_cut_before_a_take_over_is_closed_although_the_store_refus
     await kit.take_over("r", "ann")
     await kit.release("r")
     await store.commit(Batch("default", kit.engine.epoch, "r", put=(*cut[0], *cut[1])))
-    store.down(lambda batch: bool(batch.events))
+    store.down(drops("stream"))
     resuming = asyncio.ensure_future(recovery.resume_replies(actor, *cut))
     await asyncio.sleep(3)
     store.up()

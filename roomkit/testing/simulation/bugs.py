@@ -18,15 +18,19 @@ from roomkit.core import messages, recovery, views
 from roomkit.core.actor import Change, RoomActor
 from roomkit.core.checkpoint import Checkpoint
 from roomkit.core.engine import Engine
+from roomkit.core.following import Follower
+from roomkit.core.holdings import Holdings
 from roomkit.core.journal import ToolJournal
 from roomkit.core.lanes import Lane, OutboxLanes
 from roomkit.core.memory import MemoryStore
+from roomkit.core.nodes import Nodes
 from roomkit.core.replies import Reply
 from roomkit.core.streams import Hub
 from roomkit.core.timers import Timers
 from roomkit.core.turns import Turns
 from roomkit.models.stream import StreamError
 from roomkit.ports.store import Batch, Duplicate, Record, RecordQuery
+from roomkit.testing.simulation.shared import Leases
 
 Patch = tuple[Any, str, Any]
 
@@ -330,3 +334,24 @@ _bug("subscribed after it was read", 200, (views, "open_view", _read_then_subscr
 _bug("edits and deletions hide nothing", 200, (messages, "_mutate", _nothing))
 _bug("timers die with the process", 800, (Timers, "load", _deaf_timers))
 _bug("a timer that rang stays", 200, (Timers, "_forget", _nothing))
+
+# -- several nodes -------------------------------------------------------------------------------------------------
+
+
+def _unchecked(*_: Any) -> None:
+    """Whoever writes, writes."""
+
+
+def _unresumed(self: Holdings, actor: RoomActor, records: dict[str, list[Record]]) -> None:
+    self.entered(actor)
+
+
+def _never_again(self: Follower) -> None:
+    """What a page sees ends with the owner of the room, and nobody says so."""
+
+
+_bug("no fence between nodes", 100, (Leases, "check", _unchecked), nodes=2)
+_bug("a node is never told that it was taken over", 200, (Nodes, "_check", _nothing), nodes=2)
+_bug("nobody takes over from a silent node", 50, (Nodes, "_take_over", _nothing), nodes=2)
+_bug("a take-over leaves what is unfinished", 100, (Holdings, "_resume", _unresumed), nodes=2)
+_bug("a view ends with the owner of its room", 200, (Follower, "_search", _never_again), nodes=2)
