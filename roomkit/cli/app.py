@@ -266,3 +266,21 @@ def audit_command(
     from roomkit.cli.audit import audit
 
     return audit(room, store, tenant, anchor, json)
+
+
+@app.command(name="call")
+def call_command(
+    file: Annotated[Path, typer.Argument(help="What the caller says: a 16-bit PCM WAV file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to write both sides, caller left and room right.")
+    ] = None,
+    target: Annotated[str | None, typer.Option("--app", help="Your program, e.g. app:kit; else the demo.")] = None,
+    stt: Annotated[str, typer.Option(help="The recogniser, e.g. deepgram:nova-3.")] = "sphinx",
+    tts: Annotated[str, typer.Option(help="The voice, e.g. elevenlabs.")] = "espeak",
+    language: Annotated[str, typer.Option(help="What is spoken, e.g. en or de-AT.")] = "en",
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON for each thing that happens.")] = False,
+) -> int:
+    """Run a recorded caller through a room; prints the time line and the transcript."""
+    from roomkit.cli.call import CallCommand, call_room
+
+    return call_room(CallCommand(file, out, target, stt, tts, language, json))

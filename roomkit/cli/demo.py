@@ -144,12 +144,12 @@ def build_kit(db: Path, brain: str) -> RoomKit:
     secret = secret_of(db)
     kit = RoomKit(f"sqlite:///{db}", token_secrets=(secret,))
     kit.register_channel(WebSocketChannel("web"))
-    kit.register_channel(_assistant(brain), default=True)
+    kit.register_channel(assistant(brain), default=True)
     kit.register_channel(_phone(secret))
     return kit
 
 
-def _assistant(brain: str) -> AIChannel:
+def assistant(brain: str) -> AIChannel:
     from roomkit.ai.tools import tool
     from roomkit.channels.ai import AIChannel
 

@@ -1,0 +1,135 @@
+"""`roomkit call`: a recorded caller through a room, with the voice parts that come with the house."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import wave
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roomkit.cli.console import fail, paint, say
+from roomkit.cli.environment import need
+from roomkit.cli.serving import run_async
+from roomkit.errors import RoomKitError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class CallCommand:
+    """`target` is a program with a kit; without it the demo's assistant answers."""
+
+    file: Path
+    out: Path | None = None
+    target: str | None = None
+    stt: str = "sphinx"
+    tts: str = "espeak"
+    language: str = "en"
+    json: bool = False
+
+
+def call_room(command: CallCommand) -> int:
+    """Runs the call in real time; 0 when it ended by itself."""
+    need("roomkit call", "voice", "numpy", "onnxruntime")
+    try:
+        with wave.open(str(command.file), "rb"):
+            pass
+    except FileNotFoundError as error:
+        raise UsageError(f"{command.file} is not there; give a 16-bit PCM WAV file") from error
+    except (wave.Error, EOFError) as error:
+        raise UsageError(f"{command.file} is no PCM WAV file ({error}); convert it first") from error
+    return run_async(_call(command))
+
+
+async def _call(command: CallCommand) -> int:
+    from roomkit.channels.voice import VoiceChannel, VoiceOptions
+    from roomkit.cli.target import load_kit
+    from roomkit.kit import RoomKit
+    from roomkit.providers.wavfiles.audio import WavBackend
+    from roomkit.voice.pipeline import AudioPipelineConfig
+
+    line = WavBackend()
+    phone = VoiceChannel(
+        "caller",
+        stt=command.stt,
+        tts=command.tts,
+        backend=line,
+        pipeline=AudioPipelineConfig(),
+        options=VoiceOptions(language=command.language),
+    )
+    kit: Any = load_kit(command.target) if command.target else RoomKit()
+    if command.target is None:
+        from roomkit.cli.demo import assistant
+
+        kit.register_channel(assistant("offline"), default=True)
+    async with kit:
+        kit.register_channel(phone)
+        shown = _Shown(command.json)
+        shown.follow(kit)
+        session = line.call(command.file, out=command.out, participant_id="caller")
+        try:
+            room = await phone.answer(session)
+        except RoomKitError as error:
+            return fail(str(error))
+        await shown.over.wait()
+        await _transcript(kit, room, command.json)
+    if command.out is not None and not command.json:
+        say(f"\nboth sides of the call: {command.out} (caller left, room right)")
+    return 0
+
+
+class _Shown:
+    """The time line, as it happens."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json = as_json
+        self.over = asyncio.Event()
+
+    def follow(self, kit: Any) -> None:
+        from roomkit.models import voice
+
+        def line(kind: type[Any], text: Callable[[Any], str]) -> None:
+            async def told(notice: Any) -> None:
+                self.line(notice.at_ms, kind.__name__, text(notice))
+                if kind is voice.SessionFinished:
+                    self.over.set()
+
+            kit.on(kind)(told)
+
+        line(voice.SpeechStart, lambda _: "the caller speaks")
+        line(voice.SpeechEnd, lambda n: f"silence, after {n.duration_ms:.0f} ms of speech")
+        line(voice.TurnTaken, lambda n: f'{"turn" if n.complete else "goes on?"}: "{n.text}"')
+        line(voice.TurnTimes, _times)
+        line(voice.BargeIn, lambda n: f'interrupted; heard of the reply: "{n.heard}"')
+        line(voice.AfterTTS, lambda n: f'said: "{n.text}"')
+        line(voice.DTMFPressed, lambda n: f"key {n.digit}")
+        line(voice.SessionFinished, lambda n: f"the call ended: {n.reason}")
+
+    def line(self, at_ms: float, kind: str, text: str) -> None:
+        if self._json:
+            say(json.dumps({"at_ms": round(at_ms), "kind": kind, "text": text}, ensure_ascii=False))
+        else:
+            say(f"{paint(f'{at_ms / 1000:7.2f} s', 'dim')}  {text}")
+
+
+def _times(notice: Any) -> str:
+    stages = {
+        "transcript": notice.transcript_ms,
+        "decided": notice.decided_ms,
+        "first word": notice.first_token_ms,
+        "voice": notice.tts_first_byte_ms,
+        "heard": notice.first_audio_ms,
+    }
+    return "after silence: " + ", ".join(f"{name} {ms:.0f} ms" for name, ms in stages.items() if ms is not None)
+
+
+async def _transcript(kit: Any, room: str, as_json: bool) -> None:
+    events = [event for event in await kit.events(room) if event.type == "message" and event.text]
+    if as_json:
+        said = [{"index": e.index, "by": e.source.channel_id, "text": e.text} for e in events]
+        say(json.dumps({"transcript": said}, ensure_ascii=False))
+        return
+    say("\ntranscript")
+    for event in events:
+        say(f"  {event.source.channel_id:>10}  {event.text}")
