@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from roomkit.core import recovery
+from roomkit.core import lanes, recovery, turns
 from roomkit.core.actor import RoomActor
 from roomkit.core.owners import Owners, RoomKey
 from roomkit.core.state import BINDING, PARTICIPANT, ROOM, RoomState, all_of, load, state_of
@@ -125,10 +125,10 @@ class Holdings:
             self.engine.timers.arm(record)
         for record in records.get("outbox", ()):
             recovery.resume_delivery(actor, record)
-        streams, turns = records.get("stream", ()), records.get("turn", ())
-        if streams or turns:
+        streams, questions = records.get("stream", ()), records.get("turn", ())
+        if streams or questions:
             key = (actor.tenant, actor.room_id)
-            task = self._scope.spawn(recovery.resume_replies(actor, streams, turns), name=f"resume {actor.room_id}")
+            task = self._scope.spawn(recovery.resume_replies(actor, streams, questions), name=f"resume {actor.room_id}")
             self._resuming[key] = task
             task.add_done_callback(lambda done: self._resuming.get(key) is done and self._resuming.pop(key))
 
@@ -157,8 +157,8 @@ class Holdings:
         """The room is another node's, or will be: everything about it here ends without a word to the store."""
         self.engine.table.remove(actor)
         self.left(actor)
-        self.engine.lanes.forget(actor)
-        self.engine.turns.forget(actor)
+        lanes.forget(self.engine.lanes, actor)
+        turns.forget(self.engine.turns, actor)
         resuming = self._resuming.pop((actor.tenant, actor.room_id), None)
         if resuming is not None:
             resuming.cancel()

@@ -234,7 +234,7 @@ class Inbound:
             await asyncio.shield(busy)
         cached = await self._cached(route, channel, message)
         if cached is not None:
-            actor = await self._own(tenant, cached)
+            actor = await _own(self.engine, tenant, cached)
             await self._seat(actor, channel, message, sender)
             return actor
         gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -242,14 +242,14 @@ class Inbound:
         try:
             found = await self._find(channel, message, tenant)
             if found is not None:
-                actor = await self._own(tenant, found)
+                actor = await _own(self.engine, tenant, found)
             elif engine.nodes is None:
                 actor = await self._new_room(channel, message, tenant, sender)
             else:
                 async with engine.nodes.held.alone("room of a new sender", *route):
                     found = await self._find(channel, message, tenant)
                     actor = await (
-                        self._own(tenant, found) if found else self._new_room(channel, message, tenant, sender)
+                        _own(self.engine, tenant, found) if found else self._new_room(channel, message, tenant, sender)
                     )
             self._remember(route, actor.room_id)
             await self._seat(actor, channel, message, sender)
@@ -275,18 +275,6 @@ class Inbound:
         await self.engine.table.actor(tenant, room_id)
         return room_id
 
-    async def _look(self, tenant: str, room_id: str) -> RoomActor | Seen | None:
-        """A room to choose from; one that another process has is only looked at."""
-        table = self.engine.table
-        actor = table.loaded(tenant, room_id) if self.engine.nodes else await table.actor(tenant, room_id)
-        if actor is not None or self.engine.nodes is None:
-            return actor
-        state = await table.look(tenant, room_id)
-        return Seen(room_id, state) if state is not None else None
-
-    async def _own(self, tenant: str, found: RoomActor | Seen) -> RoomActor:
-        return found if isinstance(found, RoomActor) else await self.engine.table.require(tenant, found.room_id)
-
     def _remember(self, route: Route, room_id: str) -> None:
         if len(self._routes) >= self.engine.options.resident_rooms * 4:
             self._routes.pop(next(iter(self._routes)))
@@ -296,7 +284,7 @@ class Inbound:
         room_id = self._routes.get(route)
         if room_id is None:
             return None
-        actor = await self._look(route[0], room_id)
+        actor = await _look(self.engine, route[0], room_id)
         if actor is not None and actor.state.room.open:
             binding = actor.state.bindings.get(channel.channel_id)
             if binding is not None and binding.metadata.get("address") in (None, route[2]) and _sure(binding, message):
@@ -307,37 +295,22 @@ class Inbound:
     async def _find(self, channel: Channel, message: InboundMessage, tenant: str) -> RoomActor | Seen | None:
         """The sender's latest open room on this channel; else the only open room that has the channel without an
         address of its own; more than one of those is never guessed."""
-        own = await self._open_rooms(tenant, f"from:{channel.channel_id}:{message.sender_id}")
+        own = await _open_rooms(self.engine, tenant, f"from:{channel.channel_id}:{message.sender_id}")
         own = [actor for actor in own if _sure(actor.state.bindings.get(channel.channel_id), message)]
         if own:
             best = max(_rank(actor, channel) for actor in own)
             own = [actor for actor in own if _rank(actor, channel) == best]
             candidates = sorted(own, key=lambda a: (a.state.last_activity or _EPOCH, a.room_id), reverse=True)
         else:
-            shared = await self._open_rooms(tenant, f"in:{channel.channel_id}")
+            shared = await _open_rooms(self.engine, tenant, f"in:{channel.channel_id}")
             shared = [actor for actor in shared if _sure(actor.state.bindings.get(channel.channel_id), message)]
             candidates = shared if len(shared) == 1 else []
         router = self.engine.options.router
         if router is not None:
             rooms = [actor.state.snapshot() for actor in candidates]
             chosen = await router.route(tenant, message, rooms)
-            return await self._look(tenant, chosen) if chosen is not None else None
+            return await _look(self.engine, tenant, chosen) if chosen is not None else None
         return candidates[0] if candidates else None
-
-    async def _open_rooms(self, tenant: str, term: str) -> list[RoomActor | Seen]:
-        found: list[RoomActor | Seen] = []
-        after: str | None = None
-        while True:
-            page = await self.engine.store.records(
-                RecordQuery("binding", tenant, terms=(term,), after=after, limit=200)
-            )
-            for record in page:
-                actor = await self._look(tenant, record.room_id or "")
-                if actor is not None and actor.state.room.open and actor.state.room.forked_from is None:
-                    found.append(actor)
-            if len(page) < 200:
-                return found
-            after = page[-1].key
 
     async def _seat(self, actor: RoomActor, channel: Channel, message: InboundMessage, sender: Sender) -> None:
         """Attaches the source channel where it is not, and writes the person down where new."""
@@ -515,6 +488,34 @@ def _with_urls(content: Content, urls: dict[str, str]) -> Content:
             return content.replaced(url=urls[url])
         case _:
             return content
+
+
+async def _look(engine: Engine, tenant: str, room_id: str) -> RoomActor | Seen | None:
+    """A room to choose from; one that another process has is only looked at."""
+    table = engine.table
+    actor = table.loaded(tenant, room_id) if engine.nodes else await table.actor(tenant, room_id)
+    if actor is not None or engine.nodes is None:
+        return actor
+    state = await table.look(tenant, room_id)
+    return Seen(room_id, state) if state is not None else None
+
+
+async def _open_rooms(engine: Engine, tenant: str, term: str) -> list[RoomActor | Seen]:
+    found: list[RoomActor | Seen] = []
+    after: str | None = None
+    while True:
+        page = await engine.store.records(RecordQuery("binding", tenant, terms=(term,), after=after, limit=200))
+        for record in page:
+            actor = await _look(engine, tenant, record.room_id or "")
+            if actor is not None and actor.state.room.open and actor.state.room.forked_from is None:
+                found.append(actor)
+        if len(page) < 200:
+            return found
+        after = page[-1].key
+
+
+async def _own(engine: Engine, tenant: str, found: RoomActor | Seen) -> RoomActor:
+    return found if isinstance(found, RoomActor) else await engine.table.require(tenant, found.room_id)
 
 
 _RANK = {Assurance.CLAIMED: 0, Assurance.VERIFIED: 1, Assurance.AUTHENTICATED: 2}

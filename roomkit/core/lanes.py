@@ -83,7 +83,7 @@ class OutboxLanes:
     def __init__(self, engine: Engine, breakers: Breakers) -> None:
         self.engine = engine
         self.breakers = breakers
-        self._lanes: dict[tuple[str, str, str], Lane] = {}
+        self.lines: dict[tuple[str, str, str], Lane] = {}
         self._buckets: dict[str, TokenBucket] = {}
         self._done: dict[str, tuple[list[Record], list[RecordKey]]] = {}
         self._gathering = 0
@@ -127,7 +127,7 @@ class OutboxLanes:
 
     def _free(self, actor: RoomActor, channel_id: str) -> bool:
         channel = self.engine.channels.get(channel_id)
-        if channel is None or (actor.tenant, actor.room_id, channel_id) in self._lanes:
+        if channel is None or (actor.tenant, actor.room_id, channel_id) in self.lines:
             return False
         policy = channel.delivery_policy
         return not (policy.idempotent or policy.paced or policy.on_ambiguous == "stop_and_ask")
@@ -141,9 +141,9 @@ class OutboxLanes:
         if self.engine.tracing.on:
             item.span = current()
         lane_key = (actor.tenant, actor.room_id, channel_id)
-        lane = self._lanes.get(lane_key)
+        lane = self.lines.get(lane_key)
         if lane is None:
-            lane = self._lanes[lane_key] = Lane(actor, channel_id, deque())
+            lane = self.lines[lane_key] = Lane(actor, channel_id, deque())
             actor.lanes += 1
         if item.settlement is not None:
             item.settlement.begin(lane)
@@ -165,11 +165,11 @@ class OutboxLanes:
                     CURRENT.reset(token)
                     LANE.reset(above)
                     lane.item = None
-                    self._over(item)
+                    self.over(item)
         finally:
             lane.busy = False
-            if not lane.items and self._lanes.get(lane_key) is lane:
-                del self._lanes[lane_key]
+            if not lane.items and self.lines.get(lane_key) is lane:
+                del self.lines[lane_key]
                 lane.actor.lanes -= 1
 
     async def _broke(self, lane: Lane, item: Item, error: Exception) -> None:
@@ -183,42 +183,28 @@ class OutboxLanes:
         except Exception as worse:  # noqa: BLE001 - as above
             self.engine.trouble(lane.actor, f"delivery to {lane.channel_id}", worse)
 
-    def _over(self, item: Item) -> None:
+    def over(self, item: Item) -> None:
         self.backlog -= 1
         if item.settlement is not None:
             item.settlement.end()
 
     def drop_events(self, actor: RoomActor, ids: Container[str]) -> None:
         """What these events said is gone: a delivery that has not begun finds nothing to deliver."""
-        for lane in self._lanes.values():
+        for lane in self.lines.values():
             for item in lane.items if lane.actor is actor else ():
                 if item.event_id in ids:
                     item.event = None
 
-    def forget(self, actor: RoomActor) -> None:
-        """The room is another process's, which delivers what is left; nobody waits here any longer."""
-        for lane_key, lane in tuple(self._lanes.items()):
-            if lane.actor is actor:
-                while lane.items:
-                    self._over(lane.items.popleft())
-                if not lane.busy:
-                    del self._lanes[lane_key]
-                    actor.lanes -= 1
-
-    def at_work(self) -> set[tuple[str, str]]:
-        """The rooms, as tenant and id, with a delivery under way."""
-        return {(lane.actor.tenant, lane.actor.room_id) for lane in self._lanes.values() if lane.busy}
-
     def abandon(self) -> None:
         """The kit has closed: nobody waits any longer for what the next start will do."""
-        for lane in self._lanes.values():
+        for lane in self.lines.values():
             while lane.items:
-                self._over(lane.items.popleft())
+                self.over(lane.items.popleft())
 
     def lags(self) -> list[tuple[str, int, float]]:
         """Of every lane that has work: channel, events waiting or under way, age of the oldest in seconds."""
         now = self.engine.now()
-        return [(lane.channel_id, *_lag(lane, now)) for lane in self._lanes.values()]
+        return [(lane.channel_id, *_lag(lane, now)) for lane in self.lines.values()]
 
     # -- one delivery ---------------------------------------------------------------------------------------------
 
@@ -524,6 +510,22 @@ class OutboxLanes:
                 "updated_at": self.engine.now(),
             }
         )
+
+
+def forget(lanes: OutboxLanes, actor: RoomActor) -> None:
+    """The room is another process's, which delivers what is left; nobody waits here any longer."""
+    for lane_key, lane in tuple(lanes.lines.items()):
+        if lane.actor is actor:
+            while lane.items:
+                lanes.over(lane.items.popleft())
+            if not lane.busy:
+                del lanes.lines[lane_key]
+                actor.lanes -= 1
+
+
+def at_work(lanes: OutboxLanes) -> set[tuple[str, str]]:
+    """The rooms, as tenant and id, with a delivery under way."""
+    return {(lane.actor.tenant, lane.actor.room_id) for lane in lanes.lines.values() if lane.busy}
 
 
 def _tell(actor: RoomActor, record: DeliveryRecord) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Seque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from roomkit.core import lanes, turns
 from roomkit.core.actor import RoomActor
 from roomkit.core.bus import MemoryBus
 from roomkit.core.following import Follower
@@ -97,7 +98,7 @@ class Nodes:
         self.held.moving = engine.draining = True
         late = monotonic() + limit
         while actors := engine.table.actors():
-            at_work = engine.turns.at_work() | engine.lanes.at_work()
+            at_work = turns.at_work(engine.turns) | lanes.at_work(engine.lanes)
             ready = [a for a in actors if not a.busy and (a.tenant, a.room_id) not in at_work]
             for actor in ready:
                 self.held.drop(actor)

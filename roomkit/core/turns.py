@@ -103,13 +103,13 @@ class Turns:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._lanes: dict[tuple[str, str, str], TurnLane] = {}
+        self.lines: dict[tuple[str, str, str], TurnLane] = {}
 
     def enqueue(self, actor: RoomActor, channel_id: str, event: RoomEvent, settlement: Settlement | None) -> None:
         lane_key = (actor.tenant, actor.room_id, channel_id)
-        lane = self._lanes.get(lane_key)
+        lane = self.lines.get(lane_key)
         if lane is None:
-            lane = self._lanes[lane_key] = TurnLane(actor, channel_id)
+            lane = self.lines[lane_key] = TurnLane(actor, channel_id)
             actor.lanes += 1
         if settlement is not None:
             settlement.begin(lane)
@@ -124,8 +124,8 @@ class Turns:
         if lane.pending and not lane.active and not self.engine.draining:
             actor = lane.actor
             lane_key = (actor.tenant, actor.room_id, lane.channel_id)
-            if lane_key not in self._lanes:  # it had nothing to do while a commit was tried
-                self._lanes[lane_key] = lane
+            if lane_key not in self.lines:  # it had nothing to do while a commit was tried
+                self.lines[lane_key] = lane
                 actor.lanes += 1
             lane.active = True
             self.engine.scope.spawn(self._run(lane_key, lane), name=f"turns {lane.channel_id} in {actor.room_id}")
@@ -135,7 +135,7 @@ class Turns:
         now = self.engine.now()
         return [
             (lane.channel_id, len(lane.pending), max((now - lane.pending[0].event.created_at).total_seconds(), 0.0))
-            for lane in self._lanes.values()
+            for lane in self.lines.values()
             if lane.pending
         ]
 
@@ -150,13 +150,13 @@ class Turns:
         return any(trigger.event.id == event_id for trigger in triggers)
 
     def active(self) -> int:
-        return sum(1 for lane in self._lanes.values() if lane.running is not None)
+        return sum(1 for lane in self.lines.values() if lane.running is not None)
 
     def waiting(self) -> int:
-        return sum(len(lane.pending) for lane in self._lanes.values())
+        return sum(len(lane.pending) for lane in self.lines.values())
 
     def _of(self, actor: RoomActor) -> Iterable[TurnLane]:
-        return [lane for lane in self._lanes.values() if lane.actor is actor]
+        return [lane for lane in self.lines.values() if lane.actor is actor]
 
     async def commit_cut(self, actor: RoomActor, change: Change, reason: str) -> None:
         """Commits `change` together with the end of everything that machines say, or are about to say, in the room; if
@@ -196,7 +196,7 @@ class Turns:
 
     def cancel_all(self, channel_id: str, reason: str) -> None:
         """Cuts short what a channel says in any room."""
-        for lane in tuple(self._lanes.values()):
+        for lane in tuple(self.lines.values()):
             if lane.channel_id == channel_id and lane.running is not None:
                 lane.running.cancel(reason)
 
@@ -209,26 +209,9 @@ class Turns:
             if lane.running is not None and any(trigger.event.id in ids for trigger in lane.running.triggers):
                 lane.running.cancel("erased")
 
-    def forget(self, actor: RoomActor) -> None:
-        """The room is another process's, which goes on from what is durable; nothing more is said or written here."""
-        for lane_key, lane in tuple(self._lanes.items()):
-            if lane.actor is actor:
-                self.settle(lane.pending)
-                lane.pending = []
-                if lane.running is not None:
-                    lane.running.reply.abandon()
-                    lane.running.cancel("moved")
-                if not lane.active:
-                    del self._lanes[lane_key]
-                    actor.lanes -= 1
-
-    def at_work(self) -> set[tuple[str, str]]:
-        """The rooms, as tenant and id, with a turn under way."""
-        return {(lane.actor.tenant, lane.actor.room_id) for lane in self._lanes.values() if lane.running is not None}
-
     def abandon(self) -> None:
         """The kit has closed: nobody waits any longer for what the next start will do."""
-        for lane in self._lanes.values():
+        for lane in self.lines.values():
             self.settle(lane.pending)
             lane.pending = []
 
@@ -243,8 +226,8 @@ class Turns:
                     await self._turn(lane, triggers)
         finally:
             lane.active = False
-            if not lane.pending and self._lanes.get(lane_key) is lane:
-                del self._lanes[lane_key]
+            if not lane.pending and self.lines.get(lane_key) is lane:
+                del self.lines[lane_key]
                 lane.actor.lanes -= 1
 
     async def _quiet(self, lane: TurnLane) -> None:
@@ -437,6 +420,25 @@ class Turns:
         for trigger in triggers:
             if trigger.settlement is not None:
                 trigger.settlement.end()
+
+
+def forget(turns: Turns, actor: RoomActor) -> None:
+    """The room is another process's, which goes on from what is durable; nothing more is said or written here."""
+    for lane_key, lane in tuple(turns.lines.items()):
+        if lane.actor is actor:
+            turns.settle(lane.pending)
+            lane.pending = []
+            if lane.running is not None:
+                lane.running.reply.abandon()
+                lane.running.cancel("moved")
+            if not lane.active:
+                del turns.lines[lane_key]
+                actor.lanes -= 1
+
+
+def at_work(turns: Turns) -> set[tuple[str, str]]:
+    """The rooms, as tenant and id, with a turn under way."""
+    return {(lane.actor.tenant, lane.actor.room_id) for lane in turns.lines.values() if lane.running is not None}
 
 
 def _span(lane: TurnLane, triggers: list[Trigger]) -> Span:
