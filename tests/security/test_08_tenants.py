@@ -111,6 +111,9 @@ class Both:
         for read in (rooms.deliveries, rooms.drafts, rooms.tasks, rooms.observations):
             self.told(tenant, *(await read(ROOM)))
         self.told(tenant, *(await rooms.attention()), *(await rooms.approvals()), *(await rooms.dead_letters()))
+        self.told(tenant, *[line async for line in rooms.export_room(ROOM)], await rooms.audit_room(ROOM))
+        fork = await rooms.fork(ROOM, new_id="fork")
+        self.told(tenant, fork, *(await rooms.events("fork", limit=1000, raw=True)))
         status = DeliveryStatus(channel_id="sms", provider_message_id="fake-1", state=DeliveryState.READ)
         self.told(tenant, await rooms.delivery_status(status))
 
@@ -301,6 +304,42 @@ async def test_memories_keep_tenants_apart() -> None:
     assert len(seen) > 3
     for text in (*seen, *map(repr, brain.requests)):
         assert sum(mark in text for mark in MARK.values()) == 1
+
+
+async def test_who_is_erased_by_one_tenant_stays_with_the_others() -> None:
+    kit = RoomKit(token_secrets=[SECRET], blobs=MemoryBlobs())
+    both = Both(kit)
+    kit.register_channel(AIChannel("ai", both.brain, tool_handler=Toolbox([recall])))
+    kit.register_channel(both.sms)
+    async with house(kit):
+        both.brain._rounds.clear()
+        for tenant in TENANTS:
+            await both.live(tenant)
+
+        async def words(tenant: str) -> str:
+            return repr(await kit.tenant(tenant).events(ROOM, limit=1000, raw=True))
+
+        before = {tenant: await words(tenant) for tenant in TENANTS}
+        await kit.tenant(TENANTS[0]).erase_person(WHO)
+        assert f"my word is {MARK[TENANTS[0]]}" not in await words(TENANTS[0])
+        for tenant in TENANTS[1:]:
+            assert await words(tenant) == before[tenant]
+            assert await kit.identities.get(tenant, PERSON) is not None
+
+
+async def test_consumers_of_one_name_hear_their_own_tenant() -> None:
+    kit = RoomKit(token_secrets=[SECRET], blobs=MemoryBlobs())
+    both = Both(kit)
+    kit.register_channel(AIChannel("ai", both.brain, tool_handler=Toolbox([recall])))
+    kit.register_channel(both.sms)
+    async with house(kit):
+        both.brain._rounds.clear()
+        for tenant in TENANTS:
+            kit.tenant(tenant).consume("same name", lambda event, tenant=tenant: both.told(tenant, event))
+        for tenant in TENANTS:
+            await both.live(tenant)
+        await asyncio.sleep(60)
+        both.check()
 
 
 async def test_a_principal_of_one_tenant_reaches_no_room_of_another() -> None:

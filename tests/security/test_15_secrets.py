@@ -27,6 +27,7 @@ from roomkit.net.tokens import Tokens
 from roomkit.providers.anthropic.ai import AnthropicProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
 from roomkit.providers.openai.ai import OpenAIProvider
+from roomkit.providers.redis import RedisBus
 from roomkit.providers.sse.source import SSESource
 from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.providers.websocket.source import WebSocketSource
@@ -228,6 +229,7 @@ HIDERS: dict[str, Callable[[str], Any]] = {
     "MCP over HTTP": lambda s: MCPTools.http("m", f"https://u:{s}@a.example/", headers={"authorization": s}),
     "MCP over stdio": lambda s: MCPTools.stdio("m", "server", "--key", s, env={"KEY": s}),
     "SSE URL": lambda s: SSESource(f"https://u:{s}@a.example/x?token={s}", json.loads),
+    "Redis URL": lambda s: RedisBus(f"redis://:{s}@cache.example:6379/0"),
     "WebSocket URL": lambda s: WebSocketSource(f"wss://u:{s}@a.example/x?token={s}", json.loads),
 }
 

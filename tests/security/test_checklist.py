@@ -18,11 +18,14 @@ LINES = range(1, 25)
 DUE = {
     11: "issue 4: there is no audio yet that could flood anything",
     18: "issue 4: nothing is recorded yet",
-    23: "issue 3: the chain of records that tells what was changed is being built",
     21: "issue 6: there are no agent servers yet; what HTTP serves asks for a principal (line 12)",
 }
 """Lines about what does not exist yet, and the issue that brings it: it brings the test as well."""
 ELSEWHERE = {
+    23: (
+        "tests/core/test_audit.py::test_whatever_row_is_altered_or_deleted_the_report_points_at_it",
+        "tests/core/test_audit.py::test_the_command_points_at_the_row_that_was_altered_in_the_file",
+    ),
     22: (
         "tests/providers/test_postgres.py::test_a_writer_whose_store_has_a_newer_owner_is_fenced",
         "tests/providers/test_postgres.py::test_a_silent_owner_is_taken_over_and_writes_nothing_more",
