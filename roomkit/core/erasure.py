@@ -20,7 +20,7 @@ from roomkit.core.state import key, participant_record
 from roomkit.models.content import Frozen, SystemContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventType, RoomEvent
 from roomkit.models.hooks import PersonErased
-from roomkit.models.room import ChannelBinding, Identity, Membership, Participant
+from roomkit.models.room import ChannelBinding, Identity, Membership, Participant, person_token
 from roomkit.ports.store import Batch, EventQuery, Record, RecordKey, RecordQuery
 
 if TYPE_CHECKING:
@@ -148,9 +148,12 @@ class Scrub:
         self.person = person
         self.pseudonyms = pseudonyms
         self.names = frozenset(names)
+        self._tokens = {person_token(one): person_token(pseudonyms.get(one, "erased")) for one in person.ids}
         self._inside = sorted({one for one in (*person.addresses, *person.ids) if len(one) > 4}, key=len, reverse=True)
 
     def text(self, text: str) -> str:
+        if "person:" in text:  # a visibility, or what was made of one: the id stands in it as it may be
+            text = ",".join(self._tokens.get(name.strip(), name) for name in text.split(","))
         if text in self.person.ids or text in self.person.addresses:
             return self.pseudonyms.get(text, "erased")
         if text in self.names:
@@ -202,6 +205,8 @@ class Scrub:
         known = {name: getattr(source, name) for name in ("participant_id", "external_id")}
         scrubbed = {name: self.text(one) if one else one for name, one in known.items()}
         visibility = self.text(event.visibility)
+        if (to := metadata.get("whisper")) and self.text(to) != to:
+            event = event.replaced(metadata={**metadata, "whisper": self.text(to)})
         if content is event.content and scrubbed == known and visibility == event.visibility:
             return event
         return event.replaced(content=content, visibility=visibility, source=source.replaced(**scrubbed))
@@ -349,8 +354,9 @@ def _seat(binding: ChannelBinding, scrub: Scrub) -> ChannelBinding | None:
     if binding.metadata.get("address") in scrub.person.addresses:
         return None
     if binding.participant_id in scrub.person.ids:
-        return binding.replaced(participant_id=None, metadata=scrub.value(binding.metadata))
-    return binding
+        binding = binding.replaced(participant_id=None, metadata=scrub.value(binding.metadata))
+    visibility = scrub.text(binding.visibility)
+    return binding if visibility == binding.visibility else binding.replaced(visibility=visibility)
 
 
 async def _all(engine: Engine, kind: str, tenant: str, room_id: str | None = None) -> list[Record]:

@@ -250,3 +250,18 @@ async def test_an_erasure_that_a_crash_has_cut_is_finished_by_asking_again(cut: 
         await kit.erase_person("cust-1")
         await kit.erase_person(PHONE)
         assert await left(kit, SECRET, PHONE, "cust-1") == []
+
+
+async def test_who_something_was_for_is_not_told_either() -> None:
+    async with kit_with(Phone()) as kit:
+        await kit.create_room("r", channels=["sms"])
+        for name in ("amy", "bob"):
+            await kit.add_member("r", name)
+        await kit.whisper("r", "psst", to="person:amy", by="eve")
+        await kit.set_visibility("r", "sms", "person:bob,person:amy")
+        target = (await kit.send("r", "for both", by="eve", visibility="person:amy,person:bob")).event
+        assert target is not None
+        await kit.send("r", ReactionContent(target_event_id=target.id, emoji="x"), by="eve", visibility="person:amy")
+        await kit.erase_person("amy")
+        assert await left(kit, "person:amy") == []
+        assert len(await left(kit, "person:bob")) > 0
