@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from roomkit.testing.messages import FakeMessages, check_channel, check_message_provider
     from roomkit.testing.signatures import FuzzReport, fuzz_signatures
     from roomkit.testing.sockets import AsgiSocket
+    from roomkit.testing.speech import check_stt, check_tts, word_errors
     from roomkit.testing.vendors.twilio import FakeTwilio
 
 _HOMES = {
@@ -39,8 +40,11 @@ _HOMES = {
     "check_channel": "messages",
     "check_history": "history",
     "check_message_provider": "messages",
+    "check_stt": "speech",
+    "check_tts": "speech",
     "fuzz_signatures": "signatures",
     "run": "loop",
+    "word_errors": "speech",
 }
 
 __all__ = [
@@ -61,8 +65,11 @@ __all__ = [
     "check_channel",
     "check_history",
     "check_message_provider",
+    "check_stt",
+    "check_tts",
     "fuzz_signatures",
     "run",
+    "word_errors",
 ]
 
 
