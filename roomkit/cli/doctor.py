@@ -216,6 +216,13 @@ async def store(kit: RoomKit) -> AsyncIterator[Finding]:
     """Opens the store, which migrates it, and closes it again. Nothing that waits in it is started."""
     engine = kit.engine
     path = getattr(engine.store, "path", None)
+    promises = getattr(engine.store, "promises", None)
+    if promises is not None:
+        try:
+            for kept, told in await promises():
+                yield Finding(State.OK if kept else State.WARN, "durability", told)
+        except (RoomKitError, OSError):
+            pass  # that it cannot be reached is told below
     try:
         info = await engine.store.open()
     except StoreLocked as error:
@@ -231,7 +238,7 @@ async def store(kit: RoomKit) -> AsyncIterator[Finding]:
                 State.WARN, "store", 'rooms are kept in memory only; RoomKit("sqlite:///rooms.db") keeps them'
             )
         elif health.writable:
-            yield Finding(State.OK, "store", f'"{path}" is writable, schema {info.schema_version}')
+            yield Finding(State.OK, "store", f'"{path or engine.store!r}" is writable, schema {info.schema_version}')
         else:
             yield Finding(State.BAD, "store", f'"{path}" refuses to write: {health.reason}')
     finally:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -922,3 +923,30 @@ async def test_a_kit_goes_on_where_it_was(url: str) -> None:
                 assert result.duplicate == again
             texts = [one.text for one in await kit.events("lobby") if one.text]
             assert texts == [f"message {n}" for n in range(number + 1)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "replicas", "told"),
+    [
+        ({"fsync": "off"}, [], "a power cut loses what was acknowledged"),
+        ({"full_page_writes": "off"}, [], "can damage the tables"),
+        ({"synchronous_commit": "off"}, [], ""),
+        ({}, [("standby", "async")], r"1 replicas \(standby\), none of them synchronous"),
+        ({}, [("one", "async"), ("two", "sync")], ""),
+        ({}, [(None, None)], "unnamed"),
+    ],
+)
+def test_what_a_servers_settings_make_of_the_promise(
+    settings: dict[str, str], replicas: list[tuple[str | None, str | None]], told: str
+) -> None:
+    from roomkit.providers.postgres.store import judged
+
+    broken = [text for kept, text in judged(settings, replicas) if not kept]
+    assert len(broken) == bool(told)
+    assert all(re.search(told, text) for text in broken)
+
+
+async def test_a_server_tells_what_it_keeps(url: str) -> None:
+    assert await PostgresStore(url).promises() == [
+        (True, "what is acknowledged is on the server's disk, and on its synchronous replicas")
+    ]

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from roomkit.providers.postgres.inbox import PostgresInbox
 
 log = logging.getLogger(__name__)
+_SETTINGS = """
+SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')
+"""
 _PROBE = """INSERT INTO writers (id, last_group) VALUES ($1, 0)
 ON CONFLICT (id) DO UPDATE SET last_group = writers.last_group + 1"""
 
@@ -100,6 +103,19 @@ class PostgresStore:
             if self._open is not None:
                 opened, self._open = self._open, None
                 await opened.aclose()
+
+    async def promises(self) -> list[tuple[bool, str]]:
+        """What the server's settings make of "acknowledged means durable": each with whether it is kept."""
+        link = Link(self._where, self._options, "roomkit doctor")
+        try:
+            connection = await link.get()
+            settings = await connection.fetch(_SETTINGS)
+            replicas = await connection.fetch("SELECT application_name, sync_state FROM pg_stat_replication")
+        except FAILURES as error:
+            raise _cannot_open(error, self._where) from error
+        finally:
+            await link.aclose()
+        return judged(dict(settings), [(name, state) for name, state in replicas])
 
     async def migrate(self) -> tuple[int, int]:
         """Brings the tables to this version's schema and returns the versions before and after. Needs no lease: it may
@@ -279,6 +295,27 @@ class _Open:
         """The lease cannot wait longer for an answer than others wait for its renewal."""
         options = self._options if patient else replace(self._options, timeout_s=max(self._options.lease_s, 2.0))
         return Link(self._where, options, f"{self._node}/{role}")
+
+
+def judged(settings: Mapping[str, str], replicas: Sequence[tuple[str | None, str | None]]) -> list[tuple[bool, str]]:
+    """`replicas` are names and how they are kept up: "async", "sync", "quorum", "potential", or None where this user
+    may not know."""
+    found: list[tuple[bool, str]] = []
+    for name, risk in (("fsync", "loses what was acknowledged"), ("full_page_writes", "can damage the tables")):
+        if settings.get(name) == "off":
+            found.append((False, f"{name} is off: a power cut {risk}; turn it on in postgresql.conf"))
+    if settings.get("synchronous_commit") == "off":
+        found.append((True, "synchronous_commit is off by default; roomkit turns it on for its own connections"))
+    late = [name or "unnamed" for name, state in replicas if state not in ("sync", "quorum")]
+    if late and len(late) == len(replicas):
+        found.append(
+            (
+                False,
+                f"{len(late)} replicas ({', '.join(late)}), none of them synchronous: one that is promoted may lack the "
+                "last acknowledged messages; set synchronous_standby_names where that must not be",
+            )
+        )
+    return found or [(True, "what is acknowledged is on the server's disk, and on its synchronous replicas")]
 
 
 def _cannot_open(error: Exception, where: Target) -> RoomKitError:
