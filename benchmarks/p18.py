@@ -19,10 +19,12 @@ async def run(meter: Meter) -> Report:
     slow = (before + meter.speed()) / 2
     assert not [what for what in proof.wrong if "not within" not in what], proof.wrong
     back, entered = proof.slowest["until all were back"], proof.slowest["until all were in"]
+    cpu = proof.slowest["CPU of the server until then"]
     return Report(
         [
             Figure("server memory per client", proof.figures["KB_per_client"], "KB", KB_EACH),
             Figure("all back after the restart", back, "s", BACK_S, reference=back / slow),
+            Figure("CPU of the server until then", cpu, "s", reference=cpu / slow),
             Figure("all in, at the first time", entered, "s", reference=entered / slow),
             Figure("clients, all resumed without a gap", proof.figures["resumed"], "clients", clients, "higher"),
         ],

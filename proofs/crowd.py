@@ -18,6 +18,8 @@ from roomkit.net.tokens import Tokens
 
 STATUS_S = 0.1
 TAIL = 200
+CONNECT_S = 10.0
+"""As our clients: where a full queue drops a connection, the system would wait a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Crowd:
         self.wrong: list[str] = []
         self.live = 0
         self.resumed = 0
-        self.writing = False
+        self.writing = self.hushed = False
         self.acked: dict[str, list[Any]] = {}
         tokens = Tokens([part.secret])
         self.clients = [
@@ -62,20 +64,29 @@ class Crowd:
                 for client in self.clients:
                     client.write_on()
             elif order == b"hush\n":
-                self.writing = False
+                self.writing, self.hushed = False, True
         telling.cancel()
 
     async def _tell(self) -> None:
+        """Little while all are busy, everything once they are quiet."""
+        writers = [client for client in self.clients if client.writes]
         while True:
-            seen: dict[str, dict[str, int]] = {}
-            for client in self.clients:
-                said = seen.setdefault(client.room, {})
-                key = f"{client.position}:{client.checksum:08x}"
-                said[key] = said.get(key, 0) + 1
-            under_way = sum(client.under_way is not None for client in self.clients)
-            told = {"live": self.live, "resumed": self.resumed, "under_way": under_way, "wrong": self.wrong[:20]}
-            print(json.dumps({**told, "seen": seen, "acked": self.acked}), flush=True)
+            told: dict[str, Any] = {"live": self.live, "resumed": self.resumed, "wrong": self.wrong[:20]}
+            if self.hushed:
+                told["under_way"] = sum(client.under_way is not None for client in writers)
+                told["acked"] = self.acked
+                told["seen"] = self._seen()
+            print(json.dumps(told), flush=True)
             await asyncio.sleep(STATUS_S)
+
+    def _seen(self) -> dict[str, dict[str, int]]:
+        """Per room, how many clients have got how far, and what they have seen."""
+        seen: dict[str, dict[str, int]] = {}
+        for client in self.clients:
+            said = seen.setdefault(client.room, {})
+            key = f"{client.position}:{client.checksum:08x}"
+            said[key] = said.get(key, 0) + 1
+        return seen
 
 
 class Client(asyncio.Protocol):
@@ -121,8 +132,9 @@ class Client(asyncio.Protocol):
     async def _connect(self) -> None:
         part = self._crowd.part
         try:
-            await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", part.port)
-        except OSError:
+            async with asyncio.timeout(CONNECT_S):
+                await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", part.port)
+        except (OSError, TimeoutError):
             self._again()
 
     def _again(self) -> None:

@@ -20,6 +20,8 @@ DEFAULT_PORT = 8000
 SEARCHED = 20
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TICK_S = 0.01
+BACKLOG = 4096
+"""As many as Linux queues by default: after a restart thousands come at once, and a full queue costs them seconds."""
 
 
 def is_loopback(host: str) -> bool:
@@ -57,7 +59,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError:
         listener.close()

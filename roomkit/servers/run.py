@@ -84,6 +84,7 @@ def server(app: RoomApp, host: str = "127.0.0.1", port: int = 8000, **more: Any)
         "timeout_graceful_shutdown": 5,
         "proxy_headers": False,
         "server_header": False,
+        "backlog": 4096,  # after a restart thousands come at once
         "log_level": "warning",
         "access_log": False,
         **more,
