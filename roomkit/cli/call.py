@@ -43,13 +43,13 @@ def call_room(command: CallCommand) -> int:
 
 
 async def _call(command: CallCommand) -> int:
+    from roomkit.channels.providers import find_provider
     from roomkit.channels.voice import VoiceChannel, VoiceOptions
     from roomkit.cli.target import load_kit
     from roomkit.kit import RoomKit
-    from roomkit.providers.wavfiles.audio import WavBackend
     from roomkit.voice.pipeline import AudioPipelineConfig
 
-    line = WavBackend()
+    line = find_provider("wavfiles", "audio")
     phone = VoiceChannel(
         "caller",
         stt=command.stt,

@@ -16,8 +16,8 @@ FRAME_MS = 20
 
 @dataclass(frozen=True, slots=True)
 class AudioFrame:
-    """A piece of one stream: signed 16-bit little-endian mono samples at `rate` Hz. `position` counts the samples of the
-    stream before this frame, so that a gap shows as a jump."""
+    """A piece of one stream: signed 16-bit little-endian mono samples at `rate` Hz. `position` counts the samples of
+    the stream before this frame, so that a gap shows as a jump."""
 
     pcm: bytes
     rate: int
@@ -66,8 +66,8 @@ class VoiceSession:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What a recogniser heard. Only a `final` one is ever more than a guess. `start_ms` and `end_ms` are positions in the
-    audio it was given; `confidence` is 0 to 1, None where the vendor does not say."""
+    """What a recogniser heard. Only a `final` one is ever more than a guess. `start_ms` and `end_ms` are positions in
+    the audio it was given; `confidence` is 0 to 1, None where the vendor does not say."""
 
     text: str
     final: bool = True

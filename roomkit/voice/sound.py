@@ -1,34 +1,17 @@
-"""Sounds to be played in a call: key tones, WAV files."""
+"""Sounds to be played in a call, as frames: key tones, WAV files."""
 
 from __future__ import annotations
 
-import wave
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import numpy as np
-
 from roomkit.dsp.framing import Reblock
-from roomkit.dsp.pcm import silence, to_pcm
-from roomkit.dsp.resample import Resampler
-from roomkit.errors import UsageError
+from roomkit.dsp.pcm import silence
+from roomkit.dsp.sound import read_wav, tone
 from roomkit.models.audio import FRAME_MS, AudioFrame
 
-KEYS = {
-    **{key: (697, high) for key, high in zip("123A", (1209, 1336, 1477, 1633), strict=True)},
-    **{key: (770, high) for key, high in zip("456B", (1209, 1336, 1477, 1633), strict=True)},
-    **{key: (852, high) for key, high in zip("789C", (1209, 1336, 1477, 1633), strict=True)},
-    **{key: (941, high) for key, high in zip("*0#D", (1209, 1336, 1477, 1633), strict=True)},
-}
-"""The two frequencies of every key in Hz (ITU-T Q.23)."""
 PAUSE_MS = 80
-
-
-def tone(key: str, duration_ms: int, rate: int) -> bytes:
-    """One key's tone, each frequency at -9 dBFS."""
-    at = np.arange(rate * duration_ms // 1000) / rate
-    low, high = KEYS[key]
-    return to_pcm(11_600 * (np.sin(2 * np.pi * low * at) + np.sin(2 * np.pi * high * at)))
 
 
 async def tones(keys: str, duration_ms: int, rate: int) -> AsyncIterator[AudioFrame]:
@@ -48,27 +31,8 @@ async def frames(pcm: bytes, rate: int) -> AsyncIterator[AudioFrame]:
             position += len(block) // 2
 
 
-def read_wav(path: str | Path, rate: int) -> bytes:
-    """A 16-bit PCM WAV file as mono samples at `rate` Hz; channels are averaged. Reads the whole file, in a blocking
-    way. Raises `UsageError` for other encodings."""
-    with wave.open(str(path), "rb") as file:
-        if file.getsampwidth() != 2:
-            raise UsageError(f"{path} has {8 * file.getsampwidth()}-bit samples; convert it to 16-bit PCM")
-        data, channels, found = file.readframes(file.getnframes()), file.getnchannels(), file.getframerate()
-    if channels > 1:
-        data = to_pcm(np.frombuffer(data, "<i2").reshape(-1, channels).mean(axis=1))
-    if found == rate:
-        return data
-    # The filter's lag is taken off the front and waited for at the end.
-    resampler = Resampler(found, rate)
-    late = int(resampler.lag_ms * rate / 1000) * 2
-    return resampler.process(data + silence(found // 10))[late : late + len(data) * rate // found // 2 * 2]
-
-
 async def frames_of(path: str | Path, rate: int) -> AsyncIterator[AudioFrame]:
     """A WAV file as 20 ms frames at `rate` Hz, read by a thread."""
-    import asyncio
-
     pcm = await asyncio.to_thread(read_wav, path, rate)
     async for frame in frames(pcm, rate):
         yield frame

@@ -7,8 +7,8 @@ import pytest
 
 from roomkit.dsp.dtmf import KEYS, KeyDetector
 from roomkit.dsp.pcm import samples, silence, to_pcm
-from roomkit.voice.sound import KEYS as FREQUENCIES
-from roomkit.voice.sound import tone
+from roomkit.dsp.sound import KEYS as FREQUENCIES
+from roomkit.dsp.sound import tone
 
 EVERY = "".join(KEYS)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from roomkit.dsp.pcm import silence
+from roomkit.dsp.sound import tone
 from roomkit.models.audio import AudioFrame
 from roomkit.providers.wavfiles.audio import WavBackend
-from roomkit.voice.sound import tone
 
 
 def write(path: Path, pcm: bytes, rate: int = 16_000) -> Path:

@@ -8,15 +8,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from roomkit.dsp.pcm import silence
+from roomkit.dsp.sound import read_wav
 from roomkit.errors import SessionEnded
 from roomkit.models.audio import FRAME_MS, AudioFrame, VoiceSession
 from roomkit.ports.audio import BackendEvent, BackendTraits
 from roomkit.runtime import monotonic
-from roomkit.voice.sound import read_wav
 
 
 @dataclass(eq=False, slots=True)
@@ -134,3 +135,7 @@ def _write(path: Path, said: bytes, heard: list[tuple[int, bytes]], rate: int) -
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(both.tobytes())
+
+
+def provider(_account: str | None = None, **options: Any) -> WavBackend:
+    return WavBackend(**options)
