@@ -926,7 +926,7 @@ async def test_a_kit_goes_on_where_it_was(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "replicas", "told"),
+    "settings, replicas, told",
     [
         ({"fsync": "off"}, [], "a power cut loses what was acknowledged"),
         ({"full_page_writes": "off"}, [], "can damage the tables"),
