@@ -931,7 +931,7 @@ async def test_a_kit_goes_on_where_it_was(url: str) -> None:
         ({"fsync": "off"}, [], "a power cut loses what was acknowledged"),
         ({"full_page_writes": "off"}, [], "can damage the tables"),
         ({"synchronous_commit": "off"}, [], ""),
-        ({}, [("standby", "async")], r"1 replicas \(standby\), none of them synchronous"),
+        ({}, [("standby", "async")], r"1 replicas \(standby\), none synchronous"),
         ({}, [("one", "async"), ("two", "sync")], ""),
         ({}, [(None, None)], "unnamed"),
     ],

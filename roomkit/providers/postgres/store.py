@@ -308,7 +308,7 @@ def judged(settings: Mapping[str, str], replicas: Sequence[tuple[str | None, str
         found.append((True, "synchronous_commit is off by default; roomkit turns it on for its own connections"))
     late = [name or "unnamed" for name, state in replicas if state not in ("sync", "quorum")]
     if late and len(late) == len(replicas):
-        told = f"{len(late)} replicas ({', '.join(late)}), none of them synchronous: one that is promoted may lack the last"
+        told = f"{len(late)} replicas ({', '.join(late)}), none synchronous: one that is promoted may lack the last"
         fix = "set synchronous_standby_names where that must not be"
         found.append((False, f"{told} acknowledged messages; {fix}"))
     return found or [(True, "what is acknowledged is on the server's disk, and on its synchronous replicas")]
