@@ -126,7 +126,8 @@ class InboundResult:
         """Waits until its deliveries and the replies to it (and theirs) are done, at most `timeout` seconds.
 
         Raises `TimeoutError`, or `UsageError` when called from inside a delivery or reply (a tool's, a handler's)
-        that it would have to wait for, be it for a message just sent: that could never come true."""
+        that it would have to wait for, be it for a message just sent, or when several of them would wait for each
+        other: that could never come true."""
         if CURRENT.get() is self.settlement:
             raise _itself()
         if timeout is None:
