@@ -215,7 +215,7 @@ class ScriptedSTT:
         self._partials = partials
 
     async def transcribe(
-        self, frames: AsyncIterator[AudioFrame], *, language: str | None = None
+        self, frames: AsyncIterator[AudioFrame], *, language: str | None = None, call: str | None = None
     ) -> AsyncIterator[Transcript]:
         heard: list[int] = []
         told = 0

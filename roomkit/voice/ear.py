@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -14,6 +15,7 @@ from roomkit.ports.speech import STT
 from roomkit.runtime import BufferClosed, DropOldestBuffer, Scope
 
 log = logging.getLogger(__name__)
+_calls = itertools.count(1)
 MOST_FRAMES = 3_000
 """A minute of 20 ms frames: a recogniser that is further behind loses the oldest."""
 
@@ -59,7 +61,7 @@ class Segment:
         texts: list[str] = []
         last: Transcript | None = None
         try:
-            transcripts = self._ear.stt.transcribe(self._heard(), language=self._language)
+            transcripts = self._ear.stt.transcribe(self._heard(), language=self._language, call=self._ear.call)
             async with aclosing(cast("Any", transcripts)) as stream:
                 async for transcript in stream:
                     if transcript.final:
@@ -97,6 +99,8 @@ class Ear:
         self.rate = rate
         self.continuous = continuous
         self.failed = failed
+        self.call = f"call-{next(_calls)}"
+        """Its segments belong together: a recogniser may remember how the line sounds."""
         self._scope = scope
 
     def begin(
