@@ -13,9 +13,9 @@ _HANGING: dict[str, str] = {
     "fr": "et mais ou parce que si quand le la les un une mon ma de du pour avec à est sont je euh alors",
     "es": "y pero o porque si cuando que el la los un una mi de del para con a es son yo eh entonces",
 }
-_DIGITS = re.compile(
-    r"(?:\d[\d\s-]*|(?:\b(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|double)\b\s*)+)$", re.IGNORECASE
-)
+_SPELT = "zero|oh|one|two|three|four|five|six|seven|eight|nine|double"
+_DIGITS = re.compile(rf"(?:\d[\d\s-]*|(?:\b(?:{_SPELT})\b\s*){{2,}})$", re.IGNORECASE)
+"""A number that may go on; one number word alone is mostly none ("another one")."""
 
 
 class PauseDetector:
