@@ -17,3 +17,5 @@ def test_there_are_enough_of_them() -> None:
 def test_the_judge_finds(name: str) -> None:
     tally = run_some(0, PLANTED[name].within, name)
     assert tally.failures, f'"{name}" was not found in {tally.schedules} schedules'
+    (report,) = tally.failures.values()
+    assert "AttributeError" not in report, "what it breaks is not there any more; plant it anew"

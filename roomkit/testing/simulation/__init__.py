@@ -23,7 +23,7 @@ from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.process import Points, note_tasks
 from roomkit.testing.simulation.world import World
 
-LIMIT_S = 20.0
+LIMIT_S = 10.0
 """Real time after which a schedule is given up."""
 MOST_LINES = 1_000
 

@@ -175,7 +175,7 @@ _put, _deliver, _attempt, _kept = OutboxLanes._put, OutboxLanes._deliver, Outbox
 
 def _last_first(self: OutboxLanes, actor: RoomActor, channel_id: str, item: Any, burst: Any) -> None:
     _put(self, actor, channel_id, item, burst)
-    lane = self._lanes.get((actor.tenant, actor.room_id, channel_id))
+    lane = self.lines.get((actor.tenant, actor.room_id, channel_id))
     if lane is not None and len(lane.items) > 1:
         lane.items.rotate(1)
 
@@ -342,7 +342,7 @@ def _unchecked(*_: Any) -> None:
     """Whoever writes, writes."""
 
 
-def _unresumed(self: Holdings, actor: RoomActor, records: dict[str, list[Record]]) -> None:
+def _unresumed(self: Holdings, actor: RoomActor, *_: Any) -> None:
     self.entered(actor)
 
 

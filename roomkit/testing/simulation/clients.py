@@ -186,6 +186,7 @@ class Page:
         """Stream -> who told it, and how it grew."""
         self.nets: dict[str, int] = {}
         self._human = False
+        self._ended_here: set[str] = set()
         self.wrong: list[str] = []
         self._said: dict[str, Said] = {}
 
@@ -223,6 +224,7 @@ class Page:
         if self.wire is not None:
             self.wire.close()
         self.wire = Wire(process, self.principal, self.dice, self.hear)
+        self._ended_here.clear()
         self.session.connected(None)
         return True
 
@@ -233,7 +235,7 @@ class Page:
 
     async def settle(self) -> None:
         """Stays connected, and caught up, once everything is calm."""
-        for _ in range(200):
+        for _ in range(40):
             if self.wire is None or not self.wire.open:
                 await self.connect()
             if self.wire is not None:
@@ -331,8 +333,9 @@ class Page:
     def _ended(self, stream_id: str, text: str | None) -> None:
         grown = self.open.pop(stream_id, None)
         self.ends[stream_id] = self.ends.get(stream_id, 0) + 1
-        if self.ends[stream_id] > 1:
+        if stream_id in self._ended_here:
             self.wrong.append(f"{self.name} saw stream {stream_id} end {self.ends[stream_id]} times")
+        self._ended_here.add(stream_id)
         if text is not None and grown is not None and not text.startswith(grown):
             self.wrong.append(f"{self.name} saw stream {stream_id} grow to {grown!r}, and end as {text!r}")
 

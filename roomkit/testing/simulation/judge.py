@@ -51,6 +51,7 @@ async def judge(world: World) -> list[str]:
     wrong += _tools(world, logs)
     wrong += _questions(world, logs)
     wrong += _prefixes(world, logs)
+    wrong += _checkpoints(world, logs)
     wrong += _pauses(world, logs)
     wrong += _floors(logs)
     wrong += _taken_back(world)
@@ -328,6 +329,20 @@ def _floors(logs: Logs) -> Iterator[str]:
                 )
                 if late and event.metadata.get("end_reason") not in ("cancelled", "interrupted"):
                     yield f"the AI spoke at {tenant}/{room}[{event.index}] although the floor was {mode}"
+
+
+def _checkpoints(world: World, logs: Logs) -> Iterator[str]:
+    """What a checkpoint has kept of a reply is in its message, however it ended."""
+    stored = {event.id: event.text for log in logs.values() for event in log}
+    closed = {spot for spot, log in logs.items() if any(e.type is EventType.ROOM_CLOSED for e in log)}
+    kept: dict[str, tuple[str, str]] = {}
+    for _, _, batch in world.disk.batches:
+        for put in batch.put:
+            if put.kind == "stream" and put.value["text"] and (put.tenant, put.room_id) not in closed:
+                kept[put.value["id"]] = (put.value["text"], put.key)
+    for stream_id, (text, key) in kept.items():
+        if not stored.get(stream_id, "").startswith(text):
+            yield f"a checkpoint has kept {text!r} of {key!r}, {stored.get(stream_id)!r} is stored"
 
 
 def _prefixes(world: World, logs: Logs) -> Iterator[str]:

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STORM_S = 20.0
 """Virtual seconds after which everything heals, whatever has happened until then."""
+NODES = (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 5)
+"""How many nodes there are, as often as that."""
+PATIENCE = 60
+"""Looks at whether all has come to rest, before it counts as never."""
 POLICIES = {
     "sms": DeliveryPolicy(max_retries=3, base_delay=0.2, max_delay=2.0, timeout_s=2.0),
     "mail": DeliveryPolicy(max_retries=3, base_delay=0.2, max_delay=2.0, timeout_s=2.0, idempotent=True),
@@ -76,7 +80,7 @@ class World:
         self.deeds: tuple[str, ...] = tuple(DEEDS)
         self._doors: dict[Process, SocketDoor] = {}
         self._choose()
-        self.nodes = self.dice.choice((1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 5)) if nodes is None else nodes
+        self.nodes = self.dice.choice(NODES) if nodes is None else nodes
         self.network = Network(self, self._fork())
 
     def _fork(self) -> random.Random:
@@ -291,7 +295,7 @@ class World:
 
     async def rest(self) -> None:
         """Everybody connects, every question is answered, every lane runs empty."""
-        for _ in range(400):
+        for _ in range(PATIENCE):
             for process in self.processes:
                 if process.stale:
                     process.die("because another has taken over")
