@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkit.core.state import key
-from roomkit.errors import Elsewhere, Fenced, StateError, StoreUnavailable, UsageError
+from roomkit.errors import Elsewhere, Fenced, StateError, StoreError, StoreUnavailable, UsageError
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import Committed
 from roomkit.ports.store import Batch, EventQuery, Record, RecordQuery
@@ -126,9 +126,12 @@ class Consumer:
         self._leave()
         self._offered.close()
         await self._scope.aclose()
-        if self._engine.nodes is not None and self._engine.opened:  # The next process need not wait.
-            await self._engine.nodes.ownership.release([(self._tenant, self._own)])
         self._engine.consumers.pop((self._tenant, self.name), None)
+        if self._engine.nodes is not None and self._engine.opened:
+            try:  # The next process need not wait.
+                await self._engine.nodes.ownership.release([(self._tenant, self._own)])
+            except StoreError as error:
+                log.info('consumer "%s" keeps its place until the lease of this process ends: %s', self.name, error)
 
     async def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
         """The events that were given up, with the last error."""

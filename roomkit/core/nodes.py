@@ -232,8 +232,9 @@ class Nodes:
             except StoreError as error:
                 log.warning("rooms that were taken over cannot be read yet: %s", error)
                 await asyncio.sleep(RENEW_S)
-        if not self.address:
-            await self.held.release(key for key in epochs if self.engine.table.loaded(*key) is None)
+        # What is no room (a consumer's place begins with "~") is for whoever does that work.
+        idle = (key for key in epochs if self.engine.table.loaded(*key) is None)
+        await self.held.release([key for key in idle if not self.address or key[1].startswith("~")])
 
     async def _try(self, tenant: str, room_id: str) -> None:
         """Finishes what is unfinished in a room, unless somebody else has it."""
