@@ -175,6 +175,8 @@ class OutboxLanes:
     async def _broke(self, lane: Lane, item: Item, error: Exception) -> None:
         """Something that nobody foresaw: it ends as any failed delivery does. Only what the store refuses stays in the
         outbox, for the next start."""
+        if lane.actor.retired and self.engine.nodes is not None:
+            return  # the room has gone to another process, which has the rest
         self.engine.trouble(lane.actor, f"delivery to {lane.channel_id}", error)
         if item.event is None or isinstance(error, StoreError) or self.engine.draining:
             return

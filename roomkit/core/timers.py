@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core import alarms
 from roomkit.core.state import key
-from roomkit.errors import Elsewhere
+from roomkit.errors import Elsewhere, Fenced
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
 from roomkit.runtime import Wakeup
@@ -119,14 +119,16 @@ class Timers:
                 continue
 
     async def _ring(self, tenant: str, room_id: str, name: str, data: dict[str, Any]) -> None:
-        """What cannot be done now, because the store fails or the kit closes, rings again at the next start."""
-        await self._engine.insist(lambda: self._look(tenant, room_id, name, data), f"timer {name} of {room_id}")
+        """What cannot be done now, because the store fails or the kit closes, rings again at the next start; in a room
+        that is another process's, there."""
+        try:
+            await self._engine.insist(lambda: self._look(tenant, room_id, name, data), f"timer {name} of {room_id}")
+        except (Elsewhere, Fenced):
+            if self._engine.nodes is None:
+                raise
 
     async def _look(self, tenant: str, room_id: str, name: str, data: dict[str, Any]) -> None:
-        try:
-            actor = await self._engine.table.actor(tenant, room_id)
-        except Elsewhere:
-            return  # whoever has the room rings it
+        actor = await self._engine.table.actor(tenant, room_id)
         if actor is None:
             await self._engine.store.commit(self._gone(tenant, room_id, name))
             return

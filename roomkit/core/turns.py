@@ -369,6 +369,8 @@ class Turns:
         )
 
     async def _failed(self, actor: RoomActor, reply: Reply, error: Exception) -> None:
+        if actor.retired and reply.over:
+            return  # the room has gone to another process, which ends it
         log.error("turn of %s in %s failed: %s", reply.channel_id, actor.room_id, error, exc_info=error)
         reply.end_reason, reply.error = "error", f"{type(error).__name__}: {error}"
         self.engine.count("turn_errors")
