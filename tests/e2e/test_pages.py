@@ -314,6 +314,18 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def test_erased_messages_leave_open_pages_at_once(server: Server, pages: Pages, room: str) -> None:
+    chat, watching = pages.open(server, "", room), pages.open(server, f"supervisor?{room}", "sam", width=1400)
+    say(chat, "my secret is marmalade")
+    expect(replies(chat)).to_have_count(1, timeout=SLOW)
+    expect(watching.get_by_text("my secret is marmalade").first).to_be_visible()
+    assert api(server, "root", "erasures", {"who": room})["erasure"]["rooms"] == {room: 1}
+    expect(bubbles(chat, "Message deleted")).to_have_count(1)
+    expect(chat.locator(".message.own", has_text="marmalade")).to_have_count(0)
+    expect(watching.locator(".said-text", has_text="Deleted")).to_have_count(1)
+    expect(replies(chat)).to_have_count(1)  # What others quoted is theirs.
+
+
 def test_a_picture_is_sent_and_seen(server: Server, pages: Pages, room: str) -> None:
     chat, desk_page = pages.open(server, "", room), pages.open(server, f"supervisor?{room}", "sam", width=1400)
     expect(chat.get_by_role("textbox")).to_be_focused()
