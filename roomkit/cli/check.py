@@ -216,7 +216,8 @@ class Play:
         await self._post(f"/rooms/{self.room}/approvals/{approval['id']}", granted=True, reason="a known customer")
         reply = await ada.reply(asked["index"], containing="refunded")
         self.claim(not paid, "the refund waited for a person, and was made when the supervisor said yes")
-        self.claim(HINT in text_of(reply), "the supervisor steered the running reply")
+        steered = "supervisor asked" in text_of(reply) and HINT not in text_of(reply)
+        self.claim(steered, "the supervisor steered the running reply, in words that no guest was told")
 
     async def _cancelling(self) -> None:
         ada, ben, boss = self.witnesses
@@ -246,7 +247,8 @@ class Play:
         await self._post(f"/rooms/{self.room}/floor/release", note=NOTE)
         asked = await ada.say("Thanks!")
         reply = await ada.reply(asked["index"])
-        self.claim(NOTE in text_of(reply), "handed back, and the AI had read the supervisor's note")
+        noted = "given me a hint" in text_of(reply) and NOTE not in text_of(reply)
+        self.claim(noted, "handed back, and the AI had read the supervisor's note and kept it to itself")
 
     async def _crash(self) -> None:
         ada, ben, boss = self.witnesses

@@ -92,9 +92,8 @@ async def _talk(chat: Terminal, serving: Serving) -> None:
     try:
         await chat.run()
     finally:
-        if not serving.stopping:  # The end of input behind a Ctrl-C does not make it an impatient one.
-            serving.quietly = True
-            serving.stop()
+        if not serving.stopping:
+            serving.finish()
 
 
 def _welcome(kit: RoomKit, room_id: str, url: str, options: DevOptions) -> None:
@@ -170,9 +169,16 @@ class Terminal:
     async def _read(self) -> str | None:
         self._waiting = True
         self._prompt()
-        line = await self._thread.submit(self._input.readline)
+        line = await self._thread.submit(self._readline)
         self._waiting = False
         return line or None
+
+    def _readline(self) -> str:
+        """On the thread, which alone knows that nobody reads any more."""
+        line = self._input.readline()
+        if not line:
+            self._input.close()
+        return line
 
     async def _say(self, text: str) -> None:
         message = InboundMessage.text(
