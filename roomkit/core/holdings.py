@@ -130,7 +130,14 @@ class Holdings:
             key = (actor.tenant, actor.room_id)
             task = self._scope.spawn(recovery.resume_replies(actor, streams, questions), name=f"resume {actor.room_id}")
             self._resuming[key] = task
-            task.add_done_callback(lambda done: self._resuming.get(key) is done and self._resuming.pop(key))
+            actor.lanes += 1  # Sent back to the store it would be resumed once more, beside this.
+
+            def over(done: asyncio.Task[None]) -> None:
+                actor.lanes -= 1
+                if self._resuming.get(key) is done:
+                    del self._resuming[key]
+
+            task.add_done_callback(over)
 
     async def resumed(self, tenant: str, room_id: str) -> None:
         """Waits until the room's cut replies are closed, or for a moment."""

@@ -295,7 +295,7 @@ class World:
 
     async def rest(self) -> None:
         """Everybody connects, every question is answered, every lane runs empty."""
-        for _ in range(PATIENCE):
+        for look in range(PATIENCE):
             for process in self.processes:
                 if process.stale:
                     process.die("because another has taken over")
@@ -307,7 +307,7 @@ class World:
                 await asyncio.sleep(3.0)
                 if all(page.through for page in self.pages):
                     return
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5 if look < PATIENCE / 2 else 10.0)  # A breaker may be open for minutes.
         self.wrong.append("the rooms never came to rest")
 
     async def _quiet(self, process: Process) -> bool:
