@@ -43,7 +43,7 @@ async def test_the_server_may_end_after_sending_and_in_the_middle_of_a_reply() -
     assert proof.wrong == []
     assert proof.figures["crashes"] == 2
     assert proof.figures["repeated"] > 0, "what was sent without its answer kept is sent again, under the same key"
-    assert proof.figures["interrupted"] > 0
+    assert proof.figures["cut_replies"] > 0
 
 
 def test_a_wrong_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
