@@ -346,12 +346,26 @@ def _unresumed(self: Holdings, actor: RoomActor, *_: Any) -> None:
     self.entered(actor)
 
 
+def _idle_meanwhile(self: Holdings, actor: RoomActor, records: dict[str, list[Record]]) -> None:
+    _resume(self, actor, records)
+    task = self._resuming.get((actor.tenant, actor.room_id))
+    if task is not None and (records.get("stream") or records.get("turn")):
+
+        def over(_: object) -> None:
+            actor.lanes += 1
+
+        actor.lanes -= 1
+        task.add_done_callback(over)
+
+
 def _never_again(self: Follower) -> None:
     """What a page sees ends with the owner of the room, and nobody says so."""
 
 
+_resume = Holdings._resume
 _bug("no fence between nodes", 100, (Leases, "check", _unchecked), nodes=2)
 _bug("a node is never told that it was taken over", 200, (Nodes, "_check", _nothing), nodes=2)
 _bug("nobody takes over from a silent node", 50, (Nodes, "_take_over", _nothing), nodes=2)
 _bug("a take-over leaves what is unfinished", 100, (Holdings, "_resume", _unresumed), nodes=2)
 _bug("a view ends with the owner of its room", 200, (Follower, "_search", _never_again), nodes=2)
+_bug("a room may go while it is resumed", 1500, (Holdings, "_resume", _idle_meanwhile), nodes=3)
