@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 PAGE = 500
+_BLOB = re.compile(r'"blob:([A-Za-z0-9_-]+)"')
 
 
 async def fork_room(
@@ -39,6 +41,7 @@ async def fork_room(
         raise UsageError(f"{room_id!r} cannot be a room's id: leave out slashes, tildes and line breaks")
     log = await _events(engine, original, at)
     names = {event.id: engine.new_id(event.created_at) for event in log}
+    names |= await _files(engine, original, room_id, log)
     events = [_copied(event, room_id, names) for event in log]
     old, now = original.state.room, engine.now()
     room = Room(
@@ -69,6 +72,22 @@ async def _events(engine: Engine, original: RoomActor, at: int) -> list[RoomEven
         query = EventQuery(original.tenant, original.room_id, start=len(log), stop=at + 1, limit=PAGE)
         log += await engine.store.events(query)
     return log
+
+
+async def _files(engine: Engine, original: RoomActor, room_id: str, log: list[RoomEvent]) -> dict[str, str]:
+    """Copies the files that the events name: a room reads only its own. Returns what their URLs are called now."""
+    named = {one for event in log for one in _BLOB.findall(event.model_dump_json(include={"content", "metadata"}))}
+    names: dict[str, str] = {}
+    for blob_id in sorted(named) if engine.blobs is not None else ():
+        blobs = engine.blobs()
+        info = await blobs.info(original.tenant, blob_id)
+        if info is not None and info.room_id == original.room_id:
+            data = blobs.read(original.tenant, blob_id)
+            new = await blobs.put(
+                original.tenant, data, mime_type=info.mime_type, filename=info.filename, room_id=room_id
+            )
+            names[f"blob:{blob_id}"] = f"blob:{new.id}"
+    return names
 
 
 def _copied(event: RoomEvent, room_id: str, names: dict[str, str]) -> RoomEvent:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from roomkit import AIChannel, Channel, RoomKit
 from roomkit.ai.tools import tool
 from roomkit.errors import UsageError
-from roomkit.models.content import EditContent, TextContent, ToolCallContent
+from roomkit.models.content import EditContent, MediaContent, TextContent, ToolCallContent
 from roomkit.models.delivery import DeliveryResult
 from roomkit.models.event import EventType
 from roomkit.ports.store import RecordQuery
@@ -115,6 +117,22 @@ async def test_another_model_answers_and_tools_are_told_from_the_journal() -> No
             ("failed", "Not run: this is a copy of a conversation, and no such call was made in the original."),
         ]
         assert await everything(kit, room_id) == before
+
+
+async def test_pictures_go_along_as_files_of_the_fork() -> None:
+    async def data() -> AsyncIterator[bytes]:
+        yield b"\x89PNG\r\n\x1a\n" + b"x" * 100
+
+    async with kit_with() as kit:
+        await kit.create_room("r", channels=())
+        blob = await kit.blobs.put("default", data(), mime_type="image/png", room_id="r")
+        await kit.send("r", MediaContent(url=f"blob:{blob.id}", mime_type="image/png"))
+        copy = await kit.fork("r")
+        (content,) = [e.content for e in await kit.events(copy.id) if isinstance(e.content, MediaContent)]
+        info = await kit.blobs.info("default", content.url.removeprefix("blob:"))
+        assert info is not None
+        assert (info.room_id, info.size_bytes) == (copy.id, 108)
+        assert info.id != blob.id
 
 
 async def test_a_fork_of_what_is_not_there_is_refused() -> None:
