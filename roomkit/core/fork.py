@@ -78,8 +78,10 @@ async def _files(engine: Engine, original: RoomActor, room_id: str, log: list[Ro
     """Copies the files that the events name: a room reads only its own. Returns what their URLs are called now."""
     named = {one for event in log for one in _BLOB.findall(event.model_dump_json(include={"content", "metadata"}))}
     names: dict[str, str] = {}
-    for blob_id in sorted(named) if engine.blobs is not None else ():
-        blobs = engine.blobs()
+    if not named or engine.blobs is None:
+        return names
+    blobs = engine.blobs()
+    for blob_id in sorted(named):
         info = await blobs.info(original.tenant, blob_id)
         if info is not None and info.room_id == original.room_id:
             data = blobs.read(original.tenant, blob_id)
