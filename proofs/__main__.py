@@ -22,6 +22,7 @@ NAMES = {
     "storm": 10_000,
     "crashpoints": 1,
     "signatures": 1_000_000,
+    "hearing": 12,
 }
 """Every proof, and how often `make prove` runs it."""
 

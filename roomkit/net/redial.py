@@ -226,9 +226,10 @@ class _Talk:
 
 
 async def hung_up(hangups: Scope) -> None:
-    """Lets the last goodbyes be said, for a second, and refuses more."""
-    await hangups.drain(1.0)
-    await hangups.aclose()
+    """Lets the last goodbyes be said, for a second. More can follow: a closed provider may be used again."""
+    if not await hangups.drain(1.0):
+        hangups.cancel()
+        await hangups.drain(1.0)
 
 
 async def dial(provider: str, url: str, headers: Mapping[str, str]) -> Wire:

@@ -68,6 +68,11 @@ class LazyClient(Generic[C]):
     def built(self) -> C | None:
         return self._client
 
+    def dropped(self) -> C | None:
+        """The client, for its last user to close; the next `get` builds another."""
+        client, self._client, self._loading = self._client, None, None
+        return client
+
     async def get(self) -> C:
         """The client; raises `MissingExtra` when the SDK is not installed. A cancelled caller cancels nobody else."""
         client = self._client

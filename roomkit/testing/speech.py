@@ -52,8 +52,9 @@ async def check_stt(
     async with aclosing(stream):
         await anext(stream)
     await _gone(streams_open)
-    _check_transcripts(await _hear(stt, speech, pace_s), says, most_errors)
     await stt.aclose()
+    await stt.aclose()
+    _check_transcripts(await _hear(stt, speech, pace_s), says, most_errors)  # a kit that starts again
     await stt.aclose()
 
 
@@ -80,8 +81,9 @@ async def check_tts(
     async with aclosing(stream):
         await anext(stream)
     await _gone(streams_open)
-    _check_spoken(await _say(tts, pieces), tts.rate, len(text.rstrip()), least_s)
     await tts.aclose()
+    await tts.aclose()
+    _check_spoken(await _say(tts, pieces), tts.rate, len(text.rstrip()), least_s)  # a kit that starts again
     await tts.aclose()
 
 

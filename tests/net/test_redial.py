@@ -34,6 +34,7 @@ class _EchoWire:
     def __init__(self, vendor: Echo, left: int) -> None:
         self._vendor = vendor
         self._left = left
+        self._dropped = False
         self._answers: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def send(self, data: Data) -> None:
@@ -47,7 +48,7 @@ class _EchoWire:
 
     async def recv(self) -> Data:
         answer = await self._answers.get()
-        if answer is None:
+        if answer is None or self._dropped:
             raise Disconnected
         await asyncio.sleep(0.002)
         return answer
@@ -57,6 +58,7 @@ class _EchoWire:
 
     def abort(self) -> None:
         self._vendor.aborted += 1
+        self._dropped = True
         self._answers.put_nowait(None)
 
 

@@ -76,8 +76,9 @@ class OpenAISTT:
         yield Transcript(text.strip(), language=language, start_ms=0.0, end_ms=length_ms, endpoint=True)
 
     async def aclose(self) -> None:
-        if self._client.built is not None:
-            await self._client.built.close()
+        client = self._client.dropped()
+        if client is not None:
+            await client.close()
 
     async def _heard(self, pcm: bytes, language: str | None) -> AsyncGenerator[Transcript]:
         client = await self._client.get()

@@ -77,8 +77,9 @@ class OpenAITTS:
                 yield SpokenText(last, said)
 
     async def aclose(self) -> None:
-        if self._client.built is not None:
-            await self._client.built.close()
+        client = self._client.dropped()
+        if client is not None:
+            await client.close()
 
     async def _sound(self, text: str, voice: str) -> AsyncGenerator[bytes]:
         """Frames of one request; closing it closes the connection."""

@@ -203,7 +203,7 @@ class Pool:
     async def aclose(self) -> None:
         for process in self._processes:
             await process.kill()
-        await self._scope.aclose()
+        await self._scope.drain(5.0)
         self._processes.clear()
 
 
