@@ -48,7 +48,7 @@ async def test_openai_hears() -> None:
     for _ in range(5):
         fake.reply(SAYS)
     speech = [AudioFrame(bytes(640), 16_000, at * 320) for at in range(50)]
-    await check_stt(lambda: OpenAISTT(api_key=fake.key, transport=fake.transport()), speech, SAYS)
+    await check_stt(lambda: OpenAISTT(api_key=fake.key, transport=fake.transport()), speech, SAYS, reopens=False)
 
 
 async def test_a_fallback_hears_as_its_first() -> None:
@@ -80,7 +80,9 @@ async def test_openai_speaks() -> None:
     for _ in range(10):
         fake.speak()
     await check_tts(
-        lambda: OpenAITTS(api_key=fake.key, transport=fake.transport()), streams_open=lambda: fake.streaming
+        lambda: OpenAITTS(api_key=fake.key, transport=fake.transport()),
+        streams_open=lambda: fake.streaming,
+        reopens=False,
     )
 
 
