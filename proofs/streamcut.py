@@ -28,7 +28,7 @@ from roomkit.protocols.room_socket.messages import (
 TITLE = "the server is killed between two chunks of a reply that three people watch"
 CHUNKS = 200
 PAUSE_S = 0.002
-AFTER_S = (0.0, 0.0, 0.005, 0.05, 0.3)
+AFTER_S = (0.0, 0.0, 0.005, 0.05, 0.4)
 """How long a chunk was out when the server died: up to more than it takes to be kept."""
 ROOM = "r"
 ERA = 25
