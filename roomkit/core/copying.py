@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from roomkit.core.messages import altered
 from roomkit.core.state import binding_record, key, participant_record, room_record
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 AT_ONCE = 500
+BREATH = 100
+T = TypeVar("T")
 
 
 async def write_room(
@@ -84,6 +87,14 @@ def marks(tenant: str, room_id: str, events: Sequence[RoomEvent]) -> list[Record
             if isinstance(content, EditContent):
                 found[event.index] = {"index": event.index, "of": target.index}
     return [Record("mutation", tenant, key(room_id, i), mark, room_id) for i, mark in sorted(found.items())]
+
+
+async def breathing(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items, and after every few of them everybody else's turn: a long log must not hold up the loop."""
+    for number, item in enumerate(items):
+        if number % BREATH == BREATH - 1:
+            await asyncio.sleep(0)
+        yield item
 
 
 def renamed(value: Any, names: dict[str, str]) -> Any:

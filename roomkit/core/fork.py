@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from roomkit.core.copying import marks, renamed, write_room
+from roomkit.core.copying import breathing, marks, renamed, write_room
 from roomkit.core.results import Settlement
 from roomkit.errors import UsageError
 from roomkit.models.content import ToolCallContent
@@ -42,7 +42,7 @@ async def fork_room(
     log = await _events(engine, original, at)
     names = {event.id: engine.new_id(event.created_at) for event in log}
     names |= await _files(engine, original, room_id, log)
-    events = [_copied(event, room_id, names) for event in log]
+    events = [event async for event in breathing(_copied(event, room_id, names) for event in log)]
     old, now = original.state.room, engine.now()
     room = Room(
         id=room_id,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import ValidationError
 
-from roomkit.core.copying import renamed, write_room
+from roomkit.core.copying import breathing, renamed, write_room
 from roomkit.core.state import BINDING, PARTICIPANT, ROOM, SEP
 from roomkit.errors import RoomNotFound, StateError, UsageError
 from roomkit.models.event import SCHEMA_VERSION, RoomEvent
@@ -144,7 +144,8 @@ async def import_room(
     if await engine.table.look(tenant, target) is not None:
         raise StateError(f'room "{target}" exists already; import it under another id with room_id=')
     names = await _put_blobs(engine, tenant, target, file.blobs)
-    events = [_event(renamed(value, names), index, tenant, target) for index, value in enumerate(file.events)]
+    made = (_event(renamed(value, names), index, tenant, target) for index, value in enumerate(file.events))
+    events = [event async for event in breathing(made)]
     records = [record._replace(value=renamed(record.value, names)) for record in records]
     check_batch(Batch(tenant, 0, target, put=tuple(records)))
     return (await write_room(engine, room, bindings, people, events, records)).state.snapshot()
@@ -186,7 +187,7 @@ async def _each(lines: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]
         async for text in lines:
             yield text
     else:
-        for text in lines:
+        async for text in breathing(lines):
             yield text
 
 
