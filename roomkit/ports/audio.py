@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from roomkit.models.audio import AudioFrame, AudioSignal, VoiceSession
+from roomkit.models.delivery import WebhookReply, WebhookRequest
 from roomkit.models.hooks import Moment, Notice
 
 
@@ -146,3 +147,56 @@ class AudioTap(Protocol):
     def outbound(self, frame: AudioFrame) -> None: ...
 
     def close(self) -> None: ...
+
+
+class SocketLine(Protocol):
+    """An accepted web socket, as a transport sees it."""
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None when the far end has gone."""
+        ...
+
+    async def send(self, data: str | bytes) -> None:
+        """Raises `SessionEnded` when the far end has gone, or takes nothing for too long."""
+        ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Idempotent."""
+        ...
+
+
+class SocketBackend(VoiceBackend, Protocol):
+    """A transport that callers reach by a web socket; `kit.asgi()` mounts it at `/voice/{channel}`."""
+
+    @property
+    def entry(self) -> Literal["token", "vendor"]:
+        """Who lets a caller in: the token of a room, as at the room socket, or a vendor that proves itself; then there
+        are also `admit` and `reply` (see `VendorSocketBackend`)."""
+        ...
+
+    async def serve(self, line: SocketLine, session: VoiceSession, answer: Callable[[], Awaitable[None]]) -> None:
+        """Carries one call until it ends. `session` is new; `answer` is called once when audio can flow."""
+        ...
+
+
+class VendorSocketBackend(SocketBackend, Protocol):
+    """A phone company that asks by webhook what to do with a call, and then connects."""
+
+    def admit(self, request: WebhookRequest) -> None:
+        """Raises `AccessDenied` unless the vendor itself asks for the web socket."""
+        ...
+
+    def reply(self, request: WebhookRequest, stream_url: str) -> WebhookReply:
+        """What to do with a call: connect it to `stream_url`. Raises `AccessDenied` unless the vendor itself asks."""
+        ...
+
+
+class OfferBackend(VoiceBackend, Protocol):
+    """A transport that is agreed upon by an offer and an answer: WebRTC."""
+
+    async def offer(
+        self, session: VoiceSession, description: dict[str, str], answer: Callable[[], Awaitable[None]]
+    ) -> dict[str, str]:
+        """The reply to a caller's session description (`type`, `sdp`); `answer` is called once when audio can flow.
+        Raises `ProtocolError` for a description that cannot be read."""
+        ...

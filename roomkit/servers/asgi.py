@@ -49,6 +49,7 @@ class RoomApp(Starlette):
         self.door = Door(kit, options)
         self._socket = SocketDoor(self.door)
         self._starting: asyncio.Future[None] | None = None
+        self._nodes: set[Any] = set()
         middleware: list[Middleware] = []
         if options.allowed_origins:
             middleware.append(
@@ -81,7 +82,11 @@ class RoomApp(Starlette):
             elif _path(scope) == "/nodes" and (nodes := self.door.kit.engine.nodes) is not None:
                 from roomkit.servers.node import serve_node
 
-                await serve_node(nodes, scope, receive, send)
+                await serve_node(nodes, self._nodes, scope, receive, send)
+            elif _path(scope).startswith("/voice/"):
+                from roomkit.servers.voice import serve_voice
+
+                await serve_voice(self.door, scope, receive, send, _path(scope))
             else:
                 await send({"type": "websocket.close", "code": 4404})
             return
@@ -94,6 +99,8 @@ class RoomApp(Starlette):
         door.draining = True
         finished = await door.kit.drain(timeout if timeout is not None else door.options.drain_s)
         door.lobby.cut_all(1001, "going away")
+        for wire in tuple(self._nodes):  # The rooms are given away: other processes need not ask here any more.
+            await wire.close()
         try:
             await bounded(door.lobby.emptied(), LEAVE_S, "closing sockets")
         except TimeoutError:
@@ -153,6 +160,8 @@ class RoomApp(Starlette):
             *(route(door, row) for row in ENDPOINTS),
             Route("/webhooks/{channel}", partial(webhook, door), methods=["POST"]),
             Route("/media/{blob}", partial(download, door)),
+            Route("/voice", partial(_calls, door)),
+            Route("/voice/{channel}", partial(_call_posted, door), methods=["POST"]),
         ]
         if options.pages:
             rows += static.page_routes(options.pages_root)
@@ -188,6 +197,18 @@ async def _readyz(door: Door, _request: Request) -> Response:
 async def _describe(door: Door, request: Request) -> Response:
     base = door.options.base_url or request.scope.get("root_path", "")
     return JSONResponse(openapi.describe(ENDPOINTS, base=base))
+
+
+async def _calls(door: Door, request: Request) -> Response:
+    from roomkit.servers.voice import calls
+
+    return await calls(door, request)
+
+
+async def _call_posted(door: Door, request: Request) -> Response:
+    from roomkit.servers.voice import call_posted
+
+    return await call_posted(door, request)
 
 
 async def _not_found(_request: Request, _error: Exception) -> Response:

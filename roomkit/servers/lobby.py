@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from roomkit.core.hooks import Filter
 from roomkit.errors import RoomKitError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from roomkit.models.access import Principal
     from roomkit.servers.door import Door
-    from roomkit.servers.socket import Connection
 
 SWEEP_S = 1.0
 GATHER_S = 0.1
@@ -31,6 +30,21 @@ STATE_EVENTS = frozenset(
 RoomKey = tuple[str, str]
 GONE = (Membership.LEFT, Membership.BANNED)
 """A guest with this standing has no business in the room."""
+
+
+class Connection(Protocol):
+    """Somebody who is connected: a room socket, or a web socket with a call on it. Nothing here waits."""
+
+    principal: Principal | None
+    staff: bool
+
+    def tell(self, kind: str, /, **fields: Any) -> None: ...
+
+    def cut(self, code: int, reason: str) -> None: ...
+
+    def check(self, now: float, stamp: float) -> None: ...
+
+    def expel(self) -> None: ...
 
 
 class Lobby:

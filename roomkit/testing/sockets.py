@@ -28,7 +28,7 @@ class AsgiSocket:
         self._to_app: deque[dict[str, Any]] = deque([{"type": "websocket.connect"}])
         self._app_wakes = Wakeup()
         self._wakes = Wakeup()
-        self._frames: deque[str] = deque()
+        self._frames: deque[str | bytes] = deque()
         self._writable = asyncio.Event()
         self._writable.set()
         self.accepted = False
@@ -85,16 +85,22 @@ class AsgiSocket:
         else:
             self._writable.set()
 
-    async def send(self, text: str) -> None:
+    async def send(self, text: str | bytes) -> None:
         if self.code is not None:
             raise Disconnected(self.code, self.reason)
-        self._tell_app({"type": "websocket.receive", "text": text})
+        self._tell_app({"type": "websocket.receive", ("text" if isinstance(text, str) else "bytes"): text})
 
     async def say(self, kind: str, /, **fields: Any) -> None:
         """Sends a frame of the room socket."""
         await self.send(json.dumps({"type": kind, **fields}))
 
     async def recv(self) -> str:
+        """The next text message, passing over others. Raises `Disconnected` after the last one."""
+        while not isinstance(message := await self.recv_any(), str):
+            pass
+        return message
+
+    async def recv_any(self) -> str | bytes:
         """The next message. Raises `Disconnected` after the last one."""
         while not self._frames:
             if self.code is not None:
@@ -112,7 +118,7 @@ class AsgiSocket:
 
     def waiting(self) -> list[dict[str, Any]]:
         """The frames that have come and were not read yet."""
-        return [json.loads(text) for text in self._frames]
+        return [json.loads(text) for text in self._frames if isinstance(text, str)]
 
     async def closed(self) -> int:
         """Waits for the app to close and returns the code; frames before it are passed over."""
@@ -161,7 +167,8 @@ class AsgiSocket:
             case "websocket.accept":
                 self.accepted = True
             case "websocket.send":
-                self._frames.append(message["text"])
+                text = message.get("text")
+                self._frames.append(text if text is not None else message["bytes"])
             case "websocket.close":
                 self.code = message.get("code", 1000)
                 self.reason = message.get("reason") or ""

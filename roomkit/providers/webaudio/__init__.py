@@ -1,0 +1,1 @@
+"""A browser's microphone and loudspeaker over a web socket."""
