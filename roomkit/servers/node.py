@@ -19,8 +19,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 PREFIX = "RoomKit-Node "
 
 
-async def serve_node(nodes: Nodes, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-    """Lets in who shows a fresh ticket for this node's address; nobody else hears more than a refusal."""
+async def serve_node(
+    nodes: Nodes, wires: set[Any], scope: MutableMapping[str, Any], receive: Receive, send: Send
+) -> None:
+    """Lets in who shows a fresh ticket for this node's address; nobody else hears more than a refusal. While it is
+    served, its connection is one of `wires`."""
     await receive()
     link, address = nodes.link, nodes.address
     shown = Headers(scope=scope).get("authorization", "")
@@ -32,7 +35,12 @@ async def serve_node(nodes: Nodes, scope: MutableMapping[str, Any], receive: Rec
         await send({"type": "websocket.close", "code": 4401})
         return
     await send({"type": "websocket.accept"})
-    await link.answer(_Wire(receive, send))
+    wire = _Wire(receive, send)
+    wires.add(wire)
+    try:
+        await link.answer(wire)
+    finally:
+        wires.discard(wire)
 
 
 class _Wire:

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from pydantic import PydanticSchemaGenerationError
 
-from roomkit import AIChannel, InboundMessage, KitOptions, RoomKit, WebSocketChannel
+from roomkit import AIChannel, BeforeCommit, InboundMessage, KitOptions, RoomKit, WebSocketChannel
 from roomkit.core.streams import INTERNAL, Viewer
-from roomkit.errors import ConfigError, FloorTaken, RoomNotFound, StateError, UsageError
+from roomkit.errors import ConfigError, FloorTaken, RoomNotFound, StateError, StoreUnavailable, UsageError
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import RoomTimers
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
 from roomkit.net.node_link import SocketLink
 from roomkit.ports.node import NodeOptions
+from roomkit.runtime import Scope
 from roomkit.testing import FakeChannel
 from roomkit.testing.ai import ScriptedAI
 from roomkit.testing.postgres import PostgresCluster, find_binaries
@@ -322,6 +323,43 @@ async def test_after_a_kill_the_rooms_are_served_by_another_and_a_view_goes_on(c
         told = [i.event if isinstance(i, StreamEnd) else i for i in seen if isinstance(i, RoomEvent | StreamEnd)]
         assert [e.index for e in told] == sorted({e.index for e in told})
         assert counted(two, "node_take_overs") + counted(three, "node_take_overs") == 1
+
+
+async def test_a_call_cut_by_the_owners_death_is_made_once(cluster: PostgresCluster) -> None:
+    """A message is sent again under its key; of a note nobody knows whether it was written."""
+    held = asyncio.Event()
+
+    def slow(kit: RoomKit) -> None:
+        furnish(kit)
+
+        @kit.before(BeforeCommit)
+        async def wait(moment: BeforeCommit) -> None:  # pyright: ignore[reportUnusedFunction]
+            if "slowly" in getattr(moment.value.content, "text", "") and len(here.kits) == 2:
+                held.set()
+                await asyncio.sleep(3)
+
+    async with house(cluster) as here:
+        here.furnish = slow
+        one, two = await here.start("one"), await here.start("two")
+        await one.create_room("r", channels=["web"])
+        await one.create_room("s", channels=["web"])
+        async with Scope("callers") as scope:
+            send = scope.spawn(two.send("r", "slowly"), name="send", awaited=True)
+            before = scope.spawn(two.send("s", "slowly"), name="keeps the room busy", awaited=True)
+            await held.wait()
+            await asyncio.sleep(0.2)
+            note = scope.spawn(two.note("s", "noted", "ann"), name="note", awaited=True)
+            busy = one.engine.table.loaded("default", "s")
+            assert busy is not None
+            await eventually(lambda: busy.depth == 1)
+            await here.kill("one")
+            result = await send
+            assert result.event is not None
+            assert (await before).event is not None
+            with pytest.raises(StoreUnavailable, match="unknown whether"):
+                await note
+        texts = [event.text for event in await two.events("r")]
+        assert texts.count("slowly") == 1
 
 
 async def test_a_node_that_stops_hands_its_rooms_over_at_once(cluster: PostgresCluster) -> None:
