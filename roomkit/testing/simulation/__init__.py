@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any, cast
 
 from roomkit.testing.loop import VirtualLoop
 from roomkit.testing.simulation.judge import judge
@@ -55,7 +56,7 @@ def simulate(seed: int, *, nodes: int | None = None, prepare: Callable[[World], 
         loop = VirtualLoop(seed=seed, limit_s=LIMIT_S)
         try:
             asyncio.set_event_loop(None)
-            loop.set_task_factory(note_tasks)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+            loop.set_task_factory(cast("Any", note_tasks))
             world = World(seed, loop, nodes)
             loop.set_exception_handler(lambda _, context: world.wrong.append(f"loop: {context.get('message')}"))
             if prepare is not None:
@@ -103,13 +104,13 @@ def _quiet() -> Generator[None]:
 @contextmanager
 def _points() -> Generator[Points]:
     """Crash points ask the simulation."""
-    module = importlib.import_module("roomkit.runtime.crashpoint")
-    before, points = module._armed, Points()
-    module._armed = points  # type: ignore[attr-defined]
+    module, name = importlib.import_module("roomkit.runtime.crashpoint"), "_armed"
+    before, points = getattr(module, name), Points()
+    setattr(module, name, points)
     try:
         yield points
     finally:
-        module._armed = before  # type: ignore[attr-defined]
+        setattr(module, name, before)
 
 
 __all__ = ["Outcome", "World", "judge", "simulate"]

@@ -30,7 +30,7 @@ from roomkit.core.timers import Timers
 from roomkit.core.turns import Turns
 from roomkit.models.stream import StreamError
 from roomkit.ports.store import Batch, Duplicate, Record, RecordQuery
-from roomkit.testing.simulation.shared import Leases
+from roomkit.testing.simulation.nodes import Leases
 
 Patch = tuple[Any, str, Any]
 
@@ -209,11 +209,12 @@ async def _recovered(engine: Engine, *, leave: str = "", backwards: bool = False
             return []
         return found[::-1] if backwards and query.tenant is None and query.kind == "outbox" else found
 
-    engine.store.records = some  # type: ignore[method-assign]
+    store: Any = engine.store
+    store.records = some
     try:
         return await _recover(engine)
     finally:
-        engine.store.records = records  # type: ignore[method-assign]
+        store.records = records
 
 
 def _recovery(**how: Any) -> Patch:

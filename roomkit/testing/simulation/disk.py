@@ -13,7 +13,7 @@ from roomkit.errors import Fenced, StoreUnavailable
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import Batch, Duplicate, EventQuery, Record, RecordQuery, StoreHealth, StoreInfo
 from roomkit.runtime.crashpoint import crashpoint
-from roomkit.testing.simulation.shared import Leases
+from roomkit.testing.simulation.nodes import Leases
 
 if TYPE_CHECKING:
     from roomkit.testing.simulation.process import Process

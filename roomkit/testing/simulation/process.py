@@ -16,7 +16,7 @@ from roomkit.runtime import Scope
 
 if TYPE_CHECKING:
     from roomkit.kit import RoomKit
-    from roomkit.testing.simulation.shared import SimOwnership
+    from roomkit.testing.simulation.nodes import SimOwnership
     from roomkit.testing.simulation.world import World
 
 T = TypeVar("T")

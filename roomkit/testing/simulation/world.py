@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,9 +29,9 @@ from roomkit.testing.clock import VirtualClock
 from roomkit.testing.simulation.clients import DEEDS, Desk, Page, Phone, Said, Spot
 from roomkit.testing.simulation.disk import Disk, SimStore
 from roomkit.testing.simulation.judge import judge
+from roomkit.testing.simulation.nodes import Network, SimLink, SimOwnership
 from roomkit.testing.simulation.outside import TOOLS, Model, Run, SimChannel, Vendor
 from roomkit.testing.simulation.process import Lost, Process
-from roomkit.testing.simulation.shared import Network, SimLink, SimOwnership
 from roomkit.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -314,23 +313,13 @@ class World:
         for tenant, room in self.spots:
             rooms = self.rooms(process, tenant)
             try:
-                await process.call(self._tidy, rooms, room)
+                await process.call(_tidy, rooms, room)
             except (Lost, RoomKitError) as error:
                 self.trace("world", f"could not tidy {tenant}/{room}: {type(error).__name__}: {error}")
                 return False
         engines = [one.kit.engine for one in self.slots.values() if one.alive]
         rows = any(self.disk.read(RecordQuery(kind, None, limit=1)) for kind in ("outbox", "turn", "stream"))
         return not rows and not any(e.turns.active() or e.turns.waiting() or e.lanes.backlog for e in engines)
-
-    @staticmethod
-    async def _tidy(rooms: Rooms, room: str) -> None:
-        now = await rooms.get_room(room)
-        if not now.open:
-            await rooms.reopen_room(room)
-        for asked in await rooms.approvals(room):
-            await rooms.answer_approval(asked["id"], False, by="tidy", room_id=room)
-        if now.floor.mode is not FloorMode.AI:
-            await rooms.release(room)
 
     async def stop(self) -> None:
         """Leaves nothing behind."""
@@ -355,4 +344,11 @@ class World:
         await asyncio.sleep(0.2 if self.calm else dice.choice((0.05, 0.2, 1.0)))
 
 
-Prepare = Callable[[World], None]
+async def _tidy(rooms: Rooms, room: str) -> None:
+    now = await rooms.get_room(room)
+    if not now.open:
+        await rooms.reopen_room(room)
+    for asked in await rooms.approvals(room):
+        await rooms.answer_approval(asked["id"], False, by="tidy", room_id=room)
+    if now.floor.mode is not FloorMode.AI:
+        await rooms.release(room)
