@@ -1,0 +1,65 @@
+"""P16: what one more idle call costs in memory, and how many live calls one core carries in real time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from pathlib import Path
+
+from benchmarks.calls import phone
+from benchmarks.measure import Figure, Meter, Report
+from roomkit import AudioPipelineConfig
+from roomkit.testing.calls import ScriptedBackend
+
+TITLE = "idle voice sessions, and live ones on one core"
+PAGE_KB = 4
+
+
+async def run(meter: Meter) -> Report:
+    pipeline = AudioPipelineConfig()
+    each = await _memory(pipeline, meter.size(40, 3))
+    slow = meter.speed()
+    calls = meter.size(20, 2)
+    share = await _live(pipeline, calls, meter.size(6, 1))
+    cost = share / calls * 100
+    return Report(
+        [
+            Figure("one more idle session, with Silero", each, "KB", 1024.0),
+            Figure("one live call, both ways heard", cost, "% core", 2.0, reference=cost / slow),
+            Figure("calls a core carries at that", calls / share, "calls", 50.0, better="higher"),
+        ],
+        (f"{calls} calls ran at once in real time, the caller speaking half of it, and took {share:.0%} of a core",),
+    )
+
+
+def _resident_kb() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_KB
+
+
+async def _memory(pipeline: AudioPipelineConfig, count: int) -> float:
+    line = ScriptedBackend()
+    kit, channel = phone(line, pipeline)
+    async with kit:
+        await channel.answer(line.call("first"))  # what is loaded once is nobody's own
+        await asyncio.sleep(0.5)
+        before = _resident_kb()
+        for number in range(count):
+            await channel.answer(line.call(f"idle-{number}", participant_id=f"p{number}"))
+        await asyncio.sleep(1)
+        return (_resident_kb() - before) / count
+
+
+async def _live(pipeline: AudioPipelineConfig, count: int, seconds: float) -> float:
+    line = ScriptedBackend()
+    kit, channel = phone(line, pipeline)
+    async with kit:
+        for number in range(count):
+            session = line.call(f"live-{number}", participant_id=f"p{number}")
+            line.speaks(session, "some words", 200, seconds * 500)
+            await channel.answer(session)
+            await channel.say(session, "An announcement that lasts about as long as this workload does, word for word.")
+        cpu, wall = time.process_time(), time.perf_counter()
+        await asyncio.sleep(seconds)
+        return (time.process_time() - cpu) / (time.perf_counter() - wall)
