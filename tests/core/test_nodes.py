@@ -431,3 +431,23 @@ def test_a_node_needs_a_store_for_several_and_a_secret() -> None:
         RoomKit(options=KitOptions(node=NodeOptions("http://one")), token_secrets=["s"])
     with pytest.raises(ConfigError, match="need a secret"):
         RoomKit("postgresql://nobody@127.0.0.1:1/nowhere", options=KitOptions(node=NodeOptions("http://one")))
+
+
+async def test_a_database_that_was_away_costs_nobody_its_rooms() -> None:
+    with PostgresCluster() as server:
+        async with house(server) as here:
+            one, two = await here.start("one"), await here.start("two")
+            await one.create_room("r", channels=["web"])
+            await two.create_room("s", channels=["web"])
+            server.stop(crash=True)
+            await asyncio.sleep(2.5)  # longer than the lease of one second
+            await asyncio.to_thread(server.start)
+            async with asyncio.timeout(20):
+                for kit in (one, two):
+                    while not kit.ready[0]:
+                        await asyncio.sleep(0.05)
+            assert (await one.send("s", "asked for")).event is not None
+            assert (await two.send("r", "asked for")).event is not None
+            await asyncio.sleep(1.5)
+            assert [counted(kit, "node_take_overs") for kit in (one, two)] == [0, 0]
+            assert [counted(kit, "node_revivals") for kit in (one, two)] == [0, 0]
