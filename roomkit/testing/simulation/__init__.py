@@ -16,7 +16,7 @@ import importlib
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from roomkit.testing.loop import VirtualLoop
@@ -49,9 +49,11 @@ class Outcome:
         return f"seed {self.seed}:\n{found}\n{self.trace}\nreplay: python -m proofs simulation --n 1 --seed {self.seed}"
 
 
-def simulate(seed: int, *, nodes: int | None = None, prepare: Callable[[World], None] | None = None) -> Outcome:
-    """Plays one schedule and judges it. The seed decides how many nodes there are unless `nodes` does; `prepare` may
-    change the world before it begins."""
+def simulate(
+    seed: int, *, nodes: int | None = None, tight: bool = False, prepare: Callable[[World], None] | None = None
+) -> Outcome:
+    """Plays one schedule and judges it. The seed decides how many nodes there are unless `nodes` does; a `tight` one
+    keeps one idle room in memory; `prepare` may change the world before it begins."""
     with _quiet(), _points() as points:
         loop = VirtualLoop(seed=seed, limit_s=LIMIT_S)
         try:
@@ -59,6 +61,8 @@ def simulate(seed: int, *, nodes: int | None = None, prepare: Callable[[World], 
             loop.set_task_factory(cast("Any", note_tasks))
             world = World(seed, loop, nodes)
             loop.set_exception_handler(lambda _, context: world.wrong.append(f"loop: {context.get('message')}"))
+            if tight:
+                world.options = replace(world.options, resident_rooms=1)
             if prepare is not None:
                 prepare(world)
             wrong = _play(world)

@@ -37,12 +37,14 @@ Patch = tuple[Any, str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """`within`: so many schedules are enough to find it. `patches` are (where, name, what is put there)."""
+    """`within`: so many schedules are enough to find it. `patches` are (where, name, what is put there). `nodes` and
+    `tight` (one room in memory) choose the schedules in which it can show."""
 
     name: str
     within: int
     patches: tuple[Patch, ...]
-    nodes: int = 1
+    nodes: int | None = None
+    tight: bool = False
 
 
 PLANTED: dict[str, Bug] = {}
@@ -59,8 +61,8 @@ def planted(name: str) -> Generator[Bug]:
         yield bug
 
 
-def _bug(name: str, within: int, *patches: Patch, nodes: int = 1) -> None:
-    PLANTED[name] = Bug(name, within, patches, nodes)
+def _bug(name: str, within: int, *patches: Patch, nodes: int | None = None, tight: bool = False) -> None:
+    PLANTED[name] = Bug(name, within, patches, nodes, tight)
 
 
 def _always(*_: Any) -> bool:
@@ -369,4 +371,4 @@ _bug("a node is never told that it was taken over", 200, (Nodes, "_check", _noth
 _bug("nobody takes over from a silent node", 50, (Nodes, "_take_over", _nothing), nodes=2)
 _bug("a take-over leaves what is unfinished", 100, (Holdings, "_resume", _unresumed), nodes=2)
 _bug("a view ends with the owner of its room", 200, (Follower, "_search", _never_again), nodes=2)
-_bug("a room may go while it is resumed", 1500, (Holdings, "_resume", _idle_meanwhile), nodes=3)
+_bug("a room may go while it is resumed", 1200, (Holdings, "_resume", _idle_meanwhile), nodes=3, tight=True)

@@ -43,9 +43,8 @@ def run_some(first: int, count: int, bug: str | None = None) -> Tally:
     tally = Tally()
     digest = hashlib.sha256()
     with planted(bug) if bug is not None else nullcontext() as plant:
-        nodes = plant.nodes if plant is not None else None
         for seed in range(first, first + count):
-            outcome = simulate(seed, nodes=nodes)
+            outcome = simulate(seed) if plant is None else simulate(seed, nodes=plant.nodes, tight=plant.tight)
             tally.schedules += 1
             tally.steps += outcome.steps
             tally.events += outcome.events

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STORM_S = 20.0
 """Virtual seconds after which everything heals, whatever has happened until then."""
-NODES = (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 5)
+NODES = (*(1 for _ in range(21)), 2, 3, 5)
 """How many nodes there are, as often as that."""
 PATIENCE = 60
 """Looks at whether all has come to rest, before it counts as never."""
