@@ -51,10 +51,9 @@ async def calls(door: Door, request: Request) -> Response:
         backend = getattr(channel, "backend", None)
         if door.kit.channel_tenant(channel_id) != principal.tenant or backend is None:
             continue
-        if getattr(backend, "entry", "") == "token":
-            found.append({"id": channel_id, "by": "socket"})
-        elif hasattr(backend, "offer"):
-            found.append({"id": channel_id, "by": "offer"})
+        by = "socket" if getattr(backend, "entry", "") == "token" else "offer" if hasattr(backend, "offer") else None
+        if by is not None:
+            found.append({"id": channel_id, "by": by, **_hears(channel)})
     return JSONResponse({"channels": found}, headers={"cache-control": "no-store"})
 
 
@@ -311,6 +310,12 @@ async def _admitted(door: Door, principal: Principal, tenant: str, room_id: str,
         listen_only=listens,
         metadata={"name": principal.display_name} if principal.display_name else {},
     )
+
+
+def _hears(channel: Any) -> dict[str, str]:
+    """Which recogniser it is, where it is one of the house: pages say how good it is."""
+    module = type(getattr(channel, "stt", None)).__module__.split(".")
+    return {"hears": module[2]} if module[:2] == ["roomkit", "providers"] else {}
 
 
 def _find(door: Door, channel_id: str) -> tuple[VoiceChannel, VoiceBackend, str]:

@@ -3,6 +3,7 @@ import { upload } from "../shared/api.js";
 import { fileSize } from "../shared/format.js";
 import { Icon } from "../shared/icons.js";
 import { html, useEffect, useRef, useState } from "../shared/lib.js";
+import { CallButton, CallStrip } from "./call.js";
 import { client, limits, liveliness, mode } from "./model.js";
 
 const MAX_FILE = 25 * 1024 ** 2;
@@ -70,6 +71,7 @@ export function Composer() {
   const tooLong = length > most;
 
   return html`<footer class="bottom">
+    <${CallStrip} roomId=${client.roomId} />
     <${Typing} />
     ${file && html`<${Attached} file=${file} busy=${busy} trouble=${trouble} remove=${() => { setFile(null); setTrouble(""); }} />`}
     <form class="composer" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); void send(); }}>
@@ -78,6 +80,7 @@ export function Composer() {
       <textarea ref=${box} rows="1" value=${text} disabled=${closed} onInput=${written} onKeyDown=${keys} onBlur=${() => client.typing(false)}
         onPaste=${(/** @type {ClipboardEvent} */ event) => take(event.clipboardData?.files?.[0])}
         placeholder=${closed ? "This conversation is closed" : "Write a message"} aria-label="Write a message" enterkeyhint="send" autocomplete="off"></textarea>
+      <${CallButton} roomId=${client.roomId} disabled=${closed} />
       <button type="submit" class="icon-button send" aria-label="Send" title="Send" disabled=${closed || busy || tooLong || Boolean(trouble) || (!text.trim() && !file)}><${Icon} name="send" /></button>
     </form>
     <div class="below">${length > most * 0.8 ? html`<span role="status">${length} of ${most} characters</span>` : html`<span class="keys">Enter sends · Shift + Enter starts a new line</span>`}</div>

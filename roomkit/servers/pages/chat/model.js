@@ -4,6 +4,7 @@ import { computed, signal } from "../shared/lib.js";
 import { RoomClient } from "../shared/room_client.js";
 import { emptyState, project } from "../shared/room_state.js";
 import { currentToken, session } from "../shared/session.js";
+import { voiceHeard } from "./call.js";
 
 /** @typedef {import("../shared/types.js").RoomEvent} RoomEvent */
 /** @typedef {import("../shared/types.js").Shown} Shown */
@@ -29,6 +30,7 @@ export const client = new RoomClient({
   onState: (next) => { state.value = next; },
   onLink: (next) => { link.value = next; },
   onFrame: (frame) => {
+    voiceHeard(frame);
     if (frame.type === "welcome") limits.value = frame.limits;
     if (frame.type === "snapshot" || frame.type === "resumed") here();
     if (frame.type === "error") problem.value = frame.ref === "join" ? "This conversation cannot be opened." : frame.message;

@@ -166,6 +166,7 @@ function settle(state) {
  * @param {RoomState} state @param {Extract<Frame, {type: "ephemeral"}>} frame @returns {RoomState} */
 function sign(state, frame) {
   if (frame.kind === "viewing") return { ...state, viewers: frame.data.viewers ?? [] };
+  if (frame.kind.startsWith("voice_")) return state; // ten a second: `voice_state.js` keeps those
   const key = `${frame.kind}:${frame.sender}`;
   const signs = { ...state.signs };
   if (frame.kind === "typing" && frame.data.on === false) delete signs[key];

@@ -5,6 +5,7 @@ import { computed, signal } from "../shared/lib.js";
 import { RoomClient } from "../shared/room_client.js";
 import { emptyState } from "../shared/room_state.js";
 import { currentToken, session, setToken } from "../shared/session.js";
+import { stopListening, voiceHeard } from "./calls.js";
 
 /** @typedef {import("../shared/types.js").Room} Room */
 /** @typedef {import("../shared/types.js").Delivery} Delivery */
@@ -55,6 +56,7 @@ export const client = new RoomClient({
 
 /** @param {import("../shared/types.js").Frame} frame */
 function heard(frame) {
+  voiceHeard(frame);
   switch (frame.type) {
     case "welcome": me.value = frame.principal; break;
     case "rooms": merge(frame.rooms); break;
@@ -125,6 +127,7 @@ export function openRoom(roomId) {
   if (openId.value === roomId && client.roomId === roomId) return;
   openId.value = roomId;
   roomTrouble.value = "";
+  stopListening();
   sessionStorage.setItem("roomkit.room.supervisor", roomId);
   beside.value = { deliveries: {}, approvals: [], drafts: [], tasks: [], observations: [], bindings: [], participants: [] };
   client.open(roomId);

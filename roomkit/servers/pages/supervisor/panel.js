@@ -3,12 +3,14 @@ import { api } from "../shared/api.js";
 import { clock, spaced, wordsOf } from "../shared/format.js";
 import { channelIcon, Icon } from "../shared/icons.js";
 import { html, root, useState } from "../shared/lib.js";
+import { Calls } from "./calls.js";
 import { act, atLeast, beside, bindings, brains, iHold, isOpen, now, people, personName, room, state, toast } from "./model.js";
 
 export function Panel() {
   const here = room.value;
   if (!here) return null;
   return html`<aside class="panel" aria-label="Room actions">
+    <${Calls} roomId=${here.id} now=${now.value} />
     <${Decisions} />
     <${Floor} />
     ${brains.value.map((one) => html`<${Brain} key=${one.channel_id} binding=${one} />`)}
