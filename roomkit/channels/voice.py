@@ -222,6 +222,11 @@ class VoiceChannel(Channel):
             raise StateError(f'room "{room_id}" has {MOST_CALLERS} callers; more are not mixed')
         call = Call(session, self._backend(), line, self._pipeline, options, stt=self.stt, tts=self.tts)
         self._calls[session.id] = line.calls[session.id] = call
+        for part in (self.stt, self.tts):
+            # What has processes or connections to make ready does so behind the greeting, not behind the first words.
+            begin = getattr(part, "start", None)
+            if begin is not None:
+                self._scope.spawn(begin(), name="make speech ready")
         await line.opened()
         line.welcome(call)
         self._scope.spawn(self._listen(call), name=f"call {session.id}")
