@@ -22,6 +22,11 @@ class Reblock:
         self._rest = data[whole:]
         return [data[at : at + self.size] for at in range(0, whole, self.size)]
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of a frame that is not whole yet."""
+        return len(self._rest)
+
     def flush(self, *, pad: bool = True) -> bytes:
         """The rest, filled up with silence if `pad`; b"" when there is none."""
         rest, self._rest = self._rest, b""

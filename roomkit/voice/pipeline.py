@@ -1,7 +1,7 @@
 """The audio of one call, frame by frame, in the order of the seed. Synchronous; an absent stage costs nothing.
 
-In: resample, record (raw), DTMF, echo, gain, noise, speech, speaker. Out: post-processing, limiter, record, resample;
-and what is really played is the echo stage's reference.
+In: resample, record (raw), DTMF, echo, gain, noise, speech, speaker. Out: post-processing, limiter, resample; and what
+is really played is recorded and is the echo stage's reference.
 """
 
 from __future__ import annotations
@@ -73,13 +73,12 @@ class Pipeline:
         self._up = Resampler(session.rate, rate)
         self._down = Resampler(rate, session.rate)
         self._session_rate = session.rate
-        self._taps = tuple(make(session, rate) for make in config.taps)
-        self._echo = None if traits.native_aec else _echo(config, rate)
+        self.taps = tuple(make(session, rate) for make in config.taps)
+        self._echo, *cleaners = _cleaners(config, traits, rate)
         inbound = (
             None if traits.native_dtmf else _made(config.dtmf, "dtmf", rate),
             self._echo,
-            None if traits.native_agc else _made(config.agc, "agc", rate),
-            None if traits.native_noise_suppression else _made(config.denoiser, "denoiser", rate),
+            *cleaners,
             None if traits.detects_speech else _made(config.vad, "vad", rate),
             _made(config.diarization, "diarization", rate),
         )
@@ -103,7 +102,7 @@ class Pipeline:
         current: AudioFrame | None = AudioFrame(data, self.rate, self._heard)
         self._heard += len(data) // 2
         signals: list[AudioSignal] = []
-        for tap in self._taps:
+        for tap in self.taps:
             tap.inbound(current)
         self._level(current, signals, "inbound")
         if self._debug:
@@ -128,8 +127,6 @@ class Pipeline:
             signals.extend(noticed)
             if current is None:
                 return None, signals
-        for tap in self._taps:
-            tap.outbound(current)
         self._level(current, signals, "outbound")
         return current, signals
 
@@ -143,6 +140,8 @@ class Pipeline:
 
     def played(self, frame: AudioFrame) -> None:
         """What sounds at the far end just now, at the working rate; the playout alone calls this."""
+        for tap in self.taps:
+            tap.outbound(frame)
         if self._echo is not None:
             self._echo.reference(frame)
 
@@ -153,7 +152,7 @@ class Pipeline:
             stage.reset()
 
     def close(self) -> None:
-        for tap in (*self._taps, *self._debug):
+        for tap in (*self.taps, *self._debug):
             tap.close()
 
     def _level(self, frame: AudioFrame, signals: list[AudioSignal], direction: str) -> None:
@@ -162,6 +161,29 @@ class Pipeline:
         self._level_at[direction] = frame.position + self._level_every
         rms, peak = pcm.dbfs(frame.pcm)
         signals.append(Level(rms, peak, frame.position, "inbound" if direction == "inbound" else "outbound"))
+
+
+def _cleaners(
+    config: AudioPipelineConfig, traits: BackendTraits, rate: int
+) -> tuple[EchoStage | None, AudioStage | None, AudioStage | None]:
+    """Echo, gain and noise, without what the transport does itself. Where several say "apm" the first does it all."""
+    choices = {
+        "aec": None if traits.native_aec else config.aec,
+        "agc": None if traits.native_agc else config.agc,
+        "denoiser": None if traits.native_noise_suppression else config.denoiser,
+    }
+    shared = [kind for kind, choice in choices.items() if choice == "apm"]
+    one: EchoStage | None = None
+    if len(shared) > 1:
+        from roomkit.voice.stages import joint
+
+        one = joint("apm", shared, rate)
+        choices.update(dict.fromkeys(shared))
+    echo = _echo(config, rate) if choices["aec"] else None
+    gain, noise = _made(choices["agc"], "agc", rate), _made(choices["denoiser"], "denoiser", rate)
+    if one is None:
+        return echo, gain, noise
+    return (one, gain, noise) if shared[0] == "aec" else (echo, one, noise)
 
 
 def _echo(config: AudioPipelineConfig, rate: int) -> EchoStage | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,11 @@ def named(kind: str, name: str, rate: int) -> AudioStage:
 
 def named_echo(name: str, rate: int) -> EchoStage:
     return _module("aec", name, _ECHO).make("aec", rate)
+
+
+def joint(name: str, kinds: Sequence[str], rate: int) -> EchoStage:
+    """One stage that does what several kinds ask of it in one pass."""
+    return _module("aec", name, {"apm": "apm"}).joint(kinds, rate)
 
 
 def debug_tap(folder: str, name: str, rate: int) -> AudioTap:

@@ -8,13 +8,15 @@ from roomkit.dsp.pcm import to_float, to_pcm
 from roomkit.models.audio import AudioFrame, AudioSignal
 from roomkit.ports.audio import AudioStage
 
-CEILING = 32768 * 10 ** (-1 / 20)
-_RELEASE = 0.05
-"""The part of the way back to full gain that one frame takes."""
+CEILING = float(int(32768 * 10 ** (-1 / 20)))
+_ATTACK_MS = 1
+_RELEASE_PER_MS = 0.0025
+"""The part of the way back to full gain that a millisecond takes: 0.4 s in all."""
 
 
 class Limiter:
-    """Turns a loud frame down as a whole, with the change spread over it; a quiet frame passes untouched."""
+    """Turns the gain down within a millisecond where a frame is too loud, and up again slowly; a quiet frame passes
+    untouched. It looks no further than its frame, so it delays nothing; what that leaves too loud is cut."""
 
     name = "limiter"
 
@@ -23,16 +25,20 @@ class Limiter:
 
     def process(self, frame: AudioFrame) -> tuple[AudioFrame | None, tuple[AudioSignal, ...]]:
         values = np.frombuffer(frame.pcm, "<i2")
-        if not len(values):
+        count = len(values)
+        if not count:
             return frame, ()
         peak = max(int(values.max()), -int(values.min()))
         wanted = min(CEILING / peak, 1.0) if peak else 1.0
         if wanted == 1.0 and self._gain == 1.0:
             return frame, ()
-        gain = wanted if wanted < self._gain else min(self._gain + _RELEASE, wanted)
-        ramp = np.linspace(self._gain, gain, len(values), dtype=np.float32)
+        down = wanted < self._gain
+        gain = wanted if down else min(self._gain + _RELEASE_PER_MS * frame.duration_ms, wanted)
+        moving = min(count, max(frame.rate * _ATTACK_MS // 1000, 1)) if down else count
+        gains = np.full(count, gain, dtype=np.float32)
+        gains[:moving] = np.linspace(self._gain, gain, moving + 1, dtype=np.float32)[1:]
         self._gain = gain
-        loud = np.clip(to_float(frame.pcm) * ramp, -CEILING, CEILING)
+        loud = np.clip(to_float(frame.pcm) * gains, -CEILING, CEILING)
         return AudioFrame(to_pcm(loud), frame.rate, frame.position), ()
 
     def reset(self) -> None:
