@@ -60,8 +60,8 @@ class RoomNotFound(StateError):
 
 
 class Elsewhere(StateError):
-    """Another process has the room, at `address` ("" where nobody can be asked now). `Rooms` asks there instead, so that
-    this is seen by nobody else."""
+    """Another process has the room, at `address` ("" where nobody can be asked now). `Rooms` asks there instead, so
+    that this is seen by nobody else."""
 
     def __init__(self, tenant: str, room_id: str, address: str) -> None:
         super().__init__(f'room "{room_id}" is in the hands of another process; it is asked there')

@@ -217,6 +217,7 @@ class Calls:
                     self.nodes.owners.forget(elsewhere)
                 except NodeLost as lost:
                     self.nodes.owners.forget(elsewhere)
+                    self.nodes.suspect(elsewhere.address)
                     if once and lost.sent:
                         raise StoreUnavailable(
                             "the process that has the room went away meanwhile, and it is unknown whether it has done "

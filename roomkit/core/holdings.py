@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import lanes, recovery, turns
@@ -51,6 +51,7 @@ class Holdings:
         self._revive = revive
         self._scope = Scope("cut replies", on_failure=self._failed)
         self._exits: dict[RoomKey, Callable[[], None]] = {}
+        self._first = asyncio.Lock()
         self._resuming: dict[RoomKey, asyncio.Task[None]] = {}
 
     async def acquire(self, tenant: str, room_id: str) -> int:
@@ -73,8 +74,8 @@ class Holdings:
     async def read(self, keys: list[RoomKey]) -> AsyncGenerator[RoomActor]:
         """For `RoomTable.load`: takes the rooms and makes their actors. Rooms that do not exist are not taken."""
         for tenant, room_id in keys:
-            if (address := self.owners.of(tenant, room_id)) is not None:
-                raise Elsewhere(tenant, room_id, address)
+            async with self._first if self.owners.inheriting else nullcontext():
+                await self._find(tenant, room_id)
             if await self.engine.store.records(RecordQuery(ROOM, tenant, key=room_id)):
                 generation = self.generation
                 epoch = await self.acquire(tenant, room_id)
@@ -82,6 +83,14 @@ class Holdings:
                     if actor.retired:  # lost again before anybody had it
                         raise Elsewhere(tenant, room_id, "")
                     yield actor
+
+    async def _find(self, tenant: str, room_id: str) -> None:
+        """Raises `Elsewhere` where another node is known to have the room. After a take-over the first who asks finds
+        out for all who has got the rooms."""
+        if (address := self.owners.of(tenant, room_id)) is not None:
+            raise Elsewhere(tenant, room_id, address)
+        if self.owners.inheriting and await self.engine.store.records(RecordQuery(ROOM, tenant, key=room_id)):
+            await self.acquire(tenant, room_id)
 
     async def look(self, tenant: str, room_id: str) -> RoomState | None:
         return await load(self.engine.store, tenant, room_id, self._capabilities())

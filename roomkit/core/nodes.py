@@ -32,6 +32,9 @@ T = TypeVar("T")
 UNFINISHED = ("stream", "turn", "outbox")
 EVERY = 10_000_000
 RENEW_S = 0.5
+SUSPECT_S = 0.1
+SUSPECTED = 20
+"""How often, and how many times, somebody looks whether a node that does not answer still renews."""
 SWEEP_S = 5.0
 ORPHANS_EVERY = 6
 """Sweeps between two looks for work in rooms that nobody has."""
@@ -61,6 +64,7 @@ class Nodes:
         self._watching = Scope("watch", on_failure=self._failed)
         self._reviving = asyncio.Lock()
         self._checking = False
+        self._suspects: set[str] = set()
         self._unhook: Callable[[], None] | None = None
 
     @property
@@ -184,8 +188,8 @@ class Nodes:
     async def _watch(self) -> None:
         async for sign in self.ownership.watch():
             if isinstance(sign, NodeSilent):
-                self.owners.gone(sign.address)
                 await self._take_over(sign.node)
+                self.owners.gone(sign.address)  # Whoever wakes up now finds the next owner.
 
     async def _take_over(self, node: str) -> None:
         if self.held.moving:
@@ -290,6 +294,24 @@ class Nodes:
             if idle:
                 await self.engine.lanes.flushed()
                 await self.held.release((actor.tenant, actor.room_id) for actor in idle)
+
+    def suspect(self, address: str) -> None:
+        """Nobody answers there. As soon as it has missed its renewals too, nobody waits any longer."""
+        if address and address not in self._suspects and hasattr(self.ownership, "suspect"):
+            self._suspects.add(address)
+            self._scope.spawn(self._suspected(address), name="suspect a node")
+
+    async def _suspected(self, address: str) -> None:
+        try:
+            for _ in range(SUSPECTED):
+                ownership: Any = self.ownership
+                if await ownership.suspect(address):
+                    return
+                await asyncio.sleep(SUSPECT_S)
+        except StoreError as error:
+            log.debug("whether the node at %s lives could not be looked up: %s", address, error)
+        finally:
+            self._suspects.discard(address)
 
     # -- for the parts ----------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from roomkit.runtime import monotonic
 
 RoomKey = tuple[str, str]
 AGAIN_S = 0.05
-AGAIN_LATER_S = 0.25
+AGAIN_LATER_S = 1.0
 """How soon somebody who waits for an owner asks again without any news: of one who gives the room away, of one who is
 silent."""
 MOST = 100_000
@@ -22,9 +22,15 @@ class Owners:
     def __init__(self) -> None:
         self._owners: dict[RoomKey, str] = {}
         self._heir: str | None = None
+        self._dead = ""
         self._inheriting = 0.0
         self._news: asyncio.Future[None] | None = None
         self._asked: dict[str, set[Callable[[], object]]] = {}
+
+    @property
+    def inheriting(self) -> bool:
+        """Somebody has gone lately, and it is not known yet who has taken over."""
+        return self._heir is None and monotonic() < self._inheriting
 
     def of(self, tenant: str, room_id: str) -> str | None:
         """Where the room is most likely. Who has taken over lately has got all rooms of who has gone; a node that does
@@ -38,7 +44,7 @@ class Owners:
         while len(self._owners) >= MOST:
             del self._owners[next(iter(self._owners))]
         self._owners[tenant, room_id] = address
-        if monotonic() < self._inheriting:
+        if monotonic() < self._inheriting and address != self._dead:
             self._heir = address
 
     def forget(self, elsewhere: Elsewhere) -> None:
@@ -74,7 +80,7 @@ class Owners:
         """The node there is silent or has left: whoever waits for its answer hears of it."""
         for key in [key for key, owner in self._owners.items() if owner == address]:
             del self._owners[key]
-        self._heir, self._inheriting = None, monotonic() + INHERITING_S
+        self._heir, self._dead, self._inheriting = None, address, monotonic() + INHERITING_S
         for cut in tuple(self._asked.get(address, ())):
             cut()
         self.changed()

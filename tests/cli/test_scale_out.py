@@ -40,14 +40,8 @@ def test_three_processes_serve_the_room_of_the_guide(tmp_path: Path) -> None:
     with PostgresCluster() as cluster:
         environment = {**os.environ, "DATABASE_URL": cluster.url, "ROOMKIT_SECRET": "s" * 40, "PYTHONPATH": str(ROOT)}
         command = (sys.executable, "-m", "roomkit")
-        told = subprocess.run(
-            (*command, "token", "app.py", "--role", "admin"),
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        token = told.stdout.split()[-1]
+        make = (*command, "token", "app.py", "--role", "admin")
+        token = subprocess.check_output(make, cwd=tmp_path, env=environment, text=True).split()[-1]
         ports = [_free() for _ in range(3)]
         processes = [
             subprocess.Popen(

@@ -524,6 +524,18 @@ async def test_a_silent_owner_is_taken_over_and_writes_nothing_more(url: str) ->
         assert await new.records(RecordQuery("k", "t")) == []
 
 
+async def test_who_misses_renewals_and_cannot_be_reached_is_not_waited_for(url: str) -> None:
+    there = PostgresOptions(ownership="rooms", lease_s=600, address="http://there")
+    async with opened(url, there) as old, opened(url, ROOMS) as new:
+        await old.ownership.acquire("t", "r")
+        assert not await new.ownership.suspect("http://there"), "it renews: perhaps it is only out of our reach"
+        assert await new.ownership.take_over(old.ownership.node) == []
+        await change(url, "UPDATE nodes SET expires = now() + interval '0.2 seconds' WHERE address = 'http://there'")
+        assert not await new.ownership.suspect("http://elsewhere")
+        assert await new.ownership.suspect("http://there")
+        assert await new.ownership.take_over(old.ownership.node) == [Lease("t", "r", 2)]
+
+
 async def test_a_thousand_rooms_are_taken_over_at_once(url: str) -> None:
     async with opened(url, PAUSED_ROOMS) as old, opened(url, ROOMS) as new, opened(url, ROOMS) as other:
         await change(

@@ -73,6 +73,12 @@ DELETE FROM nodes WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM rooms)
 _OTHERS = """
 SELECT id, address, greatest(extract(epoch FROM expires - clock_timestamp()), -1e6)::float8 FROM nodes WHERE id <> $1
 """
+_SUSPECT = """
+UPDATE nodes SET expires = clock_timestamp() - $3 * interval '1 second'
+WHERE address = $1 AND id <> $2 AND expires < clock_timestamp() + $4 * interval '1 second' RETURNING 1
+"""
+MISSED = 0.55
+"""Of a lease: who has not renewed for so long, and is not to be reached either, is not waited for any longer."""
 HYSTERESIS = 0.05
 """Of a lease: how much longer than it a node must be silent to be told of."""
 
@@ -94,15 +100,19 @@ UPDATE leases l SET node = NULL, epoch = l.epoch + 1 FROM others o WHERE l.tenan
 class PostgresOwnership:
     """The leases of one node: an `Ownership`. `PostgresStore.ownership` is the one that goes with a store."""
 
-    def __init__(self, link: Link, renewing: Link, options: PostgresOptions, node: str, address: str) -> None:
-        """`renewing` is for saying that this node lives, which must not wait behind whoever asks for rooms."""
+    def __init__(
+        self, link: Link, renewing: Link, taking: Link, options: PostgresOptions, node: str, address: str
+    ) -> None:
+        """`renewing` is for saying that this node lives, `taking` for taking over: neither must wait behind those who
+        ask for single rooms."""
         self.node = node
         self.address = address
         self.fenced = ""
         self._link = link
         self._renewing = renewing
+        self._taking = taking
         self._options = options
-        self._turns = {link: asyncio.Lock(), renewing: asyncio.Lock()}
+        self._turns = {one: asyncio.Lock() for one in (link, renewing, taking)}
 
     async def register(self) -> None:
         """Makes this node known, alive for `lease_s`."""
@@ -162,11 +172,21 @@ class PostgresOwnership:
         await self._run(lambda c: c.execute(_RELEASE, self.node, [t for t, _ in pairs], [r for _, r in pairs]))
 
     async def take_over(self, node: str) -> list[Lease]:
-        await self._run(lambda c: c.fetchval(_END_SESSIONS, node, self.node))
-        rows = await self._run(lambda c: c.fetch(_TAKE_OVER, node, self.node))
+        await self._run(lambda c: c.fetchval(_END_SESSIONS, node, self.node), self._taking)
+        rows = await self._run(lambda c: c.fetch(_TAKE_OVER, node, self.node), self._taking)
         if rows:
             await self.notify()
         return [Lease(tenant, room_id, epoch) for tenant, room_id, epoch in rows if tenant]
+
+    async def suspect(self, address: str) -> bool:
+        """Somebody cannot be reached there. Ends the lease of who has missed its renewals as well; true if it did.
+        Never that of a node which renews: it may only be out of our reach."""
+        lease_s = self._options.lease_s
+        margins = HYSTERESIS * lease_s, (1 - MISSED) * lease_s
+        gone = await self._run(lambda c: c.fetchval(_SUSPECT, address, self.node, *margins), self._taking)
+        if gone is not None:
+            await self.notify()
+        return gone is not None
 
     async def watch(self) -> AsyncIterator[Woken | NodeSilent]:
         link = Link(self._link.where, self._options, f"{self.node}/watch")
@@ -215,7 +235,7 @@ class PostgresOwnership:
 
     async def notify(self) -> None:
         """Wakes those who watch."""
-        await self._run(lambda c: c.execute("SELECT pg_notify($1, '')", self._link.where.schema))
+        await self._run(lambda c: c.execute("SELECT pg_notify($1, '')", self._link.where.schema), self._taking)
 
     async def leave(self) -> None:
         """Gives all rooms to whoever comes next, and tells those who watch. Without rooms the node is forgotten."""
@@ -225,6 +245,7 @@ class PostgresOwnership:
     async def aclose(self) -> None:
         await self._link.aclose()
         await self._renewing.aclose()
+        await self._taking.aclose()
 
     def _locked(self, who: str) -> StoreLocked:
         return StoreLocked(

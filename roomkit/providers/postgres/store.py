@@ -193,8 +193,8 @@ class _Open:
         address = options.address
         if options.ownership == "store":
             address = address or f"process {os.getpid()} on {socket.gethostname()}"
-        links = self._link("lease", patient=False), self._link("renew", patient=False)
-        self.ownership = PostgresOwnership(*links, options, self._node, address)
+        lease, renew, take = (self._link(role, patient=False) for role in ("lease", "renew", "take"))
+        self.ownership = PostgresOwnership(lease, renew, take, options, self._node, address)
         self._writers = [
             Writer(self._link(f"w{number}"), self._node, self._health, options.retry_s)
             for number in range(max(options.writers, 1))
