@@ -8,7 +8,9 @@ import secrets
 import sys
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from roomkit.cli.console import clean, coloured, paint, say
@@ -110,6 +112,9 @@ def _tell(invited: Invitation) -> None:
     say()
     for line in (
         'say "What time is it, and what is 12 * 7?", "Refund order 1042", "Tell me a story", "A human, please"',
+        "speak: the microphone in the web chat is understood offline, so use short, clear sentences"
+        if can_speak()
+        else "to speak with it: pip install 'roomkit-framework[voice,sphinx]', and install espeak-ng",
         f"or send a text message:  {send}",
         "Ctrl-C stops; nothing is lost: start it again and go on",
     ):
@@ -146,7 +151,31 @@ def build_kit(db: Path, brain: str) -> RoomKit:
     kit.register_channel(WebSocketChannel("web"))
     kit.register_channel(assistant(brain), default=True)
     kit.register_channel(_phone(secret))
+    if can_speak():
+        kit.register_channel(_voice())
     return kit
+
+
+def can_speak() -> bool:
+    """Whether the parts that hear and speak offline are there: [voice], [sphinx] and the program espeak-ng."""
+    modules = ("numpy", "onnxruntime", "sentencex", "pocketsphinx")
+    return all(find_spec(name) for name in modules) and which("espeak-ng") is not None
+
+
+def _voice() -> Any:
+    """What the microphone button of the web chat calls."""
+    from roomkit.channels.providers import find_provider
+    from roomkit.channels.voice import VoiceChannel, VoiceOptions
+    from roomkit.voice.pipeline import AudioPipelineConfig
+
+    return VoiceChannel(
+        "voice",
+        stt="sphinx",
+        tts="espeak",
+        backend=find_provider("webaudio", "audio"),
+        pipeline=AudioPipelineConfig(),
+        options=VoiceOptions(language="en", greeting="Hello. What can I do for you?"),
+    )
 
 
 def assistant(brain: str) -> AIChannel:

@@ -90,11 +90,13 @@ class Pages:
         self.complaints: list[str] = []
         self.expected: tuple[str, ...] = ()
 
-    def open(self, server: Server, path: str, who: str | None, *, width: int = 1000, height: int = 800) -> Page:
-        """`path` is "" or "supervisor", with an optional room after a question mark."""
+    def open(
+        self, server: Server, path: str, who: str | None, *, width: int = 1000, height: int = 800, script: str = ""
+    ) -> Page:
+        """`path` is "" or "supervisor", with an optional room after a question mark; `script` runs before the page."""
         context = self._browser.new_context(viewport={"width": width, "height": height}, **self._settings)
         context.set_default_timeout(15_000)
-        context.add_init_script(WATCH)
+        context.add_init_script(WATCH + script)
         self._contexts.append(context)
         page = context.new_page()
         page.on("console", lambda said: self._complain(said.type, said.text))

@@ -245,6 +245,8 @@ function happened(event) {
     case "channel_attached": return `${channel} joined the room`;
     case "channel_detached": return `${channel} left the room`;
     case "channel_updated": return `${channel} was changed`;
+    case "system": return event.content.code === "call_started" ? `${who || "Somebody"} called` : spaced(event.content.code ?? event.type);
+    case "dtmf": return `${who || "The caller"} pressed ${data.digit}`;
     case "delivery_failed": return `Delivery to ${channel} failed${data.reason ? `: ${data.reason}` : ""}`;
     default: return [spaced(event.type).replace(/^./, (letter) => letter.toUpperCase()), who || channel].filter(Boolean).join(": ");
   }

@@ -1,0 +1,167 @@
+"""Speaking with a room in a real browser: a microphone in, recognised words, a voice out, and silence when told."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+import time
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.driver import Pages, Server
+
+pytestmark = [pytest.mark.browser, pytest.mark.time_limit(120)]
+SAID = "what time is it"
+
+MICROPHONE = """
+window.loudness = [];
+navigator.mediaDevices.getUserMedia = async () => {
+  const context = new AudioContext();
+  const bytes = Uint8Array.from(atob("%s"), (one) => one.charCodeAt(0));
+  const buffer = await context.decodeAudioData(bytes.buffer);
+  const stream = context.createMediaStreamDestination();
+  window.speak = () => {
+    const voice = new AudioBufferSourceNode(context, { buffer });
+    voice.connect(stream);
+    voice.start();
+  };
+  return stream.stream;
+};
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (target, ...more) {
+  if (target instanceof AudioDestinationNode && this instanceof AudioWorkletNode && !this.numberOfInputs) {
+    const ear = new AnalyserNode(target.context, { fftSize: 256 });
+    const wave = new Float32Array(256);
+    connect.call(this, ear);
+    setInterval(() => {
+      ear.getFloatTimeDomainData(wave);
+      window.loudness.push(Math.sqrt(wave.reduce((sum, one) => sum + one * one, 0) / 256));
+    }, 10);
+  }
+  return connect.call(this, target, ...more);
+};
+"""
+
+
+REFUSED = """
+navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("no", "NotAllowedError"); };
+"""
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("flite") or not shutil.which("espeak-ng"):
+        pytest.skip("flite and espeak-ng are not installed (sh .ci/voice)")
+    pytest.importorskip("pocketsphinx")
+    path = tmp_path_factory.mktemp("speech") / "said.wav"
+    subprocess.run(["flite", "-voice", "slt", "-t", SAID, "-o", str(path)], check=True, timeout=20)
+    return path
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, speech: Path) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("voice"), app="tests.e2e.voice_app").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def talk(pages: Pages, house: Server, speech: Path) -> Callable[[str], Page]:
+    def open_chat(who: str) -> Page:
+        page = pages.open(house, "", who, script=MICROPHONE % base64.b64encode(speech.read_bytes()).decode())
+        page.get_by_role("button", name="Speak", exact=True).click()
+        expect(page.locator(".call-strip").get_by_role("status")).to_have_text("Listening")
+        return page
+
+    return open_chat
+
+
+def envelope(pcm: np.ndarray, rate: int) -> np.ndarray:
+    """Loudness of every 50 ms."""
+    size = rate // 20
+    values = pcm[: len(pcm) // size * size].astype(float).reshape(-1, size)
+    return np.sqrt((values**2).mean(axis=1))
+
+
+def read(path: Path) -> tuple[np.ndarray, int]:
+    with wave.open(str(path)) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2"), file.getframerate()
+
+
+def quiet(page: Page, ms: int) -> bool:
+    """Whether nothing has sounded for the last so many ms."""
+    return page.evaluate("count => window.loudness.slice(-count).every((one) => one < 0.001)", ms // 10)
+
+
+def wait_for_sound(page: Page) -> None:
+    deadline = time.monotonic() + 30
+    while not page.evaluate("window.loudness.some((one) => one > 0.02)"):
+        assert time.monotonic() < deadline, "nothing sounds"
+        page.wait_for_timeout(50)
+
+
+def test_speaking_is_understood_and_answered_aloud_until_it_is_told_to_be_quiet(
+    talk: Callable[[str], Page], pages: Pages, house: Server, speech: Path
+) -> None:
+    page = talk("ada")
+    desk = pages.open(house, "supervisor?ada", "sam", width=1400)
+    expect(desk.locator(".calls")).to_contain_text("On a call")
+    page.wait_for_timeout(500)
+    page.evaluate("window.speak()")
+    expect(page.locator(".message.own", has_text="time").first).to_be_visible(timeout=30_000)
+    wait_for_sound(page)
+    expect(page.locator(".call-turn")).to_contain_text("heard", timeout=15_000)
+    expect(desk.locator(".call-turn")).to_contain_text("heard")
+    page.wait_for_timeout(1_000)
+    assert not quiet(page, 500), "the story is not told"
+    page.get_by_role("textbox", name="Write a message").fill("be quiet, please")
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.own", has_text="be quiet")).to_contain_text("Sent")
+    page.wait_for_timeout(700)
+    assert quiet(page, 300), "it goes on after it was interrupted"
+    page.get_by_role("button", name="Stop speaking").click()
+    expect(page.locator(".call-strip")).to_have_count(0)
+    expect(desk.locator(".calls")).to_have_count(0, timeout=10_000)
+
+    came, rate = read(house.database.parent / "ada-heard.wav")
+    said, rate_said = read(speech)
+    heard, meant = envelope(came, rate), envelope(said, rate_said)
+    likeness = max(
+        float(np.corrcoef(heard[at : at + len(meant)], meant)[0, 1])
+        for at in range(len(heard) - len(meant))
+        if heard[at : at + len(meant)].any()
+    )
+    assert likeness > 0.9, f"what came is like what was said by {likeness:.2f}"
+
+
+def test_a_supervisor_hears_the_answer_and_is_not_heard(
+    talk: Callable[[str], Page], pages: Pages, house: Server, speech: Path
+) -> None:
+    page = talk("ben")
+    desk = pages.open(house, "supervisor?ben", "sam", width=1400, script=MICROPHONE % "")
+    desk.get_by_role("button", name="Listen").click()
+    expect(desk.get_by_role("button", name="Stop listening")).to_be_visible()
+    page.get_by_role("textbox", name="Write a message").fill("a story, please")
+    page.keyboard.press("Enter")
+    wait_for_sound(desk)
+    wait_for_sound(page)
+    desk.get_by_role("button", name="Stop listening").click()
+    page.get_by_role("button", name="Stop speaking").click()
+    monitor = house.database.parent / "ben-monitor.wav"
+    deadline = time.monotonic() + 5
+    while not monitor.exists() and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    assert not read(monitor)[0].any()
+
+
+def test_a_microphone_that_is_refused_is_told(pages: Pages, house: Server) -> None:
+    page = pages.open(house, "", "ada", script=REFUSED)
+    page.get_by_role("button", name="Speak", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("The microphone was not allowed.")
+    expect(page.get_by_role("button", name="Speak", exact=True)).to_be_enabled()
