@@ -86,6 +86,7 @@ class OutboxLanes:
         self.lines: dict[tuple[str, str, str], Lane] = {}
         self._buckets: dict[str, TokenBucket] = {}
         self._done: dict[str, tuple[list[Record], list[RecordKey]]] = {}
+        self._noting: dict[str, tuple[list[Record], list[RecordKey]]] = {}
         self._gathering = 0
         self._stamp = ""
         self._flushing = False
@@ -420,6 +421,7 @@ class OutboxLanes:
         try:
             while self._done:
                 done, self._done = self._done, {}
+                self._noting = done
                 for tenant, (records, rows) in done.items():
                     batch = Batch(tenant, self.engine.epoch, put=tuple(records), delete=tuple(rows))
                     try:
@@ -430,6 +432,7 @@ class OutboxLanes:
             log.warning("deliveries that are done could not be noted and are repeated after the next start: %s", error)
         finally:
             self._flushing = False
+            self._noting = {}
 
     async def flushed(self) -> None:
         """At shutdown: waits until what was delivered is noted, as far as the store still writes."""
@@ -530,6 +533,13 @@ def at_work(lanes: OutboxLanes) -> set[tuple[str, str]]:
     return {(lane.actor.tenant, lane.actor.room_id) for lane in lanes.lines.values() if lane.busy}
 
 
+def ending(lanes: OutboxLanes, row: Record) -> bool:
+    """Whether this delivery is over, and the store is about to hear of it: its row is nothing to be done again."""
+    gone = RecordKey("outbox", row.tenant, row.key)
+    waiting = (lanes._done, lanes._noting)  # pyright: ignore[reportPrivateUsage] - of this module
+    return any(gone in done[row.tenant][1] for done in waiting if row.tenant in done)
+
+
 def _tell(actor: RoomActor, record: DeliveryRecord) -> None:
     data = record.model_dump(mode="json")
     message = Ephemeral(
@@ -579,4 +589,4 @@ def _from_error(error: ProviderError) -> DeliveryResult:
     )
 
 
-__all__ = ["Item", "Lane", "OutboxLanes"]
+__all__ = ["Item", "Lane", "OutboxLanes", "ending"]

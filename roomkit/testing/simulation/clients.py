@@ -235,8 +235,9 @@ class Page:
 
     async def settle(self) -> None:
         """Stays connected, and caught up, once everything is calm."""
-        for _ in range(40):
-            if self.wire is None or not self.wire.open:
+        for tries in range(40):
+            refused = tries % 8 == 7 and not self.session.live  # Its join was refused: it comes back.
+            if self.wire is None or not self.wire.open or refused:
                 await self.connect()
             if self.wire is not None:
                 self.wire.stall(False)
