@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.policy import ai_may_answer, may_see
@@ -165,8 +166,8 @@ def _rows(disk: Disk, world: World) -> Iterator[str]:
         if record.due is not None and record.due < now - LATE_S:
             yield f"the timer {record.key!r} is {now - record.due:.0f} s late"
     for record in disk.read(RecordQuery("approval", None, limit=1000)):
-        if record.value["status"] == "pending":
-            yield f"the approval {record.key!r} was never answered"
+        if record.value["status"] == "pending" and datetime.fromisoformat(record.value["expires_at"]).timestamp() < now:
+            yield f"the approval {record.key!r} has expired, and nobody was told"
 
 
 def _pages(world: World, logs: Logs) -> Iterator[str]:
@@ -347,7 +348,7 @@ def _checkpoints(world: World, logs: Logs) -> Iterator[str]:
 
 def _prefixes(world: World, logs: Logs) -> Iterator[str]:
     """What of a reply had been shown for long survives the process that made it."""
-    if world.blackout or world.disk.broken:
+    if world.blackout or world.disk.broken or world.nodes > 1:  # Who told it need not be who made it.
         return
     stored = {event.id: event for log in logs.values() for event in log}
     for page in world.pages:
