@@ -439,7 +439,7 @@ async def test_a_database_that_was_away_costs_nobody_its_rooms() -> None:
             one, two = await here.start("one"), await here.start("two")
             await one.create_room("r", channels=["web"])
             await two.create_room("s", channels=["web"])
-            server.stop(crash=True)
+            await asyncio.to_thread(server.kill)
             await asyncio.sleep(2.5)  # longer than the lease of one second
             await asyncio.to_thread(server.start)
             async with asyncio.timeout(20):
