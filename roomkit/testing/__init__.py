@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from roomkit.testing.sockets import AsgiSocket
     from roomkit.testing.speech import check_stt, check_tts, word_errors
     from roomkit.testing.vendors.twilio import FakeTwilio
+    from roomkit.testing.vendors.twilio_media import FakeTwilioCall
+    from roomkit.testing.voice import check_voice_backend
 
 _HOMES = {
     "AsgiSocket": "sockets",
@@ -29,6 +31,7 @@ _HOMES = {
     "Deadlock": "loop",
     "FakeMessages": "messages",
     "FakeTwilio": "vendors.twilio",
+    "FakeTwilioCall": "vendors.twilio_media",
     "Fault": "faultproxy",
     "FaultProxy": "faultproxy",
     "FuzzReport": "signatures",
@@ -42,6 +45,7 @@ _HOMES = {
     "check_message_provider": "messages",
     "check_stt": "speech",
     "check_tts": "speech",
+    "check_voice_backend": "voice",
     "fuzz_signatures": "signatures",
     "run": "loop",
     "word_errors": "speech",
@@ -54,6 +58,7 @@ __all__ = [
     "FakeChannel",
     "FakeMessages",
     "FakeTwilio",
+    "FakeTwilioCall",
     "Fault",
     "FaultProxy",
     "FuzzReport",
@@ -67,6 +72,7 @@ __all__ = [
     "check_message_provider",
     "check_stt",
     "check_tts",
+    "check_voice_backend",
     "fuzz_signatures",
     "run",
     "word_errors",

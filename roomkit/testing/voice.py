@@ -234,6 +234,8 @@ async def _falls_silent(connect: Connect, slack_ms: float, share: float) -> None
     for number in range(40):
         await backend.send_audio(far.session, AudioFrame(sound(size, rate), rate, number * size))
     await asyncio.sleep(0.3)
+    known, before = backend.played(far.session), far.heard()
+    assert known <= before / share + slack_ms * rate / 1000, f"{before} samples sounded, {known} are said to have"
     await backend.clear(far.session)
     at_clear, before = backend.played(far.session), far.heard()
     assert before < 30 * size, "sound is played faster than it lasts"
