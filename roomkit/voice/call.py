@@ -28,6 +28,7 @@ from roomkit.voice.hearing import Hearing
 from roomkit.voice.mouth import Mouth, Utterance
 from roomkit.voice.pipeline import AudioPipelineConfig, Pipeline
 from roomkit.voice.playout import Playout
+from roomkit.voice.recorder import Recorder
 from roomkit.voice.sentences import FilterChoice
 from roomkit.voice.speaker import Speaker
 from roomkit.voice.timeline import TurnClock
@@ -119,6 +120,9 @@ class Call:
         self.options = options
         self.machine = TurnMachine(options.turns)
         self.pipeline = Pipeline(config, session, backend.traits)
+        self._recorders = [tap for tap in self.pipeline.taps if isinstance(tap, Recorder)]
+        for recorder in self._recorders:
+            recorder.changed = lambda on, path: self.tell(told.RecordingChanged, on, str(path))
         self.open_out = True
         self.host = host
         self._backend = backend
@@ -176,6 +180,8 @@ class Call:
             await asyncio.wait(self._settling, timeout=5)
         await self._scope.aclose()
         self.pipeline.close()
+        for recorder in self._recorders:
+            await recorder.done()
         self.tell(told.SessionFinished, reason)
 
     def tell(self, kind: type[CallNotice], *values: Any) -> None:

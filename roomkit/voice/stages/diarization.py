@@ -42,6 +42,8 @@ class LineStage:
     def reset(self) -> None:
         self._loud_ms = self._quiet_ms = 0.0
         self._onset = 0
+        if self._lines.speaker == self._speaker_id:
+            self._lines.speaker = ""
 
     def process(self, frame: AudioFrame) -> tuple[AudioFrame | None, tuple[AudioSignal, ...]]:
         if dbfs(frame.pcm)[0] < _LOUD_DBFS:
