@@ -64,6 +64,7 @@ class Playout:
         self._ends: dict[int, int] = {}
         self._finished: set[int] = set()
         self._heard: dict[int, int] = {}
+        self._samples = 0
         self._live: deque[AudioFrame] = deque(maxlen=LIVE_FRAMES)
         self._paused = False
         self._clearing = False
@@ -87,7 +88,7 @@ class Playout:
         self._ends[generation] = end
         self._waiting.append(_Piece(generation, frame, end))
         self._sent_all.clear()
-        self._measure()
+        self._measure(frame.samples)
         self._wake.set()
 
     def live(self, frame: AudioFrame) -> None:
@@ -179,7 +180,8 @@ class Playout:
         self._clock_sent += frame.samples
         piece.sent_end = self._count
         self._sent.append(piece)
-        self._measure()
+        if piece.generation:
+            self._measure(-piece.frame.samples)
         self._pipeline.played(sound)
         try:
             await self._backend.send_audio(self._session, frame)
@@ -240,9 +242,14 @@ class Playout:
         """What the transport has not played is to be played later, if at all; the transport forgets it."""
         self._waiting.extendleft(piece for piece in reversed(self._sent) if piece.generation)
         self._sent.clear()
+        self._measure()
         self._clearing = True
         self._wake.set()
 
-    def _measure(self) -> None:
-        waiting = sum(piece.frame.samples for piece in self._waiting)
-        (self._room.clear if waiting > AHEAD_MS * self._pipeline.rate / 1000 else self._room.set)()
+    def _measure(self, more: int | None = None) -> None:
+        """Counts what waits: by what came or went, or anew."""
+        if more is None:
+            self._samples = sum(piece.frame.samples for piece in self._waiting)
+        else:
+            self._samples += more
+        (self._room.clear if self._samples > AHEAD_MS * self._pipeline.rate / 1000 else self._room.set)()

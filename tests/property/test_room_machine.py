@@ -76,13 +76,14 @@ class Watch:
     streams: dict[str, int] = field(default_factory=dict)
 
 
-def sees(who: str | None, event: RoomEvent, seats: dict[str, Seat]) -> bool:
+def sees(who: str | None, event: RoomEvent, seats: dict[str, Seat], person: str | None = None) -> bool:
+    """Whether a channel sees an event; a `person` on it has only their own words for their own."""
     if who is None:
         return True
     seat = seats.get(who)
     if seat is None or event.status == "blocked":
         return False
-    if event.source.channel_id == who:
+    if event.source.channel_id == who and (person is None or event.source.participant_id == person):
         return True
     if seat.access not in READS:
         return False
@@ -490,7 +491,7 @@ class Machine(RuleBasedStateMachine):
             assert result.reason == "room_closed"
             return
         own = target.source.participant_id == f"sms:{who}" and channel == target.source.channel_id
-        if not sees(channel, target, room.seats):
+        if not sees(channel, target, room.seats, f"sms:{who}"):
             assert result.reason == "target_event_not_found"
         elif kind != "react" and not own:
             assert result.reason == "not_original_author"
