@@ -21,7 +21,7 @@ from roomkit.errors import ConfigError, Elsewhere, Fenced, StateError, StoreErro
 from roomkit.models.hooks import Committed
 from roomkit.ports.node import NodeLink, NodeOptions
 from roomkit.ports.ownership import Lease, NodeSilent, Ownership
-from roomkit.ports.store import RecordQuery
+from roomkit.ports.store import RecordQuery, Store
 from roomkit.runtime import Scope, monotonic
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Nodes:
         async def read(keys: list[RoomKey]) -> AsyncGenerator[RoomActor]:
             self.owners.changed()
             taken = set(keys)
-            urgent = [key for key in await self._unfinished(epochs.keys()) if key in taken]
+            urgent = [key for key in await _unfinished(self.engine.store, epochs.keys()) if key in taken]
             some = list(dict.fromkeys((*urgent, *keys)))
             for start in range(0, len(some), CHUNK):
                 for actor in await self.held.read_owned(epochs, some[start : start + CHUNK], generation):
@@ -227,8 +227,8 @@ class Nodes:
         while True:
             try:
                 await self.engine.table.load(first, read)
-                for tenant, room_id in await self._unfinished(set(epochs).difference(first)):
-                    await self._try(tenant, room_id)
+                for tenant, room_id in await _unfinished(self.engine.store, set(epochs).difference(first)):
+                    await _try(self.engine, tenant, room_id)
                 await self.engine.timers.load(epochs)
                 break
             except Elsewhere:
@@ -239,23 +239,6 @@ class Nodes:
         # What is no room (a consumer's place begins with "~") is for whoever does that work.
         idle = (key for key in epochs if self.engine.table.loaded(*key) is None)
         await self.held.release([key for key in idle if not self.address or key[1].startswith("~")])
-
-    async def _try(self, tenant: str, room_id: str) -> None:
-        """Finishes what is unfinished in a room, unless somebody else has it."""
-        try:
-            await self.engine.table.actor(tenant, room_id)
-        except Elsewhere:
-            pass
-
-    async def _unfinished(self, rooms: Iterable[RoomKey] | None) -> list[RoomKey]:
-        wanted = None if rooms is None else set(rooms)
-        found: dict[RoomKey, None] = {}
-        for kind in UNFINISHED:
-            for record in await self.engine.store.records(RecordQuery(kind, None, limit=EVERY)):
-                key = (record.tenant, record.room_id or "")
-                if wanted is None or key in wanted:
-                    found[key] = None
-        return list(found)
 
     async def _sweep(self) -> None:
         """Finds what nobody does: timers and unfinished work of rooms that have no owner."""
@@ -280,9 +263,9 @@ class Nodes:
             if not engine.timers.armed(record):
                 engine.timers.arm(record)
         if everything:
-            for tenant, room_id in await self._unfinished(None):
+            for tenant, room_id in await _unfinished(self.engine.store, None):
                 if engine.table.loaded(tenant, room_id) is None:
-                    await self._try(tenant, room_id)
+                    await _try(self.engine, tenant, room_id)
 
     async def _give_back(self) -> None:
         """Nobody can be sent here, so rooms are kept only as long as there is something to do."""
@@ -332,6 +315,25 @@ class Nodes:
 
     async def _committed(self, notice: Committed) -> None:
         self.engine.bus.changed(notice.tenant, notice.room_id)
+
+
+async def _try(engine: Engine, tenant: str, room_id: str) -> None:
+    """Finishes what is unfinished in a room, unless somebody else has it."""
+    try:
+        await engine.table.actor(tenant, room_id)
+    except Elsewhere:
+        pass
+
+
+async def _unfinished(store: Store, rooms: Iterable[RoomKey] | None) -> list[RoomKey]:
+    wanted = None if rooms is None else set(rooms)
+    found: dict[RoomKey, None] = {}
+    for kind in UNFINISHED:
+        for record in await store.records(RecordQuery(kind, None, limit=EVERY)):
+            key = (record.tenant, record.room_id or "")
+            if wanted is None or key in wanted:
+                found[key] = None
+    return list(found)
 
 
 def join(engine: Engine, options: NodeOptions, rooms: type[Any], secrets: Sequence[str]) -> Nodes:
