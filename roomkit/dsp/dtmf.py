@@ -10,10 +10,12 @@ from roomkit.dsp.pcm import to_float
 LOW = (697, 770, 852, 941)
 HIGH = (1209, 1336, 1477, 1633)
 KEYS = ("123A", "456B", "789C", "*0#D")
-BLOCK_MS = 12.8
-_TWIST_HIGH = 10 ** (8 / 10)
-"""A high tone may be this much weaker than the low one: long lines damp it."""
-_TWIST_LOW = 10 ** (4 / 10)
+BLOCK_MS = 12.25
+"""Four of them fit into the shortest key, of 50 ms: three are whole wherever it begins."""
+_TWIST_HIGH = 10 ** (9 / 10)
+"""A high tone may be 8 dB weaker than the low one, as long lines damp it, and the low one 4 dB weaker; one more, because
+in so short a block each leaks into the other."""
+_TWIST_LOW = 10 ** (5 / 10)
 _ALONE = 10 ** (6 / 10)
 """A tone is this much stronger than the next of its group."""
 _SHARE = 0.72
@@ -24,7 +26,7 @@ _FAINT = 32768 * 10 ** (-42 / 20)
 class KeyDetector:
     """One stream. `push` samples of any length; it gives keys as they are pressed, each once.
 
-    A tone counts when it fills three blocks in a row (38 ms) and is over after two blocks without it."""
+    A tone counts when it fills three blocks in a row (37 ms) and is over after two blocks without it."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate

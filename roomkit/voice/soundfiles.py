@@ -127,7 +127,9 @@ class OpusFile:
         options = {"page_duration": "200000", "flush_packets": "1"}
         self._container: Any = self._av.open(file, "w", format="ogg", options=options)
         self._layout, self._channels, self._rate, self._count = ("mono", "stereo")[channels - 1], channels, rate, 0
-        self._stream: Any = self._container.add_stream("libopus", rate=rate, layout=self._layout)
+        self._stream: Any = self._container.add_stream(
+            "libopus", rate=rate, layout=self._layout, options={"vbr": "constrained"}
+        )
         self._stream.bit_rate = bitrate * channels
 
     def write(self, pcm: bytes) -> None:
