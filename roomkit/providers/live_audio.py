@@ -27,10 +27,11 @@ class SentSound:
     """Samples handed over, and samples that have sounded, by reports of the far end. A report counts from the last
     `clear` on, and names it (`epoch`), so that one which crosses a `clear` on the wire is known as old."""
 
-    __slots__ = ("_at", "_base", "_confirmed", "_played", "epoch", "rate", "sent")
+    __slots__ = ("_at", "_base", "_confirmed", "_played", "_step_s", "epoch", "rate", "sent")
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, step_s: float = STEP_S) -> None:
         self.rate = rate
+        self._step_s = step_s
         self.sent = 0
         self.epoch = 0
         self._base = 0
@@ -51,7 +52,7 @@ class SentSound:
 
     def played(self) -> int:
         """By the last report, and by the clock for a little while since."""
-        since = min(monotonic() - self._at, STEP_S) * self.rate if self._confirmed else 0.0
+        since = min(monotonic() - self._at, self._step_s) * self.rate if self._confirmed else 0.0
         self._played = max(self._played, min(self.sent, self._base + self._confirmed + int(since)))
         return self._played
 
@@ -95,11 +96,11 @@ class LiveBackend(Generic[W]):
 
     # -- for the transport --------------------------------------------------------------------------
 
-    def opened(self, session: VoiceSession, wire: W) -> LiveCall[W]:
+    def opened(self, session: VoiceSession, wire: W, step_s: float = STEP_S) -> LiveCall[W]:
         """A call is there. `session.rate` becomes the transport's."""
         session.rate = self.traits.rate
         frames: DropOldestBuffer[AudioFrame] = DropOldestBuffer(MOST_FRAMES)
-        call = LiveCall(session, wire, SentSound(session.rate), frames, monotonic())
+        call = LiveCall(session, wire, SentSound(session.rate, step_s), frames, monotonic())
         self._calls[session.id] = call
         self.tell("connected", session)
         return call

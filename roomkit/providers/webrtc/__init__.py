@@ -1,0 +1,1 @@
+"""WebRTC calls by aiortc."""
