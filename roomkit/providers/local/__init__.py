@@ -1,0 +1,1 @@
+"""The microphone and loudspeaker of this machine."""
