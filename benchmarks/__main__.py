@@ -21,7 +21,26 @@ from typing import Any
 from benchmarks.calibration import REFERENCE_MS
 from benchmarks.measure import Figure, Meter, Report
 
-NAMES = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p14", "p15", "p16", "p17", "p18")
+NAMES = (
+    "p1",
+    "p2",
+    "p3",
+    "p4",
+    "p5",
+    "p6",
+    "p7",
+    "p8",
+    "p9",
+    "p10",
+    "p11",
+    "p12",
+    "p13",
+    "p14",
+    "p15",
+    "p16",
+    "p17",
+    "p18",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
