@@ -217,7 +217,8 @@ class RoomActor:
                 if job.future is None or not job.future.cancelled():
                     try:
                         job.value = await job.fn(self, *job.args)
-                    except BaseException as error:  # noqa: BLE001 - the lane boundary: the caller gets it
+                    # `_failed` raises the kit's own cancellation; a guard's is its caller's to hear of.
+                    except BaseException as error:  # noqa: BLE001 - lane boundary # swallows cancellation: see above
                         self._failed(job, error)
                     else:
                         if job.future is not None and not job.future.done():

@@ -77,6 +77,50 @@ class Lane:
         return here or any(item.settlement is settlement for item in self.items)
 
 
+class _Pacer:
+    """Rates of providers and of their recipients, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, TokenBucket] = {}
+
+    async def pace(self, tenant: str, provider: str, recipient: str, policy: DeliveryPolicy) -> None:
+        """Waits for what the far end may be sent now; tenants who share a channel share its rate."""
+        if policy.rate_per_s is not None:
+            await self._bucket(provider, policy.rate_per_s, policy.burst).acquire(group=tenant)
+        if policy.recipient_rate_per_s is not None:
+            await self._bucket(f"{provider}\n{recipient}", policy.recipient_rate_per_s, None).acquire()
+
+    def _bucket(self, name: str, rate: float, burst: float | None) -> TokenBucket:
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            # Each lane waits with one delivery: their number is the limit, and none is turned away.
+            bucket = TokenBucket(rate, burst, max_waiting=sys.maxsize)
+            if len(self._buckets) >= MAX_BUCKETS:
+                self._forget_bucket()
+            self._buckets[name] = bucket
+        return bucket
+
+    def _forget_bucket(self) -> None:
+        """Drops one that is no different from a new one; those in use go to the end."""
+        for name in list(islice(self._buckets, 64)):
+            bucket = self._buckets.pop(name)
+            if bucket.idle:
+                return
+            self._buckets[name] = bucket
+
+
+def _row(lane: Lane, item: Item) -> Record:
+    value = {
+        "channel": lane.channel_id,
+        "index": item.index,
+        "event_id": item.event_id,
+        "attempts": item.attempts,
+        "parts": list(item.parts),
+    }
+    actor = lane.actor
+    return Record("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id), value, actor.room_id)
+
+
 class OutboxLanes:
     """All lanes of one kit."""
 
@@ -84,7 +128,7 @@ class OutboxLanes:
         self.engine = engine
         self.breakers = breakers
         self.lines: dict[tuple[str, str, str], Lane] = {}
-        self._buckets: dict[str, TokenBucket] = {}
+        self._pacer = _Pacer()
         self._done: dict[str, tuple[list[Record], list[RecordKey]]] = {}
         self._noting: dict[str, tuple[list[Record], list[RecordKey]]] = {}
         self._gathering = 0
@@ -285,7 +329,7 @@ class OutboxLanes:
         if policy.destinations and not recipient.startswith(policy.destinations):
             return DeliveryResult(success=False, state=DeliveryState.FAILED, error="destination_not_allowed")
         if policy.paced:
-            await self._pace(lane.actor.tenant, provider, recipient, policy)
+            await self._pacer.pace(lane.actor.tenant, provider, recipient, policy)
         try:
             permit = self.breakers.acquire(provider, recipient)
         except ProviderError as error:
@@ -340,13 +384,6 @@ class OutboxLanes:
             result = DeliveryResult(success=True)
         return result
 
-    async def _pace(self, tenant: str, provider: str, recipient: str, policy: DeliveryPolicy) -> None:
-        """Waits for what the far end may be sent now; tenants who share a channel share its rate."""
-        if policy.rate_per_s is not None:
-            await self._bucket(provider, policy.rate_per_s, policy.burst).acquire(group=tenant)
-        if policy.recipient_rate_per_s is not None:
-            await self._bucket(f"{provider}\n{recipient}", policy.recipient_rate_per_s, None).acquire()
-
     def _span(self, lane: Lane, item: Item) -> Span:
         actor = lane.actor
         span = self.engine.tracing.span(DELIVERY, actor.tenant, actor.room_id, lane.channel_id, item.span, "producer")
@@ -354,27 +391,9 @@ class OutboxLanes:
         span.set(ATTEMPT, item.attempts)
         return span
 
-    def _bucket(self, name: str, rate: float, burst: float | None) -> TokenBucket:
-        bucket = self._buckets.get(name)
-        if bucket is None:
-            # Each lane waits with one delivery: their number is the limit, and none is turned away.
-            bucket = TokenBucket(rate, burst, max_waiting=sys.maxsize)
-            if len(self._buckets) >= MAX_BUCKETS:
-                self._forget_bucket()
-            self._buckets[name] = bucket
-        return bucket
-
-    def _forget_bucket(self) -> None:
-        """Drops one that is no different from a new one; those in use go to the end."""
-        for name in list(islice(self._buckets, 64)):
-            bucket = self._buckets.pop(name)
-            if bucket.idle:
-                return
-            self._buckets[name] = bucket
-
     async def _note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""
-        record = self._row(lane, item)
+        record = _row(lane, item)
         item.noted = item.attempts
         actor = lane.actor
         await self.engine.commit_until_done(Batch(actor.tenant, actor.epoch, actor.room_id, put=(record,)))
@@ -382,19 +401,6 @@ class OutboxLanes:
     async def _part_done(self, lane: Lane, item: Item, part_id: str) -> None:
         item.parts = (*item.parts, part_id)
         await self._note(lane, item)
-
-    def _row(self, lane: Lane, item: Item) -> Record:
-        value = {
-            "channel": lane.channel_id,
-            "index": item.index,
-            "event_id": item.event_id,
-            "attempts": item.attempts,
-            "parts": list(item.parts),
-        }
-        actor = lane.actor
-        return Record(
-            "outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id), value, actor.room_id
-        )
 
     # -- what became of it ----------------------------------------------------------------------------------------
 
@@ -454,7 +460,7 @@ class OutboxLanes:
             )
             change.put.append(delivery_record(actor.tenant, record))
             dead = {
-                **self._row(lane, item).value,
+                **_row(lane, item).value,
                 "room_id": actor.room_id,
                 "error": result.error,
                 "code": result.code,

@@ -167,7 +167,7 @@ class Turns:
         for lane in self._of(actor):
             taken, lane.pending = lane.pending, []
             cut.waiting.append((lane, taken))
-            change.delete.extend(self.rows(actor, lane.channel_id, taken))
+            change.delete.extend(turn_rows(actor, lane.channel_id, taken))
         try:
             for _, running in self.running(actor):
                 if running.reply.over:
@@ -185,7 +185,7 @@ class Turns:
             running.reply.ended(reason, events[change.entries.index(entry)] if entry is not None else None)
             running.cancel(reason)
         for _, triggers in cut.waiting:
-            self.settle(triggers)
+            settle(triggers)
 
     def _undo(self, cut: _Cut) -> None:
         for running in cut.running:
@@ -205,14 +205,14 @@ class Turns:
         for lane in self._of(actor):
             gone = [trigger for trigger in lane.pending if trigger.event.id in ids]
             lane.pending = [trigger for trigger in lane.pending if trigger.event.id not in ids]
-            self.settle(gone)
+            settle(gone)
             if lane.running is not None and any(trigger.event.id in ids for trigger in lane.running.triggers):
                 lane.running.cancel("erased")
 
     def abandon(self) -> None:
         """The kit has closed: nobody waits any longer for what the next start will do."""
         for lane in self.lines.values():
-            self.settle(lane.pending)
+            settle(lane.pending)
             lane.pending = []
 
     # -- the lane -------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class Turns:
             lane.running = None
             CURRENT.reset(token)
             LANE.reset(above)
-            self.settle(triggers)
+            settle(triggers)
 
     async def _answer(self, lane: TurnLane, triggers: list[Trigger], settlement: Settlement | None) -> None:
         actor, engine = lane.actor, self.engine
@@ -276,7 +276,7 @@ class Turns:
         task = asyncio.current_task()
         assert task is not None
         running = lane.running = Running(reply, triggers, task)
-        rows = self.rows(actor, lane.channel_id, triggers)
+        rows = turn_rows(actor, lane.channel_id, triggers)
         may_answer = ai_may_answer(actor.state.room.floor)
         if channel is None or binding is None or not binding.can_read or not may_answer:
             running.ending = True
@@ -414,21 +414,23 @@ class Turns:
             )
         )
 
-    def rows(self, actor: RoomActor, channel_id: str, triggers: list[Trigger]) -> list[RecordKey]:
-        return [RecordKey("turn", actor.tenant, key(actor.room_id, channel_id, t.event.index)) for t in triggers]
 
-    @staticmethod
-    def settle(triggers: list[Trigger]) -> None:
-        for trigger in triggers:
-            if trigger.settlement is not None:
-                trigger.settlement.end()
+def turn_rows(actor: RoomActor, channel_id: str, triggers: list[Trigger]) -> list[RecordKey]:
+    """The rows of a lane's questions."""
+    return [RecordKey("turn", actor.tenant, key(actor.room_id, channel_id, t.event.index)) for t in triggers]
+
+
+def settle(triggers: list[Trigger]) -> None:
+    for trigger in triggers:
+        if trigger.settlement is not None:
+            trigger.settlement.end()
 
 
 def forget(turns: Turns, actor: RoomActor) -> None:
     """The room is another process's, which goes on from what is durable; nothing more is said or written here."""
     for lane_key, lane in tuple(turns.lines.items()):
         if lane.actor is actor:
-            turns.settle(lane.pending)
+            settle(lane.pending)
             lane.pending = []
             if lane.running is not None:
                 lane.running.reply.abandon()
