@@ -23,6 +23,7 @@ NAMES = {
     "crashpoints": 1,
     "signatures": 1_000_000,
     "hearing": 12,
+    "voice_stages": 40,
 }
 """Every proof, and how often `make prove` runs it."""
 

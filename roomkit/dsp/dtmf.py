@@ -53,6 +53,9 @@ class KeyDetector:
             return []
         sums = blocks @ self._bank
         power = sums[:, :8] ** 2 + sums[:, 8:] ** 2
+        idle = not self._candidate and not self._down
+        if idle and (power.max(axis=1) * 4 < self._size * _SHARE * energy).all():
+            return []  # two tones have most of the energy: the stronger of them has half of that
         found = (self._key(power[row], float(energy[row])) for row in range(count))
         return [key for key in map(self._step, found) if key]
 

@@ -14,6 +14,7 @@ from roomkit.ports.audio import AudioStage, SpeechDetector
 
 DETECTOR_RATE = 16_000
 _DIP_MS = 120.0
+_QUIETEST_DBFS, _LOUDEST_ROOM_DBFS = -70.0, -35.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +125,15 @@ class EnergyDetector:
 
     def probability(self, pcm: bytes) -> float:
         level = dbfs(pcm)[0]
+        if self._room is None:  # a call begins with the room, or with a voice that is louder than any room
+            self._room = min(max(level, _QUIETEST_DBFS), _LOUDEST_ROOM_DBFS)
         # The room is heard quickly when it falls silent, and slowly when it gets louder: a talker is not the room.
         self._room += (level - self._room) * (0.2 if level < self._room else 0.002)
         over = min(level - self._threshold, level - self._room - 9.0)
         return min(max(0.5 + over / 12.0, 0.0), 1.0)
 
     def reset(self) -> None:
-        self._room = -70.0
+        self._room: float | None = None
 
 
 def make(_kind: str, rate: int) -> AudioStage:
