@@ -35,6 +35,8 @@ _BASE = fractions.Fraction(1, RATE)
 _WRAP = 1 << 32
 MOST_QUEUED = 100
 OVER = ("failed", "closed")
+SILENT_S = 6.0
+"""A sender that sends nothing at all for so long is gone: even silence is a packet every 400 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class _Wire:
         self.pulled = 0
         self.jitter = JitterBuffer(RATE)
         self.call: LiveCall[_Wire] | None = None
+        self.came_at = 0.0
 
     def pull(self) -> bytes:
         """The next 20 ms of our voice: it sounds now, but for the way there."""
@@ -142,7 +145,7 @@ class WebRTCBackend(LiveBackend[_Wire]):
                     track = peer.getReceivers()[0].track
                     if not call.session.listen_only and track is not None:
                         scope.spawn(self._hear(call, track, over), name="hear")
-                        scope.spawn(self._pace(call), name="pace")
+                        scope.spawn(self._pace(call, over), name="pace")
                     await over.wait()
             except TimeoutError:
                 log.info("call %s was never connected", call.session.id)
@@ -158,6 +161,7 @@ class WebRTCBackend(LiveBackend[_Wire]):
         try:
             while True:
                 frame = await track.recv()
+                call.wire.came_at = monotonic()
                 pcm = _mono(frame)
                 if first is None:
                     first = frame.pts
@@ -171,9 +175,11 @@ class WebRTCBackend(LiveBackend[_Wire]):
         except self._rtc.MediaStreamError:
             over.set()
 
-    async def _pace(self, call: LiveCall[_Wire]) -> None:
-        due = monotonic()
-        while not call.over:
+    async def _pace(self, call: LiveCall[_Wire], over: asyncio.Event) -> None:
+        due = call.wire.came_at = monotonic()
+        while not over.is_set():
+            if due - call.wire.came_at > SILENT_S:
+                over.set()
             due = max(due + FRAME_MS / 1000, monotonic() - 0.1)
             await asyncio.sleep(max(due - monotonic(), 0))
             self.take(call, call.wire.jitter.pull())
