@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from roomkit import AudioPipelineConfig, RoomKit, VoiceChannel
 from roomkit.dsp.pcm import dbfs, silence
 from roomkit.errors import ConfigError, SessionEnded, UsageError
 from roomkit.models.audio import AudioFrame, VoiceSession
+from roomkit.models.voice import RecordingChanged
+from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
 from roomkit.voice.recorder import Recorder, Recording, RecordingOptions
 from roomkit.voice.soundfiles import SoundFile, WavFile, create, mend_wav
 
@@ -293,6 +296,37 @@ async def test_a_slow_disk_costs_sound_but_neither_memory_nor_time(
     values = np.frombuffer(sound(path)[1], "<i2")
     assert values[: 9 * RATE].any()
     assert np.count_nonzero(values) < 12 * RATE
+
+
+async def test_a_call_is_recorded_as_it_was_played_and_observers_hear_of_it(tmp_path: Path) -> None:
+    line = ScriptedBackend()
+    recording = Recording(tmp_path)
+    config = AudioPipelineConfig(vad=ScriptedVad, dtmf=None, limiter=None, taps=[recording])
+    phone = VoiceChannel("phone", stt=ScriptedSTT(line), tts=ScriptedTTS(), backend=line, pipeline=config)
+    changes: list[tuple[bool, str]] = []
+    async with RoomKit() as kit:
+        kit.register_channel(phone)
+
+        @kit.on(RecordingChanged)
+        async def changed(notice: RecordingChanged) -> None:
+            changes.append((notice.on, Path(notice.path).name))
+
+        session = line.call()
+        await phone.answer(session)
+        await phone.say(session, "Before anybody agreed.")
+        await asyncio.sleep(4)
+        assert list(tmp_path.iterdir()) == []
+        recording.consent(session)
+        await phone.say(session, "This is kept as long as it is heard, and that is not for long.")
+        await asyncio.sleep(1.5)
+        await phone.interrupt(session)
+        await asyncio.sleep(1.5)
+        line.disconnects(session)
+        await asyncio.sleep(1)
+    (path,) = tmp_path.iterdir()
+    assert changes == [(True, path.name), (False, path.name)]
+    loud = np.flatnonzero(np.frombuffer(sound(path)[1], "<i2"))
+    assert (loud[-1] - loud[0]) / RATE == pytest.approx(1.5, abs=0.3)
 
 
 @pytest.mark.parametrize("wrong", [{"format": "mp3"}, {"direction": "up"}, {"layout": "quad"}])
