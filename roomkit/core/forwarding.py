@@ -40,6 +40,8 @@ PATIENCE_S = 10.0
 MOST_SETTLEMENTS = 10_000
 ONCE = frozenset({"note", "whisper", "draft", "steer", "create_room"})
 """Methods that do it again when they are called again. Of such a call whose answer was lost nobody knows."""
+KEYED = frozenset({"send", "process_inbound"})
+"""Methods that know a second attempt by the id that the first had."""
 _OPEN: dict[str, type[BaseModel]] = {"update_room": Room, "update_member": Participant}
 """Methods with open keywords, and the model whose fields they are."""
 _SURFACES = 1_000
@@ -167,16 +169,22 @@ class Calls:
     def _forwarding(self, remote: Remote) -> Callable[..., Any]:
         @wraps(remote.fn)
         async def forwarded(surface: Any, *args: Any, **kwargs: Any) -> Any:
-            token = ""
+            keyed = None
+            if remote.name in KEYED:
+                # One id for all attempts, wherever they are made: an owner may commit, die before it has answered, and
+                # leave the room to this very node.
+                keyed = remote.bind(surface, *args, **kwargs)
+                _make_once(remote.name, keyed, f"node:{self.nodes.engine.new_id()}")
 
             async def here() -> Any:
-                return await remote.fn(surface, *args, **kwargs)
+                if keyed is None:
+                    return await remote.fn(surface, *args, **kwargs)
+                return await remote.fn(*keyed.args, **keyed.kwargs)
 
             async def there(elsewhere: Elsewhere) -> Any:
-                nonlocal token
-                token = token or f"node:{self.nodes.engine.new_id()}"
-                given = remote.bind(surface, *args, **kwargs)
-                _make_once(remote.name, given, elsewhere, token)
+                given = keyed or remote.bind(surface, *args, **kwargs)
+                if remote.name == "process_inbound":
+                    given = _portable(remote, given, elsewhere)
                 asked: Json = {
                     "do": "call",
                     "name": remote.name,
@@ -353,12 +361,19 @@ class Calls:
             yield item
 
 
-def _make_once(name: str, given: inspect.BoundArguments, elsewhere: Elsewhere, token: str) -> None:
-    """Gives a message the room it was found to belong to, and an id by which a second attempt is recognised."""
+def _make_once(name: str, given: inspect.BoundArguments, token: str) -> None:
+    """Gives a message an id by which a second attempt is recognised."""
+    message = given.arguments.get("message")
     if name == "send" and given.arguments.get("idempotency_key") is None:
         given.arguments["idempotency_key"] = token
-    elif name == "process_inbound":
-        message: InboundMessage = given.arguments["message"]
-        given.arguments["room_id"] = elsewhere.room_id
-        # A live session is this process's own and does not travel.
-        given.arguments["message"] = message.replaced(external_id=message.external_id or token, session=None)
+    elif isinstance(message, InboundMessage) and message.external_id is None:
+        given.arguments["message"] = message.replaced(external_id=token)
+
+
+def _portable(remote: Remote, given: inspect.BoundArguments, elsewhere: Elsewhere) -> inspect.BoundArguments:
+    """A message with the room that it was found to belong to. A live session is this process's own and does not
+    travel."""
+    told = remote.bind(*given.args, **given.kwargs)
+    told.arguments["room_id"] = elsewhere.room_id
+    told.arguments["message"] = told.arguments["message"].replaced(session=None)
+    return told

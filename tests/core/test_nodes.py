@@ -362,6 +362,40 @@ async def test_a_call_cut_by_the_owners_death_is_made_once(cluster: PostgresClus
         assert texts.count("slowly") == 1
 
 
+async def test_what_was_committed_before_the_owner_died_is_not_committed_again_by_who_asked(
+    cluster: PostgresCluster,
+) -> None:
+    async with house(cluster) as here:
+        one, two = await here.start("one"), await here.start("two")
+        await one.create_room("r", channels=["web"])
+        assert one.engine.nodes is not None
+        calls = one.engine.nodes.calls
+        do, committed = calls.call, asyncio.Semaphore(0)
+
+        async def never_answers(request: Any) -> Any:
+            await do(request)
+            committed.release()
+            await asyncio.Event().wait()
+
+        calls.call = never_answers  # type: ignore[method-assign]
+        async with Scope("callers") as scope:
+            asked = [
+                scope.spawn(two.send("r", "pay"), name="send", awaited=True),
+                scope.spawn(
+                    two.process_inbound(InboundMessage.text("web", "ann", "hello"), room_id="r"),
+                    name="inbound",
+                    awaited=True,
+                ),
+            ]
+            for _ in asked:
+                await committed.acquire()
+            await here.kill("one")
+            results = await asyncio.gather(*asked)
+        assert two.engine.table.loaded("default", "r") is not None
+        assert [result.duplicate for result in results] == [True, True]
+        assert sorted(event.text for event in await two.events("r") if event.text) == ["hello", "pay"]
+
+
 async def test_a_node_that_stops_hands_its_rooms_over_at_once(cluster: PostgresCluster) -> None:
     async with house(cluster) as here:
         one, two = await here.start("one", lease_s=30), await here.start("two", lease_s=30)
