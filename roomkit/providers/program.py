@@ -13,6 +13,7 @@ from roomkit.runtime import bounded
 
 _WAV_HEADER = 44
 _CHUNK = 4096
+_DRAIN = 1 << 18
 FIRST_BYTE_S = 10.0
 
 
@@ -55,6 +56,9 @@ async def output_of(provider: str, command: Sequence[str], text: str) -> AsyncGe
                 child.kill()
             except ProcessLookupError:
                 pass  # it was quicker
+            # A pipe that nobody reads is never seen to end, and asyncio waits for the pipes with the process.
+            while await child.stdout.read(_DRAIN) or await child.stderr.read(_DRAIN):
+                pass
             await child.wait()
 
 

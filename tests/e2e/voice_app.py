@@ -11,12 +11,12 @@ from typing import Any
 
 from roomkit import RoomKit, WebSocketChannel
 from roomkit.channels.providers import find_provider
-from roomkit.channels.voice import VoiceChannel
+from roomkit.channels.voice import VoiceChannel, VoiceOptions
 from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.voice.pipeline import AudioPipelineConfig
 from tests.e2e.app import serve
 
-ROOMS = ("ada", "ben")
+ROOMS = ("ada", "ben", "cleo")
 STORY = (
     "This is a long story about a very small town, where nobody had ever seen the sea, until one day it rained. " * 3
 )
@@ -56,6 +56,15 @@ async def main(database: str, port: int, prefix: str) -> None:
         pipeline=AudioPipelineConfig(taps=(kept,)),
     )
     kit.register_channel(voice)
+    kit.register_channel(
+        VoiceChannel(
+            "rtc",
+            tts="espeak",
+            backend=find_provider("webrtc", "audio"),
+            pipeline=AudioPipelineConfig(vad=None, taps=(lambda s, rate: Kept(folder / f"{s.room_id}-rtc.wav", rate),)),
+            options=VoiceOptions(greeting=STORY),
+        )
+    )
 
     @kit.on_message
     async def reply(ctx: Any, message: Any) -> str | None:

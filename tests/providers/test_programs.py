@@ -122,3 +122,13 @@ def test_a_missing_program_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tm
 def test_by_name() -> None:
     assert find_provider("espeak:de", "tts").name == "espeak"
     assert find_provider("flite:rms", "tts").rate == 16_000
+
+
+async def test_who_stops_listening_in_the_middle_of_much_sound_is_not_kept_waiting() -> None:
+    """The process is ahead, with its pipe full: that is how a caller hangs up on a long reply."""
+    async with aclosing(EspeakTTS().speak(texts("A long story about a small town by the sea. " * 20))) as stream:
+        async for _ in stream:
+            break
+        await asyncio.sleep(0.5)
+        await asyncio.wait_for(stream.aclose(), 5)  # type: ignore[attr-defined]
+    assert children() == 0
