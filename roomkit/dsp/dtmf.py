@@ -13,8 +13,8 @@ KEYS = ("123A", "456B", "789C", "*0#D")
 BLOCK_MS = 12.25
 """Four of them fit into the shortest key, of 50 ms: three are whole wherever it begins."""
 _TWIST_HIGH = 10 ** (9 / 10)
-"""A high tone may be 8 dB weaker than the low one, as long lines damp it, and the low one 4 dB weaker; one more, because
-in so short a block each leaks into the other."""
+"""A high tone may be 8 dB weaker than the low one, as long lines damp it, and the low one 4 dB weaker; one more,
+because in so short a block each leaks into the other."""
 _TWIST_LOW = 10 ** (5 / 10)
 _ALONE = 10 ** (6 / 10)
 """A tone is this much stronger than the next of its group."""
