@@ -38,8 +38,11 @@ T = TypeVar("T")
 PATIENCE_S = 10.0
 """How long a call waits for its room to have an owner again."""
 MOST_SETTLEMENTS = 10_000
-ONCE = frozenset({"note", "whisper", "draft", "steer", "create_room"})
-"""Methods that do it again when they are called again. Of such a call whose answer was lost nobody knows."""
+ONCE = frozenset(
+    {"note", "whisper", "draft", "settle_draft", "answer_approval", "resend", "steer", "create_room", "fork"}
+)
+"""Methods that do it again, or say that it cannot be done, when they are called again. Of such a call whose answer was
+lost nobody knows."""
 KEYED = frozenset({"send", "process_inbound"})
 """Methods that know a second attempt by the id that the first had."""
 _OPEN: dict[str, type[BaseModel]] = {"update_room": Room, "update_member": Participant}

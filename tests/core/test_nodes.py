@@ -362,38 +362,63 @@ async def test_a_call_cut_by_the_owners_death_is_made_once(cluster: PostgresClus
         assert texts.count("slowly") == 1
 
 
+def answers_nobody(kit: RoomKit) -> asyncio.Semaphore:
+    """From now on it does what other nodes ask, but its answers never leave. Released for each thing done."""
+    assert kit.engine.nodes is not None
+    calls = kit.engine.nodes.calls
+    do, done = calls.call, asyncio.Semaphore(0)
+
+    async def call(request: Any) -> Any:
+        await do(request)
+        done.release()
+        await asyncio.Event().wait()
+
+    calls.call = call  # type: ignore[method-assign]
+    return done
+
+
 async def test_what_was_committed_before_the_owner_died_is_not_committed_again_by_who_asked(
     cluster: PostgresCluster,
 ) -> None:
     async with house(cluster) as here:
         one, two = await here.start("one"), await here.start("two")
         await one.create_room("r", channels=["web"])
-        assert one.engine.nodes is not None
-        calls = one.engine.nodes.calls
-        do, committed = calls.call, asyncio.Semaphore(0)
-
-        async def never_answers(request: Any) -> Any:
-            await do(request)
-            committed.release()
-            await asyncio.Event().wait()
-
-        calls.call = never_answers  # type: ignore[method-assign]
+        done = answers_nobody(one)
+        message = InboundMessage.text("web", "ann", "hello")
         async with Scope("callers") as scope:
             asked = [
                 scope.spawn(two.send("r", "pay"), name="send", awaited=True),
-                scope.spawn(
-                    two.process_inbound(InboundMessage.text("web", "ann", "hello"), room_id="r"),
-                    name="inbound",
-                    awaited=True,
-                ),
+                scope.spawn(two.process_inbound(message, room_id="r"), name="inbound", awaited=True),
             ]
             for _ in asked:
-                await committed.acquire()
+                await done.acquire()
             await here.kill("one")
             results = await asyncio.gather(*asked)
         assert two.engine.table.loaded("default", "r") is not None
         assert [result.duplicate for result in results] == [True, True]
         assert sorted(event.text for event in await two.events("r") if event.text) == ["hello", "pay"]
+
+
+async def test_of_what_cannot_be_done_again_nobody_knows_whether_the_owner_has_done_it(
+    cluster: PostgresCluster,
+) -> None:
+    async with house(cluster) as here:
+        one, two = await here.start("one"), await here.start("two")
+        await one.create_room("r", channels=["web"])
+        draft = await one.draft("r", "proposed", by="eve")
+        done = answers_nobody(one)
+        async with Scope("callers") as scope:
+            asked = [
+                scope.spawn(two.fork("r"), name="fork", awaited=True),
+                scope.spawn(two.settle_draft("r", draft.id, True, by="eve"), name="settle", awaited=True),
+            ]
+            for _ in asked:
+                await done.acquire()
+            await here.kill("one")
+            for task in asked:
+                with pytest.raises(StoreUnavailable, match="unknown whether"):
+                    await task
+        assert len(await two.list_rooms()) == 2
 
 
 async def test_a_node_that_stops_hands_its_rooms_over_at_once(cluster: PostgresCluster) -> None:
