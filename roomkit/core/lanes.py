@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections import deque
 from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.outgoing import Projection, address_of, guard, project
 from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
-from roomkit.errors import ProviderError, ProviderTimeout, StoreError, StoreUnavailable
+from roomkit.errors import Fenced, ProviderError, ProviderTimeout, StoreError, StoreUnavailable
 from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered, DeliveryFailed
 from roomkit.models.stream import Ephemeral
 from roomkit.net.breaker import Breakers
-from roomkit.net.ratelimit import TokenBucket
+from roomkit.net.ratelimit import Pacer
 from roomkit.net.redaction import redact
 from roomkit.net.retry import RetryPolicy
 from roomkit.ports.channel import Channel
@@ -43,8 +41,9 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 log = logging.getLogger(__name__)
-MAX_BUCKETS = 10_000
 FLUSH_S = 5.0
+Notes = tuple[list[Record], list[RecordKey]]
+"""What became of deliveries, and their rows, which are over."""
 
 
 @dataclass(slots=True)
@@ -60,6 +59,7 @@ class Item:
     maybe_duplicate: bool = False
     span: Span = OFF
     noted: int = 0
+    erased: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -77,39 +77,8 @@ class Lane:
         return here or any(item.settlement is settlement for item in self.items)
 
 
-class _Pacer:
-    """Rates of providers and of their recipients, in bounded memory."""
-
-    def __init__(self) -> None:
-        self._buckets: dict[str, TokenBucket] = {}
-
-    async def pace(self, tenant: str, provider: str, recipient: str, policy: DeliveryPolicy) -> None:
-        """Waits for what the far end may be sent now; tenants who share a channel share its rate."""
-        if policy.rate_per_s is not None:
-            await self._bucket(provider, policy.rate_per_s, policy.burst).acquire(group=tenant)
-        if policy.recipient_rate_per_s is not None:
-            await self._bucket(f"{provider}\n{recipient}", policy.recipient_rate_per_s, None).acquire()
-
-    def _bucket(self, name: str, rate: float, burst: float | None) -> TokenBucket:
-        bucket = self._buckets.get(name)
-        if bucket is None:
-            # Each lane waits with one delivery: their number is the limit, and none is turned away.
-            bucket = TokenBucket(rate, burst, max_waiting=sys.maxsize)
-            if len(self._buckets) >= MAX_BUCKETS:
-                self._forget_bucket()
-            self._buckets[name] = bucket
-        return bucket
-
-    def _forget_bucket(self) -> None:
-        """Drops one that is no different from a new one; those in use go to the end."""
-        for name in list(islice(self._buckets, 64)):
-            bucket = self._buckets.pop(name)
-            if bucket.idle:
-                return
-            self._buckets[name] = bucket
-
-
-def _row(lane: Lane, item: Item) -> Record:
+def outbox_row(lane: Lane, item: Item) -> Record:
+    """The durable row of a delivery that is not done."""
     value = {
         "channel": lane.channel_id,
         "index": item.index,
@@ -128,9 +97,9 @@ class OutboxLanes:
         self.engine = engine
         self.breakers = breakers
         self.lines: dict[tuple[str, str, str], Lane] = {}
-        self._pacer = _Pacer()
-        self._done: dict[str, tuple[list[Record], list[RecordKey]]] = {}
-        self._noting: dict[str, tuple[list[Record], list[RecordKey]]] = {}
+        self._pacer = Pacer()
+        self._done: dict[tuple[str, RoomActor | None], Notes] = {}
+        self._noting: dict[tuple[str, RoomActor | None], Notes] = {}
         self._gathering = 0
         self._stamp = ""
         self._flushing = False
@@ -236,11 +205,12 @@ class OutboxLanes:
             item.settlement.end()
 
     def drop_events(self, actor: RoomActor, ids: Container[str]) -> None:
-        """What these events said is gone: a delivery that has not begun finds nothing to deliver."""
+        """What these events said is gone: nothing of it is delivered, nor tried again; what the far end has, it has."""
         for lane in self.lines.values():
-            for item in lane.items if lane.actor is actor else ():
-                if item.event_id in ids:
-                    item.event = None
+            if lane.actor is actor:
+                for item in (*lane.items, *([lane.item] if lane.item is not None else ())):
+                    if item.event_id in ids:
+                        item.event, item.erased = None, True
 
     def abandon(self) -> None:
         """The kit has closed: nobody waits any longer for what the next start will do."""
@@ -287,8 +257,8 @@ class OutboxLanes:
         result = await self._attempt(lane, item, channel, projection, policy)
         if not result.success:
             result = await self._again(lane, item, channel, projection, result)
-        if result.success:
-            self._finish(lane, item, result)
+        if result.success or item.erased:
+            self._finish(lane, item, result if result.success else _ERASED)
         else:
             await self._bury(lane, item, event, result)
 
@@ -330,6 +300,8 @@ class OutboxLanes:
             return DeliveryResult(success=False, state=DeliveryState.FAILED, error="destination_not_allowed")
         if policy.paced:
             await self._pacer.pace(lane.actor.tenant, provider, recipient, policy)
+        if item.erased:
+            return _ERASED
         try:
             permit = self.breakers.acquire(provider, recipient)
         except ProviderError as error:
@@ -337,6 +309,9 @@ class OutboxLanes:
         item.attempts += 1
         if item.noted < item.attempts and self.engine.info.durable and not policy.idempotent:
             await self._note(lane, item)
+            if item.erased:
+                permit.released()
+                return _ERASED
         context.state["parts"] = item.parts
         context.state["part_done"] = partial(self._part_done, lane, item)
         crashpoint("outbox.before_send")
@@ -393,7 +368,7 @@ class OutboxLanes:
 
     async def _note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""
-        record = _row(lane, item)
+        record = outbox_row(lane, item)
         item.noted = item.attempts
         actor = lane.actor
         await self.engine.commit_until_done(Batch(actor.tenant, actor.epoch, actor.room_id, put=(record,)))
@@ -408,9 +383,11 @@ class OutboxLanes:
         actor, engine = lane.actor, self.engine
         tenant = actor.tenant
         kept = self._kept(lane, item, result)
-        done = self._done.get(tenant)
+        # Of several processes each room is fenced by its own lease: who has lost it must not say what became of it.
+        of = (tenant, None if engine.nodes is None else actor)
+        done = self._done.get(of)
         if done is None:
-            done = self._done[tenant] = ([], [])
+            done = self._done[of] = ([], [])
         done[0].append(kept)
         done[1].append(RecordKey("outbox", tenant, kept.key))
         engine.count("delivered" if result.success else "delivery_skipped")
@@ -428,17 +405,33 @@ class OutboxLanes:
             while self._done:
                 done, self._done = self._done, {}
                 self._noting = done
-                for tenant, (records, rows) in done.items():
-                    batch = Batch(tenant, self.engine.epoch, put=tuple(records), delete=tuple(rows))
-                    try:
-                        await self.engine.store.commit(batch)
-                    except StoreUnavailable:
-                        await self.engine.commit_until_done(batch)
-        except StoreUnavailable as error:
-            log.warning("deliveries that are done could not be noted and are repeated after the next start: %s", error)
+                if len(done) == 1:
+                    ((of, notes),) = done.items()
+                    await self._keep(*of, notes)
+                else:
+                    await asyncio.gather(*(self._keep(*of, notes) for of, notes in done.items()))
         finally:
             self._flushing = False
             self._noting = {}
+
+    async def _keep(self, tenant: str, actor: RoomActor | None, notes: Notes) -> None:
+        engine = self.engine
+        put, delete = map(tuple, notes)
+        batch = Batch(tenant, engine.epoch, put=put, delete=delete)
+        if actor is not None:
+            batch = Batch(tenant, actor.epoch, actor.room_id, put=put, delete=delete)
+        try:
+            try:
+                await engine.store.commit(batch)
+            except StoreUnavailable:
+                await engine.commit_until_done(batch)
+        except StoreUnavailable as error:
+            log.warning("deliveries that are done could not be noted and are repeated after the next start: %s", error)
+        except Fenced:
+            if actor is None:
+                raise
+            if not actor.retired:
+                engine.table.drop(actor)  # What became of these the room's next owner finds out by itself.
 
     async def flushed(self) -> None:
         """At shutdown: waits until what was delivered is noted, as far as the store still writes."""
@@ -460,7 +453,7 @@ class OutboxLanes:
             )
             change.put.append(delivery_record(actor.tenant, record))
             dead = {
-                **_row(lane, item).value,
+                **outbox_row(lane, item).value,
                 "room_id": actor.room_id,
                 "error": result.error,
                 "code": result.code,
@@ -543,7 +536,7 @@ def ending(lanes: OutboxLanes, row: Record) -> bool:
     """Whether this delivery is over, and the store is about to hear of it: its row is nothing to be done again."""
     gone = RecordKey("outbox", row.tenant, row.key)
     waiting = (lanes._done, lanes._noting)  # pyright: ignore[reportPrivateUsage] - of this module
-    return any(gone in done[row.tenant][1] for done in waiting if row.tenant in done)
+    return any(gone in rows for done in waiting for (tenant, _), (_, rows) in done.items() if tenant == row.tenant)
 
 
 def _tell(actor: RoomActor, record: DeliveryRecord) -> None:
@@ -572,6 +565,9 @@ def _refusal(channel: Channel | None, binding: Any, event: RoomEvent | None) -> 
     if not binding.can_read:
         return "no_read_access"
     return "output_muted" if binding.output_muted else ""
+
+
+_ERASED = DeliveryResult(success=False, state=DeliveryState.SKIPPED, error="event_erased")
 
 
 def _doubtful(result: DeliveryResult, policy: DeliveryPolicy) -> bool:

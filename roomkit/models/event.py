@@ -82,8 +82,9 @@ class RoomEvent(Frozen):
     """One fact of a room's log.
 
     `index` is gapless from 0 within the room. `visibility` is stamped at commit (D9): "all", "none", "internal",
-    "transport", "intelligence", or names separated by commas: channel ids and persons (`person_token`). `addressed_to`: None is everybody, () nobody,
-    else the intelligence channels asked to answer. `chain_depth` is 0 for what comes from outside.
+    "transport", "intelligence", or names separated by commas: channel ids and persons (`person_token`).
+    `addressed_to`: None is everybody, () nobody, else the intelligence channels asked to answer. `chain_depth` is 0 for
+    what comes from outside.
     """
 
     id: str

@@ -261,7 +261,11 @@ def encoded(encoding: str, body: bytes) -> Net:
 
 async def test_compressed_bodies_are_read_but_not_bombs():
     text = b"hello " * 100
-    for encoding, body in (("gzip", gzip.compress(text, mtime=0)), ("deflate", zlib.compress(text)), ("identity", text)):
+    for encoding, body in (
+        ("gzip", gzip.compress(text, mtime=0)),
+        ("deflate", zlib.compress(text)),
+        ("identity", text),
+    ):
         assert (await fetch("https://a.example/", resolver=Names(), transport=encoded(encoding, body))).body == text
     bomb = gzip.compress(bytes(3_000_000), mtime=0)
     with pytest.raises(BadResponse, match="100 times its size"):

@@ -60,7 +60,7 @@ async def test_in_a_call_the_voice_changes_and_the_line_stays_up() -> None:
     voices: list[str | None] = []
 
     class Voices(ScriptedTTS):
-        async def speak(self, text, *, voice=None, language=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - as the port
+        async def speak(self, text, *, voice=None, language=None):  # type: ignore[no-untyped-def]
             voices.append(voice)
             async for piece in tts.speak(text, voice=voice, language=language):
                 yield piece

@@ -61,7 +61,7 @@ def breakers() -> tuple[Callable[[str], Any], Sized]:
 
 def buckets() -> tuple[Callable[[str], Any], Sized]:
     lanes = RoomKit(clock=VirtualClock()).engine.lanes
-    return lambda one: lanes._bucket(one, 1.0, None), lanes._buckets
+    return lambda one: lanes._pacer._bucket(one, 1.0, None), lanes._pacer._buckets
 
 
 KEEPERS = (limiter, budget, names, senders, secrets, breakers, buckets)

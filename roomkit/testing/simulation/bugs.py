@@ -21,7 +21,7 @@ from roomkit.core.engine import Engine
 from roomkit.core.following import Follower
 from roomkit.core.holdings import Holdings
 from roomkit.core.journal import ToolJournal
-from roomkit.core.lanes import Lane, OutboxLanes
+from roomkit.core.lanes import Lane, OutboxLanes, outbox_row
 from roomkit.core.memory import MemoryStore
 from roomkit.core.nodes import Nodes
 from roomkit.core.replies import Reply
@@ -187,7 +187,7 @@ async def _all_at_once(self: OutboxLanes, lane: Lane, item: Any) -> None:
 
 
 async def _gone_before_sent(self: OutboxLanes, lane: Lane, item: Any, *more: Any) -> Any:
-    row = self._row(lane, item)
+    row = outbox_row(lane, item)
     await self.engine.forget_row(row)
     return await _attempt(self, lane, item, *more)
 
