@@ -22,9 +22,7 @@ def find_provider(name: str, kind: str, **options: Any) -> Any:
 
         found = metadata.entry_points(group="roomkit.providers", name=vendor)
         if not found:
-            raise ConfigError(
-                f'provider "{vendor}" is not known; pass one as an object, or install the plug-in for it'
-            )
+            raise ConfigError(f'provider "{vendor}" is not known; pass one as an object, or install the plug-in for it')
         package = next(iter(found)).value.partition(":")[0]
     if find_spec(f"{package}.{kind}") is None:
         raise ConfigError(f'provider "{vendor}" has nothing for {kind}; pass a provider as an object')
