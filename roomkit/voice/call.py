@@ -130,6 +130,8 @@ class Call:
         self._detector: TurnDetector = config.turn_detector or PauseDetector(options.language)
         self._scope = Scope(f"call {session.id}")
         self._began = monotonic()
+        detects = self.pipeline.detects_speech or backend.traits.detects_speech
+        self.hearing = Hearing(self, stt, self._scope, detects=detects)
         self.playout = Playout(session, backend, self.pipeline, moved=self._moved, played_out=self._played_out)
         self.mouth = Mouth(
             self.playout,
@@ -138,9 +140,8 @@ class Call:
             speaker_for=self._speaker_for,
             ended=self._said,
             failed=self.failed,
+            noticed=self.hearing.noticed,
         )
-        detects = self.pipeline.detects_speech or backend.traits.detects_speech
-        self.hearing = Hearing(self, stt, self._scope, detects=detects)
         self._heard_texts: deque[str] = deque(maxlen=REMEMBERED_TURNS)
         self._asked: dict[int, str] = {}
         """The event that each generation answers."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.errors import ProviderError
-from roomkit.models.audio import AudioFrame
+from roomkit.models.audio import AudioFrame, AudioSignal
 from roomkit.runtime import BufferClosed, CoalescingBuffer, Scope
 from roomkit.voice.ledger import HeardText
 from roomkit.voice.speaker import Speaker
@@ -76,6 +76,7 @@ class Mouth:
         speaker_for: Callable[[Utterance, Callable[[AudioFrame], Awaitable[None]]], Speaker],
         ended: Callable[[int, bool], None],
         failed: Callable[[Exception], None],
+        noticed: Callable[[AudioSignal], None],
     ) -> None:
         self._playout = playout
         self._pipeline = pipeline
@@ -83,6 +84,7 @@ class Mouth:
         self._speaker_for = speaker_for
         self._ended = ended
         self._failed = failed
+        self._noticed = noticed
         self._put: dict[int, int] = {}
         self._filling: asyncio.Task[None] | None = None
         self.waiting: deque[Utterance] = deque()
@@ -168,7 +170,9 @@ class Mouth:
         return utterance.speaker
 
     async def _frame(self, generation: int, frame: AudioFrame) -> None:
-        ready, _ = self._pipeline.outbound(frame)
+        ready, signals = self._pipeline.outbound(frame)
+        for signal in signals:
+            self._noticed(signal)
         if ready is not None:
             self._put[generation] = self._put.get(generation, 0) + ready.samples
             await self._playout.put(generation, ready)

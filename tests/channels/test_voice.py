@@ -305,3 +305,14 @@ async def test_callers_of_one_room_hear_each_other_and_never_themselves() -> Non
         assert 2000 <= first.start_ms <= 2080, "a bridge must not lag"
         texts = [event.text for event in await phone.kit.events(room) if event.type == "message"]
         assert texts == ["from anna", "from ben"], "a monitor has no uplink"
+
+
+async def test_loudness_is_told_of_both_sides_at_most_ten_times_a_second() -> None:
+    async with Phone() as phone:
+        levels = phone.notices(told.LevelHeard)
+        session = await phone.answer()
+        await phone.channel.say(session, "Something that takes about two seconds.")
+        await asyncio.sleep(2)
+        sides = {side: [one for one in levels if one.direction == side] for side in ("inbound", "outbound")}
+        assert 15 <= len(sides["inbound"]) <= 21
+        assert 1 <= len(sides["outbound"]) <= 30
