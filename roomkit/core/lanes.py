@@ -296,12 +296,8 @@ class OutboxLanes:
         provider, context = channel.channel_id, projection.context
         binding = lane.actor.state.bindings.get(provider) or context.binding
         recipient = address_of(channel, binding) or lane.actor.room_id
-        if policy.destinations and not recipient.startswith(policy.destinations):
-            return DeliveryResult(success=False, state=DeliveryState.FAILED, error="destination_not_allowed")
-        if policy.paced:
-            await self._pacer.pace(lane.actor.tenant, provider, recipient, policy)
-        if item.erased:
-            return _ERASED
+        if (refused := await self._turn(lane, item, recipient, policy)) is not None:
+            return refused
         try:
             permit = self.breakers.acquire(provider, recipient)
         except ProviderError as error:
@@ -342,6 +338,14 @@ class OutboxLanes:
         else:
             permit.failed(ProviderError(provider, result.error or "refused", retryable=result.retryable))
         return result
+
+    async def _turn(self, lane: Lane, item: Item, recipient: str, policy: DeliveryPolicy) -> DeliveryResult | None:
+        """Waits until the far end may be sent something; returns why it is not to be sent this."""
+        if policy.destinations and not recipient.startswith(policy.destinations):
+            return DeliveryResult(success=False, state=DeliveryState.FAILED, error="destination_not_allowed")
+        if policy.paced:
+            await self._pacer.pace(lane.actor.tenant, lane.channel_id, recipient, policy)
+        return _ERASED if item.erased else None
 
     async def _send(
         self, lane: Lane, channel: Channel, projection: Projection, policy: DeliveryPolicy
@@ -405,18 +409,18 @@ class OutboxLanes:
             while self._done:
                 done, self._done = self._done, {}
                 self._noting = done
-                if len(done) == 1:
-                    ((of, notes),) = done.items()
-                    await self._keep(*of, notes)
-                else:
+                if self.engine.nodes is not None and len(done) > 1:
                     await asyncio.gather(*(self._keep(*of, notes) for of, notes in done.items()))
+                else:
+                    for of, notes in done.items():
+                        await self._keep(*of, notes)
         finally:
             self._flushing = False
             self._noting = {}
 
     async def _keep(self, tenant: str, actor: RoomActor | None, notes: Notes) -> None:
         engine = self.engine
-        put, delete = map(tuple, notes)
+        put, delete = tuple(notes[0]), tuple(notes[1])
         batch = Batch(tenant, engine.epoch, put=put, delete=delete)
         if actor is not None:
             batch = Batch(tenant, actor.epoch, actor.room_id, put=put, delete=delete)
@@ -447,6 +451,8 @@ class OutboxLanes:
         self.engine.count("dead_letters")
 
         async def bury(actor: RoomActor) -> None:
+            if actor is not lane.actor:
+                raise Fenced(f'room "{actor.room_id}" was another process\'s meanwhile, which has delivered this')
             change = Change(activity=False)
             change.delete.append(
                 RecordKey("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id))
@@ -532,11 +538,17 @@ def at_work(lanes: OutboxLanes) -> set[tuple[str, str]]:
     return {(lane.actor.tenant, lane.actor.room_id) for lane in lanes.lines.values() if lane.busy}
 
 
-def ending(lanes: OutboxLanes, row: Record) -> bool:
-    """Whether this delivery is over, and the store is about to hear of it: its row is nothing to be done again."""
+def ending(lanes: OutboxLanes, actor: RoomActor, row: Record) -> bool:
+    """Whether this delivery is over, and the store is about to hear of it: its row is nothing to be done again. What
+    was done under an earlier lease than the actor's the store hears no more."""
     gone = RecordKey("outbox", row.tenant, row.key)
     waiting = (lanes._done, lanes._noting)  # pyright: ignore[reportPrivateUsage] - of this module
-    return any(gone in rows for done in waiting for (tenant, _), (_, rows) in done.items() if tenant == row.tenant)
+    return any(
+        gone in rows
+        for done in waiting
+        for (tenant, by), (_, rows) in done.items()
+        if tenant == row.tenant and (by is None or by.epoch == actor.epoch)
+    )
 
 
 def _tell(actor: RoomActor, record: DeliveryRecord) -> None:

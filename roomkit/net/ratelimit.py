@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import OrderedDict
 from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from roomkit.errors import ConfigError, Overloaded, UsageError
 from roomkit.runtime import monotonic
+
+if TYPE_CHECKING:
+    from roomkit.models.delivery import DeliveryPolicy
+
+MAX_BUCKETS = 10_000
 
 _ROUNDING = 1e-9  # a waiter woken exactly on time must not miss its token by a rounding error
 _Waiter = tuple[float, int, asyncio.Future[None], float]
@@ -203,3 +211,35 @@ class RateLimiter:
                 self._buckets[key] = bucket
         if len(self._buckets) >= self._max_keys:
             raise Overloaded(f"rate limit: all {self._max_keys} keys have calls waiting; send less or raise max_keys")
+
+
+class Pacer:
+    """Rates of providers and of their recipients, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, TokenBucket] = {}
+
+    async def pace(self, tenant: str, provider: str, recipient: str, policy: DeliveryPolicy) -> None:
+        """Waits for what the far end may be sent now; tenants who share a channel share its rate."""
+        if policy.rate_per_s is not None:
+            await self._bucket(provider, policy.rate_per_s, policy.burst).acquire(group=tenant)
+        if policy.recipient_rate_per_s is not None:
+            await self._bucket(f"{provider}\n{recipient}", policy.recipient_rate_per_s, None).acquire()
+
+    def _bucket(self, name: str, rate: float, burst: float | None) -> TokenBucket:
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            # Each lane waits with one delivery: their number is the limit, and none is turned away.
+            bucket = TokenBucket(rate, burst, max_waiting=sys.maxsize)
+            if len(self._buckets) >= MAX_BUCKETS:
+                self._forget_bucket()
+            self._buckets[name] = bucket
+        return bucket
+
+    def _forget_bucket(self) -> None:
+        """Drops one that is no different from a new one; those in use go to the end."""
+        for name in list(islice(self._buckets, 64)):
+            bucket = self._buckets.pop(name)
+            if bucket.idle:
+                return
+            self._buckets[name] = bucket

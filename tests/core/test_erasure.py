@@ -15,13 +15,15 @@ from roomkit import AIChannel, InboundMessage, RoomKit
 from roomkit.ai.tools import tool
 from roomkit.core import transfer
 from roomkit.core.erasure import Erasure
+from roomkit.errors import Unavailable
 from roomkit.models.content import EditContent, MediaContent, ReactionContent, SystemContent, TextContent
+from roomkit.models.delivery import DeliveryPolicy
 from roomkit.models.event import EventType
 from roomkit.models.hooks import PersonErased
 from roomkit.models.room import Identity
 from roomkit.models.stream import StreamEnd
 from roomkit.ports.store import RecordQuery
-from roomkit.testing import ScriptedAI
+from roomkit.testing import FakeChannel, ScriptedAI
 from roomkit.testing.ai import call
 from roomkit.testing.postgres import PostgresCluster, find_binaries
 from tests.core.rooms import Brain, gapless, kit_with, say, stream
@@ -203,6 +205,29 @@ async def test_what_waits_for_delivery_or_for_an_answer_is_not_told_any_more() -
         assert brain.cancelled == 1
         assert len(brain.seen) == 1, "the questions that waited are not asked"
         assert await left(kit, SECRET) == []
+
+
+async def test_a_delivery_that_is_between_two_attempts_is_not_tried_again() -> None:
+    busy = FakeChannel(
+        "sms",
+        temper=lambda event, n: (
+            Unavailable("sms", f"busy with {SECRET}") if n < 3 and "later" not in event.text else None
+        ),
+        policy=DeliveryPolicy(idempotent=True, max_retries=5, base_delay=10, factor=1),
+    )
+    async with kit_with(busy, FakeChannel("desk")) as kit:
+        await kit.create_room("r", channels=["sms", "desk"])
+        await kit.add_member("r", "ann")
+        await kit.process_inbound(InboundMessage.text("desk", "ann", SECRET, participant_id="ann"), room_id="r")
+        await asyncio.sleep(1)
+        tried = list(busy.attempts)
+        assert len(tried) == 1
+        await kit.erase_person("ann")
+        await kit.send("r", "later", by="bob")
+        await asyncio.sleep(200)
+        assert busy.texts == ["later"], "the lane goes on without it"
+        assert await left(kit, SECRET) == []
+        assert "event_erased" in [d.reason for d in await kit.deliveries("r")]
 
 
 async def test_whoever_looks_on_is_told_which_messages_are_gone() -> None:
