@@ -134,7 +134,7 @@ class Holdings:
         for record in records.get("timer", ()):
             self.engine.timers.arm(record)
         for record in records.get("outbox", ()):
-            if not ending(self.engine.lanes, record):
+            if not ending(self.engine.lanes, actor, record):
                 recovery.resume_delivery(actor, record)
         streams, questions = records.get("stream", ()), records.get("turn", ())
         if streams or questions:
