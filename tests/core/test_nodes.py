@@ -15,6 +15,7 @@ from pydantic import PydanticSchemaGenerationError
 from roomkit import AIChannel, BeforeCommit, InboundMessage, KitOptions, RoomKit, WebSocketChannel
 from roomkit.core.streams import INTERNAL, Viewer
 from roomkit.errors import ConfigError, FloorTaken, RoomNotFound, StateError, StoreUnavailable, UsageError
+from roomkit.models.delivery import DeliveryPolicy
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import RoomTimers
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
@@ -443,13 +444,10 @@ async def test_who_was_taken_for_dead_writes_nothing_and_begins_again(cluster: P
         await one.create_room("r", channels=["web"])
         seen: list[Any] = []
         await one.open_view("r", INTERNAL, seen.append)
-        assert two.engine.nodes is not None
         assert one.engine.nodes is not None
         store: Any = one.engine.store
         node = store.ownership.node
-        while not counted(two, "node_take_overs"):  # it may have renewed in between
-            await store.ownership._run(lambda c: c.execute("UPDATE nodes SET expires = 'epoch' WHERE id = $1", node))
-            await two.engine.nodes._take_over(node)  # pyright: ignore[reportPrivateUsage]
+        await take_over_from(one, two)
         result = await two.send("r", "from the next owner")
         assert result.event is not None
         again = await one.send("r", "from the old one")
@@ -461,6 +459,45 @@ async def test_who_was_taken_for_dead_writes_nothing_and_begins_again(cluster: P
         assert store.ownership.node != node
         await one.create_room("s")
         assert (await two.get_room("s")).id == "s"
+
+
+async def test_who_was_taken_for_dead_hides_no_second_copy_of_a_delivery(cluster: PostgresCluster) -> None:
+    channels: list[FakeChannel] = []
+
+    def once_each(kit: RoomKit) -> None:
+        kit.register_channel(WebSocketChannel("web"))
+        channels.append(FakeChannel("sms", policy=DeliveryPolicy(idempotent=False, max_retries=1)))
+        kit.register_channel(channels[-1])
+
+    async with house(cluster) as here:
+        here.furnish = once_each
+        one, two = await here.start("one"), await here.start("two")
+        await one.create_room("r", channels=["web", "sms"])
+        channels[0].hang()
+        await one.process_inbound(InboundMessage.text("web", "ann", "hello"), room_id="r")
+        await eventually(lambda: channels[0].attempts)
+        await take_over_from(one, two)
+        await eventually(lambda: channels[1].delivered)
+        nodes = one.engine.nodes
+        assert nodes is not None
+        await eventually(lambda: counted(one, "node_revivals") == 1 and not nodes.reviving)
+        while not await two.deliveries("r"):
+            await asyncio.sleep(0.02)
+        before = await two.deliveries("r")
+        channels[0].resume()
+        await eventually(lambda: channels[0].delivered)
+        await one.engine.lanes.flushed()
+        assert await two.deliveries("r") == before
+        assert [(told.attempts, told.maybe_duplicate) for told in before] == [(2, True)]
+
+
+async def take_over_from(one: RoomKit, two: RoomKit) -> None:
+    assert two.engine.nodes is not None
+    store: Any = one.engine.store
+    node = store.ownership.node
+    while not counted(two, "node_take_overs"):  # it may have renewed in between
+        await store.ownership._run(lambda c: c.execute("UPDATE nodes SET expires = 'epoch' WHERE id = $1", node))
+        await two.engine.nodes._take_over(node)  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_script_without_an_address_acts_and_gives_rooms_back(cluster: PostgresCluster) -> None:
