@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkit.core.state import key
 from roomkit.errors import Elsewhere, Fenced, StateError, StoreError, StoreUnavailable, UsageError
+from roomkit.models.content import valid_text
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import Committed
 from roomkit.ports.store import Batch, EventQuery, Record, RecordQuery
-from roomkit.runtime import BlockingBuffer, Scope, Wakeup
+from roomkit.runtime import BlockingBuffer, Scope, Wakeup, monotonic
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
@@ -104,6 +105,7 @@ class Consumer:
         self._waiting: dict[str, None] = {}
         self._busy: set[str] = set()
         self._forks: set[str] = set()
+        self._troubled: dict[str, tuple[int, float]] = {}
         self._epoch = 0
         self._own = f"~consumer~{name}"
         self._leave: Callable[[], None] = lambda: None
@@ -171,13 +173,18 @@ class Consumer:
                     log.error('consumer "%s" has stopped: %s', self.name, error)  # noqa: TRY400 - told in one line
                     return
                 await asyncio.sleep(self._options.look_every_s)
+            except Exception as error:  # noqa: BLE001 - the boundary of a consumer: nothing of its own ends it
+                self._engine.count("consumer_errors")
+                log.warning('consumer "%s" begins again after %s: %s', self.name, type(error).__name__, error)
+                await asyncio.sleep(self._options.look_every_s)
 
     async def _load(self) -> None:
         for record in await self._all(KIND, f"{self.name}\n"):
             self._cursors[record.value["room_id"]] = record.value["index"]
         if "" not in self._cursors:
             heads = await self._all("head", None) if self._options.start == "now" else []
-            await self._save({"": -1, **{one.key: one.value["next_index"] - 1 for one in heads}})
+            await self._save({one.key: one.value["next_index"] - 1 for one in heads})
+            await self._save({"": -1})  # Last: until it stands there, the start is made anew.
 
     async def _watch(self) -> None:
         while True:
@@ -192,7 +199,9 @@ class Consumer:
     def _seen(self, room_id: str, next_index: int) -> None:
         if next_index > self._heads.get(room_id, 0):
             self._heads[room_id] = next_index
-        if self._heads.get(room_id, 0) - 1 > self._cursors.get(room_id, -1) and room_id not in self._busy:
+        put_off = room_id in self._busy or (room_id in self._troubled and monotonic() < self._troubled[room_id][1])
+        behind = self._heads.get(room_id, 0) - 1 > self._cursors.get(room_id, -1) or room_id in self._troubled
+        if behind and not put_off:
             self._waiting[room_id] = None
             for wakeup in self._wakeups:
                 wakeup.set()
@@ -208,12 +217,26 @@ class Consumer:
                 self._busy.add(room_id)
                 try:
                     await self._room(room_id)
+                    self._troubled.pop(room_id, None)
+                except (Elsewhere, Fenced, StoreUnavailable):
+                    raise
+                except Exception as error:  # noqa: BLE001 - the boundary of a room: the others go on
+                    self._put_off(room_id, error)
                 finally:
                     self._busy.discard(room_id)
                 self._seen(room_id, 0)
             await wakeup.wait()
 
+    def _put_off(self, room_id: str, error: Exception) -> None:
+        """What it could not note or read in this room it tries again after a growing pause."""
+        times = self._troubled.get(room_id, (0, 0.0))[0]
+        self._troubled[room_id] = (times + 1, monotonic() + pause(times))
+        self._engine.count("consumer_errors")
+        log.warning('consumer "%s" puts %s off after %s: %s', self.name, room_id, type(error).__name__, error)
+
     async def _room(self, room_id: str) -> None:
+        if room_id in self._troubled and room_id in self._cursors:
+            await self._save({room_id: self._cursors[room_id]})  # What was done and could not be noted.
         start = self._cursors.get(room_id, -1) + 1
         page = await self._engine.store.events(EventQuery(self._tenant, room_id, start=start, limit=PAGE))
         if not page or room_id in self._forks or (start == 0 and await self._is_fork(room_id)):
@@ -242,7 +265,7 @@ class Consumer:
 
     async def _event(self, event: RoomEvent) -> object:
         """Hands the event over until that works, or for the last time. Returns what the handler did."""
-        attempt = 0
+        failures = given_back = 0
         while True:
             try:
                 self._engine.count("consumed")
@@ -250,22 +273,31 @@ class Consumer:
                     return await cast("Callable[[RoomEvent], Awaitable[object]]", self._handler)(event)
                 answer = await self._engine.pool.run(self._handler, event)
                 return await answer if inspect.isawaitable(answer) else answer
-            except _NotYet:
-                pass  # It was given back on purpose: it is never given up.
+            except _NotYet:  # It was given back on purpose: it is never given up for that.
+                given_back += 1
+                wait = pause(given_back - 1)
             except (Fenced, StoreUnavailable):
                 raise
             except Exception as error:  # noqa: BLE001 - the boundary of a handler: its failure is this event's
                 log.warning('consumer "%s" failed on event %d of %s: %s', self.name, event.index, event.room_id, error)
-                if attempt >= self._options.retries:
+                if failures >= self._options.retries:
                     await self._bury(event, error)
                     return None
+                failures += 1
+                wait = pause(failures - 1)
             self._engine.count("consumer_retries")
-            await asyncio.sleep(min(2.0**attempt, LONGEST_PAUSE_S))
-            attempt += 1
+            await asyncio.sleep(wait)
+            event = await self._today(event)
+
+    async def _today(self, event: RoomEvent) -> RoomEvent:
+        """As the log has it now: it may have been erased in a pause."""
+        query = EventQuery(self._tenant, event.room_id, start=event.index, stop=event.index + 1, limit=1)
+        return next(iter(await self._engine.store.events(query)), event)
 
     async def _bury(self, event: RoomEvent, error: Exception) -> None:
+        erased = (await self._today(event)).metadata.get("erased")
         value = {"room_id": event.room_id, "index": event.index, "event_id": event.id, "error": type(error).__name__}
-        value["told"] = str(error)[:500]
+        value["told"] = "erased" if erased else valid_text(str(error)[:500]).replace("\0", "\ufffd")
         value["consumer"] = self.name
         self._engine.count("consumer_dead_letters")
         await self._commit(Record(DEAD, self._tenant, key(self.name, event.room_id, event.index), value))
@@ -295,6 +327,11 @@ class Consumer:
             if len(page) < HEADS:
                 return found
             after = page[-1].key
+
+
+def pause(times: int) -> float:
+    """Seconds before the next attempt, after so many."""
+    return min(2.0 ** min(times, 10), LONGEST_PAUSE_S)
 
 
 class _NotYet(Exception):

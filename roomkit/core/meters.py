@@ -52,6 +52,8 @@ COUNTERS = {
     "node_views_moved": "Views that went on at a room's next owner.",
     "consumed": "Events handed to durable consumers, repetitions included.",
     "consumer_retries": "Events handed to a consumer again because it failed or gave them back.",
+    "erasures": "Rooms from which somebody was erased.",
+    "consumer_errors": "Failures of a consumer's own notes and reads, after which it tried again.",
     "consumer_dead_letters": "Events that a consumer could not take and that were put aside.",
     "inbox_taken": "Messages that the host wrote in its own transactions and that became events.",
     "inbox_refused": "Such messages that no room could take; they are kept aside.",

@@ -12,7 +12,7 @@ import pytest
 
 from roomkit import RoomKit
 from roomkit.core.memory import MemoryStore
-from roomkit.errors import StateError, UsageError
+from roomkit.errors import Fenced, StateError, UsageError
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.testing import VirtualClock
 
@@ -218,3 +218,102 @@ async def test_it_survives_a_restart_of_a_real_store_and_may_be_named_before_the
             await until(lambda number=number: len(got) == number + 1)
             await asyncio.sleep(0.2)
     assert got == ["m0", "m0"]
+
+
+async def test_an_event_that_is_given_back_for_days_ends_nothing_and_uses_up_no_retries() -> None:
+    async with kit_over(MemoryStore()) as kit:
+        await fill(kit, rooms=1, messages=2)
+        consumer = kit.consume("crm", retries=1)
+        seen = [0]
+
+        async def read() -> None:
+            async for item in consumer:
+                seen[0] += 1
+                await item.ack() if seen[0] > 1100 else item.nack()
+
+        task = asyncio.ensure_future(read())
+        async with asyncio.timeout(60 * 60 * 24):
+            while seen[0] < 1103:
+                await asyncio.sleep(60)
+        await asyncio.sleep(1)
+        assert consumer.lag == 0
+        assert await consumer.dead_letters() == []
+        task.cancel()
+
+
+async def test_giving_back_and_failing_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    from roomkit.core.consumers import _NotYet
+
+    calls = [0]
+
+    async def moody(event: RoomEvent) -> None:
+        calls[0] += 1
+        if calls[0] <= 5:
+            raise _NotYet
+        if calls[0] <= 7:
+            raise ValueError("for a moment")
+
+    async with kit_over(MemoryStore()) as kit:
+        await kit.create_room("r", channels=())
+        consumer = kit.consume("crm", moody, retries=2)
+        await asyncio.sleep(600)
+        assert (calls[0], consumer.lag) == (8, 0)
+        assert await consumer.dead_letters() == []
+
+
+async def test_a_room_whose_notes_the_store_refuses_is_put_off_and_the_others_go_on() -> None:
+    store, got = MemoryStore(), list[RoomEvent]()
+    async with kit_over(store) as kit:
+        await fill(kit, rooms=2, messages=1)
+        commit, full = store.commit, [True]
+
+        async def refuses(batch: Any) -> Any:
+            if full[0] and any(r.kind == "consumer" and r.value["room_id"] == "r0" for r in batch.put):
+                raise ValueError("the store's driver does not like that")
+            return await commit(batch)
+
+        store.commit = refuses  # type: ignore[method-assign]
+        consumer = kit.consume("crm", got.append)
+        await asyncio.sleep(30)
+        assert by_room(got)["r1"] == [0, 1]
+        assert kit.engine.counters["consumer_errors"] >= 2
+        full[0] = False
+        await asyncio.sleep(120)
+        assert consumer.lag == 0
+        await fill(kit, rooms=2, messages=1)
+        await until(lambda: consumer.lag == 0 and by_room(got)["r1"] == [0, 1, 2])
+
+
+async def test_a_dead_letter_holds_text_that_every_store_takes() -> None:
+    def poison(event: RoomEvent) -> None:
+        raise ValueError("poison \0 \ud83d")
+
+    async with kit_over(MemoryStore()) as kit:
+        await kit.create_room("r", channels=())
+        consumer = kit.consume("crm", poison, retries=0)
+        await asyncio.sleep(1)
+        (letter,) = await consumer.dead_letters()
+        assert letter["told"] == "poison \ufffd \ufffd"
+
+
+async def test_a_start_from_now_that_was_cut_off_is_made_anew() -> None:
+    store, got = MemoryStore(), list[RoomEvent]()
+    async with kit_over(store) as kit:
+        for number in range(1100):
+            await kit.create_room(f"r{number:05}", channels=())
+        commit, times = store.commit, [0]
+
+        async def dies(batch: Any) -> Any:
+            times[0] += any(r.kind == "consumer" for r in batch.put)
+            if times[0] == 2:
+                raise Fenced("the process ends here")
+            return await commit(batch)
+
+        store.commit = dies  # type: ignore[method-assign]
+        consumer = kit.consume("crm", got.append, start="now")
+        await asyncio.sleep(1)
+        await consumer.aclose()
+        store.commit = commit  # type: ignore[method-assign]
+        kit.consume("crm", got.append, start="now")
+        await asyncio.sleep(30)
+        assert got == []
