@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
 from roomkit.core.audit import forget_salts
+from roomkit.core.consumers import DEAD
+from roomkit.core.inbox import KIND as INBOX
+from roomkit.core.inbox import REFUSED
 from roomkit.core.state import key, participant_record
 from roomkit.models.content import Frozen, SystemContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventType, RoomEvent
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 PAGE = 500
+ERASING = "erasing"
+"""A row per room that changes when an erasure begins in it and when it ends: an export under way sees it."""
 TOLD_AT_ONCE = 500
 """So many ids stand in one record of what was erased."""
 DROPPED = ("outbox", "turn", "dead")
@@ -54,6 +59,7 @@ class Person:
     ids: set[str]
     addresses: set[str]
     rooms: set[str] = field(default_factory=set[str])
+    names: set[str] = field(default_factory=set[str])
     identities: list[Identity] = field(default_factory=list[Identity])
 
     def wrote(self, event: RoomEvent) -> bool:
@@ -67,13 +73,14 @@ EraseIn = Callable[[str, list[str], list[str]], Awaitable[dict[str, int]]]
 async def erase_person(engine: Engine, tenant: str, who: str, erase_in: EraseIn) -> Erasure:
     """Erases whoever has this participant id, identity id or address. `erase_in` does it in one room."""
     person = await find_person(engine, tenant, who)
-    totals = {"events": 0, "records": 0, "blobs": 0}
+    totals = {"events": 0, "records": await _scrub_tenant(engine, tenant, person), "blobs": 0}
     rooms: dict[str, int] = {}
     for room_id in sorted(person.rooms):
         done = await erase_in(room_id, sorted(person.ids), sorted(person.addresses))
         rooms[room_id] = done["events"]
         for name in totals:
             totals[name] += done[name]
+    totals["records"] += await _scrub_tenant(engine, tenant, person)  # what was put there meanwhile
     receipt = Erasure(
         id=engine.new_id(), tenant=tenant, at=engine.now(), rooms=rooms, identities=len(person.identities), **totals
     )
@@ -107,6 +114,7 @@ async def find_person(engine: Engine, tenant: str, who: str) -> Person:
             if value["id"] in person.ids or value.get("identity_id") in person.ids or address in person.addresses:
                 person.rooms.add(record.room_id or "")
                 person.ids.add(value["id"])
+                person.names.add(value.get("display_name") or "")
                 if address and address not in shared:
                     person.addresses.add(address)
     for record in await _all(engine, "binding", tenant):
@@ -116,9 +124,40 @@ async def find_person(engine: Engine, tenant: str, who: str) -> Person:
     return person
 
 
+async def _scrub_tenant(engine: Engine, tenant: str, person: Person) -> int:
+    """Rows of no room's own: what the host has enqueued in the person's name goes, also where it was refused; what a
+    consumer's error told of their events is emptied, and of others' loses who it was."""
+    scrub = Scrub(person, {}, person.names - {""})
+    gone: list[RecordKey] = []
+    put: list[Record] = []
+    for kind in (INBOX, REFUSED):
+        for record in await _all(engine, kind, tenant):
+            if record.value.get("by") in person.ids or record.value.get("by") in person.addresses:
+                gone.append(RecordKey(kind, tenant, record.key))
+            elif kind == REFUSED and (new := scrub.value(record.value)) != record.value:
+                put.append(record._replace(value=new))
+    for record in await _all(engine, DEAD, tenant):
+        room_id, index = record.value["room_id"], record.value["index"]
+        found = await engine.store.events(EventQuery(tenant, room_id, start=index, stop=index + 1, limit=1))
+        theirs = not found or found[0].metadata.get("erased") or person.wrote(found[0])
+        told = "erased" if theirs else scrub.text(record.value["told"])
+        if told != record.value["told"]:
+            put.append(record._replace(value={**record.value, "told": told}))
+    for first in range(0, max(len(put), len(gone)), PAGE):
+        kept, left = tuple(put[first : first + PAGE]), tuple(gone[first : first + PAGE])
+        await engine.store.commit(Batch(tenant, engine.epoch, put=kept, delete=left))
+    return len(put) + len(gone)
+
+
+def erasing(actor: RoomActor) -> Record:
+    return Record(ERASING, actor.tenant, actor.room_id, {"mark": actor.engine.new_id()}, actor.room_id)
+
+
 async def erase_in_room(actor: RoomActor, ids: list[str], addresses: list[str]) -> dict[str, int]:
     """In the actor: the log says so first, then the records, the events, and the person's own at the end."""
     person, engine = Person(set(ids), set(addresses)), actor.engine
+    engine.count("erasures")
+    await engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=(erasing(actor),)))
     pseudonyms = {one: f"erased-{secrets.token_hex(6)}" for one in ids if one in actor.state.participants}
     scrub = Scrub(person, pseudonyms, {p.display_name for p in _people(actor, person) if p.display_name})
     graves, replies, blobs = await _graves(actor, scrub)
@@ -301,6 +340,7 @@ async def _announce(actor: RoomActor, graves: list[RoomEvent]) -> None:
 async def _forget(actor: RoomActor, scrub: Scrub) -> None:
     """The person's seats and their record become nobody's."""
     state, change = actor.state, Change(activity=False)
+    change.put.append(erasing(actor))
     for person in _people(actor, scrub.person):
         change.delete.append(RecordKey("participant", actor.tenant, key(actor.room_id, person.id)))
         change.put.append(participant_record(_nobody(person, scrub.pseudonyms[person.id])))

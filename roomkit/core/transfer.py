@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from pydantic import ValidationError
 
 from roomkit.core.copying import breathing, renamed, write_room
+from roomkit.core.erasure import ERASING
 from roomkit.core.state import BINDING, PARTICIPANT, ROOM, SEP
 from roomkit.errors import RoomNotFound, StateError, UsageError
 from roomkit.models.event import SCHEMA_VERSION, RoomEvent
@@ -61,6 +62,8 @@ async def export_room(
     state = await engine.table.look(tenant, room_id)
     if state is None:
         raise RoomNotFound(room_id, await engine.table.ids(tenant))
+    whole = _Whole(engine, tenant, room_id)
+    await whole.begin()
     actor = engine.table.loaded(tenant, room_id)
     if actor is not None:  # Within the room, so that its log does not go on meanwhile.
         records, state = await actor.call(_records), actor.state
@@ -73,11 +76,15 @@ async def export_room(
     stop = cast("int", heading["events"])
     for start in range(0, stop, PAGE):
         query = EventQuery(tenant, room_id, start=start, stop=min(start + PAGE, stop), limit=PAGE)
-        for event in await engine.store.events(query):
+        events = await engine.store.events(query)
+        await whole.check()
+        for event in events:
+            await whole.glance()
             text = line("event", event.model_dump(mode="json", exclude={"tenant"}))
             blobs.update(dict.fromkeys(_BLOB.findall(text)))
             yield text
-    for record in records:
+    for number, record in enumerate(records):
+        await (whole.glance() if number % PAGE else whole.check())
         value = {name: inner for name, inner in record.value.items() if name != "tenant"}
         text = line("record", {"kind": record.kind, "key": record.key, "value": value, "terms": record.terms})
         blobs.update(dict.fromkeys(_BLOB.findall(text)))
@@ -85,8 +92,38 @@ async def export_room(
     if media == "inline" and blobs and engine.blobs is not None:
         for blob_id in blobs:
             if (blob := await _blob(engine.blobs(), tenant, room_id, blob_id, max_blob_bytes)) is not None:
+                await whole.check()
                 yield line("blob", blob)
+    await whole.check()
     yield json.dumps({"end": {"lines": count, "sha256": digest.hexdigest()}})
+
+
+class _Whole:
+    """Ends an export when somebody is erased from the room meanwhile: what it has read before says too much."""
+
+    def __init__(self, engine: Engine, tenant: str, room_id: str) -> None:
+        self._engine = engine
+        self._query = RecordQuery(ERASING, tenant, key=room_id)
+        self._room_id = room_id
+        self._mark: list[Record] = []
+        self._here = 0.0
+
+    async def begin(self) -> None:
+        self._here = self._engine.counters.get("erasures", 0)
+        self._mark = await self._engine.store.records(self._query)
+
+    async def check(self) -> None:
+        """Sees what any process has done. Raises `StateError`."""
+        if await self._engine.store.records(self._query) != self._mark:
+            raise StateError(
+                f'somebody was erased from room "{self._room_id}" during this export; throw it away and export again'
+            )
+
+    async def glance(self) -> None:
+        """Sees what this process has done."""
+        if (here := self._engine.counters.get("erasures", 0)) != self._here:
+            self._here = here
+            await self.check()
 
 
 async def _records(actor: RoomActor) -> list[Record]:

@@ -15,14 +15,14 @@ from roomkit import AIChannel, InboundMessage, RoomKit
 from roomkit.ai.tools import tool
 from roomkit.core import transfer
 from roomkit.core.erasure import Erasure
-from roomkit.errors import Unavailable
+from roomkit.errors import StateError, Unavailable
 from roomkit.models.content import EditContent, MediaContent, ReactionContent, SystemContent, TextContent
 from roomkit.models.delivery import DeliveryPolicy
 from roomkit.models.event import EventType
 from roomkit.models.hooks import PersonErased
 from roomkit.models.room import Identity
 from roomkit.models.stream import StreamEnd
-from roomkit.ports.store import RecordQuery
+from roomkit.ports.store import Batch, Record, RecordQuery
 from roomkit.testing import FakeChannel, ScriptedAI
 from roomkit.testing.ai import call
 from roomkit.testing.postgres import PostgresCluster, find_binaries
@@ -228,6 +228,56 @@ async def test_a_delivery_that_is_between_two_attempts_is_not_tried_again() -> N
         assert busy.texts == ["later"], "the lane goes on without it"
         assert await left(kit, SECRET) == []
         assert "event_erased" in [d.reason for d in await kit.deliveries("r")]
+
+
+@pytest.mark.parametrize("read", [0, 1, 3, 8])
+async def test_an_export_under_way_ends_with_an_error_instead_of_telling_the_rest(read: int) -> None:
+    async with kit_with(Phone()) as kit:
+        await kit.create_room("r", channels=())
+        await kit.add_member("r", "ann", display_name=f"Ann {SECRET}")
+        for number in range(5):
+            await kit.send("r", f"{SECRET} {number}", by="ann")
+        export = aiter(kit.export_room("r"))
+        for _ in range(read + 1):
+            await anext(export)
+        await kit.erase_person("ann")
+        rest: list[str] = []
+        with pytest.raises(StateError, match="export again"):
+            rest += [line async for line in export]
+        assert rest == []
+        assert SECRET not in "".join(await lines(kit, "r"))
+
+
+async def test_what_a_consumer_failed_with_and_what_was_enqueued_say_nothing_of_the_person() -> None:
+    async with kit_with(Phone()) as kit:
+        await kit.create_room("r", channels=())
+        await kit.add_member("r", "ann", display_name=f"Ann {SECRET}")
+
+        def bad(event: Any) -> None:
+            raise ValueError(f"cannot read {event.text!r} of {event.source.participant_id}")
+
+        consumer = kit.consume("crm", bad, retries=0, kinds=["message"])
+        slow = kit.consume("slow", bad, retries=5, kinds=["message"])
+        await kit.send("r", SECRET, by="ann")
+        await kit.send("r", "Ask annabel", by="bob")
+        rows = [
+            Record(kind, "default", f"{kind}{n}", {"content": {"type": "text", "text": text}, "by": by, "error": error})
+            for kind in ("inbox_refused", "inbox")
+            for n, (text, by, error) in enumerate([(SECRET, "ann", "no room"), ("theirs", "bob", "no room")])
+        ]
+        await kit.engine.store.commit(Batch("default", kit.engine.epoch, put=tuple(rows)))
+        await asyncio.sleep(2)
+        assert len(await consumer.dead_letters()) == 2
+        await kit.erase_person("ann")
+        await asyncio.sleep(600)
+        everything = [*await consumer.dead_letters(), *await slow.dead_letters()]
+        assert len(everything) == 4
+        assert sum("Ask annabel" in x["told"] for x in everything) == 2, "what others said stays"
+        for kind in ("inbox_refused", "inbox"):
+            left_over = await kit.engine.store.records(RecordQuery(kind, "default"))
+            assert [r.value["by"] for r in left_over] == ["bob"]
+            everything += left_over
+        assert SECRET not in str(everything)
 
 
 async def test_whoever_looks_on_is_told_which_messages_are_gone() -> None:
