@@ -104,6 +104,8 @@ class Turns:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.lines: dict[tuple[str, str, str], TurnLane] = {}
+        self._cutting: dict[RoomActor, asyncio.Event] = {}
+        """Rooms whose machines are being silenced: until it is known whether they are, none begins to speak."""
 
     def enqueue(self, actor: RoomActor, channel_id: str, event: RoomEvent, settlement: Settlement | None) -> None:
         lane_key = (actor.tenant, actor.room_id, channel_id)
@@ -161,6 +163,14 @@ class Turns:
     async def commit_cut(self, actor: RoomActor, change: Change, reason: str) -> None:
         """Commits `change` together with the end of everything that machines say, or are about to say, in the room; if
         that fails they go on. Runs inside the actor."""
+        known = self._cutting[actor] = asyncio.Event()
+        try:
+            await self._cut(actor, change, reason)
+        finally:
+            del self._cutting[actor]
+            known.set()
+
+    async def _cut(self, actor: RoomActor, change: Change, reason: str) -> None:
         cut = _Cut()
         own = change.entries[:]
         change.entries.clear()
@@ -177,7 +187,7 @@ class Turns:
             change.entries.extend(own)
             events = await actor.commit(change)
         except BaseException:
-            self._undo(cut)
+            _undo(self, cut)
             raise
         assert isinstance(events, list)
         for running, entry in zip(cut.running, cut.entries, strict=True):
@@ -186,13 +196,6 @@ class Turns:
             running.cancel(reason)
         for _, triggers in cut.waiting:
             settle(triggers)
-
-    def _undo(self, cut: _Cut) -> None:
-        for running in cut.running:
-            running.reply.checkpoint.go_on()
-        for lane, triggers in cut.waiting:
-            lane.pending[:0] = triggers
-            self.wake(lane)
 
     def cancel_all(self, channel_id: str, reason: str) -> None:
         """Cuts short what a channel says in any room."""
@@ -221,7 +224,9 @@ class Turns:
         try:
             while lane.pending and not self.engine.draining:
                 await self._quiet(lane)
-                triggers = self._take(lane)
+                while (known := self._cutting.get(lane.actor)) is not None:
+                    await known.wait()
+                triggers = self._take(lane) if lane.pending else []
                 if triggers:
                     await self._turn(lane, triggers)
         finally:
@@ -413,6 +418,14 @@ class Turns:
                 error=reply.error,
             )
         )
+
+
+def _undo(turns: Turns, cut: _Cut) -> None:
+    for running in cut.running:
+        running.reply.checkpoint.go_on()
+    for lane, triggers in cut.waiting:
+        lane.pending[:0] = triggers
+        turns.wake(lane)
 
 
 def turn_rows(actor: RoomActor, channel_id: str, triggers: list[Trigger]) -> list[RecordKey]:

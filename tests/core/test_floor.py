@@ -14,6 +14,7 @@ from roomkit.models.content import ToolCallContent
 from roomkit.models.room import FloorMode
 from roomkit.models.stream import StreamChunk, StreamEnd, TextDelta, ToolStep
 from roomkit.testing import FakeChannel
+from tests.core.faults import FaultyStore, has
 from tests.core.rooms import Brain, gapless, kit_with, said, say, stream
 
 
@@ -58,6 +59,31 @@ async def test_a_brain_is_not_asked_while_a_person_has_the_floor() -> None:
         await (await say(kit, "and now?", "r")).settled()
         assert brain.seen == [["and now?"]]
         assert brain.histories[0] == ["anyone?", "caller is Ann; wants a refund", "and now?"]
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_nothing_begins_to_speak_while_a_take_over_is_being_written(refused: bool) -> None:
+    """As a question that comes back after another process was lost, or whose quiet window ends just now."""
+    brain, store = talker(words=5), FaultyStore(delay=0.5)
+    async with kit_with(FakeChannel(), brain, store=store) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        question = (await say(kit, "go", "r")).event
+        assert question is not None
+        await asyncio.sleep(10)
+        asked = len(brain.seen)
+        items: list[Any] = []
+        await kit.open_view("r", "sms", items.append)
+        store.judge = lambda batch: refused and has(EventType.FLOOR_CHANGED)(batch)
+        taking = asyncio.ensure_future(kit.take_over("r", "eve"))
+        await asyncio.sleep(0.2)
+        actor = await kit.engine.table.require("default", "r")
+        kit.engine.turns.enqueue(actor, "ai", question, None)
+        await asyncio.sleep(0.1)
+        assert len(brain.seen) == asked
+        await asyncio.wait([taking])
+        await asyncio.sleep(10)
+        assert (taking.exception() is not None, len(brain.seen) - asked) == (refused, refused)
+        assert any(isinstance(item, StreamChunk) for item in items) is refused
 
 
 async def test_taking_is_compare_and_set() -> None:
