@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import Change, RoomActor, delivery_record
-from roomkit.core.outgoing import Projection, address_of, guard, project
+from roomkit.core.outgoing import Projection, address_of, broken, guard, project, refused_by
 from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
 from roomkit.errors import Fenced, ProviderError, ProviderTimeout, StoreError, StoreUnavailable
@@ -27,7 +27,6 @@ from roomkit.models.hooks import BeforeDelivery, Delivered, DeliveryFailed
 from roomkit.models.stream import Ephemeral
 from roomkit.net.breaker import Breakers
 from roomkit.net.ratelimit import Pacer
-from roomkit.net.redaction import redact
 from roomkit.net.retry import RetryPolicy
 from roomkit.ports.channel import Channel
 from roomkit.ports.store import Batch, EventQuery, Record, RecordKey
@@ -195,7 +194,7 @@ class OutboxLanes:
         if item.event is None or isinstance(error, StoreError) or self.engine.draining:
             return
         try:
-            await self._bury(lane, item, item.event, _broken(error))
+            await self._bury(lane, item, item.event, broken(error))
         except Exception as worse:  # noqa: BLE001 - as above
             self.engine.trouble(lane.actor, f"delivery to {lane.channel_id}", worse)
 
@@ -239,7 +238,7 @@ class OutboxLanes:
         try:
             projection = project(engine, actor, event, channel, binding)
         except Exception as error:  # noqa: BLE001 - a transcoder is a plug-in: its failure is this delivery's failure
-            await self._bury(lane, item, event, _broken(error))
+            await self._bury(lane, item, event, broken(error))
             return
         if engine.hooks.guarded(BeforeDelivery):
             await guard(engine, actor, channel, projection)
@@ -301,7 +300,7 @@ class OutboxLanes:
         try:
             permit = self.breakers.acquire(provider, recipient)
         except ProviderError as error:
-            return _from_error(error)
+            return refused_by(error)
         item.attempts += 1
         if item.noted < item.attempts and self.engine.info.durable and not policy.idempotent:
             await self._note(lane, item)
@@ -313,7 +312,7 @@ class OutboxLanes:
         crashpoint("outbox.before_send")
         try:
             if self.engine.tracing.on:
-                with self._span(lane, item) as span:
+                with _span(lane, item) as span:
                     result = await self._send(lane, channel, projection, policy)
                     if not result.success:
                         span.fail(result.code or "refused")
@@ -321,17 +320,17 @@ class OutboxLanes:
                 result = await self._send(lane, channel, projection, policy)
         except ProviderError as error:
             permit.failed(error)
-            return _from_error(error)
+            return refused_by(error)
         except asyncio.CancelledError as error:
             permit.released()
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return _broken(error)  # the channel's own doing, not ours
+            return broken(error)  # the channel's own doing, not ours
         except Exception as error:  # a channel is a plug-in: its failure is this delivery's failure
             permit.released()
             log.exception('channel "%s" failed to deliver', lane.channel_id)
-            return _broken(error)
+            return broken(error)
         crashpoint("outbox.after_send")
         if result.success:
             permit.succeeded()
@@ -362,13 +361,6 @@ class OutboxLanes:
         if result is None:  # pyright: ignore[reportUnnecessaryComparison] - a channel that says nothing has delivered
             result = DeliveryResult(success=True)
         return result
-
-    def _span(self, lane: Lane, item: Item) -> Span:
-        actor = lane.actor
-        span = self.engine.tracing.span(DELIVERY, actor.tenant, actor.room_id, lane.channel_id, item.span, "producer")
-        span.set(EVENT_INDEX, item.index)
-        span.set(ATTEMPT, item.attempts)
-        return span
 
     async def _note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""
@@ -410,32 +402,13 @@ class OutboxLanes:
                 done, self._done = self._done, {}
                 self._noting = done
                 if self.engine.nodes is not None and len(done) > 1:
-                    await asyncio.gather(*(self._keep(*of, notes) for of, notes in done.items()))
+                    await asyncio.gather(*(_keep(self.engine, *of, notes) for of, notes in done.items()))
                 else:
                     for of, notes in done.items():
-                        await self._keep(*of, notes)
+                        await _keep(self.engine, *of, notes)
         finally:
             self._flushing = False
             self._noting = {}
-
-    async def _keep(self, tenant: str, actor: RoomActor | None, notes: Notes) -> None:
-        engine = self.engine
-        put, delete = tuple(notes[0]), tuple(notes[1])
-        batch = Batch(tenant, engine.epoch, put=put, delete=delete)
-        if actor is not None:
-            batch = Batch(tenant, actor.epoch, actor.room_id, put=put, delete=delete)
-        try:
-            try:
-                await engine.store.commit(batch)
-            except StoreUnavailable:
-                await engine.commit_until_done(batch)
-        except StoreUnavailable as error:
-            log.warning("deliveries that are done could not be noted and are repeated after the next start: %s", error)
-        except Fenced:
-            if actor is None:
-                raise
-            if not actor.retired:
-                engine.table.drop(actor)  # What became of these the room's next owner finds out by itself.
 
     async def flushed(self) -> None:
         """At shutdown: waits until what was delivered is noted, as far as the store still writes."""
@@ -522,6 +495,33 @@ class OutboxLanes:
         )
 
 
+async def _keep(engine: Engine, tenant: str, actor: RoomActor | None, notes: Notes) -> None:
+    put, delete = tuple(notes[0]), tuple(notes[1])
+    batch = Batch(tenant, engine.epoch, put=put, delete=delete)
+    if actor is not None:
+        batch = Batch(tenant, actor.epoch, actor.room_id, put=put, delete=delete)
+    try:
+        try:
+            await engine.store.commit(batch)
+        except StoreUnavailable:
+            await engine.commit_until_done(batch)
+    except StoreUnavailable as error:
+        log.warning("deliveries that are done could not be noted and are repeated after the next start: %s", error)
+    except Fenced:
+        if actor is None:
+            raise
+        if not actor.retired:
+            engine.table.drop(actor)  # What became of these the room's next owner finds out by itself.
+
+
+def _span(lane: Lane, item: Item) -> Span:
+    actor = lane.actor
+    span = actor.engine.tracing.span(DELIVERY, actor.tenant, actor.room_id, lane.channel_id, item.span, "producer")
+    span.set(EVENT_INDEX, item.index)
+    span.set(ATTEMPT, item.attempts)
+    return span
+
+
 def forget(lanes: OutboxLanes, actor: RoomActor) -> None:
     """The room is another process's, which delivers what is left; nobody waits here any longer."""
     for lane_key, lane in tuple(lanes.lines.items()):
@@ -584,23 +584,6 @@ _ERASED = DeliveryResult(success=False, state=DeliveryState.SKIPPED, error="even
 
 def _doubtful(result: DeliveryResult, policy: DeliveryPolicy) -> bool:
     return result.ambiguous and not policy.idempotent and policy.on_ambiguous == "stop_and_ask"
-
-
-def _broken(error: BaseException) -> DeliveryResult:
-    told = redact(f"{type(error).__name__}: {error}")
-    return DeliveryResult(success=False, state=DeliveryState.FAILED, error=told)
-
-
-def _from_error(error: ProviderError) -> DeliveryResult:
-    return DeliveryResult(
-        success=False,
-        state=DeliveryState.FAILED,
-        error=redact(str(error)),
-        code=error.code,
-        retryable=error.retryable,
-        retry_after=error.retry_after,
-        ambiguous=error.ambiguous,
-    )
 
 
 __all__ = ["Item", "Lane", "OutboxLanes", "ending"]

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from roomkit.core import messages
 from roomkit.core.history import history_reader
+from roomkit.errors import ProviderError
 from roomkit.models.content import AudioContent, CompositeContent, Content, MediaContent, TextContent, VideoContent
-from roomkit.models.delivery import Outgoing
+from roomkit.models.delivery import DeliveryResult, DeliveryState, Outgoing
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery
 from roomkit.models.room import ChannelBinding, ChannelCapabilities, Role
+from roomkit.net.redaction import redact
 from roomkit.ports.channel import Channel, RoomContext
 
 if TYPE_CHECKING:
@@ -113,3 +115,20 @@ def _sender_name(actor: RoomActor, event: RoomEvent, channel: Channel) -> str:
     if person is None or person.role is Role.BOT or not person.display_name:
         return ""
     return person.display_name if actor.state.humans > 1 else ""
+
+
+def broken(error: BaseException) -> DeliveryResult:
+    told = redact(f"{type(error).__name__}: {error}")
+    return DeliveryResult(success=False, state=DeliveryState.FAILED, error=told)
+
+
+def refused_by(error: ProviderError) -> DeliveryResult:
+    return DeliveryResult(
+        success=False,
+        state=DeliveryState.FAILED,
+        error=redact(str(error)),
+        code=error.code,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        ambiguous=error.ambiguous,
+    )
