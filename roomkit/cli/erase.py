@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from roomkit.cli.console import say
+from roomkit.cli.environment import SECRET
 from roomkit.cli.stores import writing
 from roomkit.core.erasure import erase_in_room, erase_person
 
@@ -16,6 +18,7 @@ def erase_somebody(who: str, store: str | None, tenant: str) -> int:
 
 async def _erase(who: str, store: str | None, tenant: str) -> int:
     async with writing(store) as engine:
+        engine.audit_key = os.environ.get(SECRET, "")  # an erasure changes seals, which are under the kit's key
 
         async def erase_in(room_id: str, ids: list[str], addresses: list[str]) -> dict[str, int]:
             return await (await engine.table.require(tenant, room_id)).call(erase_in_room, ids, addresses)

@@ -2,8 +2,8 @@
 
 A sealer comes by behind the commits and seals what is new in each room: one leaf per event, a hash of its content under
 a salt of its own, and over the leaves a chain in which every hash contains the one before. Erasing a person forgets
-the salts of what was written over: the chain goes on to hold, the leaf tells nothing any more, and the record of the
-erasure, itself in the chain, says which events were written over rightly.
+the salts of what was written over: the chain goes on to hold, the leaf tells nothing any more, the seal says as what
+each event was left, under the key like all of it, and the record of the erasure, itself in the chain, which they are.
 """
 
 from __future__ import annotations
@@ -87,28 +87,30 @@ class Sealer:
             if actor.depth or actor.retired or (known is not None and known[0] >= actor.state.next_index):
                 continue
             try:
-                self._sealed[actor.tenant, actor.room_id] = await actor.call(self._seal, known)
+                self._sealed[actor.tenant, actor.room_id] = await actor.call(seal_room, known)
             except RoomKitError as error:
                 self._sealed.pop((actor.tenant, actor.room_id), None)
                 self._engine.count("seal_errors")
                 self._engine.warn(actor, f"could not be sealed: {error}")
 
-    async def _seal(self, actor: RoomActor, known: tuple[int, str] | None) -> tuple[int, str]:
-        done, head = known or await _last(actor)
-        while done < actor.state.next_index:
-            query = EventQuery(actor.tenant, actor.room_id, start=done, limit=PAGE)
-            events = await self._engine.store.events(query)
-            salts = [secrets.token_hex(16) for _ in events]
-            leaves = [leaf(event, salt) for event, salt in zip(events, salts, strict=True)]
-            before, head = head, chained(head, leaves)
-            value = {"form": FORM, "first": done, "leaves": leaves, "salts": salts, "before": before, "head": head}
-            if self._engine.audit_key:
-                value["mac"] = signature(self._engine.audit_key, head)
-            row = Record(KIND, actor.tenant, key(actor.room_id, done), value, actor.room_id)
-            await self._engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=(row,)))
-            self._engine.count("sealed", len(events))
-            done += len(events)
-        return done, head
+
+async def seal_room(actor: RoomActor, known: tuple[int, str] | None) -> tuple[int, str]:
+    """In the actor. `known` is where the chain ended; an erasure may have sealed more since."""
+    engine, tenant, room_id = actor.engine, actor.tenant, actor.room_id
+    if known and await engine.store.records(RecordQuery(KIND, tenant, key=key(room_id, known[0]))):
+        known = None
+    done, head = known or await _last(actor)
+    while done < actor.state.next_index:
+        events = await engine.store.events(EventQuery(tenant, room_id, start=done, limit=PAGE))
+        salts = [secrets.token_hex(16) for _ in events]
+        leaves = [leaf(event, salt) for event, salt in zip(events, salts, strict=True)]
+        before, head = head, chained(head, leaves)
+        value = {"form": FORM, "first": done, "leaves": leaves, "salts": salts, "before": before, "head": head}
+        row = Record(KIND, tenant, key(room_id, done), _signed(engine, value), room_id)
+        await engine.store.commit(Batch(tenant, actor.epoch, room_id, put=(row,)))
+        engine.count("sealed", len(events))
+        done += len(events)
+    return done, head
 
 
 async def _last(actor: RoomActor) -> tuple[int, str]:
@@ -130,8 +132,15 @@ def chained(head: str, leaves: Sequence[str]) -> str:
     return head
 
 
-def signature(audit_key: str, head: str) -> str:
-    return hmac.digest(b"roomkit audit " + audit_key.encode(), head.encode(), "sha256").hex()
+def signature(audit_key: str, value: dict[str, Any]) -> str:
+    """Over all of a seal that can change a report, the salts and what was written over included."""
+    told = [value.get(name) for name in ("form", "first", "head", "salts", "graves")]
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hmac.digest(b"roomkit audit " + audit_key.encode(), text.encode(), "sha256").hex()
+
+
+def _signed(engine: Engine, value: dict[str, Any]) -> dict[str, Any]:
+    return {**value, "mac": signature(engine.audit_key, value)} if engine.audit_key else value
 
 
 def _origin(tenant: str, room_id: str) -> str:
@@ -149,14 +158,23 @@ async def _seals(engine: Engine, tenant: str, room_id: str) -> AsyncIterator[Rec
         after = page[-1].key
 
 
-async def forget_salts(actor: RoomActor, indexes: Collection[int]) -> None:
-    """What these events said is being written over: from now on nobody can tell a guess at it from a wrong one."""
-    async for seal in _seals(actor.engine, actor.tenant, actor.room_id):
-        first, salts = seal.value["first"], seal.value["salts"]
-        kept = [None if first + place in indexes else salt for place, salt in enumerate(salts)]
-        if kept != salts:
-            row = seal._replace(value={**seal.value, "salts": kept})
-            await actor.engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=(row,)))
+async def forget_salts(actor: RoomActor, graves: Collection[RoomEvent]) -> None:
+    """What these events said is being written over: from now on nobody can tell a guess at it from a wrong one, and the
+    seals say as what they are left. What the log says of the erasure is sealed first."""
+    engine, left = actor.engine, {grave.index: grave for grave in graves}
+    if left and engine.options.audit:
+        await seal_room(actor, None)
+    async for seal in _seals(engine, actor.tenant, actor.room_id):
+        first, salts = seal.value["first"], list(seal.value["salts"])
+        over: dict[str, tuple[str, str]] = dict(seal.value.get("graves", {}))
+        for index in left.keys() & range(first, first + len(salts)):
+            salt = secrets.token_hex(16)
+            over[str(index)] = (salt, leaf(left[index], salt))
+            salts[index - first] = None
+        if over != seal.value.get("graves", {}):
+            named = {name: list(pair) for name, pair in over.items()}
+            row = seal._replace(value=_signed(engine, {**seal.value, "salts": salts, "graves": named}))
+            await engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=(row,)))
 
 
 # -- checking ---------------------------------------------------------------------------------------------------------
@@ -190,8 +208,9 @@ class _Check:
         self._done = 0
         self._head = _origin(tenant, room_id)
         self._heads: set[str] = set()
-        self._erased: list[tuple[int, str]] = []
-        self._rightly: set[str] = set()
+        self._erased: dict[int, RoomEvent] = {}
+        self._sealed_says: set[str] = set()
+        self._says: set[str] = set()
         self._signed = bool(engine.audit_key)
 
     def report(self, index: int | None, problem: str | None) -> Audit:
@@ -212,9 +231,11 @@ class _Check:
             events += await self._seal(seal.value)
         for start in range(self._done, self._size, PAGE):
             events += await self._events(start, min(start + PAGE, self._size))
-        for index, event_id in self._erased:
-            if event_id not in self._rightly:
+        for index, event in self._erased.items():
+            if event.id not in self._says:
                 raise _Wrong(index, "it was written over, and no erasure in the log says so")
+            if event.id not in self._sealed_says:
+                raise _Wrong(index, "it was written over, and the erasure that says so is not sealed: not verified")
         await self._marks(events)
         if anchor is not None and anchor not in self._heads:
             raise _Wrong(0, "the chain that was written down is not this one: the log was replaced or cut short")
@@ -229,17 +250,25 @@ class _Check:
         if head != value.get("head"):
             raise _Wrong(self._done, "the seal over it was altered")
         if self._engine.audit_key and not hmac.compare_digest(
-            signature(self._engine.audit_key, head), str(value.get("mac", ""))
+            signature(self._engine.audit_key, value), str(value.get("mac", ""))
         ):
             raise _Wrong(self._done, "the seal over it was not made with the key of this kit")
         events = await self._events(first, first + len(leaves))
+        graves: dict[str, list[str]] = value.get("graves", {})
         for event, one, salt in zip(events, leaves, salts, strict=True):
             if salt is None:
-                self._erased.append((event.index, event.id))
+                self._erased[event.index] = event
+                left = graves.get(str(event.index))
+                if left is None:
+                    raise _Wrong(event.index, "it was written over, and no erasure in the log says so")
+                if not hmac.compare_digest(leaf(event, left[0]), left[1]):
+                    told = "it is not as its erasure was to leave it: that was cut off (erase again), or it was altered"
+                    raise _Wrong(event.index, told)
             elif not hmac.compare_digest(leaf(event, salt), one):
                 raise _Wrong(event.index, "it was altered after it was sealed")
             self._head = chained(self._head, [one])
             self._heads.add(self._head)
+            self._sealed_says.update(_erased_by(event))
         self._done = first + len(leaves)
         return events
 
@@ -255,10 +284,16 @@ class _Check:
         for index, event in enumerate(found, start):
             if event.index != index:
                 raise _Wrong(index, "it was deleted")
-            self._rightly.update(_erased_by(event))
+            self._says.update(_erased_by(event))
         if len(found) < stop - start:
             raise _Wrong(start + len(found), "it was deleted")
         return found
+
+    def _written_over(self, event: RoomEvent) -> bool:
+        """For what is sealed the seal decides, for the rest the log."""
+        if event.metadata.get("erased") or event.index in self._erased:
+            return True
+        return event.index >= self._done and event.id in self._says
 
     async def _marks(self, events: Sequence[RoomEvent]) -> None:
         """Edits, deletions and reactions are applied from rows that must follow from the log."""
@@ -274,9 +309,9 @@ class _Check:
         for record in marks(self._tenant, self._room_id, events):
             index: int = record.value["index"]
             found = stored.pop(record.key, None)
-            if found != record.value and events[index].id not in self._rightly:
+            if found != record.value and not self._written_over(events[index]):
                 raise _Wrong(index, "how it reads today does not follow from the log: its mark was altered")
         for value in stored.values():
             index = value["index"]
-            if not 0 <= index < len(events) or events[index].id not in self._rightly:
+            if not 0 <= index < len(events) or not self._written_over(events[index]):
                 raise _Wrong(index, "how it reads today does not follow from the log: a mark was added")

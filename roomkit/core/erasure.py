@@ -163,7 +163,7 @@ async def erase_in_room(actor: RoomActor, ids: list[str], addresses: list[str]) 
     graves, replies, blobs = await _graves(actor, scrub)
     erased = {grave.id: grave.index for grave in graves if grave.metadata.get("erased")}
     await _announce(actor, graves)
-    await forget_salts(actor, {grave.index for grave in graves})
+    await forget_salts(actor, graves)
     counts = {"events": len(erased), "blobs": 0, "records": await _scrub_records(actor, scrub, erased, replies)}
     for first in range(0, len(graves), PAGE):
         page = tuple(graves[first : first + PAGE])

@@ -13,9 +13,10 @@ import pytest
 
 from roomkit import RoomKit
 from roomkit.cli import main
-from roomkit.core.audit import Sealer
+from roomkit.core.audit import Sealer, leaf
 from roomkit.core.engine import KitOptions
-from roomkit.models.event import RoomEvent
+from roomkit.models.content import SystemContent, TextContent
+from roomkit.models.event import EventType, RoomEvent
 from roomkit.ports.store import Record, RecordQuery
 from tests.core.rooms import Brain, kit_with, say
 from tests.core.test_erasure import PHONE, conversation
@@ -138,6 +139,72 @@ async def test_writing_over_an_event_and_its_salt_without_an_erasure_is_seen() -
         alter(kit, room_id, 1, metadata={"erased": True})
         report = await kit.audit_room(room_id)
         assert (report.index, report.problem) == (1, "it was written over, and no erasure in the log says so")
+
+
+def erased_by_hand(kit: RoomKit, room_id: str, index: int) -> None:
+    """What somebody who can write the database, and has no key, can do to pass a falsified event off as erased."""
+    seals = tenant_of(kit).tables["seal"].records
+    (name,) = seals
+    value = seals[name].value
+    event: RoomEvent = tenant_of(kit).logs[room_id][index]
+    forged = event.replaced(content=TextContent(text="I owe you 1,000,000"), metadata={"erased": True})
+    tenant_of(kit).logs[room_id][index] = forged
+    salts = [None if place == index else salt for place, salt in enumerate(value["salts"])]
+    graves = {str(index): ["00" * 16, leaf(forged, "00" * 16)]}
+    seals[name] = seals[name]._replace(value={**value, "salts": salts, "graves": graves})
+
+
+@pytest.mark.parametrize("key", ["", "a key that is not in the database"])
+async def test_a_forged_event_that_is_passed_off_as_erased_is_seen(key: str) -> None:
+    async with kit_with(Phone(), options=SEALED, token_secrets=key or None) as kit:
+        room_id = (await say(kit, "one")).room_id or ""
+        await asyncio.sleep(10)
+        erased_by_hand(kit, room_id, 1)
+        log: list[RoomEvent] = tenant_of(kit).logs[room_id]
+        content = SystemContent(code="person_erased", data={"event_ids": [log[1].id]})
+        await kit.send(room_id, "two", by="ann")
+        last = log[-1].replaced(type=EventType.SYSTEM, content=content)
+        log[-1] = last  # not sealed yet
+        report = await kit.audit_room(room_id)
+        assert not report.ok
+        told = "made with the key" if key else "the erasure that says so is not sealed: not verified"
+        assert told in (report.problem or "")
+        await asyncio.sleep(10)
+        assert (await kit.audit_room(room_id)).ok is not bool(key), (
+            "without a key, whoever writes the database forges all"
+        )
+
+
+async def test_what_was_erased_cannot_be_written_over_once_more() -> None:
+    async with kit_with(options=SEALED, token_secrets="a key that is not in the database") as kit:
+        room_id = await conversation(kit)
+        await kit.erase_person(PHONE)
+        report = await kit.audit_room(room_id)
+        assert report.ok, report
+        gone = next(e.index for e in await kit.events(room_id, raw=True, limit=1000) if e.metadata.get("erased"))
+        alter(kit, room_id, gone, content=TextContent(text="I owe you 1,000,000"))
+        report = await kit.audit_room(room_id)
+        assert report.index == gone
+        assert "not as its erasure was to leave it" in (report.problem or "")
+
+
+async def test_two_erasures_of_one_room_and_more_messages_leave_the_chain_whole() -> None:
+    async with kit_with(Phone(), options=SEALED, token_secrets="a key that is not in the database") as kit:
+        await kit.create_room("r", channels=())
+        for who in ("ann", "bob"):
+            await kit.add_member("r", who)
+        for number in range(20):
+            await kit.send("r", f"{number} to ann and bob", by=("ann", "bob", "eve")[number % 3])
+        await asyncio.sleep(10)
+        head = (await kit.audit_room("r")).head
+        for who in ("ann", "bob"):
+            await kit.erase_person(who)
+            await kit.send("r", "more", by="eve")
+            assert (await kit.audit_room("r", anchor=head)).ok
+            await asyncio.sleep(10)
+        report = await kit.audit_room("r", anchor=head)
+        assert (report.ok, report.unsealed) == (True, 0), report
+        assert report.erased >= 14
 
 
 async def test_a_store_that_does_not_write_is_sealed_later() -> None:
