@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from roomkit.errors import Elsewhere, Fenced, Overloaded, RoomKitError, StoreUnavailable
 from roomkit.models.content import Content
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
+from roomkit.runtime import bounded
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 KIND, REFUSED = "inbox", "inbox_refused"
 LOOK_EVERY_S = 5.0
 PAGE = 100
+REACH_S = 3.0
+"""How long a room may take over one message before the others go on. What is done nevertheless is done once: it has
+a key."""
 _OWN = "~inbox"
 _CONTENT: TypeAdapter[Any] = TypeAdapter(Content)
 _numbers = itertools.count()
@@ -66,9 +70,22 @@ async def _pump(engine: Engine, inbox: HostInbox, surface: Callable[[str], Any])
 
 
 async def _take_all(engine: Engine, surface: Callable[[str], Any], epoch: int) -> None:
-    while page := await engine.store.records(RecordQuery(KIND, None, limit=PAGE)):
+    """Takes what can be taken. A room that is out of reach keeps its rows, in their order, and holds up no other."""
+    away: set[tuple[str, str | None]] = set()
+    left = 0
+    while page := await engine.store.records(RecordQuery(KIND, None, limit=PAGE, offset=left)):
         for row in page:
-            refused = await _take(engine, surface(row.tenant), row)
+            room = (row.tenant, row.room_id)
+            if room in away:
+                left += 1
+                continue
+            try:
+                refused = await bounded(_take(engine, surface(row.tenant), row), REACH_S, "it takes too long")
+            except (StoreUnavailable, Fenced, Elsewhere, TimeoutError) as error:
+                log.warning("enqueued messages for room %s wait until it can be reached: %s", row.room_id, error)
+                away.add(room)
+                left += 1
+                continue
             put: tuple[Record, ...] = ()
             if refused is not None:
                 engine.count("inbox_refused")

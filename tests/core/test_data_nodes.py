@@ -19,7 +19,7 @@ if find_binaries() is None and os.environ.get("CI") != "true":
     pytest.skip("PostgreSQL is not installed (apt-get install postgresql)", allow_module_level=True)
 asyncpg = pytest.importorskip("asyncpg") if os.environ.get("CI") != "true" else __import__("asyncpg")
 
-from tests.core.test_nodes import eventually, house  # noqa: E402 - it needs what was looked for above
+from tests.core.test_nodes import counted, eventually, house  # noqa: E402 - it needs what was looked for above
 
 pytestmark = [pytest.mark.real_time, pytest.mark.may_block]
 
@@ -128,3 +128,26 @@ async def test_what_is_enqueued_becomes_one_event_whoever_has_the_room(cluster: 
                 await asyncio.sleep(0.02)
         for name in ("r1", "r2"):
             assert [e.text for e in await two.events(name) if e.text] == [str(number) for number in range(10)]
+
+
+async def test_a_room_out_of_reach_holds_up_no_other_and_keeps_its_order(cluster: PostgresCluster) -> None:
+    async with house(cluster) as here:
+        two = await here.start("two", lease_s=5)
+        await two.create_room("near", channels=["web"])
+        connection: Any = await asyncpg.connect(cluster.url)
+        try:
+            await two.enqueue(connection, "near", "warm up")  # Now it is this one who takes them.
+            await eventually(lambda: counted(two, "inbox_taken") == 1)
+            one = await here.start("one", lease_s=5)
+            await one.create_room("far", channels=["web"])
+            here.wires.cut("http://one")
+            for number in range(3):
+                await two.enqueue(connection, "far", f"far {number}")
+            await two.enqueue(connection, "near", "right here")
+        finally:
+            await connection.close()
+        await eventually(lambda: counted(two, "inbox_taken") == 2)
+        assert (await two.events("near"))[-1].text == "right here"
+        here.wires.down.clear()
+        await eventually(lambda: counted(two, "inbox_taken") == 5, 20)
+        assert [e.text for e in await one.events("far") if e.text] == ["far 0", "far 1", "far 2"]
