@@ -15,10 +15,10 @@ import secrets as random_secrets
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from roomkit.errors import AccessDenied, ConfigError, MissingExtra
-from roomkit.ports.node import Json, NodeHandler, NodeLost
+from roomkit.errors import AccessDenied, ConfigError, MissingExtra, UsageError
+from roomkit.ports.node import Json, NodeHandler, NodeLost, told_of
 from roomkit.runtime import BlockingBuffer, Clock, Scope, bounded
 from roomkit.runtime.buffers import BufferClosed
 
@@ -96,13 +96,15 @@ class Channel:
         self._lock = asyncio.Lock()
 
     async def send(self, *value: Any) -> None:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        """Raises `UsageError`, before anything is sent, for what JSON cannot hold."""
+        text = _as_json(value)
         async with self._lock:
             for first in range(0, len(text), PART):
                 last = first + PART >= len(text)
                 await self._wire.send(("." if last else "+") + text[first : first + PART])
 
     async def recv(self) -> list[Any] | None:
+        """Kind, number and, where the kind has one, a JSON object. Raises `ConnectionError` for anything else."""
         parts: list[str] = []
         size = 0
         while (text := await self._wire.recv()) is not None:
@@ -112,8 +114,8 @@ class Channel:
                 raise ConnectionError("a message of the other node is too large")
             if text[:1] == ".":
                 try:
-                    return json.loads("".join(parts))
-                except ValueError as error:
+                    return _understood(json.loads("".join(parts)))
+                except (ValueError, RecursionError) as error:
                     raise ConnectionError("the other node does not speak JSON") from error
         return None
 
@@ -122,6 +124,27 @@ class Channel:
             await bounded(self._wire.close(), CLOSE_S, "closing")
         except (TimeoutError, OSError):
             pass
+
+
+def _as_json(value: Any) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"this cannot be told to another node: {error}") from error
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:  # half a character: what is to be done about it is the room's to say
+        return json.dumps(value, separators=(",", ":"))
+    return text
+
+
+def _understood(message: Any) -> list[Any]:
+    match message:
+        case ["stop" | "end", int(), *_] | ["call" | "open" | "answer" | "item", int(), dict(), *_]:
+            return cast("list[Any]", message)
+        case _:
+            raise ConnectionError("the other node says what this one does not understand")
 
 
 class _Peer:
@@ -307,16 +330,24 @@ class SocketLink:
         assert self._handler is not None
         answer = await self._handler.call(request)
         try:
-            await channel.send("answer", number, answer)
+            try:
+                await channel.send("answer", number, answer)
+            except UsageError as error:
+                await channel.send("answer", number, told_of(error))
         except OSError:
             pass  # Who asked has gone, and asks the next owner.
 
     async def _show(self, channel: Channel, number: int, request: Json) -> None:
         assert self._handler is not None
         try:
-            async with aclosing(self._handler.stream(request)) as items:
-                async for item in items:
-                    await channel.send("item", number, item)
+            try:
+                async with aclosing(self._handler.stream(request)) as items:
+                    async for item in items:
+                        await channel.send("item", number, item)
+            except OSError:
+                raise
+            except Exception:  # the lane boundary: whoever looks on hears that it is over
+                log.exception("what another node was shown broke off")
             await channel.send("end", number)
         except OSError:
             pass

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from roomkit.errors import AccessDenied, ConfigError, RoomNotFound
+from roomkit.errors import AccessDenied, ConfigError, RoomNotFound, UsageError
 from roomkit.net.node_link import PART, Channel, SocketLink, Tickets, place
 from roomkit.ports.node import Json, NodeLost, raise_told, told_of
 from roomkit.runtime import Scope, SystemClock
@@ -72,6 +72,7 @@ class End:
         self.largest = 0
 
     async def send(self, text: str) -> None:
+        text.encode()
         self.largest = max(self.largest, len(text))
         self.other.inbox.put_nowait(text)
 
@@ -174,6 +175,44 @@ async def test_what_a_broken_connection_leaves_open_says_so() -> None:
         with pytest.raises(NodeLost):
             await anext(stream)
         assert await pair.here.call("http://a", {"again": 1}) == {"echo": {"again": 1}}
+        await pair.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ".5", ".[]", ".null", ".{}", '.["call",1]', '.["call",1,5]', '.["call",[1],{}]', '.["stop",[1]]',
+        '.["open",[1],{}]', '.["what",1,{}]', '.[["call"],1,{}]', "." + "[" * 100_000, ".nonsense",
+    ],
+)  # fmt: skip
+async def test_what_is_no_question_ends_the_connection_and_nothing_else(
+    said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Scope("test") as scope:
+        pair = Pair(scope)
+        one, two = wire()
+        await one.send(said)
+        await pair.there.answer(two)
+        assert await pair.here.call("http://a", {"n": 1}) == {"echo": {"n": 1}}
+        await pair.close()
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+async def test_what_cannot_be_shown_or_answered_is_over_at_once() -> None:
+    async with Scope("test") as scope:
+        pair = Pair(scope)
+        assert [item async for item in pair.here.stream("http://a", {})] == [], "the handler fails"
+        with pytest.raises(UsageError, match="cannot be told"):
+            await pair.here.call("http://a", {"bad": object()})
+        half = {"half a character": "\ud83d"}
+        assert await pair.here.call("http://a", half) == {"echo": half}
+
+        async def odd(request: Json) -> Json:
+            return {"odd": object()}
+
+        pair.echo.call = odd  # type: ignore[method-assign]
+        with pytest.raises(UsageError, match="cannot be told"):
+            raise_told(await pair.here.call("http://a", {}), {})
         await pair.close()
 
 
