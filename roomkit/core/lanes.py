@@ -21,6 +21,7 @@ from roomkit.core.outgoing import Projection, address_of, broken, guard, project
 from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
 from roomkit.errors import Fenced, ProviderError, ProviderTimeout, StoreError, StoreUnavailable
+from roomkit.models.content import vendor_text
 from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered, DeliveryFailed
@@ -370,7 +371,7 @@ class OutboxLanes:
         await self.engine.commit_until_done(Batch(actor.tenant, actor.epoch, actor.room_id, put=(record,)))
 
     async def _part_done(self, lane: Lane, item: Item, part_id: str) -> None:
-        item.parts = (*item.parts, part_id)
+        item.parts = (*item.parts, vendor_text(part_id))
         await self._note(lane, item)
 
     # -- what became of it ----------------------------------------------------------------------------------------
@@ -512,6 +513,15 @@ async def _keep(engine: Engine, tenant: str, actor: RoomActor | None, notes: Not
             raise
         if not actor.retired:
             engine.table.drop(actor)  # What became of these the room's next owner finds out by itself.
+    except Exception as error:  # noqa: BLE001 - what a driver does not take must not hold up the others, nor the sender
+        if len(put) > 1:
+            for pair in zip(put, delete, strict=True):
+                await _keep(engine, tenant, actor, ([pair[0]], [pair[1]]))
+            return
+        engine.count("notes_refused")
+        log.warning("what became of the delivery %s could not be noted: %s", delete[0].key, error)
+        if put:  # It is over all the same: without its row it is not made again.
+            await _keep(engine, tenant, actor, ([], list(delete)))
 
 
 def _span(lane: Lane, item: Item) -> Span:

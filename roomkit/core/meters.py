@@ -27,6 +27,7 @@ COUNTERS = {
     "events": "Events committed.",
     "delivered": "Deliveries that the other side took.",
     "delivery_skipped": "Deliveries not made because a rule or a right stood against it.",
+    "notes_refused": "Notes of what became of a delivery that the store would not take.",
     "delivery_retries": "Further attempts at a delivery.",
     "dead_letters": "Deliveries given up for good.",
     "breaker_changes": "Circuit breakers that opened, half opened or closed.",

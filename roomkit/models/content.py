@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 MAX_NESTING = 5
 """Deepest allowed nesting of `CompositeContent`."""
@@ -85,6 +85,13 @@ def valid_text(text: str) -> str:
     return text
 
 
+def vendor_text(text: str) -> str:
+    """What a vendor calls something, as every store takes it in a key or an index: no NUL either."""
+    text = valid_text(text)
+    return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+VendorText = Annotated[str, AfterValidator(vendor_text)]
 _T = TypeVar("_T")
 
 

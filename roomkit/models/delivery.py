@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from roomkit.models.content import Content, Frozen, TextContent, text_of
+from roomkit.models.content import Content, Frozen, TextContent, VendorText, text_of
 from roomkit.models.event import EventDraft, EventSource, EventType
 from roomkit.models.room import Assurance
 
@@ -35,7 +35,7 @@ class InboundMessage(Frozen):
     channel_id: str
     sender_id: str
     content: Content
-    external_id: str | None = None
+    external_id: VendorText | None = None
     type: EventType = EventType.MESSAGE
     recipient_id: str | None = None
     sender_name: str | None = None
@@ -119,13 +119,13 @@ class DeliveryResult(Frozen):
 
     success: bool
     state: DeliveryState = DeliveryState.SENT
-    provider_message_id: str | None = None
-    error: str | None = None
-    code: str | None = None
+    provider_message_id: VendorText | None = None
+    error: VendorText | None = None
+    code: VendorText | None = None
     retryable: bool = False
     retry_after: float | None = None
     ambiguous: bool = False
-    parts: tuple[str, ...] = ()
+    parts: tuple[VendorText, ...] = ()
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -133,10 +133,10 @@ class DeliveryStatus(Frozen):
     """News from a vendor about a message sent earlier (a status callback)."""
 
     channel_id: str
-    provider_message_id: str
+    provider_message_id: VendorText
     state: DeliveryState
-    error: str | None = None
-    code: str | None = None
+    error: VendorText | None = None
+    code: VendorText | None = None
     at: datetime | None = None
     raw_payload: Any = None
 

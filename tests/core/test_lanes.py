@@ -12,6 +12,7 @@ from roomkit.errors import ProviderTimeout, Refused, Unavailable
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState, DeliveryStatus
 from roomkit.models.hooks import Delivered, DeliveryFailed, StatusChanged
 from roomkit.net.ratelimit import TokenBucket
+from roomkit.ports.store import RecordQuery
 from roomkit.testing import FakeChannel
 from tests.core.rooms import Brain, kit_with, say
 
@@ -278,3 +279,39 @@ async def test_what_breaks_a_delivery_in_a_way_nobody_foresaw_ends_in_the_dead_l
         odd.broken = False
         await (await kit.send("r", "two")).settled()
         assert odd.texts == ["two"]
+
+
+async def test_a_vendors_id_with_nul_or_half_a_letter_is_kept_as_text_that_every_store_takes() -> None:
+    odd = FakeChannel("odd", temper=lambda e, n: DeliveryResult(success=True, provider_message_id="bad\0id\ud83d"))
+    async with kit_with(FakeChannel(), odd) as kit:
+        await kit.create_room("r", channels=["sms", "odd"])
+        await (await say(kit, "a", "r")).settled()
+        await asyncio.sleep(1)
+        (found,) = [d for d in await kit.deliveries("r") if d.channel_id == "odd"]
+        assert found.provider_message_id == "bad\ufffdid\ufffd"
+        status = DeliveryStatus(channel_id="odd", provider_message_id="bad\0id\ud83d", state=DeliveryState.READ)
+        assert status.provider_message_id == found.provider_message_id, "so that news of it find it"
+
+
+async def test_a_note_that_the_store_refuses_fails_alone_and_nothing_is_sent_twice() -> None:
+    odd, fine = FakeChannel("odd"), FakeChannel("fine")
+    async with kit_with(FakeChannel(), odd, fine) as kit:
+        store = kit.engine.store
+        await kit.create_room("r", channels=["sms", "odd", "fine"])
+        commit = store.commit
+
+        async def picky(batch: Any) -> Any:
+            if any(r.kind == "delivery" and r.value["channel_id"] == "odd" for r in batch.put):
+                raise ValueError("invalid byte sequence")
+            return await commit(batch)
+
+        store.commit = picky  # type: ignore[method-assign]
+        for n in range(3):
+            result = await say(kit, str(n), "r")
+            assert result.event is not None
+            await result.settled()
+        await asyncio.sleep(1)
+        assert kit.engine.counters["notes_refused"] == 3
+        assert [d.channel_id for d in await kit.deliveries("r")] == ["fine"] * 3
+        assert await store.records(RecordQuery("outbox", None)) == []
+        assert (odd.texts, fine.texts) == (["0", "1", "2"], ["0", "1", "2"])
