@@ -31,6 +31,7 @@ StorePlace = Annotated[
     typer.Option("--store", help="SQLite file or URL; without it ROOMKIT_STORE, else the demo's file."),
 ]
 Tenant = Annotated[str, typer.Option(help="Whose rooms they are.")]
+RoomName = Annotated[str, typer.Argument(help="The room's id, or its external id.")]
 Target = Annotated[str, typer.Argument(help="Your program: app.py, app:kit or package.module:kit.")]
 
 
@@ -194,8 +195,21 @@ def token(
 
 
 @app.command()
+def rooms(
+    store: StorePlace = None,
+    tenant: Tenant = "default",
+    limit: Annotated[int, typer.Option(help="At most so many, latest activity first.", min=1)] = 50,
+    json: Annotated[bool, typer.Option("--json", help="One room of JSON a line.")] = False,
+) -> int:
+    """List the rooms of a store; also while a server has it open."""
+    from roomkit.cli.rooms import list_rooms
+
+    return list_rooms(store, tenant, limit, json)
+
+
+@app.command()
 def replay(
-    room: Annotated[str, typer.Argument(help="The room's id.")],
+    room: RoomName,
     store: StorePlace = None,
     to: Annotated[int | None, typer.Option(help="The last index to show.", min=0)] = None,
     tenant: Tenant = "default",
@@ -210,7 +224,7 @@ def replay(
 
 @app.command()
 def export(
-    room: Annotated[str, typer.Argument(help="The room's id.")],
+    room: RoomName,
     store: StorePlace = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write; without it standard output.")
@@ -247,14 +261,17 @@ def erase(
     """Erase a person from every room. It cannot be undone; where a server runs, POST /api/erasures."""
     from roomkit.cli.erase import erase_somebody
 
-    if not yes:
-        typer.confirm(f"Erase {who} from every room of {tenant}? It cannot be undone", abort=True, err=True)
-    return erase_somebody(who, store, tenant)
+    def sure(rooms: int) -> None:
+        if not yes:
+            where = f"{rooms} rooms" if rooms != 1 else "1 room"
+            typer.confirm(f'Erase {who} from {where} of tenant "{tenant}"? It cannot be undone', abort=True, err=True)
+
+    return erase_somebody(who, store, tenant, sure)
 
 
 @app.command(name="audit")
 def audit_command(
-    room: Annotated[str, typer.Argument(help="The room's id.")],
+    room: RoomName,
     store: StorePlace = None,
     tenant: Tenant = "default",
     anchor: Annotated[

@@ -15,6 +15,9 @@ from roomkit.cli.environment import need
 from roomkit.cli.serving import run_async
 from roomkit.errors import RoomKitError, UsageError
 
+ANSWER_S = 12.0
+"""How long a caller waits for a recogniser, and then for a voice, before it begins to count its silence."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallCommand:
@@ -38,7 +41,13 @@ def call_room(command: CallCommand) -> int:
     except FileNotFoundError as error:
         raise UsageError(f"{command.file} is not there; give a 16-bit PCM WAV file") from error
     except (wave.Error, EOFError) as error:
-        raise UsageError(f"{command.file} is no PCM WAV file ({error}); convert it first") from error
+        why = str(error) or "it is empty or cut short"
+        raise UsageError(
+            f"{command.file} is no PCM WAV file ({why}); convert it: ffmpeg -i IN -c:a pcm_s16le out.wav, "
+            "or sox IN -b 16 -e signed-integer out.wav"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"{command.file} cannot be read ({error.strerror}); give a 16-bit PCM WAV file") from error
     return run_async(_call(command))
 
 
@@ -65,14 +74,16 @@ async def _call(command: CallCommand) -> int:
         kit.register_channel(assistant("offline"), default=True)
     async with kit:
         kit.register_channel(phone)
-        shown = _Shown(command.json)
-        shown.follow(kit)
         session = line.call(command.file, out=command.out, participant_id="caller")
+        shown = _Shown(command.json, lambda seconds: line.stay(session, seconds))
+        shown.follow(kit)
         try:
             room = await phone.answer(session)
         except RoomKitError as error:
             return fail(str(error))
         await shown.over.wait()
+        if not shown.understood:
+            fail(f"nothing was recognised; is it {command.language}, is it loud enough? (--language, --stt)")
         await _transcript(kit, room, command.json)
     if command.out is not None and not command.json:
         say(f"\nboth sides of the call: {command.out} (caller left, room right)")
@@ -82,9 +93,11 @@ async def _call(command: CallCommand) -> int:
 class _Shown:
     """The time line, as it happens."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, stay: Callable[[float], None]) -> None:
         self._json = as_json
+        self._stay = stay
         self.over = asyncio.Event()
+        self.understood = False
 
     def follow(self, kit: Any) -> None:
         from roomkit.models import voice
@@ -92,11 +105,21 @@ class _Shown:
         def line(kind: type[Any], text: Callable[[Any], str]) -> None:
             async def told(notice: Any) -> None:
                 self.line(notice.at_ms, kind.__name__, text(notice))
+                if kind in waits:
+                    self._stay(waits[kind])
+                self.understood |= kind is voice.TurnTaken
                 if kind is voice.SessionFinished:
                     self.over.set()
 
             kit.on(kind)(told)
 
+        # For as long as a turn of the call may take (`TurnOptions`); what ends it ends the waiting.
+        waits: dict[type[Any], float] = {
+            voice.SpeechEnd: ANSWER_S,
+            voice.TurnTaken: ANSWER_S,
+            voice.AfterTTS: 0.0,
+            voice.TTSCancelled: 0.0,
+        }
         line(voice.SpeechStart, lambda _: "the caller speaks")
         line(voice.SpeechEnd, lambda n: f"silence, after {n.duration_ms:.0f} ms of speech")
         line(voice.TurnTaken, lambda n: f'{"turn" if n.complete else "goes on?"}: "{n.text}"')

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from roomkit.cli.console import clean, paint, say
-from roomkit.cli.stores import reading
+from roomkit.cli.stores import reading, room_named
 from roomkit.core.actor import RoomActor
 from roomkit.core.history import projected
 from roomkit.core.streams import INTERNAL
@@ -29,13 +29,14 @@ class ReplayOptions:
 
 
 def replay_room(options: ReplayOptions) -> int:
-    """Prints the room. Raises what the store raises, `RoomNotFound` among it."""
+    """Prints the room. Raises what the store raises, and `StateError` where it is not there."""
     return asyncio.run(_replay(options))
 
 
 async def _replay(options: ReplayOptions) -> int:
     async with reading(options.store) as engine:
-        actor = await engine.table.require(options.tenant, options.room)
+        room_id = await room_named(engine, options.tenant, options.room)
+        actor = await engine.table.require(options.tenant, room_id)
         if not options.json:
             room = actor.state.snapshot()
             say(

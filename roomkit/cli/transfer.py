@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from roomkit.cli.console import say
-from roomkit.cli.stores import reading, writing
+from roomkit.cli.stores import new_file, reading, room_named, unmake, writing
 from roomkit.core.transfer import MAX_BLOB, export_room, import_room
 from roomkit.errors import UsageError
 
@@ -32,6 +32,7 @@ def export_to(room: str, store: str | None, out: Path | None, tenant: str, media
 
 async def _export(room: str, store: str | None, out: Path | None, tenant: str, media: bool) -> int:
     async with reading(store) as engine:
+        room = await room_named(engine, tenant, room)
         fd = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) if out is not None else os.dup(1)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             async for line in export_room(engine, tenant, room, "inline" if media else "none", MAX_BLOB):
@@ -50,7 +51,16 @@ def import_from(file: Path, store: str | None, room: str | None, tenant: str) ->
 
 
 async def _import(lines: Iterable[str], store: str | None, room: str | None, tenant: str) -> int:
-    async with writing(store) as engine:
-        made = await import_room(engine, tenant, lines, room)
+    lines = list(lines)  # read first: what is no export makes no store
+    if not lines:
+        raise UsageError("the export is empty; give a file that roomkit export has written")
+    fresh = new_file(store)
+    try:
+        async with writing(store) as engine:
+            made = await import_room(engine, tenant, lines, room)
+    except BaseException:
+        if fresh is not None:
+            unmake(fresh)
+        raise
     say(f"room {made.id}: {made.event_count} events; nothing was sent")
     return 0

@@ -179,7 +179,7 @@ async def import_room(
         raise UsageError(f"{target!r} cannot be a room's id: leave out slashes, tildes and line breaks")
     room, bindings, people, records = _parts(file, tenant, target)
     if await engine.table.look(tenant, target) is not None:
-        raise StateError(f'room "{target}" exists already; import it under another id with room_id=')
+        raise StateError(f'room "{target}" exists already; import it under another id with room_id= (--room)')
     names = await _put_blobs(engine, tenant, target, file.blobs)
     made = (_event(renamed(value, names), index, tenant, target) for index, value in enumerate(file.events))
     events = [event async for event in breathing(made)]

@@ -31,13 +31,15 @@ class _Call:
     queue: deque[tuple[float, AudioFrame]] = field(default_factory=deque[tuple[float, AudioFrame]])
     free_at: float = 0.0
     played: int = 0
+    stays_until: float = 0.0
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class WavBackend:
     """A `VoiceBackend` that plays files to a room at the pace of sound, under whatever clock its loop has.
 
-    After its file a caller stays on the line, silent, until nothing has been played to it for `linger_s` seconds.
+    After its file a caller stays on the line, silent, until nothing has been played to it for `linger_s` seconds, nor
+    within the time that `stay` asked for.
     """
 
     def __init__(self, *, rate: int = 16_000, linger_s: float = 4.0) -> None:
@@ -73,9 +75,15 @@ class WavBackend:
             yield AudioFrame(chunk + silence(size - len(chunk) // 2), self.traits.rate, position)
             position += size
 
+    def stay(self, session: VoiceSession, seconds: float) -> None:
+        """The caller waits for an answer: `seconds` from now, and `linger_s` after them; said again it counts anew, so
+        that 0 ends the waiting."""
+        if (call := self._calls.get(session.id)) is not None:
+            call.stays_until = monotonic() + seconds
+
     def _done(self, call: _Call) -> bool:
         self._play(call)
-        last = max(call.began + len(call.pcm) / 2 / self.traits.rate, call.free_at)
+        last = max(call.began + len(call.pcm) / 2 / self.traits.rate, call.free_at, call.stays_until)
         return monotonic() - last > call.linger_s
 
     async def send_audio(self, session: VoiceSession, frame: AudioFrame) -> None:
