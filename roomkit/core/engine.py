@@ -322,9 +322,9 @@ class Engine:
         if not self.eager.scope.closed:
             self.eager.start(self.commit_until_done(batch))
 
-    async def forget_row(self, record: Record) -> None:
+    async def forget_row(self, actor: RoomActor, record: Record) -> None:
         gone = RecordKey(record.kind, record.tenant, record.key)
-        await self.store.commit(Batch(record.tenant, self.epoch, delete=(gone,)))
+        await self.store.commit(Batch(record.tenant, actor.epoch, actor.room_id, delete=(gone,)))
 
     async def _prune(self) -> None:
         while True:

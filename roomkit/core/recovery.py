@@ -267,7 +267,7 @@ async def _context(engine: Engine, actor: RoomActor, binding: ChannelBinding, re
 async def _ask_again(engine: Engine, actor: RoomActor, record: Record) -> bool:
     event = await event_by_id(engine.store, actor.tenant, actor.room_id, record.value["event_id"])
     if event is None or not actor.state.room.open:
-        await engine.forget_row(record)
+        await engine.forget_row(actor, record)
         return False
     engine.turns.enqueue(actor, record.value["channel"], event, None)
     return True

@@ -130,7 +130,8 @@ class Timers:
     async def _look(self, tenant: str, room_id: str, name: str, data: dict[str, Any]) -> None:
         actor = await self._engine.table.actor(tenant, room_id)
         if actor is None:
-            await self._engine.store.commit(self._gone(tenant, room_id, name))
+            gone = RecordKey("timer", tenant, key(room_id, name))
+            await self._engine.store.commit(Batch(tenant, self._engine.epoch, delete=(gone,)))
             return
         await alarms.ring(actor, name, data)
         await actor.insist(self._forget, name)
@@ -138,7 +139,5 @@ class Timers:
     async def _forget(self, actor: RoomActor, name: str) -> None:
         """Between two operations of the room, so that it cannot take away what one of them has just armed."""
         if (actor.tenant, actor.room_id, name) not in self._due:
-            await self._engine.store.commit(self._gone(actor.tenant, actor.room_id, name))
-
-    def _gone(self, tenant: str, room_id: str, name: str) -> Batch:
-        return Batch(tenant, self._engine.epoch, delete=(RecordKey("timer", tenant, key(room_id, name)),))
+            gone = RecordKey("timer", actor.tenant, key(actor.room_id, name))
+            await self._engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, delete=(gone,)))

@@ -188,7 +188,7 @@ async def _all_at_once(self: OutboxLanes, lane: Lane, item: Any) -> None:
 
 async def _gone_before_sent(self: OutboxLanes, lane: Lane, item: Any, *more: Any) -> Any:
     row = outbox_row(lane, item)
-    await self.engine.forget_row(row)
+    await self.engine.forget_row(lane.actor, row)
     return await _attempt(self, lane, item, *more)
 
 
