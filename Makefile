@@ -4,7 +4,6 @@ SHELL := /bin/sh
 .PHONY: help demo test lint prove bench docs clean
 
 BIN := .venv/bin
-WORKERS ?= 2
 # -qq: errors only
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 ARGS ?=
@@ -23,7 +22,7 @@ test: .venv/.dev ## every gate and every test (what CI runs)
 	@.ci/redis
 	@.ci/other-pythons
 	@echo "roomkit: all tests"
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@.ci/tests $(ARGS)
 
 lint: .venv/.dev ## style, types and layers
 	@echo "roomkit: ruff"
