@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import sys
 import time
@@ -31,7 +32,11 @@ NAMES = {
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m proofs", description=__doc__)
     parser.add_argument("name", nargs="?", choices=[*NAMES, "all"], default="all", help="which proof (default: all)")
-    parser.add_argument("--n", type=int, help=f"rounds (default: {', '.join(f'{k} {v}' for k, v in NAMES.items())})")
+    parser.add_argument(
+        "--n",
+        type=int,
+        help=f"rounds; one is a kill (failover), a write (zombie), all three restarted (rolling) (default: {', '.join(f'{k} {v}' for k, v in NAMES.items())})",
+    )
     parser.add_argument("--seed", type=int, help="repeats the same dice (default: new ones, which are printed)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(arguments)
@@ -51,7 +56,12 @@ def _wanted(name: str) -> list[str]:
 
 
 def _run(name: str, n: int, seed: int, as_json: bool) -> dict[str, Any]:
-    module = import_module(f"proofs.{name}")
+    try:
+        module = import_module(f"proofs.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("proofs", "roomkit"):
+            raise
+        sys.exit(f"proofs: {name} needs {error.name}: in a checkout, pip install -e '.[dev]'")
     if not as_json:
         print(f"{name}: {module.TITLE}, {n} times (--seed {seed})", flush=True)
     began = time.monotonic()
@@ -65,6 +75,9 @@ def _run(name: str, n: int, seed: int, as_json: bool) -> dict[str, Any]:
 def _print(report: dict[str, Any]) -> None:
     for violation in report["violations"][:40]:
         print(f"  VIOLATION {violation}")
+    if report["violations"]:
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        print(f"  the machine's load is {load:.1f} on {cores} cores; limits of time grow with load per core")
     for name, value in report["figures"].items():
         print(f"  {name.replace('_', ' '):<24} {value:>8,}")
     for name, value in report["slowest_s"].items():

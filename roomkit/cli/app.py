@@ -28,7 +28,7 @@ PublicUrl = Annotated[
 ]
 StorePlace = Annotated[
     str | None,
-    typer.Option("--store", help="SQLite file or URL; without it ROOMKIT_STORE, else the demo's file."),
+    typer.Option("--store", help="SQLite file or URL; without it ROOMKIT_STORE, else roomkit-demo.db if it is here."),
 ]
 Tenant = Annotated[str, typer.Option(help="Whose rooms they are.")]
 RoomName = Annotated[str, typer.Argument(help="The room's id, or its external id.")]

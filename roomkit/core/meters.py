@@ -122,7 +122,9 @@ class Meters:
     def stalled(self, stall: Stall) -> None:
         """On the watchdog's thread, which alone counts stalls."""
         self._engine.count("loop_stalls")
-        log.warning("the event loop has been blocked for %.1f s; it is here:\n%s", stall.seconds, stall.stack)
+        frame = [line.strip() for line in stall.stack.splitlines() if line.lstrip().startswith("File ")]
+        log.warning("the event loop has been blocked for %.1f s, by %s", stall.seconds, frame[-1] if frame else "?")
+        log.debug("the loop's stack:\n%s", stall.stack)
 
     def spent(self, channel_id: str, usage: Mapping[str, int], model: str | None, money: float) -> None:
         """One generation of a channel's turn."""

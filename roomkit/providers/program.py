@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from roomkit.dsp.framing import Reblock
@@ -23,6 +25,15 @@ def program(name: str, package: str) -> str:
     if found is None:
         raise ConfigError(f"the program {name} is not installed: apt-get install {package}")
     return found
+
+
+def kill(child: asyncio.subprocess.Process) -> None:
+    """Ends it at once. `child.kill()` looks first whether it has ended, which takes the exit code away from asyncio's
+    watcher, and that complains of an unknown child."""
+    try:
+        os.kill(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it was quicker
 
 
 async def output_of(provider: str, command: Sequence[str], text: str) -> AsyncGenerator[bytes]:
@@ -52,10 +63,7 @@ async def output_of(provider: str, command: Sequence[str], text: str) -> AsyncGe
             raise BadResponse(provider, told or f"{command[0]} ended with {child.returncode}")
     finally:
         if child.returncode is None:
-            try:
-                child.kill()
-            except ProcessLookupError:
-                pass  # it was quicker
+            kill(child)
             # A pipe that nobody reads is never seen to end, and asyncio waits for the pipes with the process.
             while await child.stdout.read(_DRAIN) or await child.stderr.read(_DRAIN):
                 pass

@@ -55,6 +55,13 @@ def test_three_processes_serve_the_room_of_the_guide(tmp_path: Path) -> None:
                 _wait(f"{url}/readyz")
             _ask(f"{urls[0]}/api/rooms", token, {"room_id": "lobby"})
             _ask(f"{urls[2]}/api/rooms/lobby/messages", token, {"text": "hello"})
+            make = (*command, "token", "app.py", "--role", "guest", "--room", "lobby")
+            guest = subprocess.check_output(make, cwd=tmp_path, env=environment, text=True).split()[-1]
+            _ask(f"{urls[2]}/api/rooms/lobby/messages", guest, {"text": "hello as a guest"})
+            until = time.monotonic() + 30
+            while "You said: hello as a guest" not in json.dumps(_ask(f"{urls[1]}/api/rooms/lobby/events", guest)):
+                assert time.monotonic() < until, "nobody answered"
+                time.sleep(0.1)
             processes[0].send_signal(signal.SIGTERM)
             assert processes[0].wait(30) == 0
             _ask(f"{urls[1]}/api/rooms/lobby/messages", token, {"text": "still here"})

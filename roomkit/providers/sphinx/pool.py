@@ -12,6 +12,7 @@ from typing import Any
 from roomkit.errors import ConfigError, Unavailable
 from roomkit.net.redial import Data
 from roomkit.net.room_client import Disconnected
+from roomkit.providers.program import kill
 from roomkit.providers.sphinx.worker import HEADER
 from roomkit.runtime import BufferClosed, CoalescingBuffer, Scope, bounded
 
@@ -123,10 +124,7 @@ class Process:
         child = self._child
         if child is not None:
             if child.returncode is None:
-                try:
-                    child.kill()
-                except ProcessLookupError:
-                    pass  # it was quicker
+                kill(child)
             await child.wait()
             if child.stdin is not None:
                 child.stdin.close()
