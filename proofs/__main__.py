@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--n",
         type=int,
-        help=f"rounds; one is a kill (failover), a write (zombie), all three restarted (rolling) (default: {', '.join(f'{k} {v}' for k, v in NAMES.items())})",
+        help="rounds; one is a kill (failover), a write (zombie), a restart of all three (rolling) "
+        f"(default: {', '.join(f'{k} {v}' for k, v in NAMES.items())})",
     )
     parser.add_argument("--seed", type=int, help="repeats the same dice (default: new ones, which are printed)")
     parser.add_argument("--json", action="store_true", help="print JSON")
