@@ -13,7 +13,7 @@ from roomkit.runtime import CRASH_POINTS
 from roomkit.testing.simulation import simulate
 from roomkit.testing.simulation.runner import run_many, run_some
 
-SCHEDULES = int(os.environ.get("ROOMKIT_SCHEDULES", "10000"))
+SCHEDULES = int(os.environ.get("ROOMKIT_SCHEDULES", "3000"))
 """How many `make test` plays; `make prove` plays 200,000 others."""
 ROOT = Path(__file__).parents[2]
 
