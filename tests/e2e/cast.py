@@ -18,6 +18,11 @@ ROOMS = (
     "ora",
     "pia",
     "quin",
+    "nora",
+    "omar",
+    "uma",
+    "rosa",
+    "sven",
 )
 STAFF = ("sam", "rita")
 LONG = 230
