@@ -497,6 +497,8 @@ class Machine(RuleBasedStateMachine):
             assert result.reason == "not_original_author"
         elif kind == "edit" and self.texts.get(target.id) == "":
             assert result.reason == "target_event_deleted"
+        elif result.reason == "wider_than_target":  # a seat that speaks to others than the original did
+            assert kind != "react"
         elif seat.access not in WRITES or seat.muted:
             assert result.blocked
         else:
