@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def test_a_program_with_a_durable_store(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_store_of_another_program_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
     import sqlite3
 
-    with sqlite3.connect("r.db") as db:
+    with closing(sqlite3.connect("r.db")) as db, db:
         db.execute("CREATE TABLE other (x)")
     db.close()
     code, out = told(capsys, program("RoomKit('sqlite:///r.db')"), "--port", "0")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -254,11 +255,11 @@ def test_the_command_points_at_the_row_that_was_altered_in_the_file(
     monkeypatch.setenv("ROOMKIT_SECRET", "s3cret" * 6)
     assert main(["audit", "r", "--store", str(db), "--json"]) == 0
     head = json.loads(capsys.readouterr().out)["head"]
-    with sqlite3.connect(db) as connection:
+    with closing(sqlite3.connect(db)) as connection, connection:
         connection.execute("UPDATE events SET body = replace(body, 'm3', 'm9') WHERE pos & 4294967295 = 9")
     assert main(["audit", "r", "--store", str(db), "--anchor", head]) == 1
     assert "r: event 9: it was altered after it was sealed" in capsys.readouterr().err
-    with sqlite3.connect(db) as connection:
+    with closing(sqlite3.connect(db)) as connection, connection:
         connection.execute("DELETE FROM events WHERE pos & 4294967295 = 4")
     assert main(["audit", "r", "--store", str(db)]) == 1
     assert "r: event 4: it was deleted" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import logging
 import re
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ async def test_what_comes_in_is_nowhere_afterwards(tmp_path: Path) -> None:
         kept = await kit.process_inbound(InboundMessage.text("sms", "+1", "nothing secret", raw_payload={"a": 1}))
         assert kept.event is not None
         assert kept.event.source.raw_payload == {"a": 1}, "what no guard has touched stays as it came"
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         dump = "\n".join(database.iterdump())
     clean(dump)
     for file in tmp_path.iterdir():
