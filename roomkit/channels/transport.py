@@ -7,11 +7,12 @@ from typing import Any
 
 from roomkit.channels.providers import find_provider
 from roomkit.core.split import split_content
+from roomkit.models.content import Content, DeleteContent, EditContent, ReactionContent
 from roomkit.models.delivery import Attachment, DeliveryResult, DeliveryState, Outgoing
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import ChannelBinding, ChannelCapabilities
 from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy
-from roomkit.ports.channel import Channel, RoomContext
+from roomkit.ports.channel import Channel, RoomContext, RoomPort
 
 
 class TransportChannel(Channel):
@@ -47,6 +48,11 @@ class TransportChannel(Channel):
     def provider_name(self) -> str | None:
         return None if self.provider is None else str(self.provider.name)
 
+    def set_framework(self, port: RoomPort) -> None:
+        super().set_framework(port)
+        if hasattr(self.provider, "keep_in"):
+            self.provider.keep_in(port.vault)
+
     async def deliver(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> DeliveryResult:
         """One attempt to send `event`, already transcoded, in as many parts as its length needs.
 
@@ -58,8 +64,14 @@ class TransportChannel(Channel):
         recipient = binding.metadata.get(self.recipient_key) or self.default_recipient
         if not recipient:
             return _failed("no_recipient")
+        about = await self._about(event)
+        content = event.content
+        if isinstance(content, (EditContent, DeleteContent, ReactionContent)) and not about:
+            content = _without_target(content, self.capabilities, context)
+            if content is None:
+                return DeliveryResult(success=True, state=DeliveryState.SKIPPED, error="target_not_here")
         extra = self._extra(binding)
-        parts = split_content(event.content, self.capabilities)
+        parts = split_content(content, self.capabilities)
         sent: list[str] = list(context.state.get("parts", ()))
         result = DeliveryResult(success=True, state=DeliveryState.SENT if sent else DeliveryState.SKIPPED)
         for number, content in enumerate(parts[len(sent) :], len(sent)):
@@ -73,6 +85,7 @@ class TransportChannel(Channel):
                 part=number,
                 parts=len(parts),
                 tenant=event.tenant,
+                about_ids=about,
                 extra=extra,
             )
             result = await self.provider.send(outgoing)
@@ -95,11 +108,37 @@ class TransportChannel(Channel):
         if hasattr(self.provider, "aclose"):
             await self.provider.aclose()
 
+    async def _about(self, event: RoomEvent) -> tuple[str, ...]:
+        """What the vendor calls the message that this one is about: only our own can be edited or deleted there."""
+        content = event.content
+        if isinstance(content, (EditContent, DeleteContent, ReactionContent)):
+            target = content.target_event_id
+        else:
+            target = event.parent_event_id if self.capabilities.threading else None
+        if target is None or self.port is None:
+            return ()
+        port = self.port if event.tenant == self.port.tenant else self.port.of_tenant(event.tenant)
+        sent = isinstance(content, (EditContent, DeleteContent))
+        return await port.links.ids_of(event.room_id, target, sent=sent)
+
     def _extra(self, binding: ChannelBinding) -> dict[str, Any]:
         resolved = {
             name: binding.metadata.get(name) if value is None else value for name, value in self.defaults.items()
         }
         return {name: value for name, value in resolved.items() if value is not None}
+
+
+def _without_target(
+    content: EditContent | DeleteContent | ReactionContent, capabilities: ChannelCapabilities, context: RoomContext
+) -> Content | None:
+    """An edit of what never went out here is told as a correction; of a deletion or a reaction there is nothing to
+    tell."""
+    if not isinstance(content, EditContent):
+        return None
+    from roomkit.core.transcode import transcode
+
+    plain = capabilities.model_copy(update={"edit": False})
+    return transcode(content, plain, language=context.room.language)
 
 
 def _failed(reason: str) -> DeliveryResult:

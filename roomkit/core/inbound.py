@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roomkit.core import membership, messages
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Route = tuple[str, str, str, str]
-"""(tenant, channel, sender, assurance)."""
+"""(tenant, channel, address, assurance)."""
 DEDUPE_DAYS = 7
 
 
@@ -137,6 +138,8 @@ class Inbound:
         engine = self.engine
         if engine.options.inbound_limit is not None and not engine.admit(tenant, channel.channel_id, message.sender_id):
             return InboundResult(None, room_id, blocked=True, reason="rate_limited")
+        if message.about_id is not None:
+            message = await import_module("roomkit.core.links").resolved(engine, tenant, message)
         prepared = at_hand = self._at_hand(channel, message, tenant, room_id)
         if prepared is None:
             try:
@@ -229,7 +232,7 @@ class Inbound:
                 raise RoomNotFound(room_id, await engine.table.ids(tenant))
             await self._seat(actor, channel, message, sender)
             return actor
-        route = (tenant, channel.channel_id, message.sender_id, message.assurance.value)
+        route = (tenant, channel.channel_id, message.address, message.assurance.value)
         while (busy := self._routing.get(route)) is not None:
             await asyncio.shield(busy)
         cached = await self._cached(route, channel, message)
@@ -266,7 +269,7 @@ class Inbound:
         """Of several processes the one that has the room takes the message in, and asks who has written it. Raises
         `Elsewhere` when that is another one; None for a room that is still to be made."""
         if room_id is None:
-            route = (tenant, channel.channel_id, message.sender_id, message.assurance.value)
+            route = (tenant, channel.channel_id, message.address, message.assurance.value)
             found = await self._cached(route, channel, message) or await self._find(channel, message, tenant)
             if found is None:
                 return None
@@ -295,7 +298,7 @@ class Inbound:
     async def _find(self, channel: Channel, message: InboundMessage, tenant: str) -> RoomActor | Seen | None:
         """The sender's latest open room on this channel; else the only open room that has the channel without an
         address of its own; more than one of those is never guessed."""
-        own = await _open_rooms(self.engine, tenant, f"from:{channel.channel_id}:{message.sender_id}")
+        own = await _open_rooms(self.engine, tenant, f"from:{channel.channel_id}:{message.address}")
         own = [actor for actor in own if _sure(actor.state.bindings.get(channel.channel_id), message)]
         if own:
             best = max(_rank(actor, channel) for actor in own)
@@ -344,15 +347,15 @@ class Inbound:
         metadata: dict[str, Any] = {}
         recipient_key = getattr(channel, "recipient_key", None)
         if channel.personal:
-            metadata["address"] = message.sender_id
+            metadata["address"] = message.address
             if recipient_key and getattr(channel, "answers_sender", True):
-                metadata[recipient_key] = message.sender_id
+                metadata[recipient_key] = message.address
         return self.engine.registry.seat(
             channel,
             room_id,
             tenant,
             metadata=metadata,
-            participant_id=sender.participant_id if channel.reach == "outbox" else None,
+            participant_id=sender.participant_id if channel.reach == "outbox" and not message.group else None,
             assurance=message.assurance,
         )
 

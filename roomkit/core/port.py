@@ -19,6 +19,7 @@ from roomkit.ports.store import RecordQuery
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
     from roomkit.core.ledger import Vault
+    from roomkit.core.links import Links
     from roomkit.ports.audio import LivePort
 
 
@@ -46,6 +47,12 @@ class ChannelPort:
         from roomkit.core.ledger import Vault
 
         return Vault(self._engine, self.tenant, self._channel_id)
+
+    @property
+    def links(self) -> Links:
+        from roomkit.core.links import Links
+
+        return Links(self._engine, self.tenant, self._channel_id)
 
     @property
     def live(self) -> LivePort:

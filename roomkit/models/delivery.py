@@ -30,6 +30,10 @@ class InboundMessage(Frozen):
 
     `external_id` is the provider's id of the message: the dedupe key (D22). `sender_id` is the address it claims
     to come from. `session` carries a live voice session where there is one.
+
+    `conversation_id` is where it was said, when that is not the sender's own address (a group, a channel of a team):
+    the room is found by it and answers go there; with `group` the seat is nobody's own. `about_id` is the vendor's id
+    of the message that this one answers, edits, deletes or reacts to: the kit puts our own id in its place.
     """
 
     channel_id: str
@@ -38,6 +42,9 @@ class InboundMessage(Frozen):
     external_id: VendorText | None = None
     type: EventType = EventType.MESSAGE
     recipient_id: str | None = None
+    conversation_id: VendorText | None = None
+    group: bool = False
+    about_id: VendorText | None = None
     sender_name: str | None = None
     participant_id: str | None = None
     parent_event_id: str | None = None
@@ -53,6 +60,11 @@ class InboundMessage(Frozen):
     channel_data: dict[str, Any] = Field(default_factory=dict)
     session: Any = None
 
+    @property
+    def address(self) -> str:
+        """Where answers go: the conversation, or the sender."""
+        return self.conversation_id or self.sender_id
+
     @classmethod
     def text(cls, channel_id: str, sender_id: str, text: str, **more: Any) -> InboundMessage:
         """The short form for a plain text message."""
@@ -63,7 +75,8 @@ class Outgoing(Frozen):
     """One part of one event on its way to one recipient; what a MessageProvider sends.
 
     `idempotency_key` is room:index:channel:part, stable over retries. `extra` holds the channel's `defaults`,
-    resolved against the binding (S24, S25).
+    resolved against the binding (S24, S25). `about_ids` are the vendor's ids of the message that this one edits,
+    deletes, reacts to, or answers in a thread: one for each part that it was sent in.
     """
 
     recipient: str
@@ -75,6 +88,7 @@ class Outgoing(Frozen):
     part: int = 0
     parts: int = 1
     tenant: str = "default"
+    about_ids: tuple[VendorText, ...] = ()
     extra: dict[str, Any] = Field(default_factory=dict)
 
     @property

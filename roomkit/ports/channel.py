@@ -101,6 +101,11 @@ class RoomPort(Protocol):
         ...
 
     @property
+    def links(self) -> LinkPort:
+        """For channels whose messages refer to others."""
+        ...
+
+    @property
     def live(self) -> LivePort:
         """For channels that carry calls."""
         ...
@@ -191,6 +196,15 @@ class TurnPort(Protocol):
 
     def spent(self, usage: Mapping[str, int], model: str | None, money: float) -> None:
         """Counts what one generation of this turn used: tokens by kind, and money where it has a price."""
+        ...
+
+
+class LinkPort(Protocol):
+    """What a vendor calls the messages of a room."""
+
+    async def ids_of(self, room_id: str, event_id: str, *, sent: bool = False) -> tuple[str, ...]:
+        """The vendor's ids of an event on this channel: one as it was received, or one for each part as it was
+        delivered; with `sent` only the latter. Empty where the vendor never saw it."""
         ...
 
 

@@ -52,7 +52,11 @@ async def _handle(door: Door, request: Request) -> Response:
         body=await read_body(request, door.options.webhook_bytes, door.options.request_s),
         query=dict(request.query_params),
     )
+    if (prepare := getattr(provider, "prepare", None)) is not None:
+        await prepare(received)
     provider.verify(received)
+    if (remember := getattr(provider, "remember", None)) is not None:
+        await remember(received)
     rooms = door.kit.tenant(tenant)
     for item in provider.parse(received, channel_id):
         if isinstance(item, DeliveryStatus):
