@@ -23,6 +23,7 @@ NAMES = {
     "storm": 10_000,
     "crashpoints": 1,
     "signatures": 1_000_000,
+    "webhooks": 1000,
     "hearing": 12,
     "voice_stages": 40,
 }

@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 import httpx2
@@ -15,6 +16,7 @@ from twilio.http.response import Response as TwilioResponse
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
+from roomkit import SMSChannel
 from roomkit.errors import (
     AccessDenied,
     BadResponse,
@@ -40,6 +42,7 @@ from roomkit.providers.twilio.sms import TwilioSMSProvider, provider
 from roomkit.runtime import monotonic
 from roomkit.testing import FakeTwilio, check_message_provider, fuzz_signatures
 from roomkit.testing.messages import message_to
+from tests.providers.exactly_once import ONCE, exactly_once, golden_form
 
 TO = "+15550123"
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
@@ -495,3 +498,10 @@ async def test_rcs_is_forced_only_without_fallback():
     await rcs.send(message_to(TO, extra={"fallback": False}))
     assert [m.to for m in fake.messages] == [TO, f"rcs:{TO}"]
     await rcs.aclose()
+
+
+@ONCE
+async def test_exactly_one_effect(tmp_path: Path):
+    fake = FakeTwilio()
+    webhooks = golden_form("twilio")
+    await exactly_once(lambda _: made(fake), lambda cid, p: SMSChannel(cid, provider=p), webhooks, folder=tmp_path)
