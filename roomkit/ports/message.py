@@ -18,10 +18,10 @@ from roomkit.models.delivery import (
 class MessageProvider(Protocol):
     """Sends and receives messages through one vendor account. `name` is the vendor's, e.g. "twilio".
 
-    Where a vendor needs more, a provider may have: `async prepare(request)`, called before `verify` for what that cannot
-    wait for (published keys; it must trust nothing in the request); `async remember(request)`, called after it, before
-    the messages are taken in, for what must outlive the process; `keep_in(vault)`, which hands it the `VaultPort` to
-    keep that in; `async fetch_media(attachment, policy)` and `async aclose()`.
+    Where a vendor needs more, a provider may have: `async prepare(request)`, called before `verify` for what that
+    cannot wait for (published keys; it must trust nothing in the request); `async remember(request)`, called after it,
+    before the messages are taken in, for what must outlive the process; `keep_in(vault)`, which hands it the
+    `VaultPort` to keep that in; `async fetch_media(attachment, policy)` and `async aclose()`.
     """
 
     name: str
