@@ -34,7 +34,7 @@ class CallCommand:
 
 def call_room(command: CallCommand) -> int:
     """Runs the call in real time; 0 when it ended by itself."""
-    need("roomkit call", "voice", "numpy", "onnxruntime")
+    need("roomkit call", "voice", "numpy", "sentencex")
     try:
         with wave.open(str(command.file), "rb"):
             pass

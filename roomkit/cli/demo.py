@@ -158,7 +158,7 @@ def build_kit(db: Path, brain: str) -> RoomKit:
 
 def can_speak() -> bool:
     """Whether the parts that hear and speak offline are there: [voice], [sphinx] and the program espeak-ng."""
-    modules = ("numpy", "onnxruntime", "sentencex", "pocketsphinx")
+    modules = ("numpy", "sentencex", "pocketsphinx")
     return all(find_spec(name) for name in modules) and which("espeak-ng") is not None
 
 
