@@ -39,8 +39,10 @@ class TransportChannel(Channel):
         recipient_key: str = "recipient_id",
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(channel_id, channel_type, capabilities=capabilities)
         self.provider: Any = find_provider(provider, str(channel_type)) if isinstance(provider, str) else provider
+        if hasattr(self.provider, "adapt"):  # one network by two vendors is not the same
+            capabilities = self.provider.adapt(capabilities or ChannelCapabilities())
+        super().__init__(channel_id, channel_type, capabilities=capabilities)
         self.recipient_key = recipient_key
         self.defaults = dict(defaults or {})
 

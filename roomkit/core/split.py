@@ -52,7 +52,9 @@ def split_content(content: Content, capabilities: ChannelCapabilities) -> tuple[
             return tuple(content.model_copy(update={"text": part}) for part in split_text(content.text, limit))
         case RichContent() if limit is not None and len(content.text) > limit:
             return _rich(content, limit)
-        case MediaContent(caption=str(words)) | VideoContent(caption=str(words)) if limit and len(words) > limit:
+        case MediaContent(caption=str(words)) | VideoContent(caption=str(words)) if (
+            at_most := capabilities.max_caption or limit
+        ) and len(words) > at_most:
             bare = content.model_copy(update={"caption": None})
             return (*(TextContent(text=part) for part in split_text(words, limit)), bare)
         case CompositeContent():

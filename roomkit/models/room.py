@@ -35,7 +35,8 @@ class ChannelType(StrEnum):
 class ChannelCapabilities(Frozen):
     """What a channel can carry; data, so that core never asks for a class.
 
-    `max_length` is in characters, None is unlimited. `media_per_message` is how many files go together in one.
+    `max_length` is in characters, None is unlimited; `max_caption` is for what goes with a file, None is as long as
+    any text. `media_per_message` is how many files go together in one.
     `shows_sender` is true where the other side sees who writes; elsewhere bridged messages are prefixed with the
     sender's name (D29).
     """
@@ -59,6 +60,7 @@ class ChannelCapabilities(Frozen):
     tool_calls: bool = False
     shows_sender: bool = False
     max_length: int | None = None
+    max_caption: int | None = None
     media_types: tuple[str, ...] = ()
     max_media_bytes: int | None = None
     media_per_message: int = 1

@@ -158,7 +158,7 @@ class RoomApp(Starlette):
             Route("/metrics", partial(metrics, door)),
             Route("/api/openapi.json", described),
             *(route(door, row) for row in ENDPOINTS),
-            Route("/webhooks/{channel}", partial(webhook, door), methods=["POST"]),
+            Route("/webhooks/{channel}", partial(webhook, door), methods=["GET", "POST"]),
             Route("/media/{blob}", partial(download, door)),
             Route("/voice", partial(_calls, door)),
             Route("/voice/{channel}", partial(_call_posted, door), methods=["POST"]),

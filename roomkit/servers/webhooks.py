@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from roomkit.errors import AccessDenied, ProtocolError, RoomKitError
-from roomkit.models.delivery import DeliveryStatus, WebhookRequest
+from roomkit.errors import AccessDenied, ProtocolError, ProviderError, RoomKitError
+from roomkit.models.delivery import DeliveryStatus, InboundMessage, WebhookRequest
+from roomkit.runtime import bounded
 from roomkit.servers.problems import Draining, NotFound, answer, problem
 from roomkit.servers.rest.api import read_body
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from roomkit.servers.door import Door
 
 log = logging.getLogger(__name__)
+ACKNOWLEDGE_S = 5.0
 
 
 async def webhook(door: Door, request: Request) -> Response:
-    """`POST /webhooks/{channel_id}`. Refused unread: no secret, bad signature, stale, too large."""
+    """`POST /webhooks/{channel_id}`, or a GET by which a vendor makes sure of the address. Refused unread: no secret,
+    bad signature, stale, too large."""
     try:
         return await _handle(door, request)
     except AccessDenied as error:
@@ -62,9 +65,20 @@ async def _handle(door: Door, request: Request) -> Response:
         if isinstance(item, DeliveryStatus):
             await rooms.delivery_status(item)
         else:
-            await rooms.process_inbound(item)
+            result = await rooms.process_inbound(item)
+            if not result.duplicate and hasattr(provider, "acknowledge"):
+                await _acknowledge(provider, item)
     reply = provider.reply(received)
     return Response(reply.body, reply.status, media_type=reply.content_type)
+
+
+async def _acknowledge(provider: Any, message: InboundMessage) -> None:
+    """Tells the vendor that the message is read, or being answered, where the provider does that. It is in the room
+    whatever comes of it."""
+    try:
+        await bounded(provider.acknowledge(message), ACKNOWLEDGE_S, "acknowledging a message")
+    except (ProviderError, TimeoutError) as error:
+        log.info("a message of channel %s was taken in and could not be acknowledged: %s", message.channel_id, error)
 
 
 def _public_url(door: Door, channel_id: str, request: Request) -> str:

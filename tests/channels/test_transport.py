@@ -153,3 +153,20 @@ def test_providers_are_found_by_name(monkeypatch: pytest.MonkeyPatch):
     ):
         with pytest.raises(ConfigError, match=told):
             find_provider(name, kind)
+
+
+async def test_a_provider_refines_what_the_channel_can_carry():
+    class Narrow(FakeMessages):
+        def adapt(self, capabilities: ChannelCapabilities) -> ChannelCapabilities:
+            return capabilities.replaced(edit=False, max_caption=5)
+
+    both = ChannelCapabilities(edit=True, media=True, max_length=100)
+    assert not channel(Narrow(), capabilities=both).capabilities.edit
+    assert channel(FakeMessages(), capabilities=both).capabilities.edit
+    assert both.edit
+    fake = Narrow()
+    picture = MediaContent(url="https://x.example/a.png", mime_type="image/png", caption="longer than five")
+    await deliver(channel(fake, capabilities=both), picture)
+    assert [message.content.type for message in fake.sent] == ["text", "media"]
+    await deliver(channel(fake, capabilities=both), picture.replaced(caption="five!"))
+    assert fake.sent[-1].text == "five!"

@@ -9,11 +9,12 @@ import pytest
 from roomkit.channels.messaging import SMSChannel
 from roomkit.channels.transport import TransportChannel
 from roomkit.core.memory import MemoryStore
-from roomkit.errors import Overloaded, StoreUnavailable
+from roomkit.errors import Overloaded, StoreUnavailable, Unavailable
 from roomkit.kit import RoomKit
 from roomkit.models.content import MediaContent
-from roomkit.models.delivery import WebhookRequest
+from roomkit.models.delivery import InboundMessage, WebhookRequest
 from roomkit.providers.twilio.sms import TwilioSMSProvider
+from roomkit.testing import FakeMessages, VirtualClock
 from roomkit.testing.vendors.twilio import FakeTwilio
 from tests.servers.house import SECRET, House, MemoryBlobs, house
 
@@ -125,7 +126,7 @@ async def test_a_channel_that_cannot_verify_takes_nothing() -> None:
     async with house(kit) as h:
         for channel, status in (("bare", 403), ("web", 403), ("none", 404)):
             assert (await h.http.post(f"/webhooks/{channel}", content=b"{}")).status_code == status
-        assert (await h.http.get("/webhooks/bare")).status_code == 405
+        assert (await h.http.get("/webhooks/bare")).status_code == 403
         assert await kit.list_rooms() == []
 
 
@@ -167,3 +168,26 @@ async def test_a_tenants_webhook_makes_the_tenants_room() -> None:
         assert (await deliver(h, fake.text("+15550123", "hi"))).status_code == 200
         assert len(await kit.tenant("acme").list_rooms()) == 1
         assert await kit.list_rooms() == []
+
+
+async def test_what_was_taken_in_is_acknowledged_once_and_costs_nothing_when_that_fails() -> None:
+    class Polite(FakeMessages):
+        def __init__(self) -> None:
+            super().__init__("polite")
+            self.told: list[str | None] = []
+
+        async def acknowledge(self, message: InboundMessage) -> None:
+            self.told.append(message.external_id)
+            if message.external_id == "m2":
+                raise Unavailable("polite", "gone")
+            if message.external_id == "m3":
+                await asyncio.sleep(1e6)
+
+    polite, kit = Polite(), RoomKit(clock=VirtualClock())
+    kit.register_channel(TransportChannel("polite", "sms", provider=polite))
+    async with house(kit, public_url=PUBLIC) as h:
+        for name in ("m1", "m1", "m2", "m3"):
+            request = polite.webhook(id=name, from_="+1", text="hi")
+            answer = await h.http.post("/webhooks/polite", content=request.body, headers=dict(request.headers))
+            assert answer.status_code == 200
+        assert polite.told == ["m1", "m2", "m3"]
