@@ -14,6 +14,7 @@ from roomkit.models.room import Room
 
 if TYPE_CHECKING:
     from roomkit.core.audit import Audit
+    from roomkit.core.consent import ConsentLedger
     from roomkit.core.consumers import Consumer
     from roomkit.core.erasure import Erasure
 
@@ -37,6 +38,13 @@ class RoomData:
             if isinstance(self._engine.store, MemoryStore):
                 await self._engine.start()
             self._engine.require_started()
+
+    @property
+    def consent(self) -> ConsentLedger:
+        """Who has stopped or allowed what. Needs `KitOptions(consent=ConsentPolicy())`."""
+        from roomkit.core.consent import ConsentLedger
+
+        return ConsentLedger(self._engine, self.tenant_id)
 
     async def fork(
         self,

@@ -22,6 +22,10 @@ async def ring(actor: RoomActor, name: str, data: dict[str, Any]) -> None:
         await actor.insist(floor.lease_due, data["generation"])
     elif kind == "fallback":
         await fallback.unread(actor, data["index"], data["channel"])
+    elif kind == "held":
+        from roomkit.core import quiet
+
+        await actor.insist(quiet.release, name.split(":", 1)[1])
     elif kind == "approval":
         try:
             await actor.insist(approvals.answer, data["id"], False, "system", "expired", True)

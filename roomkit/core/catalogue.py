@@ -56,6 +56,24 @@ PHRASES: dict[str, dict[str, str]] = {
         "fr": "Personne n’est là pour le moment. Votre demande est notée ; on vous répondra à la réouverture.",
         "es": "Ahora no hay nadie. Su solicitud queda anotada y una persona responderá cuando volvamos a abrir.",
     },
+    "consent_stop": {
+        "en": "You will get no more messages from us here. Reply START to get them again.",
+        "de": "Sie erhalten hier keine Nachrichten mehr von uns. Mit START erhalten Sie sie wieder.",
+        "fr": "Vous ne recevrez plus de messages de notre part ici. Répondez START pour les recevoir à nouveau.",
+        "es": "No recibirá más mensajes nuestros aquí. Responda START para volver a recibirlos.",
+    },
+    "consent_start": {
+        "en": "You will get our messages here again. Reply STOP to end them.",
+        "de": "Sie erhalten hier wieder Nachrichten von uns. Mit STOP beenden Sie das.",
+        "fr": "Vous recevrez de nouveau nos messages ici. Répondez STOP pour ne plus les recevoir.",
+        "es": "Volverá a recibir nuestros mensajes aquí. Responda STOP para dejar de recibirlos.",
+    },
+    "consent_help": {
+        "en": "Reply STOP to get no more messages from us, START to get them again.",
+        "de": "Mit STOP erhalten Sie keine Nachrichten mehr von uns, mit START erhalten Sie sie wieder.",
+        "fr": "Répondez STOP pour ne plus recevoir nos messages, START pour les recevoir à nouveau.",
+        "es": "Responda STOP para no recibir más mensajes nuestros, START para volver a recibirlos.",
+    },
     "sender": {"en": "{name}: {text}", "de": "{name}: {text}", "fr": "{name} : {text}", "es": "{name}: {text}"},
 }
 

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,11 +46,13 @@ from roomkit.runtime.eager import Eager
 from roomkit.runtime.tracing import Tracer, Tracing
 
 if TYPE_CHECKING:
+    from roomkit.core.consent import Consent
     from roomkit.core.consumers import Consumer
     from roomkit.core.courtesy import Courtesy
     from roomkit.core.inbox import HostInbox
     from roomkit.core.nodes import Nodes
     from roomkit.core.transcode import Transcoder
+    from roomkit.models.consent import ConsentPolicy, QuietHours
     from roomkit.ports.blob import BlobStore
     from roomkit.ports.bus import EphemeralBus
     from roomkit.ports.node import NodeOptions
@@ -70,7 +72,8 @@ class KitOptions:
     longer than `stall_threshold_s`, with the culprit's stack; None does so for durable stores and servers. `tracer`
     takes the spans (see also `kit.trace`). `audit` seals what is
     committed into a chain that shows later alterations (`kit.audit_room`); it costs a read and a small write per room
-    and `audit_every_s`, beside the commits. `node` makes this process one of several on its store.
+    and `audit_every_s`, beside the commits. `consent` and `quiet_hours` say who is written to and when, for all tenants
+    or by name ("*": the others). `node` makes this process one of several on its store.
     """
 
     mailbox: int = 1_000
@@ -84,6 +87,8 @@ class KitOptions:
     router: InboundRouter | None = None
     transcoder: Transcoder | None = None
     courtesy: Courtesy | None = None
+    consent: ConsentPolicy | Mapping[str, ConsentPolicy] | None = None
+    quiet_hours: QuietHours | Mapping[str, QuietHours] | None = None
     stall_threshold_s: float = 0.25
     watch_loop: bool | None = None
     tracer: Tracer | None = None
@@ -154,6 +159,11 @@ class Engine:
         self.random: Callable[[], float] = (rng or random).random
         self._limits: OrderedDict[tuple[str, str, str], TokenBucket] = OrderedDict()
         self._watchdog: StallWatchdog | None = None
+        self.consent: Consent | None = None
+        if options.consent is not None or options.quiet_hours is not None:
+            from roomkit.core.gate import equip
+
+            equip(self)
 
     # -- life -------------------------------------------------------------------------------------------------------
 

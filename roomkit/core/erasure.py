@@ -34,7 +34,7 @@ ERASING = "erasing"
 """A row per room that changes when an erasure begins in it and when it ends: an export under way sees it."""
 TOLD_AT_ONCE = 500
 """So many ids stand in one record of what was erased."""
-DROPPED = ("outbox", "turn", "dead")
+DROPPED = ("outbox", "held", "turn", "dead")
 SCRUBBED = ("mutation", "delivery", "draft", "approval", "task", "observation", "journal", "stream", "words", "timer")
 _BLOB = re.compile(r'"blob:([A-Za-z0-9_-]+)"')
 
@@ -143,6 +143,10 @@ async def _scrub_tenant(engine: Engine, tenant: str, person: Person) -> int:
         told = "erased" if theirs else scrub.text(record.value["told"])
         if told != record.value["told"]:
             put.append(record._replace(value={**record.value, "told": told}))
+    from roomkit.core import consent
+
+    lines, over = await consent.erase(engine, tenant, person)
+    put, gone = put + lines, gone + over
     for first in range(0, max(len(put), len(gone)), PAGE):
         kept, left = tuple(put[first : first + PAGE]), tuple(gone[first : first + PAGE])
         await engine.store.commit(Batch(tenant, engine.epoch, put=kept, delete=left))

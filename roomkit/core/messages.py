@@ -17,7 +17,7 @@ from roomkit.errors import UsageError
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent, valid
 from roomkit.models.event import EventDraft, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import BeforeCommit, ChainDepthExceeded, Injected, RoomRefused
-from roomkit.models.room import Membership, Participant, Room, RoomStatus
+from roomkit.models.room import Assurance, Membership, Participant, Room, RoomStatus
 from roomkit.ports.channel import ChannelOutput
 from roomkit.ports.store import Duplicate, Record, RecordKey, RecordQuery
 
@@ -60,6 +60,8 @@ class Submission:
     """What guards have asked for already."""
     valid: bool = False
     """Whether its texts have been looked at."""
+    assurance: Assurance = Assurance.CLAIMED
+    """How sure the channel is of its sender."""
 
 
 async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
@@ -90,8 +92,9 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         await _mutate(actor, change, target, entry.draft)
     _side_records(change, sub.output, outcome, sub.sides)
     _wake_up(actor, sub, change)
-    courtesy = actor.engine.options.courtesy
-    if courtesy is not None and not entry.blocked_by:
+    consent, courtesy = actor.engine.consent, actor.engine.options.courtesy
+    heard = consent is not None and await consent.attend(actor, entry, change, sub.assurance)
+    if courtesy is not None and not heard and not entry.blocked_by:
         courtesy.attend(actor, entry, change)
     before = actor.state.room
     done = await actor.commit(change)

@@ -45,9 +45,17 @@ async def move(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus)
     actor.hub.ephemeral(note, actor.state.bindings)
     actor.engine.hooks.tell(StatusChanged(actor.tenant, actor.room_id, new))
     if moved is DeliveryState.FAILED:
+        await _opted_out(actor, new.channel_id, status.code)
         events = await actor.engine.store.events(
             EventQuery(actor.tenant, actor.room_id, start=new.index, stop=new.index + 1)
         )
         if events:
             await fallback.try_next(actor, events[0], new.channel_id)
     return new
+
+
+async def _opted_out(actor: RoomActor, channel_id: str, code: str | None) -> None:
+    consent, channel = actor.engine.consent, actor.engine.channels.get(channel_id)
+    binding = actor.state.bindings.get(channel_id)
+    if consent is not None and channel is not None and binding is not None:
+        await consent.vendor_said(actor, channel, binding, code)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 VERSION = 1
 TAKEN = ("mutation", "delivery", "journal", "draft", "approval", "task", "observation", "detached")
 """Kinds of records that go with a room, beside the room, its seats and its people."""
-LEFT = ("outbox", "turn", "stream", "words", "timer", "dead")
+LEFT = ("outbox", "held", "turn", "stream", "words", "timer", "dead")
 """What is still to be done, and is done where it began."""
 _OWNED = ("task", "observation")
 """Those that say whose they are."""

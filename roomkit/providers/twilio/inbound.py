@@ -120,6 +120,8 @@ def read(params: Params, channel_id: str, raw: Any) -> InboundMessage | Delivery
         external_id=params.get("MessageSid") or None,
         attachments=attachments,
         provider="twilio",
+        # Set where Twilio has understood a keyword and answered it.
+        metadata={"opt_out": params["OptOutType"].lower()} if params.get("OptOutType") else {},
         raw_payload=raw,
         channel_data={"twilio": {key: params[key] for key in _DATA_KEYS if key in params and key != "Body"}},
     )

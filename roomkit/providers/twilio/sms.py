@@ -88,6 +88,7 @@ class TwilioSMSProvider:
     """The `MessageProvider` for Twilio. Twilio knows no idempotency keys: an attempt without an answer is ambiguous."""
 
     name = "twilio"
+    opt_out_codes = frozenset({"21610"})
 
     def __init__(
         self,

@@ -1,0 +1,72 @@
+"""GatedLanes: outbox lanes that ask, before each attempt, whether the recipient wants it and whether it is night there.
+
+Stands in for the plain lanes only where consent or quiet hours are switched on.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from roomkit.core.consent import STOPPED, Consent
+from roomkit.core.lanes import Item, Lane, OutboxLanes
+from roomkit.core.quiet import HELD, check_hours, held_until, hold
+from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+    from roomkit.models.event import RoomEvent
+
+_REFUSED = "consent"
+_CODES = (_REFUSED, HELD)
+
+
+def equip(engine: Engine) -> None:
+    """Puts the gate in. Raises `ConfigError` for settings that cannot be kept."""
+    check_hours(engine.options.quiet_hours)
+    engine.consent = Consent(engine)
+    engine.lanes = GatedLanes(engine, engine.breakers)
+
+
+class GatedLanes(OutboxLanes):
+    """The gate is asked again for a retry, for what waited in the outbox over a restart, and in the morning."""
+
+    async def _turn(self, lane: Lane, item: Item, recipient: str, policy: DeliveryPolicy) -> DeliveryResult | None:
+        refused = await super()._turn(lane, item, recipient, policy)
+        channel, event = self.engine.channels.get(lane.channel_id), item.event
+        binding = lane.actor.state.bindings.get(lane.channel_id)
+        if refused is not None or channel is None or binding is None or event is None:
+            return refused
+        consent = self.engine.consent
+        reason = await consent.refuses(lane.actor, channel, binding, event) if consent is not None else ""
+        if reason:
+            return DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=reason, code=_REFUSED)
+        until = await held_until(self.engine, lane.actor, channel, binding, event, recipient)
+        if until is not None:
+            return DeliveryResult(success=False, state=DeliveryState.HELD, error=until.isoformat(), code=HELD)
+        return None
+
+    async def _bury(self, lane: Lane, item: Item, event: RoomEvent, result: DeliveryResult) -> None:
+        if result.code == HELD and result.state is DeliveryState.HELD and result.error:
+            await hold(self.engine, lane, item, datetime.fromisoformat(result.error))
+        elif result.code == _REFUSED and result.state is DeliveryState.SKIPPED:
+            await self._aside(lane, item, event, result)
+        elif await self._vendor_said(lane, result.code):
+            await self._aside(lane, item, event, DeliveryResult(success=False, error=STOPPED, code=result.code))
+        else:
+            await super()._bury(lane, item, event, result)
+
+    async def _aside(self, lane: Lane, item: Item, event: RoomEvent, result: DeliveryResult) -> None:
+        """Nothing has failed: it is not sent here, and perhaps there is another way that the person wants."""
+        from roomkit.core.fallback import try_next
+
+        self._finish(lane, item, result.model_copy(update={"state": DeliveryState.SKIPPED}))
+        await self.engine.insist(lambda: try_next(lane.actor, event, lane.channel_id), "a delivery")
+
+    async def _vendor_said(self, lane: Lane, code: str | None) -> bool:
+        channel = self.engine.channels.get(lane.channel_id)
+        binding = lane.actor.state.bindings.get(lane.channel_id)
+        consent = self.engine.consent
+        if consent is None or channel is None or binding is None:
+            return False
+        return await consent.vendor_said(lane.actor, channel, binding, code)
