@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from roomkit.servers.door import Door
 
 log = logging.getLogger(__name__)
-ACKNOWLEDGE_S = 5.0
+ACKNOWLEDGE_S = 3.0
 
 
 async def webhook(door: Door, request: Request) -> Response:
