@@ -192,14 +192,15 @@ class Fleet:
     # -- the verdict --------------------------------------------------------------------------------------------------
 
     async def stored(self, room_id: str) -> Stored:
-        """What the tables say, read without the server's code."""
-        rows = await self.sql("SELECT idx, id, body FROM events WHERE room_id = $1 ORDER BY idx", room_id)
-        ((head,),) = await self.sql("SELECT next_index FROM heads WHERE room_id = $1", room_id)
-        left = await self.sql(
-            "SELECT kind, count(*) FROM records WHERE room_id = $1 AND kind IN ('turn', 'stream', 'outbox') "
-            "GROUP BY kind",
-            room_id,
-        )
+        """What the tables say at one moment, read without the server's code."""
+        async with self._sql.transaction(isolation="repeatable_read", readonly=True):
+            rows = await self.sql("SELECT idx, id, body FROM events WHERE room_id = $1 ORDER BY idx", room_id)
+            ((head,),) = await self.sql("SELECT next_index FROM heads WHERE room_id = $1", room_id)
+            left = await self.sql(
+                "SELECT kind, count(*) FROM records WHERE room_id = $1 AND kind IN ('turn', 'stream', 'outbox') "
+                "GROUP BY kind",
+                room_id,
+            )
         events = [
             {
                 **(event := json.loads(body)),

@@ -261,6 +261,8 @@ class Play:
         waiting = ben.say("Are you still there? What is 6 * 7?")
         acked, _ = await asyncio.gather(waiting, self._restart())
         closed = await ada.until(lambda: self._event(ada, self.interrupted), 10, "the end of the interrupted reply")
+        for one in self.witnesses:
+            await one.until(lambda one=one: one.resumed, 10, "the resumed connection")
         self.claim(
             all(one.resumed for one in self.witnesses),
             f"started again on the same file after {monotonic() - began:.1f} s: every client came back and resumed",
