@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.consent import is_notice, purpose_of
@@ -55,7 +55,7 @@ def quiet_until(now: datetime, hours: QuietHours, zone: str) -> datetime | None:
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ZoneInfoNotFoundError) as error:
         raise ConfigError(f'"{name}" is no time zone; use a name such as "Europe/Berlin"') from error
 
 

@@ -39,7 +39,7 @@ async def test_stop_ends_everything_start_brings_it_back_and_each_is_confirmed_o
             await (await say(kit, text, who=WHO)).settled()
         await (await kit.send(room, "an offer")).settled()
         assert sms.texts == ["echo hi", STOPPED]
-        assert ["an offer"] == brain.seen[-1]
+        assert brain.seen[-1] == ["an offer"]
         assert len(brain.seen) == 2, "a keyword asks nobody"
         record = (await kit.deliveries(room))[-1]
         assert (record.state, record.reason) == (DeliveryState.SKIPPED, "opted_out")

@@ -8,16 +8,18 @@ from roomkit.core.keywords import keyword
 from roomkit.models.consent import ConsentPolicy, Keyword
 
 POLICY = ConsentPolicy()
-STOPS = """STOP|stop|Stop!|STOP.|"stop"|“Stop”|«stop»|¡stop!|stop 🛑|  stop  |ＳＴＯＰ|s\u200btop|stop!!!|(stop)|Stop…|stop all
-STOPALL|stop-all|Unsubscribe|UNSUBSCRIBE.|opt out|Opt-Out|OPTOUT|/stop|Stopp|stopp!|Abmelden|ABBESTELLEN.|austragen|Arrêt
-ARRET|arrêter|Désabonner|DESABONNEMENT|désinscription|Parar|darse de baja|DARME DE BAJA.|cancelar suscripción"""
+STOPS = """STOP|stop|Stop!|STOP.|"stop"|“Stop”|«stop»|¡stop!|stop 🛑|  stop  |ＳＴＯＰ|s\u200btop|stop!!!|(stop)
+Stop…|stop all|STOPALL|stop-all|Unsubscribe|UNSUBSCRIBE.|opt out|Opt-Out|OPTOUT|/stop|Stopp|stopp!
+Abmelden|ABBESTELLEN.|austragen|Arrêt|ARRET|arrêter|Désabonner|DESABONNEMENT|désinscription|Parar
+darse de baja|DARME DE BAJA.|cancelar suscripción"""
 CARRIER_STOPS = "Cancel|END|quit|revoke|ende|Fin.|BAJA|alto|cancelar"
 STARTS = "START|start!|UNSTOP|Subscribe|opt in|Anmelden|reprendre|s’abonner|iniciar|Inicio|/start"
-SENTENCES = """please stop|Stop it|stop calling me names|don't stop|the bus stop|stop by at 5|I want to stop smoking|nonstop
-STOP AND SHOP|Can you stop the order 1042?|unsubscribe from what?|stop1|1 stop|st op|sto|s.t.o.p|stopping|cancel my order
-the end|end of story|quit smoking|yes please|ja|Bitte stoppen Sie den Auftrag|wann hält der Bus am Stop?|je veux arrêter demain
-c’est la fin|la temperatura es baja|voz alta|no quiero parar|help me|I need help|information|Hilfe mit der Rechnung|startup|restart
-🛑|👍|...||   |stop stop|/stopwatch|stop stopp"""
+SENTENCES = """please stop|Stop it|stop calling me names|don't stop|the bus stop|stop by at 5
+I want to stop smoking|nonstop|STOP AND SHOP|Can you stop the order 1042?|unsubscribe from what?
+stop1|1 stop|st op|sto|s.t.o.p|stopping|cancel my order|the end|end of story|quit smoking|yes please
+ja|Bitte stoppen Sie den Auftrag|wann hält der Bus am Stop?|je veux arrêter demain|c’est la fin
+la temperatura es baja|voz alta|no quiero parar|help me|I need help|information
+Hilfe mit der Rechnung|startup|restart|🛑|👍|...||   |stop stop|/stopwatch|stop stopp"""
 
 
 @pytest.mark.parametrize("text", [*STOPS.replace("\n", "|").split("|"), *CARRIER_STOPS.split("|")])
