@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from roomkit.channels.agent import Agent as Agent
     from roomkit.channels.ai import AIChannel as AIChannel
+    from roomkit.channels.messaging import DiscordChannel as DiscordChannel
     from roomkit.channels.messaging import EmailChannel as EmailChannel
     from roomkit.channels.messaging import HTTPChannel as HTTPChannel
     from roomkit.channels.messaging import MessengerChannel as MessengerChannel
     from roomkit.channels.messaging import RCSChannel as RCSChannel
+    from roomkit.channels.messaging import SlackChannel as SlackChannel
     from roomkit.channels.messaging import SMSChannel as SMSChannel
     from roomkit.channels.messaging import TeamsChannel as TeamsChannel
     from roomkit.channels.messaging import TelegramChannel as TelegramChannel
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agent": "agent",
     "AIChannel": "ai",
+    "DiscordChannel": "messaging",
     "EmailChannel": "messaging",
     "HTTPChannel": "messaging",
     "MessengerChannel": "messaging",
     "RCSChannel": "messaging",
     "SMSChannel": "messaging",
+    "SlackChannel": "messaging",
     "TeamsChannel": "messaging",
     "TelegramChannel": "messaging",
     "TransportChannel": "transport",
@@ -41,11 +45,13 @@ _HOMES = {
 __all__ = [
     "AIChannel",
     "Agent",
+    "DiscordChannel",
     "EmailChannel",
     "HTTPChannel",
     "MessengerChannel",
     "RCSChannel",
     "SMSChannel",
+    "SlackChannel",
     "TeamsChannel",
     "TelegramChannel",
     "TransportChannel",

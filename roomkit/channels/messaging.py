@@ -79,6 +79,35 @@ TELEGRAM = ChannelCapabilities(
     max_length=4096,
     quiet_window_s=_QUIET_S,
 )
+SLACK = ChannelCapabilities(
+    rich=True,
+    media=True,
+    audio=True,
+    video=True,
+    buttons=25,
+    cards=True,
+    quick_replies=True,
+    threading=True,
+    reactions=True,
+    edit=True,
+    delete=True,
+    max_length=4000,
+)
+DISCORD = ChannelCapabilities(
+    rich=True,
+    media=True,
+    audio=True,
+    video=True,
+    buttons=25,
+    cards=True,
+    quick_replies=True,
+    threading=True,
+    reactions=True,
+    edit=True,
+    delete=True,
+    max_length=2000,
+    media_per_message=10,
+)
 HTTP = ChannelCapabilities(rich=True)
 
 
@@ -154,6 +183,20 @@ def TelegramChannel(channel_id: str, *, provider: Any = None) -> TransportChanne
     """A Telegram bot to `binding.metadata["telegram_chat_id"]`."""
     return TransportChannel(
         channel_id, ChannelType.TELEGRAM, provider=provider, capabilities=TELEGRAM, recipient_key="telegram_chat_id"
+    )
+
+
+def SlackChannel(channel_id: str, *, provider: Any = None) -> TransportChannel:
+    """A Slack app to `binding.metadata["slack_channel_id"]`: a channel, a direct message, or a person's id."""
+    return TransportChannel(
+        channel_id, ChannelType.SLACK, provider=provider, capabilities=SLACK, recipient_key="slack_channel_id"
+    )
+
+
+def DiscordChannel(channel_id: str, *, provider: Any = None) -> TransportChannel:
+    """A Discord app to `binding.metadata["discord_channel_id"]`."""
+    return TransportChannel(
+        channel_id, ChannelType.DISCORD, provider=provider, capabilities=DISCORD, recipient_key="discord_channel_id"
     )
 
 

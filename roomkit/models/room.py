@@ -23,6 +23,8 @@ class ChannelType(StrEnum):
     MESSENGER = "messenger"
     TEAMS = "teams"
     TELEGRAM = "telegram"
+    SLACK = "slack"
+    DISCORD = "discord"
     HTTP = "http"
     WEBSOCKET = "websocket"
     AI = "ai"

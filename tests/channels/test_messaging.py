@@ -8,10 +8,12 @@ import pytest
 
 import roomkit.channels
 from roomkit.channels import (
+    DiscordChannel,
     EmailChannel,
     HTTPChannel,
     MessengerChannel,
     RCSChannel,
+    SlackChannel,
     SMSChannel,
     TeamsChannel,
     TelegramChannel,
@@ -31,6 +33,8 @@ KEYS: dict[Factory, tuple[str, str]] = {
     WhatsAppPersonalChannel: ("whatsapp_personal", "phone_number"),
     MessengerChannel: ("messenger", "facebook_user_id"),
     TeamsChannel: ("teams", "teams_conversation_id"),
+    SlackChannel: ("slack", "slack_channel_id"),
+    DiscordChannel: ("discord", "discord_channel_id"),
     TelegramChannel: ("telegram", "telegram_chat_id"),
     HTTPChannel: ("http", "webhook_url"),
 }
@@ -82,7 +86,7 @@ def test_capabilities_are_those_of_the_networks():
         return factory("c").capabilities
 
     lengths = {factory: of(factory).max_length for factory in KEYS}
-    assert list(lengths.values()) == [1600, 8000, None, 4096, 4096, 2000, 28_000, 4096, None]
+    assert list(lengths.values()) == [1600, 8000, None, 4096, 4096, 2000, 28_000, 4000, 2000, 4096, None]
     assert not of(SMSChannel).rich
     assert of(SMSChannel).media
     assert of(RCSChannel).cards
