@@ -331,8 +331,8 @@ class AIChannel(Channel):
         options = self._options
         rules = GateRules(
             policy=self.tool_policy,
-            roles=_roles(events, context),
-            assurance=_least_assurance(context),
+            roles=roles_of(events, context),
+            assurance=least_assurance(context),
             allowed=names,
             budget=options.budget,
             timeout_s=options.tool_timeout_s,
@@ -397,7 +397,7 @@ class AIChannel(Channel):
         return found
 
 
-def _roles(events: Sequence[RoomEvent], context: RoomContext) -> tuple[str, ...]:
+def roles_of(events: Sequence[RoomEvent], context: RoomContext) -> tuple[str, ...]:
     """The roles of everybody whose words made this turn; a tool must be allowed for each of them. An address alone is a
     claim to be somebody: whoever writes under one gets no more than a member (D30)."""
     people = {person.id: person.role for person in context.participants}
@@ -419,6 +419,6 @@ def _is_claim(seat: ChannelBinding) -> bool:
     return outside and seat.assurance is Assurance.CLAIMED
 
 
-def _least_assurance(context: RoomContext) -> Assurance | None:
+def least_assurance(context: RoomContext) -> Assurance | None:
     outside = [each.assurance for each in context.bindings if each.category is Category.TRANSPORT]
     return min(outside, key=_RANK.index, default=None)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core import messages
 from roomkit.core.actor import SYSTEM
 from roomkit.core.results import Settlement
 from roomkit.core.state import event_by_id
+from roomkit.core.turn_port import Turn
 from roomkit.models.content import DeleteContent, EditContent, TextContent
-from roomkit.models.event import EventDraft
+from roomkit.models.event import EventDraft, RoomEvent
 from roomkit.models.hooks import Moment, Notice
 
 if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
     from roomkit.core.engine import Engine
     from roomkit.core.turns import Running
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A turn that is no reply of the room's: a live call's."""
+
+    id: str
 
 
 class LiveRooms:
@@ -63,6 +73,10 @@ class LiveRooms:
         await actor.call(
             messages.submit, messages.Submission(draft, Settlement(), binding_required=False, guards=False)
         )
+
+    async def turn(self, room_id: str, channel_id: str, turn_id: str, events: Sequence[RoomEvent]) -> Turn:
+        actor = await self._engine.table.require(self._tenant, room_id)
+        return Turn(self._engine, actor, channel_id, _Named(turn_id), events)
 
     def _concerning(self, actor: RoomActor, event_id: str) -> list[Running]:
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from roomkit.core import approvals, floor, messages
 from roomkit.models.ai import AIRequest
@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
     from roomkit.core.engine import Engine
     from roomkit.core.ledger import Ledger
-    from roomkit.core.replies import Reply
+
+
+class Answering(Protocol):
+    """A reply, or whatever else a turn is for."""
+
+    @property
+    def id(self) -> str: ...
 
 
 class Turn:
     """Implements `ports.channel.TurnPort` for one reply."""
 
     def __init__(
-        self, engine: Engine, actor: RoomActor, channel_id: str, reply: Reply, events: Iterable[RoomEvent]
+        self, engine: Engine, actor: RoomActor, channel_id: str, reply: Answering, events: Iterable[RoomEvent]
     ) -> None:
         self._engine = engine
         self._actor = actor

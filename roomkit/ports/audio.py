@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from roomkit.models.audio import AudioFrame, AudioSignal, VoiceSession
 from roomkit.models.delivery import WebhookReply, WebhookRequest
+from roomkit.models.event import RoomEvent
 from roomkit.models.hooks import Moment, Notice
+
+if TYPE_CHECKING:
+    from roomkit.ports.channel import TurnPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,11 @@ class LivePort(Protocol):
     ) -> None:
         """Stops the answer to `event_id`, or the reply with that id. With `heard` the reply reads from now on as what
         was heard of it (a later event, D21); "" takes it away."""
+        ...
+
+    async def turn(self, room_id: str, channel_id: str, turn_id: str, events: Sequence[RoomEvent]) -> TurnPort:
+        """What a brain outside the rooms' own turns may ask of its room for the call of a tool: guards, a person's
+        approval, a person. `events` are what it answers."""
         ...
 
 
