@@ -28,6 +28,7 @@ from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
     from roomkit.core.erasure import Person
+    from roomkit.models.delivery import InboundMessage
     from roomkit.models.room import ChannelBinding
     from roomkit.ports.channel import Channel
 
@@ -72,23 +73,23 @@ class Consent:
 
     # -- what people write ----------------------------------------------------------------------------------------
 
-    async def attend(self, actor: RoomActor, entry: Entry, change: Change, assurance: Assurance) -> bool:
+    async def attend(self, actor: RoomActor, entry: Entry, change: Change, origin: InboundMessage | None) -> bool:
         """Takes a keyword to the ledger, in the commit of the message that is one; whether it was one. Runs in the
-        actor. A message that is blocked for another reason counts too: who says stop has said it."""
+        actor. A message that is blocked for another reason counts too: who says stop has said it. In a group nobody
+        speaks for the others."""
         policy, draft = self.policy(actor.tenant), entry.draft
         channel = self._engine.channels.get(draft.source.channel_id)
-        if policy is None or channel is None or channel.reach != "outbox" or draft.source.direction != "inbound":
+        if policy is None or channel is None or channel.reach != "outbox" or origin is None or origin.group:
             return False
         told = _told(draft, channel.channel_type, policy)
-        address = draft.source.external_id
-        if told is None or address is None or draft.type is not EventType.MESSAGE:
+        if told is None or draft.type is not EventType.MESSAGE:
             return False
         kind, language, by_vendor = told
-        if _RANK[assurance] < _RANK[policy.assurance.get(channel.channel_type, Assurance.CLAIMED)]:
+        if _RANK[origin.assurance] < _RANK[policy.assurance.get(channel.channel_type, Assurance.CLAIMED)]:
             entry.draft = _marked(draft, "unverified")
             return False
         identity = _identity(actor, draft.source.participant_id)
-        subject = self.subject(actor.tenant, channel.channel_type, address, identity)
+        subject = self.subject(actor.tenant, channel.channel_type, origin.address, identity)
         stopped = await self.refusal(subject, ALL, policy) == STOPPED
         if kind is Keyword.START and not stopped:
             return False

@@ -159,7 +159,7 @@ class Inbound:
             dedupe = (message.channel_id, message.external_id, expires)
         person = self._person(actor, channel, sender, message)
         sub = messages.Submission(draft, settlement, dedupe=dedupe, person=person, valid=at_hand is not None)
-        sub.assurance = message.assurance
+        sub.origin = message
         if sender.challenge is not None:
             sub.blocked = ("identity_challenge", "the sender has to prove who it is")
         result = await actor.call(messages.submit, sub)

@@ -17,12 +17,13 @@ from roomkit.errors import UsageError
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent, valid
 from roomkit.models.event import EventDraft, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import BeforeCommit, ChainDepthExceeded, Injected, RoomRefused
-from roomkit.models.room import Assurance, Membership, Participant, Room, RoomStatus
+from roomkit.models.room import Membership, Participant, Room, RoomStatus
 from roomkit.ports.channel import ChannelOutput
 from roomkit.ports.store import Duplicate, Record, RecordKey, RecordQuery
 
 if TYPE_CHECKING:
     from roomkit.core.hooks import Outcome
+    from roomkit.models.delivery import InboundMessage
 
 _ACTIONS = {EventType.EDIT, EventType.DELETE, EventType.REACTION}
 _REPLACING = {EventType.EDIT, EventType.DELETE}
@@ -60,8 +61,8 @@ class Submission:
     """What guards have asked for already."""
     valid: bool = False
     """Whether its texts have been looked at."""
-    assurance: Assurance = Assurance.CLAIMED
-    """How sure the channel is of its sender."""
+    origin: InboundMessage | None = None
+    """The message that it was made of."""
 
 
 async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
@@ -93,7 +94,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     _side_records(change, sub.output, outcome, sub.sides)
     _wake_up(actor, sub, change)
     consent, courtesy = actor.engine.consent, actor.engine.options.courtesy
-    heard = consent is not None and await consent.attend(actor, entry, change, sub.assurance)
+    heard = consent is not None and await consent.attend(actor, entry, change, sub.origin)
     if courtesy is not None and not heard and not entry.blocked_by:
         courtesy.attend(actor, entry, change)
     before = actor.state.room

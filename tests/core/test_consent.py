@@ -228,6 +228,24 @@ async def test_nobody_stops_somebody_else() -> None:
         assert mail.texts == ["a letter", STOPPED]
 
 
+async def test_a_conversation_is_stopped_where_it_is_and_a_group_by_nobody() -> None:
+    chat = FakeChannel("chat", "teams")
+    async with kit_with(chat, options=options()) as kit:
+
+        async def said_in(where: str, text: str, **more: Any) -> str:
+            message = InboundMessage.text("chat", "user-1", text, conversation_id=where, **more)
+            result = await kit.process_inbound(message)
+            await result.settled()
+            return result.room_id or ""
+
+        own, team = await said_in("dm-1", "hi"), await said_in("team-1", "hi", group=True)
+        await said_in("dm-1", "stop")
+        await said_in("team-1", "stop", group=True)
+        await (await kit.send(own, "to one")).settled()
+        await (await kit.send(team, "to all")).settled()
+        assert chat.texts == [STOPPED, "to all"]
+
+
 async def test_who_is_erased_is_still_not_written_to() -> None:
     sms = FakeChannel()
     async with kit_with(sms, options=options()) as kit:
