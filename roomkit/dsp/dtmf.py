@@ -36,24 +36,27 @@ class KeyDetector:
         self.reset()
 
     def reset(self) -> None:
-        self._rest = np.zeros(0, dtype=np.float32)
+        self._rest = b""
         self._seen = self._missed = 0
         self._candidate = ""
         self._down = ""
 
     def push(self, pcm: bytes) -> list[str]:
-        values = np.concatenate((self._rest, to_float(pcm)))
-        count = len(values) // self._size
-        self._rest = values[count * self._size :].copy()
-        if not count:
-            return []
-        blocks = values[: count * self._size].reshape(count, self._size)
-        energy = np.einsum("ij,ij->i", blocks, blocks)
-        if energy.max() < self._size * _FAINT**2 and not self._candidate and not self._down:
-            return []
-        sums = blocks @ self._bank
-        power = sums[:, :8] ** 2 + sums[:, 8:] ** 2
+        data = self._rest + pcm
         idle = not self._candidate and not self._down
+        count = len(data) // (2 * self._size)
+        # While nothing has begun three blocks are looked at together: that costs hardly more than one.
+        if not count or (idle and count < 3):
+            self._rest = data
+            return []
+        used = count * self._size * 2
+        self._rest = data[used:]
+        blocks = to_float(data[:used]).reshape(count, self._size)
+        energy = np.einsum("ij,ij->i", blocks, blocks)
+        if idle and float(energy.max()) < self._size * _FAINT**2:
+            return []
+        sums = np.square(np.dot(blocks, self._bank))
+        power = sums[:, :8] + sums[:, 8:]
         if idle and (power.max(axis=1) * 4 < self._size * _SHARE * energy).all():
             return []  # two tones have most of the energy: the stronger of them has half of that
         found = (self._key(power[row], float(energy[row])) for row in range(count))

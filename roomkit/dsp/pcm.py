@@ -13,6 +13,8 @@ Samples = NDArray[np.int16]
 Floats = NDArray[np.float32]
 SILENCE_DBFS = -100.0
 _FULL = 32768.0
+_PCM = np.dtype("<i2")
+_LOWEST, _HIGHEST = np.float32(-32768), np.float32(32767)
 
 
 def samples(pcm: bytes) -> Samples:
@@ -22,13 +24,15 @@ def samples(pcm: bytes) -> Samples:
 
 def to_float(pcm: bytes) -> Floats:
     """Samples as float32 on the scale of 16-bit integers (not -1 to 1), which saves a multiplication each way."""
-    return np.frombuffer(pcm, dtype="<i2").astype(np.float32)
+    return np.frombuffer(pcm, _PCM).astype(np.float32)
 
 
 def to_pcm(values: NDArray[Any]) -> bytes:
     """Rounds and clips to 16 bits."""
     rounded = np.rint(values)
-    return rounded.clip(-32768, 32767, out=rounded).astype("<i2").tobytes()
+    np.maximum(rounded, _LOWEST, out=rounded)
+    np.minimum(rounded, _HIGHEST, out=rounded)
+    return rounded.astype(_PCM).tobytes()
 
 
 def dbfs(pcm: bytes) -> tuple[float, float]:

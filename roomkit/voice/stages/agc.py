@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import exp
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,7 @@ class GainStage:
         self._gate = 32768 * 10 ** (config.gate_dbfs / 20)
         self._up = 1 - exp(-_STEP_MS / config.attack_ms)
         self._down = 1 - exp(-_STEP_MS / config.release_ms)
+        self._count, self._shape = 0, (np.zeros(0), np.zeros(0))
         self.reset()
 
     def reset(self) -> None:
@@ -56,10 +58,19 @@ class GainStage:
         count = len(values)
         if not count:
             return frame, ()
-        borders = np.arange(0, count, self._step)
-        gains = [self.gain, *map(self._follow, np.maximum.reduceat(np.abs(values), borders).tolist())]
-        ramp = np.interp(np.arange(1, count + 1), np.append(borders, count), np.array(gains))
-        return AudioFrame(to_pcm(values * ramp), frame.rate, frame.position), ()
+        borders, slope = self._steps(count)
+        gains = np.array([self.gain, *map(self._follow, np.maximum.reduceat(np.abs(values), borders).tolist())])
+        values *= np.dot(slope, gains.astype(np.float32))
+        return AudioFrame(to_pcm(values), frame.rate, frame.position), ()
+
+    def _steps(self, count: int) -> tuple[Any, Any]:
+        """(where the steps begin, samples x gains: how much of each gain a sample gets); the same for every frame."""
+        if count != self._count:
+            borders = np.arange(0, count, self._step)
+            points = np.append(borders, count)
+            share = [np.interp(np.arange(1, count + 1), points, row) for row in np.eye(len(points))]
+            self._count, self._shape = count, (borders, np.array(share, dtype=np.float32).T.copy())
+        return self._shape
 
     def _follow(self, peak: float) -> float:
         if peak > self._gate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from roomkit.ports.audio import BackendTraits
 from roomkit.voice.pipeline import AudioPipelineConfig, Pipeline
 from roomkit.voice.stages import named, named_echo
 from roomkit.voice.stages.agc import GainConfig, GainStage
+from roomkit.voice.stages.apm import ApmStage
 from roomkit.voice.stages.blocks import Reference
 from roomkit.voice.stages.limiter import CEILING
 
@@ -182,3 +184,23 @@ def test_the_reference_waits_beside_the_line_and_is_bounded() -> None:
     while reference.take() != bytes(320) or waiting < 30:
         waiting += 1
         assert waiting < 60
+
+
+def test_the_short_way_into_the_library_does_what_its_public_way_does() -> None:
+    random = np.random.default_rng(5)
+    near, far = random.normal(0, 3_000, 2 * RATE), random.normal(0, 3_000, 2 * RATE)
+    short, plain = ApmStage(RATE), ApmStage(RATE)
+    asked: list[str] = []
+
+    def publicly(name: str, frame: Any) -> Callable[[], None]:
+        def call() -> None:
+            asked.append(name)
+            getattr(plain._apm, name)(frame)
+
+        return call
+
+    plain._clean = publicly("process_stream", plain._near_frame)
+    plain._play = publicly("process_reverse_stream", plain._far_frame)
+    assert short._clean.__name__ == "directly", "the package has changed inside: see roomkit.voice.stages.apm._directly"
+    assert np.array_equal(through(plain, near, far), through(short, near, far))
+    assert (asked.count("process_stream"), asked.count("process_reverse_stream")) == (200, 200)
