@@ -216,7 +216,10 @@ class RoomActor:
                 # A caller that gave up before its operation began wants nothing to happen.
                 if job.future is None or not job.future.cancelled():
                     try:
-                        job.value = await job.fn(self, *job.args)
+                        if self.retired:  # Lost by the operation before: whoever waited goes where the room is now.
+                            job.value = await self._call(job.fn, job.args, None)
+                        else:
+                            job.value = await job.fn(self, *job.args)
                     # `_failed` raises the kit's own cancellation; a guard's is its caller's to hear of.
                     except BaseException as error:  # noqa: BLE001 - lane boundary # swallows cancellation: see above
                         self._failed(job, error)

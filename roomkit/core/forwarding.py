@@ -39,7 +39,7 @@ PATIENCE_S = 10.0
 """How long a call waits for its room to have an owner again."""
 MOST_SETTLEMENTS = 10_000
 ONCE = frozenset(
-    {"note", "whisper", "draft", "settle_draft", "answer_approval", "resend", "steer", "create_room", "fork"}
+    {"note", "whisper", "draft", "settle_draft", "release", "answer_approval", "resend", "steer", "create_room", "fork"}
 )
 """Methods that do it again, or say that it cannot be done, when they are called again. Of such a call whose answer was
 lost nobody knows."""
@@ -208,14 +208,14 @@ class Calls:
     ) -> T:
         """Does it here, or asks the owner, until somebody has done it. Raises `StoreUnavailable` when that takes too
         long, and for something that is not to be done twice as soon as it may have been done."""
-        until = monotonic() + PATIENCE_S
+        until, why = monotonic() + PATIENCE_S, ""
         while True:
             try:
                 return await here()
             except Elsewhere as error:
                 elsewhere = error
-            except Fenced:  # Nothing was applied.
-                elsewhere = None
+            except Fenced as error:  # Nothing was applied.
+                elsewhere, why = None, f" ({error})"
             except StoreUnavailable:
                 if not self.nodes.reviving:
                     raise
@@ -235,7 +235,7 @@ class Calls:
                             "this; look before you ask again"
                         ) from lost
             if monotonic() > until:
-                raise StoreUnavailable("the room is without an owner for too long; try again") from elsewhere
+                raise StoreUnavailable(f"the room is without an owner for too long{why}; try again") from elsewhere
             if elsewhere is not None:
                 await self.nodes.owners.news(elsewhere)
 

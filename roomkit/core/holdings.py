@@ -29,6 +29,9 @@ KINDS = (BINDING, PARTICIPANT, "detached", "outbox", "stream", "turn", "timer")
 """What is read of a room, beside itself and its head, when it is brought into memory."""
 RESUMED_S = 1.0
 PAUSE_S = 0.02
+REFUSED_S = 0.05
+"""Before a room is read again whose lease this node still has, although a write under it was refused."""
+MOST_REFUSED = 10_000
 
 
 class Holdings:
@@ -54,6 +57,7 @@ class Holdings:
         self._exits: dict[RoomKey, Callable[[], None]] = {}
         self._first = asyncio.Lock()
         self._resuming: dict[RoomKey, asyncio.Task[None]] = {}
+        self._refused: dict[RoomKey, int] = {}
 
     async def acquire(self, tenant: str, room_id: str) -> int:
         """The epoch of this node's lease. Raises `Elsewhere` for another node's room, or when this one takes none."""
@@ -80,6 +84,10 @@ class Holdings:
             if await self.engine.store.records(RecordQuery(ROOM, tenant, key=room_id)):
                 generation = self.generation
                 epoch = await self.acquire(tenant, room_id)
+                if self._refused.pop((tenant, room_id), None) == epoch:
+                    # Timers, views and cut replies bring a room back as soon as it is lost: without end, were the
+                    # store to refuse its writes and to leave it the lease.
+                    await asyncio.sleep(REFUSED_S)
                 for actor in await self.read_owned({(tenant, room_id): epoch}, [(tenant, room_id)], generation):
                     if actor.retired:  # lost again before anybody had it
                         raise Elsewhere(tenant, room_id, "")
@@ -170,6 +178,12 @@ class Holdings:
         leave = self._exits.pop((actor.tenant, actor.room_id), None)
         if leave is not None:
             leave()
+
+    def refused(self, actor: RoomActor) -> None:
+        """A write was refused as a former owner's."""
+        if len(self._refused) >= MOST_REFUSED:
+            self._refused.clear()
+        self._refused[actor.tenant, actor.room_id] = actor.epoch
 
     def drop(self, actor: RoomActor) -> None:
         """The room is another node's, or will be: everything about it here ends without a word to the store."""

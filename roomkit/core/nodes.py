@@ -125,6 +125,7 @@ class Nodes:
     def lost(self, actor: RoomActor) -> None:
         """A commit was refused: somebody else has this room, and perhaps all of them."""
         self.engine.count("node_rooms_lost")
+        self.held.refused(actor)
         if not actor.retired:
             self.held.drop(actor)
         if not self._scope.closed and not self._checking:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
+
 from roomkit.core import recovery
 from roomkit.core.actor import RoomActor
+from roomkit.errors import Fenced
 from roomkit.models.room import RoomTimers
 from roomkit.ports.store import Batch, Duplicate, RecordQuery
 from roomkit.testing import FakeChannel, VirtualClock
+from roomkit.testing.simulation import World, simulate
+from roomkit.testing.simulation.nodes import Leases
 from tests.core.faults import FaultyStore, drops, puts
 from tests.core.rooms import Brain, kit_with, say, stream
 
@@ -128,3 +133,26 @@ async def test_a_room_that_is_lost_while_others_are_still_loaded_is_looked_for_a
     loaded.set()
     await loading
     await kit.aclose()
+
+
+@pytest.mark.parametrize("seed", [6, 11])
+def test_a_store_that_fences_a_writer_and_leaves_it_the_lease_is_not_asked_without_end(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, the node asks for the lease, gets the one it has, and is refused again: without a pause for ever, since
+    nothing in it waits."""
+    check, refused = Leases.check, 0
+    worlds: list[World] = []
+
+    def lying(self: Leases, node: str, batch: Batch) -> None:
+        nonlocal refused
+        check(self, node, batch)
+        if batch.room_id is not None and batch.events and 1.0 < worlds[0].loop.time() < 14.0:
+            refused += 1
+            assert refused < 1_000
+            raise Fenced("so it says")
+
+    monkeypatch.setattr(Leases, "check", lying)
+    outcome = simulate(seed, nodes=2, prepare=worlds.append)
+    assert outcome.wrong == []
+    assert refused > 10

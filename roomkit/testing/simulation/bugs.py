@@ -89,6 +89,10 @@ async def _channelless(self: RoomActor, change: Change) -> Any:
     return await _commit(self, change)
 
 
+async def _ack_first(self: RoomActor, batch: Batch) -> None:
+    self.engine.write_soon(batch)
+
+
 async def _swallowed(self: RoomActor, batch: Batch) -> Duplicate | None:
     try:
         return await _write(self, batch)
@@ -153,6 +157,7 @@ _memory_commit = MemoryStore.commit
 _bug("no dedupe", 30, (RoomActor, "commit", _no_dedupe))
 _bug("dedupe key without the channel", 200, (RoomActor, "commit", _channelless))
 _bug("dedupe key without the tenant", 200, (MemoryStore, "commit", _tenantless))
+_bug("acknowledged before the commit", 100, (RoomActor, "_write", _ack_first), nodes=1)
 _bug("a failed commit passes for a good one", 100, (RoomActor, "_write", _swallowed))
 _bug("a duplicate passes for a commit", 30, (RoomActor, "_write", _duplicate_ignored))
 _bug("outbox rows in a second transaction", 400, (RoomActor, "_write", _second_transaction("outbox")))
