@@ -28,6 +28,8 @@ class TransportChannel(Channel):
     """Where a binding without an address is delivered to; for channels with one far end only, such as a webhook."""
     answers_sender = True
     """Whether the address that a message came from can be delivered to; a webhook's sender is only a name."""
+    takes_files = False
+    """Whether files of the kit's own store go out as bytes instead of as links to them."""
 
     def __init__(
         self,
@@ -73,6 +75,8 @@ class TransportChannel(Channel):
             if content is None:
                 return DeliveryResult(success=True, state=DeliveryState.SKIPPED, error="target_not_here")
         extra = self._extra(binding)
+        if hasattr(self.provider, "continuing"):
+            extra |= await self.provider.continuing(event, binding, context)
         parts = split_content(content, self.capabilities)
         sent: list[str] = list(context.state.get("parts", ()))
         result = DeliveryResult(success=True, state=DeliveryState.SENT if sent else DeliveryState.SKIPPED)
@@ -93,10 +97,10 @@ class TransportChannel(Channel):
             result = await self.provider.send(outgoing)
             if not result.success:
                 return result.model_copy(update={"parts": tuple(sent)})
-            sent.append(result.provider_message_id or outgoing.idempotency_key)
+            sent.append(result.reference or result.provider_message_id or outgoing.idempotency_key)
             if part_done := context.state.get("part_done"):
                 await part_done(sent[-1])
-        last = sent[-1] if sent else None
+        last = result.provider_message_id or (sent[-1] if sent else None)
         return result.model_copy(update={"parts": tuple(sent), "provider_message_id": last})
 
     async def fetch(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:

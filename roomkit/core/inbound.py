@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Route = tuple[str, str, str, str]
 """(tenant, channel, address, assurance)."""
-DEDUPE_DAYS = 7
+DEDUPE_S = 7 * 86_400.0
 
 
 @dataclass(slots=True)
@@ -54,6 +54,7 @@ class Sender:
     candidates: tuple[str, ...] = ()
     refused: str = ""
     challenge: str | None = None
+    proof: bool = False
 
 
 class Seen(NamedTuple):
@@ -90,7 +91,7 @@ class Inbound:
         message = valid(message)
         channel = self.engine.registry.require(message.channel_id, tenant)
         self.engine.count("inbound")
-        if message.external_id is None:
+        if message.external_id is None or self._seated(tenant, room_id, message):
             return await self._process(channel, message, tenant, room_id)
         flight = (tenant, message.channel_id, message.external_id)
         while (first := self._in_flight.get(flight)) is not None:
@@ -103,7 +104,7 @@ class Inbound:
         mine: asyncio.Future[InboundResult | None] = asyncio.get_running_loop().create_future()
         self._in_flight[flight] = mine
         try:
-            known = None if self._seated(tenant, room_id, message) else await self._known(tenant, message)
+            known = await self._known(tenant, message)
             result = known or await self._process(channel, message, tenant, room_id)
             mine.set_result(result)
             return result
@@ -120,7 +121,7 @@ class Inbound:
     def _seated(self, tenant: str, room_id: str | None, message: InboundMessage) -> bool:
         """Whether the message can only be committed or refused: then the commit itself tells a redelivery."""
         actor = self.engine.table.loaded(tenant, room_id) if room_id is not None else None
-        return actor is not None and message.channel_id in actor.state.bindings
+        return actor is not None and message.channel_id in actor.state.bindings and not message.attachments
 
     async def _known(self, tenant: str, message: InboundMessage) -> InboundResult | None:
         """Looked up before routing, so that a redelivery never opens a room (D22)."""
@@ -155,13 +156,16 @@ class Inbound:
         settlement = Settlement()
         dedupe = None
         if message.external_id is not None:
-            expires = engine.now().timestamp() + DEDUPE_DAYS * 86_400
-            dedupe = (message.channel_id, message.external_id, expires)
+            dedupe = (message.channel_id, message.external_id, DEDUPE_S)
         person = self._person(actor, channel, sender, message)
         sub = messages.Submission(draft, settlement, dedupe=dedupe, person=person, valid=at_hand is not None)
         sub.origin = message
         if sender.challenge is not None:
             sub.blocked = ("identity_challenge", "the sender has to prove who it is")
+        if sender.proof:
+            sub.blocked = ("identity_proof", "the answer to a challenge is nobody else's")
+        if sender.identity is not None and (claimed := _claimed(channel, message)) in actor.state.participants:
+            await actor.call(import_module("roomkit.core.recognition").recognise, claimed, sender, settlement)
         result = await actor.call(messages.submit, sub)
         if sender.challenge is not None and result.event is not None:
             await self._challenge(actor, channel, sender.challenge)
@@ -188,7 +192,7 @@ class Inbound:
     ) -> tuple[RoomActor, EventDraft, Sender]:
         if self.engine.nodes is not None:
             room_id = await self._whose(channel, message, tenant, room_id)
-        sender = self._told(channel, message) or await self._identify(channel, message, tenant)
+        sender = self._told(channel, message) or await self._identify(channel, message, tenant, room_id)
         actor = await self._room(channel, message, tenant, room_id, sender)
         if message.attachments:
             message = await self._fetch(channel, message, actor)
@@ -285,15 +289,27 @@ class Inbound:
         self._routes[route] = room_id
 
     async def _cached(self, route: Route, channel: Channel, message: InboundMessage) -> RoomActor | Seen | None:
+        """The room of what the message answers, where the sender's own seat is in it, else the sender's last one."""
+        if message.about_room is not None:
+            actor = await self._fits(message.about_room, (route[2],), route[0], channel, message)
+            if actor is not None:
+                return actor
         room_id = self._routes.get(route)
         if room_id is None:
             return None
-        actor = await _look(self.engine, route[0], room_id)
+        actor = await self._fits(room_id, (None, route[2]), route[0], channel, message)
+        if actor is None:
+            self._routes.pop(route, None)
+        return actor
+
+    async def _fits(
+        self, room_id: str, addresses: tuple[str | None, ...], tenant: str, channel: Channel, message: InboundMessage
+    ) -> RoomActor | Seen | None:
+        actor = await _look(self.engine, tenant, room_id)
         if actor is not None and actor.state.room.open:
             binding = actor.state.bindings.get(channel.channel_id)
-            if binding is not None and binding.metadata.get("address") in (None, route[2]) and _sure(binding, message):
+            if binding is not None and binding.metadata.get("address") in addresses and _sure(binding, message):
                 return actor
-        self._routes.pop(route, None)
         return None
 
     async def _find(self, channel: Channel, message: InboundMessage, tenant: str) -> RoomActor | Seen | None:
@@ -329,6 +345,10 @@ class Inbound:
         if channel.channel_id not in actor.state.bindings and channel.channel_id not in actor.state.detached:
             binding = self._new_binding(channel, message, actor.room_id, sender, actor.tenant)
             await actor.call(membership.attach, binding, False)
+        claimed = _claimed(channel, message)
+        if sender.identity is not None and claimed in actor.state.participants:
+            if sender.participant_id not in actor.state.participants:
+                sender.participant_id = claimed  # they stay who they are here, and are known from now on
         if sender.participant_id not in actor.state.participants and not sender.refused:
             person = self._person(actor, channel, sender, message)
             await actor.call(membership.add_person, person)
@@ -390,7 +410,7 @@ class Inbound:
 
     def _told(self, channel: Channel, message: InboundMessage) -> Sender | None:
         """The sender, where nobody is asked who it is."""
-        claimed = message.participant_id or f"{channel.channel_type}:{message.sender_id}"
+        claimed = message.participant_id or _claimed(channel, message)
         if message.participant_id is not None or channel.names_senders:
             return Sender(claimed, message.sender_name, Identification.IDENTIFIED)
         kinds = self.engine.options.identity_channel_types
@@ -398,8 +418,8 @@ class Inbound:
             return Sender(claimed, message.sender_name, Identification.UNKNOWN)
         return None
 
-    async def _identify(self, channel: Channel, message: InboundMessage, tenant: str) -> Sender:
-        claimed, resolver = f"{channel.channel_type}:{message.sender_id}", self.engine.resolver
+    async def _identify(self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None) -> Sender:
+        claimed, resolver = _claimed(channel, message), self.engine.resolver
         assert resolver is not None
         try:
             call = resolver.resolve(tenant, channel.channel_type, message)
@@ -416,7 +436,25 @@ class Inbound:
         if found.status is Identification.IDENTIFIED and found.identity is not None:
             name = found.identity.display_name or message.sender_name
             return Sender(found.identity.id, name, Identification.IDENTIFIED, found.identity)
+        state = await self._place(channel, message, tenant, room_id)
+        settled = await import_module("roomkit.core.recognition").settled(self.engine, state, tenant, claimed)
+        if settled is not None:
+            return Sender(settled[0], settled[1].display_name, Identification.IDENTIFIED, settled[1])
         return await self._ask(channel, message, tenant, found, claimed)
+
+    async def _place(
+        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
+    ) -> RoomState | None:
+        """The room where the sender is known already, as far as that can be told without asking a router."""
+        if room_id is not None:
+            found = await _look(self.engine, tenant, room_id)
+        else:
+            found = await self._cached(
+                (tenant, channel.channel_id, message.address, message.assurance.value), channel, message
+            )
+            if found is None and self.engine.options.router is None:
+                found = await self._find(channel, message, tenant)
+        return found.state if found is not None else None
 
     async def _ask(
         self, channel: Channel, message: InboundMessage, tenant: str, found: Resolution, claimed: str
@@ -461,6 +499,7 @@ class Inbound:
                 sender.participant_id = answer.identity.id
                 sender.name = answer.identity.display_name or sender.name
                 sender.status, sender.identity = Identification.IDENTIFIED, answer.identity
+                sender.proof = answer.proof
             case "pending":
                 sender.status = Identification.PENDING
             case "challenge":
@@ -478,6 +517,11 @@ class Inbound:
             draft, CURRENT.get() or Settlement(), binding_required=False, targets=(channel.channel_id,), guards=False
         )
         await actor.call(messages.submit, sub)
+
+
+def _claimed(channel: Channel, message: InboundMessage) -> str:
+    """What a sender is called that nobody knows."""
+    return f"{channel.channel_type}:{message.sender_id}"
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -19,7 +19,7 @@ async def resolved(engine: Engine, tenant: str, message: InboundMessage) -> Inbo
     """The message with our id in place of the vendor's. An action on a message that is not known (older than the
     dedupe keys, or from before we were there) becomes a message that tells of it; an answer to one stands alone."""
     about = message.about_id or ""
-    event_id = await event_of(engine, tenant, message.channel_id, about)
+    event_id, room_id = await event_of(engine, tenant, message.channel_id, about)
     content = message.content
     if isinstance(content, (EditContent, DeleteContent, ReactionContent)):
         if event_id is not None:
@@ -28,18 +28,18 @@ async def resolved(engine: Engine, tenant: str, message: InboundMessage) -> Inbo
         told = UnknownContent(kind=content.type, text=_told(content))
         return message.replaced(about_id=None, type=EventType.MESSAGE, content=told, metadata=metadata)
     if event_id is not None:
-        return message.replaced(about_id=None, parent_event_id=event_id)
+        return message.replaced(about_id=None, about_room=room_id, parent_event_id=event_id)
     return message.replaced(about_id=None, metadata={**message.metadata, "unknown_parent": about})
 
 
-async def event_of(engine: Engine, tenant: str, channel_id: str, vendor_id: str) -> str | None:
-    """The event that came in, or went out, on this channel under the vendor's id."""
+async def event_of(engine: Engine, tenant: str, channel_id: str, vendor_id: str) -> tuple[str, str] | tuple[None, None]:
+    """The event that came in, or went out, on this channel under the vendor's id, and its room."""
     query = RecordQuery("dedupe", tenant, key=f"{channel_id}\n{vendor_id}")
     found = await engine.store.records(query)
     if not found:
         terms = (f"pmid:{channel_id}:{vendor_id}",)
         found = await engine.store.records(RecordQuery("delivery", tenant, terms=terms, limit=1))
-    return str(found[0].value["event_id"]) if found else None
+    return (str(found[0].value["event_id"]), str(found[0].value["room_id"])) if found else (None, None)
 
 
 class Links:

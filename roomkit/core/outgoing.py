@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from roomkit.core import messages
-from roomkit.core.history import history_reader
+from roomkit.core.history import history_reader, media_reader
 from roomkit.errors import ProviderError
 from roomkit.models.content import AudioContent, CompositeContent, Content, MediaContent, TextContent, VideoContent
 from roomkit.models.delivery import DeliveryResult, DeliveryState, Outgoing
@@ -52,10 +52,11 @@ def project(
         if shaped is None:
             return Projection(context, None, "nothing_to_show_here")
         content = shaped
+        context.media = media_reader(engine, actor)
     name = _sender_name(actor, event, channel)
     if name:
         content = import_module("roomkit.core.transcode").with_sender(content, name, language=state.room.language)
-    if engine.media_link is not None:
+    if engine.media_link is not None and not getattr(channel, "takes_files", False):
         content = _public(content, engine.media_link, actor.tenant)
     return Projection(context, event if content is event.content else event.replaced(content=content))
 

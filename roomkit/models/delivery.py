@@ -33,7 +33,8 @@ class InboundMessage(Frozen):
 
     `conversation_id` is where it was said, when that is not the sender's own address (a group, a channel of a team):
     the room is found by it and answers go there; with `group` the seat is nobody's own. `about_id` is the vendor's id
-    of the message that this one answers, edits, deletes or reacts to: the kit puts our own id in its place.
+    of the message that this one answers, edits, deletes or reacts to: the kit puts our own id in its place, and in
+    `about_room` the room of what it answers, which is then preferred among the sender's own.
     """
 
     channel_id: str
@@ -45,6 +46,7 @@ class InboundMessage(Frozen):
     conversation_id: VendorText | None = None
     group: bool = False
     about_id: VendorText | None = None
+    about_room: str | None = None
     sender_name: str | None = None
     participant_id: str | None = None
     parent_event_id: str | None = None
@@ -129,11 +131,14 @@ def forward(old: DeliveryState, new: DeliveryState) -> DeliveryState:
 
 
 class DeliveryResult(Frozen):
-    """What a channel or provider says about one delivery. `success=False` reaches retry, breaker and report."""
+    """What a channel or provider says about one delivery. `success=False` reaches retry, breaker and report.
+
+    `reference` is our own name of the message, where answers to it carry that one and not the vendor's."""
 
     success: bool
     state: DeliveryState = DeliveryState.SENT
     provider_message_id: VendorText | None = None
+    reference: VendorText | None = None
     error: VendorText | None = None
     code: VendorText | None = None
     retryable: bool = False

@@ -19,11 +19,12 @@ class MessageProvider(Protocol):
     """Sends and receives messages through one vendor account. `name` is the vendor's, e.g. "twilio".
 
     Where a vendor needs more, a provider may have: `async prepare(request)`, called before `verify` for what that
-    cannot wait for (published keys; it must trust nothing in the request); `async remember(request)`, called after it,
-    before the messages are taken in, for what must outlive the process; `keep_in(vault)`, which hands it the
-    `VaultPort` to keep that in; `async fetch_media(attachment, policy)` and `async aclose()`. `opt_out_codes` are the
-    vendor's codes for a recipient who wants nothing more; a message's metadata `opt_out` ("stop", "start" or "help")
-    says that the vendor has understood a keyword and answered it.
+    cannot wait for (published keys; it must trust nothing in the request); `async remember(request)`, called after
+    it, before the messages are taken in, for what must outlive the process; `keep_in(vault)`, which hands it the
+    `VaultPort` to keep that in; `async continuing(event, binding, context)`, which adds to `Outgoing.extra` what a
+    message has to know of its room; `async fetch_media(attachment, policy)` and `async aclose()`. `opt_out_codes` are
+    the vendor's codes for a recipient who wants nothing more; a message's metadata `opt_out` ("stop", "start" or
+    "help") says that the vendor has understood a keyword and answered it.
     """
 
     name: str
