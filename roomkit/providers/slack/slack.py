@@ -45,7 +45,7 @@ from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy, Resolve
 from roomkit.providers.chat_text import chat_text
 from roomkit.providers.slack import signature
 from roomkit.providers.slack.inbound import body_of, read
-from roomkit.providers.slack.text import SLACK, Block, blocks_of, escaped, name_of, picture, sections
+from roomkit.providers.slack.text import SLACK, Block, blocks_of, escaped, link, name_of, picture, sections
 from roomkit.runtime import Clock, SystemClock, bounded
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class SlackProvider:
             case ReactionContent():
                 return await self._react(message, message.content)
             case content:
-                fields = {"channel": message.recipient, **self.fields(content)}
+                fields = {"channel": message.recipient, "unfurl_links": False, **self.fields(content)}
                 if message.about_ids:
                     where, _, ts = message.about_ids[0].rpartition(":")
                     fields |= {"thread_ts": ts} if where == message.recipient else {}
@@ -136,8 +136,7 @@ class SlackProvider:
         text, blocks = _rendered(content)
         if not text and not blocks:
             raise Refused(self.name, f"content of type {content.type} has neither text nor media to send")
-        made: dict[str, Any] = {"text": text, "unfurl_links": False}
-        return {**made, "blocks": blocks} if blocks else made
+        return {"text": text, "blocks": blocks} if blocks else {"text": text}
 
     async def _edit(self, message: Outgoing, content: Content) -> DeliveryResult:
         """The first part gets the new text; what else there was of the old message goes."""
@@ -253,8 +252,7 @@ def _file(content: MediaContent | AudioContent | VideoContent) -> tuple[str, lis
         title = words or (content.filename if isinstance(content, MediaContent) else None) or "picture"
         return escaped(title), [*(sections(escaped(words)) if words else []), picture(content.url, title)]
     name = (content.filename if isinstance(content, MediaContent) else None) or content.mime_type
-    link = f"<{content.url.replace('|', '%7C').replace('>', '%3E')}|{escaped(name)}>"
-    return "\n".join(filter(None, (escaped(words), link))), []
+    return "\n".join(filter(None, (escaped(words), link(content.url, escaped(name))))), []
 
 
 def _place(about: str) -> dict[str, str]:

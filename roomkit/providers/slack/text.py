@@ -80,12 +80,13 @@ def _named(found: re.Match[str]) -> str:
     return target if not label or label in target else f"{label} ({target})"
 
 
-def _link(href: str, text: str) -> str:
-    return f"<{href.replace('|', '%7C').replace('>', '%3E')}|{text}>"
+def link(href: str, text: str) -> str:
+    """A link with a label that is mrkdwn already."""
+    return f"<{escaped(href.replace('|', '%7C'))}|{text}>"
 
 
 SLACK = Dialect(
-    {"b": ("*", "*"), "i": ("_", "_"), "s": ("~", "~"), "code": ("`", "`"), "pre": ("```", "```")}, escaped, _link
+    {"b": ("*", "*"), "i": ("_", "_"), "s": ("~", "~"), "code": ("`", "`"), "pre": ("```", "```")}, escaped, link
 )
 
 
