@@ -11,7 +11,7 @@ import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from types import MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
@@ -108,6 +108,16 @@ class Remote:
             raise UsageError(f"{self.name}() cannot be asked of another process; call it where the room is") from error
 
 
+@cache
+def _remotes(rooms: type[Any]) -> dict[str, Remote]:
+    """What can be asked of a tenant's surface."""
+    return {
+        name: Remote(fn)
+        for name, fn in inspect.getmembers(rooms, inspect.iscoroutinefunction)
+        if not name.startswith("_") and name not in ("open_view", "unregister_channel")
+    }
+
+
 class RemoteSettlement(Settlement):
     """What follows is done at another node, which is asked."""
 
@@ -140,11 +150,7 @@ class Calls:
     def __init__(self, nodes: Nodes, rooms: type[Any]) -> None:
         self.nodes = nodes
         self._class = rooms
-        self._remotes = {
-            name: Remote(fn)
-            for name, fn in inspect.getmembers(rooms, inspect.iscoroutinefunction)
-            if not name.startswith("_") and name not in ("open_view", "unregister_channel")
-        }
+        self._remotes = _remotes(rooms)
         self._overrides: dict[str, Callable[..., Any]] = {
             name: self._forwarding(remote) for name, remote in self._remotes.items()
         }
