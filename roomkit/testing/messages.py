@@ -160,7 +160,8 @@ async def check_message_provider(
     """What every provider keeps to: fail-closed signatures, nothing dropped in parsing, an honest result of sending.
 
     `inbound` are unsigned webhooks of every kind; `outgoing` is one message that can be sent; `secrets` must not appear
-    in its repr; `without_secret` makes one that has nothing to check signatures with.
+    in its repr; `without_secret` makes one that has nothing to check signatures with. `mutants` is 0 for a vendor
+    whose webhooks only carry a shared secret.
     """
     provider = make()
     try:
@@ -171,7 +172,7 @@ async def check_message_provider(
         signed = [provider.sign(request) for request in inbound]
         for bare, request in zip(inbound, signed, strict=True):
             _check_webhook(provider, bare, request)
-        if signed:
+        if signed and mutants:
             report = fuzz_signatures(provider, signed, n=mutants)
             assert report.ok, f"changed requests are accepted or break it: {report.forged[:3]} {report.crashed[:3]}"
         if without_secret is not None:
