@@ -131,17 +131,30 @@ async def test_an_answer_quotes_only_what_is_of_the_same_chat_and_only_once():
 @pytest.mark.parametrize(
     "content, shown",
     [
-        (RichContent(text="**Bold** and *soft* `x<y` [site](https://x.example/?a=1&b=2)"),
-         '<b>Bold</b> and <i>soft</i> <code>x&lt;y</code> <a href="https://x.example/?a=1&amp;b=2">site</a>'),
-        (RichContent(text="# Title\n- one\n- two\n\n```py\na < b\n```\ndone"),
-         "<b>Title</b>\n• one\n• two\n\n<pre>a &lt; b</pre>\n\ndone"),
+        (
+            RichContent(text="**Bold** and *soft* `x<y` [site](https://x.example/?a=1&b=2)"),
+            '<b>Bold</b> and <i>soft</i> <code>x&lt;y</code> <a href="https://x.example/?a=1&amp;b=2">site</a>',
+        ),
+        (
+            RichContent(text="# Title\n- one\n- two\n\n```py\na < b\n```\ndone"),
+            "<b>Title</b>\n• one\n• two\n\n<pre>a &lt; b</pre>\n\ndone",
+        ),
         (RichContent(text=r"2 \* 3 < 7 & snake_case_name ~~no~~"), "2 * 3 &lt; 7 &amp; snake_case_name <s>no</s>"),
-        (RichContent(text="<p>Hi <strong>you <em>there</strong></em></p><script>x</script><p>a &lt; b</p>", format="html"),
-         "Hi <b>you <i>there</i></b>\n\na &lt; b"),
-        (RichContent(text='<a href="javascript:x">bad</a> <a href="https://x.example">good</a> <blink>b</blink>', format="html"),
-         'bad <a href="https://x.example">good</a> b'),
+        (
+            RichContent(
+                text="<p>Hi <strong>you <em>there</strong></em></p><script>x</script><p>a &lt; b</p>", format="html"
+            ),
+            "Hi <b>you <i>there</i></b>\n\na &lt; b",
+        ),
+        (
+            RichContent(
+                text='<a href="javascript:x">bad</a> <a href="https://x.example">good</a> <blink>b</blink>',
+                format="html",
+            ),
+            'bad <a href="https://x.example">good</a> b',
+        ),
     ],
-)  # fmt: skip
+)
 async def test_formatted_text_uses_telegrams_marks_and_escapes_the_rest(content: RichContent, shown: str):
     fake = FakeTelegram()
     await sent(fake, content)
@@ -152,7 +165,28 @@ def test_whatever_is_written_the_marks_are_ones_that_telegram_takes():
     from roomkit.testing.vendors.telegram import _balanced  # the fake's own judge
 
     dice = random.Random(4)
-    pieces = ["**", "*", "_", "__", "`", "```\n", "\n", "[a](https://x.example)", "<b>", "</i>", "<", "&", "é", "a b", "# ", "- ", "\\*", "~~", "<!--", "]("]  # fmt: skip
+    pieces = [
+        "**",
+        "*",
+        "_",
+        "__",
+        "`",
+        "```\n",
+        "\n",
+        "[a](https://x.example)",
+        "<b>",
+        "</i>",
+        "<",
+        "&",
+        "é",
+        "a b",
+        "# ",
+        "- ",
+        "\\*",
+        "~~",
+        "<!--",
+        "](",
+    ]
     for _ in range(3000):
         text = "".join(dice.choice(pieces) for _ in range(dice.randrange(25)))
         for form in ("markdown", "html"):
@@ -186,17 +220,45 @@ async def test_buttons_and_what_they_may_hold():
 @pytest.mark.parametrize(
     "content, method, fields",
     [
-        (MediaContent(url="https://x.example/a.png", mime_type="image/png", caption="cap"), "sendPhoto", {"photo": "https://x.example/a.png", "caption": "cap"}),
-        (MediaContent(url="https://x.example/a.gif", mime_type="image/gif"), "sendAnimation", {"animation": "https://x.example/a.gif"}),
-        (MediaContent(url="https://x.example/a.pdf", mime_type="application/pdf"), "sendDocument", {"document": "https://x.example/a.pdf"}),
+        (
+            MediaContent(url="https://x.example/a.png", mime_type="image/png", caption="cap"),
+            "sendPhoto",
+            {"photo": "https://x.example/a.png", "caption": "cap"},
+        ),
+        (
+            MediaContent(url="https://x.example/a.gif", mime_type="image/gif"),
+            "sendAnimation",
+            {"animation": "https://x.example/a.gif"},
+        ),
+        (
+            MediaContent(url="https://x.example/a.pdf", mime_type="application/pdf"),
+            "sendDocument",
+            {"document": "https://x.example/a.pdf"},
+        ),
         (MediaContent(url="telegram:AgAD", mime_type="text/plain"), "sendDocument", {"document": "AgAD"}),
-        (VideoContent(url="https://x.example/a.mp4", caption="v"), "sendVideo", {"video": "https://x.example/a.mp4", "caption": "v"}),
-        (AudioContent(url="https://x.example/a.ogg", mime_type="audio/ogg"), "sendVoice", {"voice": "https://x.example/a.ogg"}),
-        (AudioContent(url="https://x.example/a.mp3", mime_type="audio/mpeg"), "sendAudio", {"audio": "https://x.example/a.mp3"}),
+        (
+            VideoContent(url="https://x.example/a.mp4", caption="v"),
+            "sendVideo",
+            {"video": "https://x.example/a.mp4", "caption": "v"},
+        ),
+        (
+            AudioContent(url="https://x.example/a.ogg", mime_type="audio/ogg"),
+            "sendVoice",
+            {"voice": "https://x.example/a.ogg"},
+        ),
+        (
+            AudioContent(url="https://x.example/a.mp3", mime_type="audio/mpeg"),
+            "sendAudio",
+            {"audio": "https://x.example/a.mp3"},
+        ),
         (LocationContent(latitude=1.5, longitude=2.5), "sendLocation", {"latitude": 1.5, "longitude": 2.5}),
-        (LocationContent(latitude=1.5, longitude=2.5, label="Shop"), "sendVenue", {"latitude": 1.5, "longitude": 2.5, "title": "Shop", "address": "Shop"}),
+        (
+            LocationContent(latitude=1.5, longitude=2.5, label="Shop"),
+            "sendVenue",
+            {"latitude": 1.5, "longitude": 2.5, "title": "Shop", "address": "Shop"},
+        ),
     ],
-)  # fmt: skip
+)
 async def test_files_and_places(content: Content, method: str, fields: dict[str, Any]):
     fake = FakeTelegram()
     await sent(fake, content)
@@ -471,8 +533,10 @@ def test_edits_taps_and_reactions_name_what_they_are_about():
     edit = read("edited_message")
     assert isinstance(edit.content, EditContent)
     assert (edit.type, edit.about_id, edit.content.new_content) == (
-        EventType.EDIT, "1111111:1365", TextContent(text="Where is my *red* lamp?"),
-    )  # fmt: skip
+        EventType.EDIT,
+        "1111111:1365",
+        TextContent(text="Where is my *red* lamp?"),
+    )
     assert edit.external_id.startswith("update:")
     tap = read("callback_query")
     assert (tap.content, tap.about_id) == (TextContent(text="Red lamp"), "1111111:1500")
@@ -537,12 +601,19 @@ async def test_every_field_that_we_send_is_one_that_the_method_has():
     picture = MediaContent(url="https://x.example/a.png", mime_type="image/png", caption="c")
     rich = RichContent(text="**x**", buttons=(Button(label="a"),))
     contents: list[Any] = [
-        "x", rich, picture, picture.replaced(mime_type="image/gif"), picture.replaced(mime_type="application/pdf"),
-        VideoContent(url="https://x.example/a"), AudioContent(url="https://x.example/a", mime_type="audio/ogg"),
-        AudioContent(url="https://x.example/a", mime_type="audio/mpeg"), LocationContent(latitude=1, longitude=2),
-        LocationContent(latitude=1, longitude=2, label="x"), DeleteContent(target_event_id="e"),
+        "x",
+        rich,
+        picture,
+        picture.replaced(mime_type="image/gif"),
+        picture.replaced(mime_type="application/pdf"),
+        VideoContent(url="https://x.example/a"),
+        AudioContent(url="https://x.example/a", mime_type="audio/ogg"),
+        AudioContent(url="https://x.example/a", mime_type="audio/mpeg"),
+        LocationContent(latitude=1, longitude=2),
+        LocationContent(latitude=1, longitude=2, label="x"),
+        DeleteContent(target_event_id="e"),
         ReactionContent(target_event_id="e", emoji="👍"),
-    ]  # fmt: skip
+    ]
     for content in contents:
         await sent(fake, content, to="5550123:4", about_ids=("5550123:7",))
     bot = made(fake, typing=True)
@@ -592,7 +663,14 @@ async def test_a_conversation_with_edits_reactions_replies_and_a_file():
         await asyncio.sleep(3)
         (message,) = fake.messages
         assert (message.text, message.chat_id) == ("on its way", 5550123)
-        reaction = {"chat": said["chat"], "message_id": message.message_id, "user": said["from"], "date": 1, "old_reaction": [], "new_reaction": [{"type": "emoji", "emoji": "👍"}]}  # fmt: skip
+        reaction = {
+            "chat": said["chat"],
+            "message_id": message.message_id,
+            "user": said["from"],
+            "date": 1,
+            "old_reaction": [],
+            "new_reaction": [{"type": "emoji", "emoji": "👍"}],
+        }
         await post(h, fake.request(fake.update(message_reaction=reaction)))
         events = await h.kit.events(room.id, raw=True)
         assert [(e.content.emoji, e.content.target_event_id) for e in events if e.type == "reaction"] == [
