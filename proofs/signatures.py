@@ -19,9 +19,12 @@ from roomkit.models.content import TextContent
 from roomkit.models.delivery import InboundMessage, WebhookRequest
 from roomkit.ports.message import MessageProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
+from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
+from roomkit.providers.telnyx.sms import TelnyxSMSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.testing.signatures import Fuzzed, FuzzReport, every_mutant, fuzz_signatures
+from roomkit.testing.vendors.telnyx import FakeTelnyx
 from roomkit.testing.vendors.twilio import FakeTwilio
 
 TITLE = "mutants of signed webhooks at every provider class"
@@ -81,9 +84,17 @@ def http(kind: type[HTTPWebhooks]) -> Samples:
     return provider, [provider.sign(WebhookRequest("POST", url, headers, body.encode())) for body in bodies], None
 
 
+def telnyx(kind: type[TelnyxSMSProvider]) -> Samples:
+    fake = FakeTelnyx(clock=_Stopped())
+    provider = kind(fake.options(), clock=_Stopped(), transport=fake.transport())
+    return provider, [fake.text("+15550100", "Pay 100 to Bob é"), fake.rcs("+15550100", text="hi")], None
+
+
 SAMPLES: dict[type[Any], Callable[[Any], Samples]] = {
     TwilioSMSProvider: twilio,
     TwilioRCSProvider: twilio,
+    TelnyxSMSProvider: telnyx,
+    TelnyxRCSProvider: telnyx,
     HTTPWebhooks: http,
 }
 """How signed requests are made for each class that vendors call."""

@@ -34,6 +34,7 @@ EXTRAS = {
     "anthropic": ("anthropic",),
     "mcp": ("mcp",),
     "twilio": ("twilio",),
+    "telnyx": ("cryptography", "httpx2"),
     "deepgram": ("websockets", "httpx2", "numpy"),
     "elevenlabs": ("websockets", "httpx2", "numpy"),
     "sphinx": ("pocketsphinx", "numpy"),
@@ -50,6 +51,11 @@ KEYS = {
     "TWILIO_AUTH_TOKEN": "twilio",
     SECRET: "tokens",
 }
+TOGETHER = {
+    "telnyx": ("TELNYX_API_KEY", "TELNYX_PUBLIC_KEY"),
+    "sinch": ("SINCH_SERVICE_PLAN_ID", "SINCH_API_TOKEN", "SINCH_WEBHOOK_SECRET"),
+}
+"""What a messaging vendor needs to send and to check its webhooks: told of as soon as one of them is set."""
 OLDEST_SQLITE = (3, 35)
 LITTLE_DISK = 200 * 2**20
 
@@ -113,20 +119,38 @@ def extras() -> Findings:
 
 def keys() -> Findings:
     for name in KEYS:
-        value = os.environ.get(name, "")
-        if not value:
-            yield Finding(State.NOTE, "key", f"{name} is not set")
-        elif value != value.strip() or value[0] in "'\"":
-            told = f"{name} is set with spaces or quotes around it; the vendor will refuse it: remove them"
-            yield Finding(State.BAD, "key", told)
-        else:
-            yield Finding(State.OK, "key", f"{name} is set")
+        yield key_finding(name)
     sid, token = os.environ.get("TWILIO_ACCOUNT_SID"), os.environ.get("TWILIO_AUTH_TOKEN")
     if bool(sid) != bool(token) and not os.environ.get("TWILIO_API_SECRET"):
         missing = "TWILIO_AUTH_TOKEN" if sid else "TWILIO_ACCOUNT_SID"
         yield Finding(State.BAD, "twilio", f"{missing} is missing; without it nothing is sent and no webhook accepted")
+    for vendor, names in TOGETHER.items():
+        yield from vendor_keys(vendor, names)
     if 0 < len(os.environ.get(SECRET, "")) < 16:
         yield Finding(State.BAD, "tokens", f"{SECRET} has fewer than 16 characters; make one with 32 random ones")
+
+
+def key_finding(name: str) -> Finding:
+    value = os.environ.get(name, "")
+    if not value:
+        return Finding(State.NOTE, "key", f"{name} is not set")
+    if value != value.strip() or value[0] in "'\"":
+        told = f"{name} is set with spaces or quotes around it; the vendor will refuse it: remove them"
+        return Finding(State.BAD, "key", told)
+    return Finding(State.OK, "key", f"{name} is set")
+
+
+def vendor_keys(vendor: str, names: tuple[str, ...]) -> Findings:
+    """Nothing of a vendor that is not used."""
+    missing = [name for name in names if not os.environ.get(name)]
+    if len(missing) == len(names):
+        return
+    for name in names:
+        if name not in missing:
+            yield key_finding(name)
+    if missing:
+        told = f"{' and '.join(missing)} missing; without it messages are not sent or webhooks not accepted"
+        yield Finding(State.BAD, vendor, told)
 
 
 def clock() -> Findings:

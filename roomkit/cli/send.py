@@ -129,4 +129,43 @@ def _http(options: SendOptions, url: str) -> WebhookRequest:
     )
 
 
-_MAKERS: dict[str, Callable[[SendOptions, str], WebhookRequest]] = {"twilio": _twilio, "http": _http}
+def _telnyx(options: SendOptions, url: str) -> WebhookRequest:
+    provider: Any = find_provider("telnyx", "sms")
+    ident = options.message_id or secrets.token_hex(16)
+    payload = {
+        "id": ident,
+        "record_type": "message",
+        "direction": "inbound",
+        "type": "SMS",
+        "from": {"phone_number": options.sender},
+        "to": [{"phone_number": options.to or provider.options.from_number or NUMBER, "status": "webhook_delivered"}],
+        "text": options.text,
+        "media": [],
+    }
+    data = {"record_type": "event", "id": ident, "event_type": "message.received", "payload": payload}
+    return _json(provider, url, {"data": data})
+
+
+def _sinch(options: SendOptions, url: str) -> WebhookRequest:
+    provider: Any = find_provider("sinch", "sms")
+    body = {
+        "type": "mo_text",
+        "id": options.message_id or secrets.token_hex(13),
+        "from": options.sender.removeprefix("+"),
+        "to": (options.to or provider.options.from_number or NUMBER).removeprefix("+"),
+        "body": options.text,
+    }
+    return _json(provider, url, body)
+
+
+def _json(provider: Any, url: str, body: Any) -> WebhookRequest:
+    headers = {"content-type": "application/json"}
+    return provider.sign(WebhookRequest("POST", url, headers, json.dumps(body).encode()))
+
+
+_MAKERS: dict[str, Callable[[SendOptions, str], WebhookRequest]] = {
+    "twilio": _twilio,
+    "http": _http,
+    "telnyx": _telnyx,
+    "sinch": _sinch,
+}

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from roomkit.cli import doctor, main
-from roomkit.cli.doctor import KEYS, State
+from roomkit.cli.doctor import KEYS, TOGETHER, State
 from roomkit.cli.serving import listen
 
 
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in [*KEYS, "ROOMKIT_PUBLIC_URL", "TWILIO_API_SECRET"]:
+    for name in [*KEYS, *(n for names in TOGETHER.values() for n in names), "ROOMKIT_PUBLIC_URL", "TWILIO_API_SECRET"]:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -54,6 +54,20 @@ def test_half_an_account_is_broken(capsys: pytest.CaptureFixture[str], monkeypat
     code, out = told(capsys, "--port", "0")
     assert code == 1
     assert "TWILIO_AUTH_TOKEN is missing" in out
+
+
+@pytest.mark.parametrize("vendor", TOGETHER)
+def test_of_a_vendor_in_use_everything_is_needed(
+    vendor: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = TOGETHER[vendor]
+    assert first not in told(capsys, "--port", "0")[1], "nobody who does not use it hears of it"
+    monkeypatch.setenv(first, "planted-secret")
+    code, out = told(capsys, "--port", "0")
+    assert code == (1 if others else 0)
+    assert f"{first} is set" in out
+    assert not others or f"{' and '.join(others)} missing" in out
+    assert "planted" not in out
 
 
 def test_a_taken_port_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:

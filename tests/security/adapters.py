@@ -21,9 +21,12 @@ from roomkit.channels import RCSChannel
 from roomkit.models.delivery import WebhookRequest
 from roomkit.ports.channel import Channel
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
+from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
+from roomkit.providers.telnyx.sms import TelnyxSMSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioOptions, TwilioSMSProvider
 from roomkit.testing import VirtualClock
+from roomkit.testing.vendors.telnyx import FakeTelnyx
 from roomkit.testing.vendors.twilio import FakeTwilio
 
 PUBLIC = "https://rooms.example"
@@ -51,6 +54,10 @@ class WebhookCase:
     channel: Callable[[str, Any], Channel]
     signs_url: bool
     signs_time: bool
+    fetching: Callable[[Any, Any], Any] | None = None
+    """Makes the provider over (transport, resolver); for those that fetch what came with a message."""
+    key_host: str = ""
+    """The only host that gets the vendor's credentials then; none where there is no such host."""
 
     def kit(self, clock: VirtualClock | None = None, **options: Any) -> RoomKit:
         """A kit with a channel "hook" of this provider."""
@@ -71,6 +78,8 @@ def _twilio(kind: type[TwilioSMSProvider], channel: Any) -> WebhookCase:
         channel,
         signs_url=True,
         signs_time=False,
+        fetching=lambda net, resolver: kind(fake.options(), transport=net, resolver=resolver),
+        key_host="api.twilio.com",
     )
 
 
@@ -93,9 +102,28 @@ def _http() -> WebhookCase:
     )
 
 
+def _telnyx(kind: type[TelnyxSMSProvider], channel: Any) -> WebhookCase:
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "+15550123") -> WebhookRequest:
+        return FakeTelnyx(clock=clock, webhook_url=HOOK).text(sender, text, ident=f"telnyx-{n}")
+
+    return WebhookCase(
+        kind,
+        lambda clock: kind(FakeTelnyx().options(), clock=clock, transport=FakeTelnyx().transport()),
+        lambda: kind(FakeTelnyx().options(public_keys=())),
+        signed,
+        channel,
+        signs_url=False,
+        signs_time=True,
+        fetching=lambda net, resolver: kind(FakeTelnyx().options(), transport=net, resolver=resolver),
+        key_host="api.telnyx.com",
+    )
+
+
 WEBHOOKS: dict[str, WebhookCase] = {
     "TwilioSMSProvider": _twilio(TwilioSMSProvider, lambda cid, provider: SMSChannel(cid, provider=provider)),
     "TwilioRCSProvider": _twilio(TwilioRCSProvider, lambda cid, provider: RCSChannel(cid, provider=provider)),
+    "TelnyxSMSProvider": _telnyx(TelnyxSMSProvider, lambda cid, provider: SMSChannel(cid, provider=provider)),
+    "TelnyxRCSProvider": _telnyx(TelnyxRCSProvider, lambda cid, provider: RCSChannel(cid, provider=provider)),
     "HTTPWebhooks": _http(),
 }
 AI = ("AnthropicProvider", "OfflineBrain", "OpenAIProvider")

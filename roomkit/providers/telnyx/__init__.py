@@ -1,0 +1,1 @@
+"""Telnyx: SMS and MMS through the Messages API, RCS through an agent."""
