@@ -136,8 +136,9 @@ def RCSChannel(channel_id: str, *, provider: Any = None, fallback: bool = True) 
 
 
 def EmailChannel(channel_id: str, *, provider: Any = None, from_address: str | None = None) -> TransportChannel:
-    """Email to `binding.metadata["email_address"]`; the subject comes from the binding."""
-    return TransportChannel(
+    """Email to `binding.metadata["email_address"]`. The subject comes from the binding; an answer keeps the subject of
+    what it answers, and a message that carries one in its own metadata has that."""
+    channel = TransportChannel(
         channel_id,
         ChannelType.EMAIL,
         provider=provider,
@@ -145,6 +146,10 @@ def EmailChannel(channel_id: str, *, provider: Any = None, from_address: str | N
         recipient_key="email_address",
         defaults={"from_": from_address, "subject": None},
     )
+    channel.takes_files = True
+    if getattr(channel.provider, "templates", False):
+        channel.capabilities = channel.capabilities.model_copy(update={"templates": True})
+    return channel
 
 
 def WhatsAppChannel(channel_id: str, *, provider: Any = None) -> TransportChannel:

@@ -20,6 +20,7 @@ from roomkit.models.content import (
     Content,
     MediaContent,
     RichContent,
+    TemplateContent,
     TextContent,
     UnknownContent,
     VideoContent,
@@ -134,7 +135,7 @@ class MailDesk:
             headers=self._headers(extra, answers),
             files=await self._files(message, fetch),
         )
-        if not text and not html and not mail.files:
+        if not text and not html and not mail.files and not isinstance(message.content, TemplateContent):
             raise Refused(self._name, f"content of type {message.content.type} has neither text nor files to send")
         try:
             for address in (mail.sender, mail.recipient):

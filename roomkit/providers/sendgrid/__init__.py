@@ -1,0 +1,1 @@
+"""SendGrid: email through the Mail Send API, its signed Event Webhook, and letters from Inbound Parse."""
