@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from roomkit.core.consent import ConsentLedger
     from roomkit.core.consumers import Consumer
     from roomkit.core.erasure import Erasure
+    from roomkit.core.merging import Merge
 
 
 class RoomData:
@@ -94,6 +95,27 @@ class RoomData:
         from roomkit.core.erasure import erase_in_room
 
         return await (await self._actor(room_id)).call(erase_in_room, ids, addresses)
+
+    async def merge_identities(self, keep: str, gone: str, *, by: str | None = None) -> Merge:
+        """Two identities that are one person: what `gone` had (addresses, seats, history, a stop) is `keep`'s from now
+        on. It cannot be undone. Calling it again finishes what a crash has cut."""
+        from roomkit.core.merging import merge
+
+        await self._ready()
+        return await merge(self._engine, self.tenant_id, keep, gone, by, self.merge_in_room)
+
+    async def merge_in_room(self, room_id: str, keep: str, gone: str) -> bool:
+        """`merge_identities` in one room; whether there was anything of `gone` in it."""
+        from roomkit.core.merging import merge_in_room
+
+        return await (await self._actor(room_id)).call(merge_in_room, keep, gone)
+
+    async def unmerge_identity(self, gone: str) -> None:
+        """Raises `StateError` with the reason why a merge cannot be undone, and what to do instead."""
+        from roomkit.core.merging import unmerge
+
+        await self._ready()
+        await unmerge(self._engine, self.tenant_id, gone)
 
     async def audit_room(self, room_id: str, *, anchor: str | None = None) -> Audit:
         """Checks the log against its chain (`KitOptions(audit=True)` makes it): the report names the first event that

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from roomkit.core import approvals, fallback, floor, membership, messages, views
 from roomkit.core.history import projected
-from roomkit.core.inbound import DEDUPE_DAYS
+from roomkit.core.inbound import DEDUPE_S
 from roomkit.core.policy import choice
 from roomkit.core.port import ChannelPort
 from roomkit.core.results import InboundResult, Settlement
@@ -29,6 +29,7 @@ from roomkit.models.room import (
     Assurance,
     ChannelBinding,
     FloorMode,
+    Identification,
     Membership,
     Observation,
     Participant,
@@ -275,8 +276,15 @@ class Rooms(RoomData):
         return await self.update_member(room_id, participant_id, display_name=display_name)
 
     async def update_member(self, room_id: str, participant_id: str, **update: Any) -> Participant:
-        """Changes role, status, identity_id, identification or display_name of somebody (manual disambiguation)."""
-        return await (await self._actor(room_id)).call(membership.update_person, participant_id, update)
+        """Changes role, status, identity_id, identification or display_name of somebody (manual disambiguation): who is
+        identified so is not asked again, and what a challenge held of theirs goes on."""
+        actor = await self._actor(room_id)
+        person = await actor.call(membership.update_person, participant_id, update)
+        if "identity_id" in update and person.identification is Identification.IDENTIFIED:
+            from roomkit.core.recognition import release
+
+            await actor.call(release, participant_id, participant_id, Settlement())
+        return person
 
     # -- messages -----------------------------------------------------------------------------------
 
@@ -322,7 +330,7 @@ class Rooms(RoomData):
         )
         dedupe = None
         if idempotency_key is not None:
-            dedupe = (source.channel_id, idempotency_key, self._engine.now().timestamp() + DEDUPE_DAYS * 86_400)
+            dedupe = (source.channel_id, idempotency_key, DEDUPE_S)
         sub = messages.Submission(draft, Settlement(), binding_required=channel_id is not None, dedupe=dedupe)
         with self._engine.tracing.span(SEND, self.tenant_id, room_id, source.channel_id):
             result = await actor.call(messages.submit, sub)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
 from roomkit.core.catalogue import phrase
 from roomkit.core.keywords import keyword
+from roomkit.core.outgoing import address_of
 from roomkit.errors import UsageError
 from roomkit.models.addresses import normal
 from roomkit.models.consent import ALL, ConsentEntry, ConsentPolicy, Keyword, family, of_tenant
@@ -123,8 +124,6 @@ class Consent:
     # -- before a delivery ----------------------------------------------------------------------------------------
 
     def of_seat(self, actor: RoomActor, channel: Channel, binding: ChannelBinding) -> Subject:
-        from roomkit.core.outgoing import address_of
-
         address = address_of(channel, binding) or None
         identity = _identity(actor, binding.participant_id)
         return self.subject(actor.tenant, channel.channel_type, address, identity)

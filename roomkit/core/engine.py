@@ -58,6 +58,21 @@ if TYPE_CHECKING:
     from roomkit.ports.node import NodeOptions
 
 log = logging.getLogger(__name__)
+_random_tails: list[str] = []
+if hasattr(os, "register_at_fork"):  # A child process must not give out what its parent will.
+    os.register_at_fork(after_in_child=_random_tails.clear)
+
+
+def _random_tail() -> str:
+    """64 unguessable bits as 16 hexadecimal digits; the system is asked for many at a time."""
+    while True:
+        try:
+            return _random_tails.pop()
+        except IndexError:
+            digits = os.urandom(8 * 256).hex()
+            _random_tails.extend(digits[at : at + 16] for at in range(0, len(digits), 16))
+
+
 T = TypeVar("T")
 RETRY_WRITE_S = 0.5
 PRUNE_EVERY_S = 3600.0
@@ -68,7 +83,8 @@ class KitOptions:
     """Settings of a kit; times in seconds, sizes in items.
 
     `inbound_limit` is (messages a second, burst) per channel and sender; None is unlimited. `identity_channel_types`
-    limits identity resolution to these types; None means all. `watch_loop` reports an event loop that is blocked for
+    limits identity resolution to these types; None means all. `phone_region` ("GB") completes phone numbers without a
+    country in the address book (needs [phone]). `watch_loop` reports an event loop that is blocked for
     longer than `stall_threshold_s`, with the culprit's stack; None does so for durable stores and servers. `tracer`
     takes the spans (see also `kit.trace`). `audit` seals what is
     committed into a chain that shows later alterations (`kit.audit_room`); it costs a read and a small write per room
@@ -84,6 +100,7 @@ class KitOptions:
     drain_timeout_s: float = 10.0
     inbound_limit: tuple[float, float] | None = None
     identity_channel_types: tuple[str, ...] | None = None
+    phone_region: str | None = None
     router: InboundRouter | None = None
     transcoder: Transcoder | None = None
     courtesy: Courtesy | None = None
@@ -265,7 +282,7 @@ class Engine:
     def new_id(self, at: datetime | None = None) -> str:
         """Milliseconds, so that ids sort and index pages stay warm, then 64 random bits: unguessable by default,
         repeatable under an injected generator."""
-        tail = f"{self._rng.getrandbits(64):016x}" if self._rng is not None else os.urandom(8).hex()
+        tail = f"{self._rng.getrandbits(64):016x}" if self._rng is not None else _random_tail()
         return f"{int((at or self.now()).timestamp() * 1000):011x}{tail}"
 
     def count(self, name: str, by: float = 1) -> None:
@@ -356,7 +373,10 @@ class Engine:
     @property
     def address_book(self) -> AddressBook:
         if self._book is None:
-            self._book = AddressBook(self.store, self.epoch)
+            from roomkit.models.addresses import check_region
+
+            check_region(self.options.phone_region)
+            self._book = AddressBook(self.store, self.epoch, self.options.phone_region)
         return self._book
 
     @property

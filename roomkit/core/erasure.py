@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
 from roomkit.core.audit import forget_salts
 from roomkit.core.consumers import DEAD
+from roomkit.core.identity import MERGED
 from roomkit.core.inbox import KIND as INBOX
 from roomkit.core.inbox import REFUSED
 from roomkit.core.state import key, participant_record
@@ -147,6 +148,8 @@ async def _scrub_tenant(engine: Engine, tenant: str, person: Person) -> int:
 
     lines, over = await consent.erase(engine, tenant, person)
     put, gone = put + lines, gone + over
+    merges = await _all(engine, MERGED, tenant)
+    gone += [RecordKey(MERGED, tenant, m.key) for m in merges if person.ids & {m.key, m.value["into"]}]
     for first in range(0, max(len(put), len(gone)), PAGE):
         kept, left = tuple(put[first : first + PAGE]), tuple(gone[first : first + PAGE])
         await engine.store.commit(Batch(tenant, engine.epoch, put=kept, delete=left))

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 
 from roomkit.core.consent import STOPPED, Consent
 from roomkit.core.lanes import Item, Lane, OutboxLanes
+from roomkit.core.outgoing import Projection, address_of
 from roomkit.core.quiet import HELD, check_hours, held_until, hold
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
     from roomkit.models.event import RoomEvent
+    from roomkit.ports.channel import Channel
 
 _REFUSED = "consent"
-_CODES = (_REFUSED, HELD)
 
 
 def equip(engine: Engine) -> None:
@@ -31,17 +32,27 @@ def equip(engine: Engine) -> None:
 class GatedLanes(OutboxLanes):
     """The gate is asked again for a retry, for what waited in the outbox over a restart, and in the morning."""
 
+    async def _attempt(
+        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
+    ) -> DeliveryResult:
+        refused = None if policy.paced else await self._judge(lane, item)
+        return refused or await super()._attempt(lane, item, channel, projection, policy)
+
     async def _turn(self, lane: Lane, item: Item, recipient: str, policy: DeliveryPolicy) -> DeliveryResult | None:
+        """Whoever has to wait for their turn is judged after it."""
         refused = await super()._turn(lane, item, recipient, policy)
+        return await self._judge(lane, item) if refused is None and policy.paced else refused
+
+    async def _judge(self, lane: Lane, item: Item) -> DeliveryResult | None:
         channel, event = self.engine.channels.get(lane.channel_id), item.event
         binding = lane.actor.state.bindings.get(lane.channel_id)
-        if refused is not None or channel is None or binding is None or event is None:
-            return refused
+        if channel is None or binding is None or event is None:
+            return None
         consent = self.engine.consent
         reason = await consent.refuses(lane.actor, channel, binding, event) if consent is not None else ""
         if reason:
             return DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=reason, code=_REFUSED)
-        until = await held_until(self.engine, lane.actor, channel, binding, event, recipient)
+        until = await held_until(self.engine, lane.actor, channel, binding, event, address_of(channel, binding))
         if until is not None:
             return DeliveryResult(success=False, state=DeliveryState.HELD, error=until.isoformat(), code=HELD)
         return None

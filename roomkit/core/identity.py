@@ -1,34 +1,76 @@
-"""The address book: who an address belongs to, per tenant and channel type."""
+"""The address book: who an address belongs to, per tenant and channel type.
+
+Addresses are kept in the one form in which they are compared (`roomkit.models.addresses`). Those under "phone" count on
+every channel that has phone numbers. An identity that became another by a merge is found as that one.
+"""
 
 from __future__ import annotations
 
-from roomkit.errors import UsageError
+from typing import Any
+
+from roomkit.errors import StateError, UsageError
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.room import Identification, Identity
 from roomkit.ports.identity import Resolution
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery, Store
 
+MERGED = "merged"
+"""A row per identity that is no more: which one it became."""
+
 
 class AddressBook:
     """Identities in the store, looked up by address. The default resolver of a kit that was given people to know."""
 
-    def __init__(self, store: Store, epoch: int) -> None:
+    def __init__(self, store: Store, epoch: int, region: str | None = None) -> None:
+        """`region` ("GB") completes phone numbers without a country."""
         self._store = store
         self._epoch = epoch
+        self._region = region
 
     async def put(self, identity: Identity) -> None:
-        """Adds or replaces somebody."""
-        terms = tuple(f"addr:{kind}:{a}" for kind, addresses in identity.addresses.items() for a in addresses)
-        record = Record("identity", identity.tenant, identity.id, identity.model_dump(mode="json"), terms=terms)
+        """Adds or replaces somebody. Raises `StateError` for somebody who became another by a merge."""
+        if (into := await self.merged_into(identity.tenant, identity.id)) is not None:
+            raise StateError(f'"{identity.id}" has become "{into["into"]}" by a merge; put() that one, or a new id')
+        record = self.record(identity)
         await self._store.commit(Batch(identity.tenant, self._epoch, put=(record,)))
+
+    def record(self, identity: Identity) -> Record:
+        """The durable form, found by each address."""
+        from roomkit.models.addresses import normal
+
+        addresses = {
+            kind: tuple(dict.fromkeys(normal(kind, one, self._region) for one in own))
+            for kind, own in identity.addresses.items()
+        }
+        terms = tuple(f"addr:{kind}:{one}" for kind, own in addresses.items() for one in own)
+        value = identity.model_copy(update={"addresses": addresses}).model_dump(mode="json")
+        return Record("identity", identity.tenant, identity.id, value, terms=terms)
 
     async def get(self, tenant: str, identity_id: str) -> Identity | None:
         found = await self._store.records(RecordQuery("identity", tenant, key=identity_id))
+        if not found and (into := await self.merged_into(tenant, identity_id)) is not None:
+            return await self.get(tenant, into["into"])
         return Identity.model_validate(found[0].value) if found else None
 
+    async def merged_into(self, tenant: str, identity_id: str) -> dict[str, Any] | None:
+        """What is noted of the merge by which this one became another: `into`, `at`, `by`."""
+        found = await self._store.records(RecordQuery(MERGED, tenant, key=identity_id))
+        return found[0].value if found else None
+
     async def find(self, tenant: str, channel_type: str, address: str) -> list[Identity]:
-        query = RecordQuery("identity", tenant, terms=(f"addr:{channel_type}:{address}",))
-        return [Identity.model_validate(record.value) for record in await self._store.records(query)]
+        from roomkit.models.addresses import PHONE, PHONES, normal
+
+        one = normal(channel_type, address, self._region)
+        terms = [f"addr:{channel_type}:{one}"]
+        if one != address:  # as it was written down before addresses had one form
+            terms.append(f"addr:{channel_type}:{address}")
+        if channel_type in PHONES:
+            terms.append(f"addr:{PHONE}:{one}")
+        found: dict[str, Identity] = {}
+        for term in terms:
+            for record in await self._store.records(RecordQuery("identity", tenant, terms=(term,))):
+                found.setdefault(record.key, Identity.model_validate(record.value))
+        return list(found.values())
 
     async def remove(self, tenant: str, identity_id: str) -> bool:
         if await self.get(tenant, identity_id) is None:

@@ -157,6 +157,8 @@ class Inbound:
         dedupe = None
         if message.external_id is not None:
             dedupe = (message.channel_id, message.external_id, DEDUPE_S)
+        if sender.identity is not None and (claimed := _claimed(channel, message)) in actor.state.participants:
+            await actor.call(import_module("roomkit.core.recognition").recognise, claimed, sender, settlement)
         person = self._person(actor, channel, sender, message)
         sub = messages.Submission(draft, settlement, dedupe=dedupe, person=person, valid=at_hand is not None)
         sub.origin = message
@@ -164,11 +166,10 @@ class Inbound:
             sub.blocked = ("identity_challenge", "the sender has to prove who it is")
         if sender.proof:
             sub.blocked = ("identity_proof", "the answer to a challenge is nobody else's")
-        if sender.identity is not None and (claimed := _claimed(channel, message)) in actor.state.participants:
-            await actor.call(import_module("roomkit.core.recognition").recognise, claimed, sender, settlement)
         result = await actor.call(messages.submit, sub)
         if sender.challenge is not None and result.event is not None:
-            await self._challenge(actor, channel, sender.challenge)
+            words = _challenge(channel.channel_id, sender.challenge)
+            await actor.call(messages.submit, words)
         if message.session is not None and result.event is not None and not result.blocked:
             binding = actor.state.bindings[channel.channel_id]
             await channel.connect_session(message.session, actor.room_id, binding)
@@ -312,6 +313,19 @@ class Inbound:
                 return actor
         return None
 
+    async def place(
+        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
+    ) -> RoomState | None:
+        """The room where the sender is known already, as far as that can be told without asking a router."""
+        if room_id is not None:
+            found = await _look(self.engine, tenant, room_id)
+        else:
+            route = (tenant, channel.channel_id, message.address, message.assurance.value)
+            found = await self._cached(route, channel, message)
+            if found is None and self.engine.options.router is None:
+                found = await self._find(channel, message, tenant)
+        return found.state if found is not None else None
+
     async def _find(self, channel: Channel, message: InboundMessage, tenant: str) -> RoomActor | Seen | None:
         """The sender's latest open room on this channel; else the only open room that has the channel without an
         address of its own; more than one of those is never guessed."""
@@ -345,11 +359,10 @@ class Inbound:
         if channel.channel_id not in actor.state.bindings and channel.channel_id not in actor.state.detached:
             binding = self._new_binding(channel, message, actor.room_id, sender, actor.tenant)
             await actor.call(membership.attach, binding, False)
-        claimed = _claimed(channel, message)
-        if sender.identity is not None and claimed in actor.state.participants:
-            if sender.participant_id not in actor.state.participants:
-                sender.participant_id = claimed  # they stay who they are here, and are known from now on
-        if sender.participant_id not in actor.state.participants and not sender.refused:
+        people, claimed = actor.state.participants, _claimed(channel, message)
+        if sender.identity is not None and claimed in people and sender.participant_id not in people:
+            sender.participant_id = claimed  # they stay who they are here, and are known from now on
+        if sender.participant_id not in people and not sender.refused:
             person = self._person(actor, channel, sender, message)
             await actor.call(membership.add_person, person)
             if sender.identity is not None:
@@ -436,25 +449,11 @@ class Inbound:
         if found.status is Identification.IDENTIFIED and found.identity is not None:
             name = found.identity.display_name or message.sender_name
             return Sender(found.identity.id, name, Identification.IDENTIFIED, found.identity)
-        state = await self._place(channel, message, tenant, room_id)
-        settled = await import_module("roomkit.core.recognition").settled(self.engine, state, tenant, claimed)
+        place = await self.place(channel, message, tenant, room_id)
+        settled = await import_module("roomkit.core.recognition").settled(self.engine, place, tenant, claimed)
         if settled is not None:
             return Sender(settled[0], settled[1].display_name, Identification.IDENTIFIED, settled[1])
         return await self._ask(channel, message, tenant, found, claimed)
-
-    async def _place(
-        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
-    ) -> RoomState | None:
-        """The room where the sender is known already, as far as that can be told without asking a router."""
-        if room_id is not None:
-            found = await _look(self.engine, tenant, room_id)
-        else:
-            found = await self._cached(
-                (tenant, channel.channel_id, message.address, message.assurance.value), channel, message
-            )
-            if found is None and self.engine.options.router is None:
-                found = await self._find(channel, message, tenant)
-        return found.state if found is not None else None
 
     async def _ask(
         self, channel: Channel, message: InboundMessage, tenant: str, found: Resolution, claimed: str
@@ -510,13 +509,12 @@ class Inbound:
             case _:
                 sender.refused = "identity_answer_not_understood"
 
-    async def _challenge(self, actor: RoomActor, channel: Channel, text: str) -> None:
-        source = EventSource(channel_id="system", channel_type="system", direction="outbound")
-        draft = EventDraft(source=source, content=TextContent(text=text), visibility=channel.channel_id)
-        sub = messages.Submission(
-            draft, CURRENT.get() or Settlement(), binding_required=False, targets=(channel.channel_id,), guards=False
-        )
-        await actor.call(messages.submit, sub)
+
+def _challenge(channel_id: str, text: str) -> messages.Submission:
+    source = EventSource(channel_id="system", channel_type="system", direction="outbound")
+    draft = EventDraft(source=source, content=TextContent(text=text), visibility=channel_id)
+    settlement = CURRENT.get() or Settlement()
+    return messages.Submission(draft, settlement, binding_required=False, targets=(channel_id,), guards=False)
 
 
 def _claimed(channel: Channel, message: InboundMessage) -> str:

@@ -12,6 +12,8 @@ from roomkit.models.room import ChannelType
 PHONES = frozenset(
     {ChannelType.SMS, ChannelType.RCS, "mms", ChannelType.WHATSAPP, ChannelType.WHATSAPP_PERSONAL, ChannelType.VOICE}
 )
+PHONE = "phone"
+"""In an address book: a number that counts on every channel of `PHONES`."""
 _SCHEME = re.compile(r"^(?:tel|sms|rcs|whatsapp):", re.IGNORECASE)
 _JOINTS = re.compile(r"\(0\)|[\s().\-/\u00a0\u2010-\u2015]+")
 _NUMBER = re.compile(r"\+?\d{3,17}")
@@ -25,8 +27,8 @@ def normal(channel_type: str, address: str, region: str | None = None) -> str:
     number (a short code, a sender's name) stays as it is. Raises `MissingExtra`."""
     address = address.strip()
     if channel_type == ChannelType.EMAIL:
-        return address.casefold()
-    return _phone(address, region) if channel_type in PHONES else address
+        return address.lower()
+    return _phone(address, region) if channel_type in PHONES or channel_type == PHONE else address
 
 
 def _phone(address: str, region: str | None) -> str:
@@ -42,7 +44,7 @@ def _phone(address: str, region: str | None) -> str:
         number = book.parse(bare, region)
     except book.NumberParseException:
         return bare
-    if not bare.startswith("+") and not book.is_possible_number(number):
+    if not bare.startswith("+") and not book.is_valid_number(number):
         return bare
     return book.format_number(number, book.PhoneNumberFormat.E164)
 

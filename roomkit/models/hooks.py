@@ -91,12 +91,16 @@ class IdentityQuestion(Moment[InboundMessage]):
 
 @dataclass(frozen=True, slots=True)
 class IdentityAnswer:
-    """What a guard decides about a sender: exactly one of resolved, pending, challenge, reject, create."""
+    """What a guard decides about a sender: exactly one of resolved, pending, challenge, reject, create.
+
+    `proof` goes with resolved and create: the message is the answer to a challenge (a code). It is kept, nobody else
+    sees it, and what the sender wrote before it goes on."""
 
     outcome: str
     identity: Identity | None = None
     message: str | None = None
     reason: str | None = None
+    proof: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from roomkit.providers.postgres import PostgresOptions, PostgresStore
 
 pytestmark = [pytest.mark.real_time, pytest.mark.may_block]
 _names = itertools.count()
-NOT_OF_ONE_ROOM = {"erase_person", "audit_room"}
+NOT_OF_ONE_ROOM = {"erase_person", "merge_identities", "audit_room"}
 SECRETS = ("a secret that all nodes know",)
 
 
