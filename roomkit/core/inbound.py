@@ -196,35 +196,11 @@ class Inbound:
         sender = self._told(channel, message) or await self._identify(channel, message, tenant, room_id)
         actor = await self._room(channel, message, tenant, room_id, sender)
         if message.attachments:
-            message = await self._fetch(channel, message, actor)
+            message = await _fetch(self.engine, channel, message, actor)
         if message.participant_id != sender.participant_id:
             message = message.replaced(participant_id=sender.participant_id)
         draft = await channel.handle_inbound(message, actor.state.room)
         return actor, draft, sender
-
-    async def _fetch(self, channel: Channel, message: InboundMessage, actor: RoomActor) -> InboundMessage:
-        """Brings what the vendor holds into our blob store; what cannot be fetched keeps its URL, and is logged."""
-        fetch, blobs = getattr(channel, "fetch", None), self.engine.blobs
-        if fetch is None or blobs is None:
-            return message
-        urls: dict[str, str] = {}
-        for attachment in message.attachments:
-            try:
-                got = await fetch(attachment)
-                info = await blobs().put(
-                    actor.tenant,
-                    _once(got.body),
-                    mime_type=attachment.mime_type or got.content_type,
-                    filename=attachment.filename,
-                    room_id=actor.room_id,
-                )
-                urls[attachment.url] = f"blob:{info.id}"
-            except RoomKitError as error:
-                self.engine.count("attachments_not_fetched")
-                self.engine.warn(actor, f"an attachment was not fetched: {error}")
-        missing = [a.url for a in message.attachments if a.url not in urls]
-        metadata = {**message.metadata, "not_fetched": len(missing)} if missing else message.metadata
-        return message.replaced(content=_with_urls(message.content, urls), metadata=metadata)
 
     # -- which room -------------------------------------------------------------------------------------------------
 
@@ -520,6 +496,31 @@ def _challenge(channel_id: str, text: str) -> messages.Submission:
 def _claimed(channel: Channel, message: InboundMessage) -> str:
     """What a sender is called that nobody knows."""
     return f"{channel.channel_type}:{message.sender_id}"
+
+
+async def _fetch(engine: Engine, channel: Channel, message: InboundMessage, actor: RoomActor) -> InboundMessage:
+    """Brings what the vendor holds into our blob store; what cannot be fetched keeps its URL, and is logged."""
+    fetch, blobs = getattr(channel, "fetch", None), engine.blobs
+    if fetch is None or blobs is None:
+        return message
+    urls: dict[str, str] = {}
+    for attachment in message.attachments:
+        try:
+            got = await fetch(attachment)
+            info = await blobs().put(
+                actor.tenant,
+                _once(got.body),
+                mime_type=attachment.mime_type or got.content_type,
+                filename=attachment.filename,
+                room_id=actor.room_id,
+            )
+            urls[attachment.url] = f"blob:{info.id}"
+        except RoomKitError as error:
+            engine.count("attachments_not_fetched")
+            engine.warn(actor, f"an attachment was not fetched: {error}")
+    missing = [a.url for a in message.attachments if a.url not in urls]
+    metadata = {**message.metadata, "not_fetched": len(missing)} if missing else message.metadata
+    return message.replaced(content=_with_urls(message.content, urls), metadata=metadata)
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
