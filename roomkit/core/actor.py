@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SYSTEM = EventSource(channel_id="system", channel_type="system", direction="internal", provider="roomkit")
 MAX_PLANS = 64
+_LIST: Any = list
+_DICT: Any = dict
+"""As they are: a lambda around each would be a call more for every field of every change."""
+_BLOCKED, _COMMITTED = EventStatus.BLOCKED, EventStatus.COMMITTED  # Looked up once: in 3.11 that is a call each time.
 TOLD = ("reach_once", "output_muted", "no_read_access")
 """Reasons of a plan worth keeping for the dashboard; what a channel may not see is no news."""
 
@@ -46,7 +50,7 @@ class Entry:
     draft: EventDraft
     blocked_by: str = ""
     blocked_reason: str | None = None
-    status: EventStatus = EventStatus.COMMITTED
+    status: EventStatus = _COMMITTED
     targets: tuple[str, ...] | None = None
     stream_id: str | None = None
     wakes: bool = True
@@ -57,19 +61,19 @@ class Entry:
 class Change:
     """Everything one operation wants to become true, together or not at all."""
 
-    entries: list[Entry] = field(default_factory=lambda: [])
+    entries: list[Entry] = field(default_factory=_LIST)
     room: Room | None = None
-    bindings: dict[str, ChannelBinding | None] = field(default_factory=lambda: {})
-    participants: dict[str, Participant] = field(default_factory=lambda: {})
-    put: list[Record] = field(default_factory=lambda: [])
-    delete: list[RecordKey] = field(default_factory=lambda: [])
-    dedupe: DedupeKey | None = None
+    bindings: dict[str, ChannelBinding | None] = field(default_factory=_DICT)
+    participants: dict[str, Participant] = field(default_factory=_DICT)
+    put: list[Record] = field(default_factory=_LIST)
+    delete: list[RecordKey] = field(default_factory=_LIST)
     dedupe_for: tuple[str, str, float] | None = None
-    tasks: list[Task] = field(default_factory=lambda: [])
-    observations: list[Observation] = field(default_factory=lambda: [])
+    """Channel, key, and for how many seconds the first event is found under it."""
+    tasks: list[Task] = field(default_factory=_LIST)
+    observations: list[Observation] = field(default_factory=_LIST)
     settlement: Settlement | None = None
     activity: bool = True
-    timers: list[Record] = field(default_factory=lambda: [])
+    timers: list[Record] = field(default_factory=_LIST)
     """Made by `Timers.plan`: durable with what they time, armed once it is true."""
 
     @property
@@ -201,7 +205,7 @@ class RoomActor:
             self._mailbox.append(job)
             return await job.future
         self._busy = True
-        self.engine.eager.start(self._work(job))
+        self.engine.eager.launch(self._work(job))
         if not job.done:
             job.future = asyncio.get_running_loop().create_future()
             return await job.future
@@ -270,7 +274,8 @@ class RoomActor:
         paid = self.owed and self._pay(put)
         dedupe = ()
         if change.dedupe_for is not None and events:
-            channel_id, dedupe_key, expires = change.dedupe_for
+            channel_id, dedupe_key, kept_s = change.dedupe_for
+            expires = events[0].created_at.timestamp() + kept_s
             dedupe = (DedupeKey(channel_id, dedupe_key, self.room_id, events[0].id, events[0].index, expires),)
         now = events[-1].created_at if events and change.activity else None
         delete = tuple(change.delete)
@@ -285,7 +290,7 @@ class RoomActor:
         self._apply(change, events)
         for timer in change.timers:
             self.engine.timers.arm(timer)
-        if events or change.tasks:
+        if change.tasks or (events and (not self.hub.idle or self.engine.hooks.heard(Committed))):
             self._show(change, events)
         self._dispatch(change, events, plans, noted)
         return events
@@ -334,7 +339,7 @@ class RoomActor:
                         "content": draft.content,
                         "created_at": now,
                         "tenant": self.tenant,
-                        "status": EventStatus.BLOCKED if entry.blocked_by else entry.status,
+                        "status": _BLOCKED if entry.blocked_by else entry.status,
                         "blocked_by": entry.blocked_by or None,
                         "blocked_reason": entry.blocked_reason,
                         "visibility": policy.effective_visibility(draft.visibility, binding),
@@ -363,7 +368,7 @@ class RoomActor:
     def _plan(self, event: RoomEvent, entry: Entry, change: Change, changed: bool) -> policy.DeliveryPlan:
         if entry.wake:
             return policy.DeliveryPlan(turns=entry.wake)
-        if event.status is not EventStatus.COMMITTED or entry.targets == ():
+        if event.status is not _COMMITTED or entry.targets == ():
             return policy.EMPTY_PLAN
         cache_key = (event.source.channel_id, event.visibility, event.type, event.addressed_to)
         found = None if changed else self._plans.get(cache_key)

@@ -26,7 +26,7 @@ from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResu
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered, DeliveryFailed
 from roomkit.models.stream import Ephemeral
-from roomkit.net.breaker import Breakers
+from roomkit.net.breaker import Breakers, Permit
 from roomkit.net.ratelimit import Pacer
 from roomkit.net.retry import RetryPolicy
 from roomkit.ports.channel import Channel
@@ -293,50 +293,34 @@ class OutboxLanes:
     async def _attempt(
         self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
     ) -> DeliveryResult:
-        provider, context = channel.channel_id, projection.context
+        provider, context, permit = channel.channel_id, projection.context, None
         binding = lane.actor.state.bindings.get(provider) or context.binding
-        recipient = address_of(channel, binding) or lane.actor.room_id
-        if (refused := await self._turn(lane, item, recipient, policy)) is not None:
-            return refused
-        try:
-            permit = self.breakers.acquire(provider, recipient)
-        except ProviderError as error:
-            return refused_by(error)
+        if policy.destinations or policy.paced or item.erased or self.breakers.circuits:
+            recipient = address_of(channel, binding) or lane.actor.room_id
+            if (refused := await self._turn(lane, item, recipient, policy)) is not None:
+                return refused
+            try:
+                permit = self.breakers.acquire(provider, recipient)
+            except ProviderError as error:
+                return refused_by(error)
         item.attempts += 1
         if item.noted < item.attempts and self.engine.info.durable and not policy.idempotent:
             await self._note(lane, item)
             if item.erased:
-                permit.released()
+                if permit is not None:
+                    permit.released()
                 return _ERASED
         context.state["parts"] = item.parts
         context.state["part_done"] = partial(self._part_done, lane, item)
         crashpoint("outbox.before_send")
-        try:
-            if self.engine.tracing.on:
-                with _span(lane, item) as span:
-                    result = await self._send(lane, channel, projection, policy)
-                    if not result.success:
-                        span.fail(result.code or "refused")
+        result, error = await self._send(lane, item, channel, projection, policy)
+        if permit is None and (not result.success or self.breakers.circuits):
+            permit = Permit(self.breakers, provider, address_of(channel, binding) or lane.actor.room_id)
+        if permit is not None:
+            if result.success:
+                permit.succeeded()
             else:
-                result = await self._send(lane, channel, projection, policy)
-        except ProviderError as error:
-            permit.failed(error)
-            return refused_by(error)
-        except asyncio.CancelledError as error:
-            permit.released()
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return broken(error)  # the channel's own doing, not ours
-        except Exception as error:  # a channel is a plug-in: its failure is this delivery's failure
-            permit.released()
-            log.exception('channel "%s" failed to deliver', lane.channel_id)
-            return broken(error)
-        crashpoint("outbox.after_send")
-        if result.success:
-            permit.succeeded()
-        else:
-            permit.failed(ProviderError(provider, result.error or "refused", retryable=result.retryable))
+                permit.failed(error or ProviderError(provider, result.error or "refused", retryable=result.retryable))
         return result
 
     async def _turn(self, lane: Lane, item: Item, recipient: str, policy: DeliveryPolicy) -> DeliveryResult | None:
@@ -348,20 +332,38 @@ class OutboxLanes:
         return _ERASED if item.erased else None
 
     async def _send(
-        self, lane: Lane, channel: Channel, projection: Projection, policy: DeliveryPolicy
-    ) -> DeliveryResult:
+        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
+    ) -> tuple[DeliveryResult, BaseException | None]:
+        """What became of one call of the channel, and the error where it raised one."""
         assert projection.event is not None
         context = projection.context
         binding = lane.actor.state.bindings.get(lane.channel_id) or context.binding
-        call = channel.deliver(projection.event, binding, context)
         try:
-            result = await bounded(call, policy.timeout_s, "delivery")
-        except TimeoutError as error:
+            if self.engine.tracing.on:
+                with _span(lane, item) as span:
+                    call = channel.deliver(projection.event, binding, context)
+                    result = await bounded(call, policy.timeout_s, "delivery") or _DELIVERED
+                    if not result.success:
+                        span.fail(result.code or "refused")
+            else:
+                call = channel.deliver(projection.event, binding, context)
+                result = await bounded(call, policy.timeout_s, "delivery") or _DELIVERED
+        except TimeoutError:
             late = f"no answer in {policy.timeout_s:g} s"
-            raise ProviderTimeout(channel.channel_id, late, ambiguous=True) from error
-        if result is None:  # pyright: ignore[reportUnnecessaryComparison] - a channel that says nothing has delivered
-            result = DeliveryResult(success=True)
-        return result
+            error = ProviderTimeout(channel.channel_id, late, ambiguous=True)
+            return refused_by(error), error
+        except ProviderError as error:
+            return refused_by(error), error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return broken(error), error  # the channel's own doing, not ours
+        except Exception as error:  # a channel is a plug-in: its failure is this delivery's failure
+            log.exception('channel "%s" failed to deliver', lane.channel_id)
+            return broken(error), error
+        crashpoint("outbox.after_send")
+        return result, None
 
     async def _note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""
@@ -589,6 +591,7 @@ def _refusal(channel: Channel | None, binding: Any, event: RoomEvent | None) -> 
     return "output_muted" if binding.output_muted else ""
 
 
+_DELIVERED = DeliveryResult(success=True)
 _ERASED = DeliveryResult(success=False, state=DeliveryState.SKIPPED, error="event_erased")
 
 

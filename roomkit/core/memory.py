@@ -7,7 +7,6 @@ per room, records are found through postings (room, term), a heap (due) and a di
 from __future__ import annotations
 
 import heapq
-import json
 import uuid
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from roomkit.errors import Fenced, StoreUnavailable, UsageError
 from roomkit.models.content import plain
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import (
+    PLAIN_KINDS,
     Batch,
     DedupeKey,
     Duplicate,
@@ -29,6 +29,7 @@ from roomkit.ports.store import (
     StoreInfo,
     check_batch,
     check_query,
+    json_of,
 )
 
 
@@ -119,7 +120,7 @@ class MemoryStore:
     def _apply_records(self, tenant: _Tenant, batch: Batch) -> None:
         for gone in batch.delete:
             table = tenant.tables.get(gone.kind)
-            if table is not None:
+            if table is not None and gone.key in table.records:
                 old = table.replace(gone.key, None)
                 if old is not None and old.due is not None:
                     self._index_due(old, None)
@@ -194,25 +195,20 @@ _Due = tuple[float, str, str]
 """(due, tenant, key); the kind is the heap's."""
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
-_PLAIN = frozenset({"outbox", "turn", "delivery"})
-"""Kinds that hold nothing but ids and numbers."""
-
-
 def _check_values(batch: Batch) -> None:
     """Refuses what a store on disk cannot keep, so that what runs in memory runs there as well."""
     try:
-        for event in (*batch.events, *batch.erase):
+        for event in (*batch.events, *batch.erase) if batch.erase else batch.events:
             if not (
-                plain(vars(event.content))
-                and plain(event.metadata)
-                and plain(event.channel_data)
-                and plain(event.source.raw_payload)
+                plain(event.content.__dict__)
+                and (not event.metadata or plain(event.metadata))
+                and (not event.channel_data or plain(event.channel_data))
+                and (event.source.raw_payload is None or plain(event.source.raw_payload))
             ):
                 event.model_dump_json()
         for record in batch.put:
-            if record.kind not in _PLAIN and not plain(record.value):
-                _encode(record.value).encode()
+            if record.kind not in PLAIN_KINDS and not plain(record.value):
+                json_of(record)
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"a batch for {batch.room_id or batch.tenant} holds what JSON cannot: {error}") from error
 
@@ -361,21 +357,24 @@ class _Table:
 
     def replace(self, key: str, new: Record | None) -> Record | None:
         """Puts or (None) removes; returns what was there."""
-        old = self.records.get(key)
         if new is not None:
+            old = self.records.get(key)
             self.records[key] = new
-        elif old is not None:
-            del self.records[key]
-        if (old is None) != (new is None):
+            now, others = new.room_id, new.terms
+        else:
+            old = self.records.pop(key, None)
+            now, others = None, ()
+        if old is not None:
+            was, terms = old.room_id, old.terms
+        else:
+            was, terms = None, ()
+        if old is None or new is None:
             self._sorted = None
-        was = None if old is None else old.room_id
-        now = None if new is None else new.room_id
         if was != now:
             if was is not None:
                 self.rooms.remove(was, key)
             if now is not None:
                 self.rooms.add(now, key)
-        terms, others = () if old is None else old.terms, () if new is None else new.terms
         if terms != others:
             for term in set(terms).difference(others):
                 self.terms.remove(term, key)

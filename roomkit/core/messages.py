@@ -5,8 +5,8 @@ Inbound messages, host messages, injected events and replies pass the same gate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import membership, policy
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _ACTIONS = {EventType.EDIT, EventType.DELETE, EventType.REACTION}
 _REPLACING = {EventType.EDIT, EventType.DELETE}
+_MESSAGE, _PAUSED = EventType.MESSAGE, RoomStatus.PAUSED  # Looked up once: in Python 3.11 that is a call each time.
 _KINDS: dict[type[Any], EventType] = {
     EditContent: EventType.EDIT,
     DeleteContent: EventType.DELETE,
@@ -45,15 +46,16 @@ class Submission:
     settlement: Settlement
     binding_required: bool = True
     dedupe: tuple[str, str, float] | None = None
+    """As `Change.dedupe_for`."""
     person: Participant | None = None
     status: EventStatus = EventStatus.COMMITTED
     targets: tuple[str, ...] | None = None
     wake: tuple[str, ...] = ()
     guards: bool = True
     stream_id: str | None = None
-    rows: list[RecordKey] = field(default_factory=lambda: [])
-    put: list[Record] = field(default_factory=lambda: [])
-    put_blocked: list[Record] = field(default_factory=lambda: [])
+    rows: Sequence[RecordKey] = ()
+    put: Sequence[Record] = ()
+    put_blocked: Sequence[Record] = ()
     """Written instead of `put` when the event is blocked."""
     output: ChannelOutput | None = None
     blocked: tuple[str, str] | None = None
@@ -123,7 +125,7 @@ def _whole(draft: EventDraft) -> EventDraft:
 
 
 def _typed(draft: EventDraft) -> EventDraft:
-    kind = _KINDS.get(type(draft.content)) if draft.type is EventType.MESSAGE else None
+    kind = _KINDS.get(type(draft.content)) if draft.type is _MESSAGE else None
     return draft if kind is None else draft.replaced(type=kind)
 
 
@@ -201,7 +203,7 @@ async def keep_sides(actor: RoomActor, outcome: Outcome) -> None:
 def _wake_up(actor: RoomActor, sub: Submission, change: Change) -> None:
     """A message resumes a paused room, and is where its writer was seen last."""
     room = actor.state.room
-    if room.status is RoomStatus.PAUSED:
+    if room.status is _PAUSED:
         change.room = room.model_copy(
             update={"status": RoomStatus.ACTIVE, "paused_at": None, "updated_at": actor.engine.now()}
         )

@@ -126,14 +126,15 @@ class Breakers:
         """`on_change` is called once when a breaker opens and once when it closes, not at failed probes."""
         self._options = options or BreakerOptions()
         self._on_change = on_change
-        self._circuits: OrderedDict[Key, _Circuit] = OrderedDict()
+        self.circuits: OrderedDict[Key, _Circuit] = OrderedDict()
+        """Who is in trouble, or was lately; empty means that every attempt may be made."""
 
     def __len__(self) -> int:
-        return len(self._circuits)
+        return len(self.circuits)
 
     def acquire(self, provider: str, recipient: str | None = None) -> Permit:
         """Leave for one attempt, or `BreakerOpen` with the seconds to wait; after an open period one probe may pass."""
-        if not self._circuits:  # Nobody is in trouble.
+        if not self.circuits:  # Nobody is in trouble.
             return Permit(self, provider, recipient)
         now = monotonic()
         keys = _keys(provider, recipient)
@@ -141,7 +142,7 @@ class Breakers:
             if (wait := self._wait(key, now)) > 0:
                 raise BreakerOpen(provider, key[1], wait)
         for key in keys:
-            circuit = self._circuits.get(key)
+            circuit = self.circuits.get(key)
             if circuit is not None and circuit.open_until is not None:
                 # A probe that never reports (its task died) blocks for one more period only.
                 circuit.probing_until = now + self._options.open_s
@@ -159,13 +160,13 @@ class Breakers:
         return result
 
     def state(self, provider: str, recipient: str | None = None) -> BreakerState:
-        circuit = self._circuits.get((provider, recipient))
+        circuit = self.circuits.get((provider, recipient))
         return BreakerState.CLOSED if circuit is None else circuit.state(monotonic())
 
     def troubled(self) -> list[BreakerChange]:
         """Every breaker that is not closed, for status pages."""
         now = monotonic()
-        states = ((key, circuit.state(now), circuit.failures) for key, circuit in self._circuits.items())
+        states = ((key, circuit.state(now), circuit.failures) for key, circuit in self.circuits.items())
         return [BreakerChange(*key, state, failures) for key, state, failures in states if state != BreakerState.CLOSED]
 
     def reset(self, provider: str, recipient: str | None = None) -> None:
@@ -173,18 +174,18 @@ class Breakers:
         self._answered((provider, recipient))
 
     def _wait(self, key: Key, now: float) -> float:
-        circuit = self._circuits.get(key)
+        circuit = self.circuits.get(key)
         return 0.0 if circuit is None else circuit.wait(now)
 
     def _settle(self, provider: str, recipient: str | None, failed: bool | None) -> None:
-        if not self._circuits and not failed:
+        if not self.circuits and not failed:
             return
-        own = self._circuits.get((provider, recipient)) if recipient is not None else None
+        own = self.circuits.get((provider, recipient)) if recipient is not None else None
         already_dead = own is not None and own.open_until is not None
         for key in _keys(provider, recipient):
             # A recipient known to be dead says nothing about its provider: leave that probe to somebody else.
             if failed is None or (failed and already_dead and key[1] is None):
-                if (circuit := self._circuits.get(key)) is not None:
+                if (circuit := self.circuits.get(key)) is not None:
                     circuit.probing_until = 0.0
             elif failed:
                 self._failed(key, recipient)
@@ -192,15 +193,15 @@ class Breakers:
                 self._answered(key)
 
     def _answered(self, key: Key) -> None:
-        circuit = self._circuits.pop(key, None)
+        circuit = self.circuits.pop(key, None)
         if circuit is not None and circuit.open_until is not None:
             self._tell(key, BreakerState.CLOSED, 0)
 
     def _failed(self, key: Key, recipient: str | None) -> None:
-        circuit = self._circuits.get(key)
+        circuit = self.circuits.get(key)
         if circuit is None:
             circuit = self._insert(key)
-        self._circuits.move_to_end(key)
+        self.circuits.move_to_end(key)
         circuit.failures += 1
         spread = True
         if key[1] is None and recipient is not None:
@@ -215,11 +216,11 @@ class Breakers:
                 self._tell(key, BreakerState.OPEN, circuit.failures)
 
     def _insert(self, key: Key) -> _Circuit:
-        while len(self._circuits) >= self._options.max_keys:
-            oldest, circuit = self._circuits.popitem(last=False)
+        while len(self.circuits) >= self._options.max_keys:
+            oldest, circuit = self.circuits.popitem(last=False)
             if circuit.open_until is not None:
                 self._tell(oldest, BreakerState.CLOSED, 0)
-        return self._circuits.setdefault(key, _Circuit())
+        return self.circuits.setdefault(key, _Circuit())
 
     def _tell(self, key: Key, state: BreakerState, failures: int) -> None:
         if self._on_change is not None:

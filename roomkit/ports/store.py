@@ -11,15 +11,21 @@ a frozen dataclass costs four times as much to make.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
+from pydantic_core import to_json
+
 from roomkit.errors import UsageError
+from roomkit.models.content import plain
 from roomkit.models.event import RoomEvent
 
 BUILT_IN_KINDS = frozenset({"head", "dedupe"})
 """Kinds of records that can be read and never put."""
+PLAIN_KINDS = frozenset({"outbox", "turn", "delivery"})
+"""Kinds that hold nothing but texts, numbers and lists of them."""
 
 
 class Record(NamedTuple):
@@ -167,21 +173,20 @@ class Store(Protocol):
 def check_batch(batch: Batch) -> None:
     """What every store asks of a batch before it looks at its data. Raises `UsageError`."""
     tenant, room_id = batch.tenant, batch.room_id
-    names = [tenant, room_id or ""]
-    for kind, owner, key, *_ in (*batch.put, *batch.delete):
-        if owner != tenant:
-            raise UsageError(f"{kind} record {key} is of another tenant; commit it in a batch of its own")
-        if kind in BUILT_IN_KINDS:
-            raise UsageError(f'records of kind "{kind}" are written by the store itself; choose another kind')
-        names.append(key)
+    sound = tenant.isascii() and (room_id is None or room_id.isascii())
     for record in batch.put:
-        names += record[6]
-    names += [dedupe.key for dedupe in batch.dedupe]
-    if not (joined := "".join(names)).isascii():
-        try:
-            joined.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError("a key or an id is no valid text; replace its lone surrogates") from error
+        kind, owner, key = record.kind, record.tenant, record.key
+        if owner != tenant or kind in BUILT_IN_KINDS:
+            raise _no_record_of(kind, key, foreign=owner != tenant)
+        sound = sound and key.isascii() and (not record.terms or "".join(record.terms).isascii())
+    for kind, owner, key in batch.delete:
+        if owner != tenant or kind in BUILT_IN_KINDS:
+            raise _no_record_of(kind, key, foreign=owner != tenant)
+        sound = sound and key.isascii()
+    for dedupe in batch.dedupe:
+        sound = sound and dedupe.key.isascii()
+    if not sound:
+        _check_names(batch)
     if (batch.events or batch.activity_at is not None) and room_id is None:
         raise UsageError("a batch with events or activity needs a room_id; set Batch.room_id")
     for event in batch.events:
@@ -190,6 +195,35 @@ def check_batch(batch: Batch) -> None:
     for event in batch.erase:
         if event.tenant != tenant:
             raise UsageError(f"tombstone {event.id} is of another tenant; commit it in a batch of its own")
+
+
+def _no_record_of(kind: str, key: str, *, foreign: bool) -> UsageError:
+    if foreign:
+        return UsageError(f"{kind} record {key} is of another tenant; commit it in a batch of its own")
+    return UsageError(f'records of kind "{kind}" are written by the store itself; choose another kind')
+
+
+def _check_names(batch: Batch) -> None:
+    names = [batch.tenant, batch.room_id or "", *(key.key for key in batch.delete), *(key.key for key in batch.dedupe)]
+    for record in batch.put:
+        names += (record.key, *record.terms)
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("a key or an id is no valid text; replace its lone surrogates") from error
+
+
+def json_of(record: Record) -> str:
+    """What a store on disk keeps of a record's value. Raises `TypeError` or `ValueError` for what JSON cannot hold."""
+    if record.kind in PLAIN_KINDS or plain(record.value):
+        return to_json(record.value).decode()
+    text = _encode(record.value)
+    if not text.isascii():
+        text.encode()  # Found here, a lone surrogate disturbs no other batch.
+    return text
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
 def check_query(query: RecordQuery) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import PydanticSerializationError
 
 from roomkit.errors import Fenced, RoomKitError, UsageError
-from roomkit.ports.store import Batch, Duplicate, Record, check_batch
+from roomkit.ports.store import Batch, Duplicate, Record, check_batch, json_of
 
 Outcome = Duplicate | RoomKitError | None
 RoomKey = tuple[str, str]
@@ -50,10 +50,7 @@ def encode(batch: Batch, fence: RoomKey) -> Item:
     try:
         events = tuple([event.model_dump_json() for event in batch.events])
         tombstones = tuple([event.model_dump_json() for event in batch.erase])
-        values = tuple([_encode(record.value) for record in batch.put])
-        for value in values:
-            if not value.isascii():
-                value.encode()
+        values = tuple(map(json_of, batch.put))
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"a batch for {batch.room_id or tenant} holds what JSON cannot: {error}") from error
     keys: list[tuple[str, ...]] = [("event", event.id) for event in batch.events]

@@ -10,13 +10,15 @@ from typing import Any
 from pydantic_core import PydanticSerializationError
 
 from roomkit.errors import Fenced, RoomKitError, StoreUnavailable, UsageError
-from roomkit.ports.store import Batch, Duplicate, Record, check_batch
+from roomkit.models.event import RoomEvent
+from roomkit.ports.store import Batch, Duplicate, Record, check_batch, json_of
 from roomkit.runtime import crashpoint
 
 Outcome = Duplicate | RoomKitError | None
 
 ROOM_SHIFT = 32
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_event_json = RoomEvent.__pydantic_serializer__.to_json
 _MAX_HEADS = 50_000
 _SAME_FAILURE = 3
 """After this many failures in a row the store is broken rather than the batch, and the rest is not tried."""
@@ -39,19 +41,12 @@ def encode(batch: Batch) -> Encoded:
     try:
         return Encoded(
             batch,
-            tuple([event.model_dump_json() for event in batch.events]),
-            tuple([event.model_dump_json() for event in batch.erase]),
-            tuple([_json(record.value) for record in batch.put]),
+            tuple([_event_json(event).decode() for event in batch.events]),
+            tuple([_event_json(event).decode() for event in batch.erase]),
+            tuple(map(json_of, batch.put)),
         )
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"a batch for {batch.room_id or batch.tenant} holds what JSON cannot: {error}") from error
-
-
-def _json(value: dict[str, Any]) -> str:
-    text = _encode(value)
-    if not text.isascii():
-        text.encode()  # Found here, a lone surrogate disturbs no other batch.
-    return text
 
 
 @dataclass(slots=True)
