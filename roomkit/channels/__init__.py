@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from roomkit.channels.messaging import TelegramChannel as TelegramChannel
     from roomkit.channels.messaging import WhatsAppChannel as WhatsAppChannel
     from roomkit.channels.messaging import WhatsAppPersonalChannel as WhatsAppPersonalChannel
+    from roomkit.channels.realtime import RealtimeVoiceChannel as RealtimeVoiceChannel
     from roomkit.channels.transport import TransportChannel as TransportChannel
     from roomkit.channels.voice import VoiceChannel as VoiceChannel
     from roomkit.channels.websocket import WebSocketChannel as WebSocketChannel
@@ -31,6 +32,7 @@ _HOMES = {
     "HTTPChannel": "messaging",
     "MessengerChannel": "messaging",
     "RCSChannel": "messaging",
+    "RealtimeVoiceChannel": "realtime",
     "SMSChannel": "messaging",
     "SlackChannel": "messaging",
     "TeamsChannel": "messaging",
@@ -50,6 +52,7 @@ __all__ = [
     "HTTPChannel",
     "MessengerChannel",
     "RCSChannel",
+    "RealtimeVoiceChannel",
     "SMSChannel",
     "SlackChannel",
     "TeamsChannel",

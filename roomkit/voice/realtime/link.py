@@ -1,6 +1,6 @@
 """Link: one call's way to its model, over as many connections as it takes.
 
-A connection that breaks is made again, and one that is about to end is replaced before, in a quiet moment where there is
+A connection that breaks is made again, and one that is about to end is replaced before, in a quiet moment if there is
 one. The new one resumes the old where the provider can, else it is seeded with what the room remembers; never both.
 """
 
@@ -207,7 +207,7 @@ class Link:
         quiet."""
         await asyncio.sleep(after)
         until = monotonic() + within
-        while connection is self._connection and not self._host.quiet and monotonic() < until:
+        while connection is self._connection and not self._host.quiet and monotonic() < until:  # noqa: ASYNC110 - quiet is no event
             await asyncio.sleep(0.1)
         if connection is self._connection and not self._over:
             try:

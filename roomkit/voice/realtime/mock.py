@@ -25,13 +25,14 @@ from roomkit.ports.audio import BackendEvent, BackendTraits
 from roomkit.ports.realtime import RealtimeTraits
 from roomkit.runtime import BlockingBuffer, BufferClosed, DropOldestBuffer, monotonic
 
-IN_BAND = frozenset({"system_prompt", "tools", "temperature", "responds", "voice"})
+IN_BAND = frozenset({"system_prompt", "tools", "temperature", "responds", "voice", "extra"})
 
 
 class MockSession:
     """One connection: `told` is every command, in order; the other methods are what the model does."""
 
-    def __init__(self, config: RealtimeConfig, resume: str | None) -> None:
+    def __init__(self, config: RealtimeConfig, resume: str | None, number: int = 1) -> None:
+        self.number = number
         self.config = config
         self.resume = resume
         self.told: list[RealtimeCommand] = []
@@ -39,7 +40,7 @@ class MockSession:
         self._events: BlockingBuffer[RealtimeEvent] = BlockingBuffer(10_000)
         self._broken: ProviderError | None = None
         self._numbers = itertools.count(1)
-        self.emit(rt.SessionReady(f"mock-{id(self):x}", resumed=resume is not None))
+        self.emit(rt.SessionReady(f"mock-{number}", resumed=resume is not None))
 
     # -- what the model does ------------------------------------------------------------------------
 
@@ -49,7 +50,7 @@ class MockSession:
 
     def name(self, kind: str) -> str:
         """A new name for an item or a reply."""
-        return f"{kind}-{next(self._numbers)}"
+        return f"{kind}-{self.number}-{next(self._numbers)}"
 
     def hears(self, text: str, *, item_id: str = "") -> str:
         """The caller speaks, falls silent, and was heard to say `text`."""
@@ -139,7 +140,7 @@ class MockRealtimeProvider:
     async def connect(self, config: RealtimeConfig, *, resume: str | None = None) -> MockSession:
         if self.refusals:
             raise self.refusals.popleft()
-        session = MockSession(config, resume)
+        session = MockSession(config, resume, len(self.sessions) + 1)
         self.sessions.append(session)
         return session
 

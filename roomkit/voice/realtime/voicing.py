@@ -6,6 +6,7 @@ effect within a frame, and whatever still comes of a reply that was cut is dropp
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class Voicing:
         self._items: dict[str, Item] = {}
         self._cut: deque[str] = deque(maxlen=MOST_CUT)
         self._generation = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def busy(self) -> bool:
@@ -92,7 +95,7 @@ class Voicing:
             return True
         item.received_ms += frame.duration_ms
         item.ledger.audio(round(frame.samples * self._pipeline.rate / frame.rate))
-        return self._queue.try_put((item, frame))
+        return self._enqueue(item, frame)
 
     def words(self, reply_id: str, item_id: str, delta: str) -> int | None:
         """More of its words; where they begin in the item's text, None when it is cut."""
@@ -112,7 +115,7 @@ class Voicing:
             if text and not item.ledger.text:
                 item.ledger.say(text)
             item.ledger.settle()
-            self._queue.try_put((item, None))
+            self._enqueue(item, None)
 
     def reply_over(self, reply_id: str) -> None:
         for item in [one for one in self._items.values() if one.reply_id == reply_id]:
@@ -136,7 +139,16 @@ class Voicing:
                 found.append(Said(item, heard.text, heard.share, self._ms(item, samples)))
         self._items.clear()
         self._queue.clear()
+        self._idle.set()
         return found
+
+    async def handed(self) -> None:
+        """Waits until everything that has come is with the playout."""
+        await self._idle.wait()
+
+    def _enqueue(self, item: Item, frame: AudioFrame | None) -> bool:
+        self._idle.clear()
+        return self._queue.try_put((item, frame))
 
     def _ms(self, item: Item, samples: int) -> int:
         """Never more than has come of it: vendors refuse to cut off what is not there."""
@@ -176,18 +188,23 @@ class Voicing:
             if frame is not None:
                 for block in item.frames.push(self._at_working_rate(item, frame)):
                     await self._put(item, block)
-                continue
-            rest = item.frames.flush()
-            if rest:
-                await self._put(item, rest)
-            if item.cut:
-                continue
-            if item.put:
-                self._playout.finish(item.generation)
-            elif self.open:
-                self._whole(item)
-            else:  # nobody was to hear it
-                self._items.pop(item.item_id, None)
+            else:
+                await self._finished(item)
+            if not len(self._queue):
+                self._idle.set()
+
+    async def _finished(self, item: Item) -> None:
+        rest = item.frames.flush()
+        if rest:
+            await self._put(item, rest)
+        if item.cut:
+            return
+        if item.put:
+            self._playout.finish(item.generation)
+        elif self.open:
+            self._whole(item)
+        else:  # nobody was to hear it
+            self._items.pop(item.item_id, None)
 
     def _at_working_rate(self, item: Item, frame: AudioFrame) -> bytes:
         if frame.rate == self._pipeline.rate:

@@ -1,0 +1,124 @@
+"""Minutes: what happens on a speech-to-speech call on its way into the room's log, in order, one entry at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from roomkit.errors import RoomKitError
+from roomkit.models.content import ToolCallContent
+from roomkit.runtime import BlockingBuffer, BufferClosed, Scope, monotonic
+from roomkit.voice.realtime.order import Order, Placed
+
+log = logging.getLogger(__name__)
+MOST_ENTRIES = 1_000
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One thing for the room's log. `kind`: "user", "assistant", "tool_start", "tool_end". `done` is set when it is in
+    the log."""
+
+    kind: str
+    text: str = ""
+    item_id: str = ""
+    call: ToolCallContent | None = None
+    metadata: dict[str, Any] = field(default_factory=lambda: {})
+    done: asyncio.Future[None] | None = None
+
+
+Write = Callable[[Placed[Entry]], Awaitable[None]]
+
+
+class Minutes:
+    """One call's. `write` puts one entry into the log; a refusal of the room's is logged, and the call goes on."""
+
+    def __init__(self, name: str, write: Write, wait_s: float) -> None:
+        self._name = name
+        self._write = write
+        self._order: Order[Entry] = Order(wait_s)
+        self._entries: BlockingBuffer[Placed[Entry]] = BlockingBuffer(MOST_ENTRIES)
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def begun(self) -> bool:
+        return self._task is not None
+
+    def start(self, scope: Scope) -> None:
+        self._task = scope.spawn(self._run(), name="write down")
+
+    def began(self, name: str) -> None:
+        """The caller begins to say what will be told as `name`."""
+        self._order.began(name, monotonic())
+
+    def stopped(self, name: str) -> None:
+        self._order.stopped(name, monotonic())
+        self._arm()
+
+    def rename(self, name: str, to: str) -> None:
+        self._order.rename(name, to)
+
+    def said(self, name: str, text: str) -> None:
+        """The caller's words; none takes no place."""
+        self._place(self._order.said(name, Entry("user", text, name) if text else None, monotonic()))
+
+    def add(self, entry: Entry) -> None:
+        """Something that has its place here and now."""
+        self._place(self._order.add(entry, monotonic()))
+
+    def put(self, entry: Entry) -> None:
+        """Something that waits for nobody's words."""
+        self._place([Placed(entry, monotonic())])
+
+    def flush(self) -> None:
+        """Nobody's words are waited for any more."""
+        self._place(self._order.flush())
+
+    async def aclose(self, timeout: float) -> None:
+        """Writes down what is there, for at most `timeout` seconds."""
+        self.flush()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._entries.close()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=timeout)
+
+    def _place(self, ready: list[Placed[Entry]]) -> None:
+        for placed in ready:
+            if not self._entries.closed and not self._entries.try_put(placed):
+                log.error("call %s: the room does not keep up; something said is not written down", self._name)
+        self._arm()
+
+    def _arm(self) -> None:
+        """One timer for words that are overdue."""
+        due = self._order.deadline
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None and not self._entries.closed:
+            self._timer = asyncio.get_running_loop().call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._place(self._order.tick(monotonic() + 0.001))
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                placed = await self._entries.get()
+            except BufferClosed:
+                return
+            done = placed.item.done
+            try:
+                await self._write(placed)
+            except RoomKitError as error:  # the room refuses it, or cannot be written
+                log.warning("call %s: a %s was not written down: %s", self._name, placed.item.kind, error)
+                if done is not None and not done.done():
+                    done.set_exception(error)
+            else:
+                if done is not None and not done.done():
+                    done.set_result(None)
