@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_BOUNDARY = re.compile(r'boundary="?([^";,]{1,200})"?', re.IGNORECASE)
+_BOUNDARY = re.compile(rb"--([^\r\n]{1,200})\r\n")
 _NAME = re.compile(r'[;\s]name="([^"]{0,500})"', re.IGNORECASE)
 _FILE = re.compile(r'[;\s]filename="([^"]{0,500})"', re.IGNORECASE)
 _MOST = 1_000
@@ -37,14 +37,15 @@ class Form:
         return ""
 
 
-def read_form(content_type: str, body: bytes) -> Form:
-    """The form in `body`; an empty one where there is none."""
-    match = _BOUNDARY.search(content_type)
+def read_form(body: bytes) -> Form:
+    """The form in `body`; an empty one where there is none. What parts it, its own first line says: the header that
+    says so too is not among what vendors sign."""
+    match = _BOUNDARY.match(body)
     if match is None:
         return Form()
     fields: dict[str, bytes] = {}
     files: list[FormFile] = []
-    for part in (b"\r\n" + body).split(b"\r\n--" + match[1].encode("latin-1", "replace"))[1:_MOST]:
+    for part in (b"\r\n" + body).split(b"\r\n--" + match[1])[1:_MOST]:
         head, separator, data = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         if part.startswith(b"--") or not separator:
             continue

@@ -39,9 +39,8 @@ _MOST_EVENTS = 1_000
 
 
 def parse(request: WebhookRequest, channel_id: str, desk: MailDesk) -> list[InboundMessage | DeliveryStatus]:
-    kind = request.headers.get("content-type", "")
-    if kind.lower().startswith("multipart/form-data"):
-        return _letter(read_form(kind, request.body), request, channel_id, desk)
+    if request.body.startswith(b"--"):
+        return _letter(read_form(request.body), request, channel_id, desk)
     try:
         body = json.loads(request.body)
     except (ValueError, RecursionError):
