@@ -29,7 +29,7 @@ async def webhook(door: Door, request: Request) -> Response:
         return await _handle(door, request)
     except AccessDenied as error:
         log.warning("a webhook of channel %s was refused: %s", request.path_params["channel"], error)
-        return answer(403, "forbidden", "the webhook could not be verified")
+        return answer(_refusal(door, request), "forbidden", "the webhook could not be verified")
     except (ProtocolError, ValueError, RecursionError) as error:
         log.warning("a verified webhook of channel %s cannot be read: %s", request.path_params["channel"], error)
         return answer(400, "bad_request", "the webhook cannot be read")
@@ -70,6 +70,12 @@ async def _handle(door: Door, request: Request) -> Response:
                 await _acknowledge(provider, item)
     reply = provider.reply(received)
     return Response(reply.body, reply.status, media_type=reply.content_type)
+
+
+def _refusal(door: Door, request: Request) -> int:
+    """Some vendors want to be refused in a way of their own."""
+    channel, _ = door.channel(request.path_params["channel"])
+    return int(getattr(getattr(channel, "provider", None), "refusal_status", 403))
 
 
 async def _acknowledge(provider: Any, message: InboundMessage) -> None:

@@ -1,0 +1,1 @@
+"""Discord: interactions (commands, buttons, forms) in, messages by the REST API out."""
