@@ -19,11 +19,13 @@ from roomkit.models.content import TextContent
 from roomkit.models.delivery import InboundMessage, WebhookRequest
 from roomkit.ports.message import MessageProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
+from roomkit.providers.sinch.sms import SinchSMSProvider
 from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
 from roomkit.providers.telnyx.sms import TelnyxSMSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.testing.signatures import Fuzzed, FuzzReport, every_mutant, fuzz_signatures
+from roomkit.testing.vendors.sinch import FakeSinch
 from roomkit.testing.vendors.telnyx import FakeTelnyx
 from roomkit.testing.vendors.twilio import FakeTwilio
 
@@ -90,11 +92,18 @@ def telnyx(kind: type[TelnyxSMSProvider]) -> Samples:
     return provider, [fake.text("+15550100", "Pay 100 to Bob é"), fake.rcs("+15550100", text="hi")], None
 
 
+def sinch(kind: type[SinchSMSProvider]) -> Samples:
+    fake = FakeSinch(clock=_Stopped())
+    provider = kind(fake.options(), clock=_Stopped(), transport=fake.transport())
+    return provider, [fake.text("+15550100", "Pay 1.00 to Bob. Now. é"), fake.text("+15550100", "a.b.c")], None
+
+
 SAMPLES: dict[type[Any], Callable[[Any], Samples]] = {
     TwilioSMSProvider: twilio,
     TwilioRCSProvider: twilio,
     TelnyxSMSProvider: telnyx,
     TelnyxRCSProvider: telnyx,
+    SinchSMSProvider: sinch,
     HTTPWebhooks: http,
 }
 """How signed requests are made for each class that vendors call."""

@@ -21,11 +21,13 @@ from roomkit.channels import RCSChannel
 from roomkit.models.delivery import WebhookRequest
 from roomkit.ports.channel import Channel
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
+from roomkit.providers.sinch.sms import SinchSMSProvider
 from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
 from roomkit.providers.telnyx.sms import TelnyxSMSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioOptions, TwilioSMSProvider
 from roomkit.testing import VirtualClock
+from roomkit.testing.vendors.sinch import FakeSinch
 from roomkit.testing.vendors.telnyx import FakeTelnyx
 from roomkit.testing.vendors.twilio import FakeTwilio
 
@@ -119,11 +121,28 @@ def _telnyx(kind: type[TelnyxSMSProvider], channel: Any) -> WebhookCase:
     )
 
 
+def _sinch() -> WebhookCase:
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "+15550123") -> WebhookRequest:
+        return FakeSinch(clock=clock, webhook_url=HOOK).text(sender, text, ident=f"sinch-{n}")
+
+    return WebhookCase(
+        SinchSMSProvider,
+        lambda clock: SinchSMSProvider(FakeSinch().options(), clock=clock, transport=FakeSinch().transport()),
+        lambda: SinchSMSProvider(FakeSinch().options(webhook_secrets=())),
+        signed,
+        lambda cid, provider: SMSChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=True,
+        fetching=lambda net, resolver: SinchSMSProvider(FakeSinch().options(), transport=net, resolver=resolver),
+    )
+
+
 WEBHOOKS: dict[str, WebhookCase] = {
     "TwilioSMSProvider": _twilio(TwilioSMSProvider, lambda cid, provider: SMSChannel(cid, provider=provider)),
     "TwilioRCSProvider": _twilio(TwilioRCSProvider, lambda cid, provider: RCSChannel(cid, provider=provider)),
     "TelnyxSMSProvider": _telnyx(TelnyxSMSProvider, lambda cid, provider: SMSChannel(cid, provider=provider)),
     "TelnyxRCSProvider": _telnyx(TelnyxRCSProvider, lambda cid, provider: RCSChannel(cid, provider=provider)),
+    "SinchSMSProvider": _sinch(),
     "HTTPWebhooks": _http(),
 }
 AI = ("AnthropicProvider", "OfflineBrain", "OpenAIProvider")

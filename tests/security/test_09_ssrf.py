@@ -212,12 +212,12 @@ async def test_no_attachment_leads_inside_and_no_key_goes_to_a_stranger(case: We
         with pytest.raises(RoomKitError):
             await provider.fetch_media(Attachment(url=f"http://{inside}/x", needs_auth=True))
     assert not net.requests
-    for url in (
+    strangers = [
         *("https://evil.example/x", f"http://{host}/x", f"https://{host}:8443/x", f"https://{host}.evil.example/"),
         *(f"https://x{host}/", f"https://evil.example/{host}", f"https://evil.example?{host}"),
-    ):
-        if host or "evil" in url:
-            await provider.fetch_media(Attachment(url=url, needs_auth=True))
+    ]
+    for url in strangers if host else strangers[:1]:
+        await provider.fetch_media(Attachment(url=url, needs_auth=True))
     assert net.requests
     assert all("authorization" not in request.headers for request in net.requests)
     if not host:

@@ -19,9 +19,10 @@ TIMESTAMP = "telnyx-timestamp"
 
 
 class TelnyxKeys:
-    """The account's public keys, base64 as the portal shows them; all of `verifying` are
-    accepted. The private half is Telnyx's own; `signing` (base64 of 32 bytes) stands in for it where webhooks are simulated:
-    its public half must be among the public keys then. Raises `ConfigError` for what is no key.
+    """The account's public keys, base64 as the portal shows them; all of `verifying` are accepted.
+
+    The private half is Telnyx's own. `signing` (base64 of 32 bytes) stands in for it where webhooks are simulated: its
+    public half must be among the public keys then. Raises `ConfigError` for what is no key.
     """
 
     def __init__(self, verifying: Sequence[str], signing: str | None, *, clock: Clock, freshness_s: float) -> None:

@@ -20,6 +20,7 @@ from roomkit.models.delivery import (
     WebhookReply,
     WebhookRequest,
 )
+from roomkit.models.room import ChannelCapabilities
 from roomkit.net.client import ClientOptions, error_from_response, http_client, vendor_errors
 from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy, Resolver
@@ -92,6 +93,10 @@ class TelnyxSMSProvider:
             headers={"authorization": f"Bearer {options.api_key}"},
             transport=transport,
         )
+
+    def adapt(self, capabilities: ChannelCapabilities) -> ChannelCapabilities:
+        """The files of an MMS have less than 1 MB here."""
+        return capabilities.model_copy(update={"max_media_bytes": 1_000_000})
 
     async def send(self, message: Outgoing) -> DeliveryResult:
         """Queues one SMS or MMS at Telnyx; raises `Refused`, or an ambiguous `ProviderTimeout` when no answer came."""
