@@ -16,8 +16,9 @@ Outcome = TypeVar("Outcome")
 class Combiner(Generic[Item, Outcome]):
     """Runs `work(items)` on a thread of its own, which gives one outcome (or exception) per item, in their order.
 
-    One group is at work at a time; those whose wait ends with it may hand in again before the next one starts. An item
-    handed in is always worked on, also when its caller has been cancelled."""
+    One group is at work at a time. Before each there are two turns of the loop, in which everybody whose wait has just
+    ended may hand in again, and those who wait for them in turn: many writers make few groups. An item handed in is
+    always worked on, also when its caller has been cancelled."""
 
     def __init__(
         self, name: str, work: Callable[[list[Item]], list[Outcome | Exception]], *, largest: int = 256
@@ -26,20 +27,21 @@ class Combiner(Generic[Item, Outcome]):
         self._work = work
         self._largest = largest
         self._waiting: deque[tuple[Item, asyncio.Future[Outcome]]] = deque()
-        self._job: asyncio.Future[list[tuple[asyncio.Future[Outcome], Outcome | Exception]]] | None = None
+        self._busy = False
+        """A group is being gathered or worked on."""
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def call(self, item: Item) -> Outcome:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._job is None:
-            self._submit()
+        if not self._busy:
+            self._gather()
         return await future
 
     async def aclose(self, last: Callable[[], None] | None = None) -> None:
         """Waits until everything handed in is done, runs `last` on the thread and ends it."""
-        while self._job is not None:
-            await asyncio.wait([self._job])
-            await asyncio.sleep(0)
+        await self._idle.wait()
         if last is not None:
             await self.thread.submit(last)
         await self.thread.aclose()
@@ -47,9 +49,18 @@ class Combiner(Generic[Item, Outcome]):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def _gather(self) -> None:
+        self._busy = True
+        self._idle.clear()
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._submit)
+
     def _submit(self) -> None:
-        self._job = self.thread.submit(self._take)
-        self._job.add_done_callback(self._settle)
+        if self._waiting:
+            self.thread.submit(self._take).add_done_callback(self._settle)
+        else:
+            self._busy = False
+            self._idle.set()
 
     def _take(self) -> list[tuple[asyncio.Future[Outcome], Outcome | Exception]]:
         """On the thread."""
@@ -72,9 +83,4 @@ class Combiner(Generic[Item, Outcome]):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
-        job.get_loop().call_soon(self._next)
-
-    def _next(self) -> None:
-        self._job = None
-        if self._waiting:
-            self._submit()
+        self._gather()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError
 
@@ -24,8 +24,7 @@ _SAME_FAILURE = 3
 """After this many failures in a row the store is broken rather than the batch, and the rest is not tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A batch whose values are JSON already, so that nothing can fail or change later."""
 
     batch: Batch
