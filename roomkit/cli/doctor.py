@@ -35,6 +35,9 @@ EXTRAS = {
     "mcp": ("mcp",),
     "twilio": ("twilio",),
     "telnyx": ("cryptography", "httpx2"),
+    "slack": ("httpx2",),
+    "discord": ("cryptography", "httpx2"),
+    "teams": ("jwt", "cryptography", "httpx2"),
     "deepgram": ("websockets", "httpx2", "numpy"),
     "elevenlabs": ("websockets", "httpx2", "numpy"),
     "sphinx": ("pocketsphinx", "numpy"),
@@ -53,6 +56,8 @@ KEYS = {
 }
 TOGETHER = {
     "telnyx": ("TELNYX_API_KEY", "TELNYX_PUBLIC_KEY"),
+    "slack": ("SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET"),
+    "discord": ("DISCORD_BOT_TOKEN", "DISCORD_PUBLIC_KEY"),
     "sinch": ("SINCH_SERVICE_PLAN_ID", "SINCH_API_TOKEN", "SINCH_WEBHOOK_SECRET"),
 }
 """What a messaging vendor needs to send and to check its webhooks: told of as soon as one of them is set."""

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from roomkit.channels.providers import find_provider
+from roomkit.cli import chats
 from roomkit.cli.console import clean, fail, say
 from roomkit.cli.demo import ACCOUNT, NUMBER, phone_secret
 from roomkit.cli.environment import need, secret_of
@@ -168,4 +169,5 @@ _MAKERS: dict[str, Callable[[SendOptions, str], WebhookRequest]] = {
     "http": _http,
     "telnyx": _telnyx,
     "sinch": _sinch,
+    **chats.MAKERS,
 }
