@@ -15,6 +15,7 @@ from roomkit.core.engine import Engine, KitOptions, Template
 from roomkit.core.hooks import Filter, Hooks, OnError, Streams
 from roomkit.errors import ConfigError, MissingExtra, StateError, UsageError
 from roomkit.models.content import TextContent
+from roomkit.models.delivery import DeliveryStatus, InboundMessage
 from roomkit.models.event import EventDraft, EventSource, RoomEvent
 from roomkit.models.hooks import Moment, Notice
 from roomkit.models.room import Category, ChannelBinding, ChannelCapabilities, ChannelType, RoomTimers
@@ -294,10 +295,13 @@ class RoomKit(Rooms):
         from roomkit.core.sources import SourceHandle
 
         await self._ready()
-        handle = SourceHandle(self._engine, self.process_inbound, source, auto_restart=auto_restart)
+        handle = SourceHandle(self._engine, self._take_in, source, auto_restart=auto_restart)
         handle.start()
         self._sources.append(handle)
         return handle
+
+    async def _take_in(self, item: InboundMessage | DeliveryStatus) -> Any:
+        return await (self.delivery_status(item) if isinstance(item, DeliveryStatus) else self.process_inbound(item))
 
     def asgi(self, **options: Any) -> Any:
         """The kit as an ASGI app: rooms, webhooks, sockets, pages; mounts under any prefix. Needs [server]."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from roomkit.errors import Overloaded, ProviderError, StoreUnavailable, UsageError
-from roomkit.models.delivery import InboundMessage
+from roomkit.models.delivery import DeliveryStatus, InboundMessage
 from roomkit.models.hooks import SourceChanged, Trouble
 from roomkit.net.redaction import redact
 from roomkit.net.retry import RetryPolicy
@@ -51,7 +51,7 @@ class SourceHandle:
     def __init__(
         self,
         engine: Engine,
-        process_inbound: Callable[[InboundMessage], Awaitable[Any]],
+        process_inbound: Callable[[InboundMessage | DeliveryStatus], Awaitable[Any]],
         source: Source,
         *,
         auto_restart: bool = True,
@@ -120,11 +120,11 @@ class SourceHandle:
             self._set(since=self._engine.now())
             self._tell(connected=False, detail=why)
 
-    async def _emit(self, message: InboundMessage) -> None:
+    async def _emit(self, message: InboundMessage | DeliveryStatus) -> bool:
         async with self._emits:
             while True:
                 try:
-                    await self._process(message)
+                    result = await self._process(message)
                 except Overloaded as error:
                     await asyncio.sleep(error.retry_after)
                 except StoreUnavailable:
@@ -133,10 +133,10 @@ class SourceHandle:
                     log.exception("a message of source %s was not taken", self.source.name)
                     self._engine.count("source_errors")
                     self._engine.hooks.tell(Trouble("default", "", self._scope.name, error))
-                    return
+                    return False
                 else:
                     self._set(messages=self.health.messages + 1)
-                    return
+                    return getattr(result, "reason", "") != "process_timeout"
 
     def _tell(self, *, connected: bool, detail: str) -> None:
         self._engine.hooks.tell(SourceChanged("default", "", self.source.name, connected, detail))

@@ -6,14 +6,15 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from roomkit.errors import StateError
-from roomkit.models.delivery import InboundMessage
+from roomkit.models.delivery import DeliveryStatus, InboundMessage
 
 
 class SourceDone(StateError):
     """Raised by a source that will never have anything more: it is not started again."""
 
 
-Emit = Callable[[InboundMessage], Awaitable[None]]
+Emit = Callable[[InboundMessage | DeliveryStatus], Awaitable[object]]
+"""Takes a message into its room, or news of one of ours to it; False when it could not be taken, which is logged."""
 
 
 class Source(Protocol):
