@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from roomkit.channels.providers import find_provider
@@ -68,7 +69,7 @@ class TransportChannel(Channel):
         recipient = binding.metadata.get(self.recipient_key) or self.default_recipient
         if not recipient:
             return _failed("no_recipient")
-        about = await self._about(event)
+        about, window = await self._about(event), await self._window(event)
         content = event.content
         if isinstance(content, (EditContent, DeleteContent, ReactionContent)) and not about:
             content = _without_target(content, self.capabilities, context)
@@ -92,6 +93,7 @@ class TransportChannel(Channel):
                 parts=len(parts),
                 tenant=event.tenant,
                 about_ids=about,
+                window_open=window,
                 extra=extra,
             )
             result = await self.provider.send(outgoing)
@@ -126,6 +128,14 @@ class TransportChannel(Channel):
         port = self.port if event.tenant == self.port.tenant else self.port.of_tenant(event.tenant)
         sent = isinstance(content, (EditContent, DeleteContent))
         return await port.links.ids_of(event.room_id, target, sent=sent)
+
+    async def _window(self, event: RoomEvent) -> bool | None:
+        """Whether they have written lately enough, where the network lets businesses only answer."""
+        seconds: float | None = getattr(self.provider, "window_s", None)
+        if seconds is None or self.port is None:
+            return None
+        port = self.port if event.tenant == self.port.tenant else self.port.of_tenant(event.tenant)
+        return await port.links.heard_since(event.room_id, port.now() - timedelta(seconds=seconds))
 
     def _extra(self, binding: ChannelBinding) -> dict[str, Any]:
         resolved = {

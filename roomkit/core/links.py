@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from roomkit.core.state import event_by_id, key
 from roomkit.models.content import Content, DeleteContent, EditContent, ReactionContent, UnknownContent, text_of
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventType
-from roomkit.ports.store import Record, RecordQuery
+from roomkit.ports.store import EventQuery, Record, RecordQuery
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
@@ -68,6 +69,21 @@ class Links:
         parts = tuple(record.value.get("parts") or ())
         last = record.value.get("provider_message_id")
         return parts or ((last,) if last else ())
+
+    async def heard_since(self, room_id: str, since: datetime) -> bool:
+        stop: int | None = None
+        while stop != 0:
+            query = EventQuery(self._tenant, room_id, stop=stop, limit=200, newest_first=True)
+            page = await self._engine.store.events(query)
+            for event in page:
+                if event.created_at <= since:
+                    return False
+                if event.source.channel_id == self._channel_id and event.source.direction == "inbound":
+                    return True
+            if not page:
+                return False
+            stop = page[-1].index
+        return False
 
 
 def _unwritten(lanes: OutboxLanes, tenant: str, record_key: str) -> Record | None:

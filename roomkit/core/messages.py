@@ -296,6 +296,9 @@ async def _mark(actor: RoomActor, index: int) -> dict[str, Any]:
 def _reacted(value: dict[str, Any], content: ReactionContent, who: str, seen: dict[str, Any] | None) -> dict[str, Any]:
     """Who is in the list by name alone reacted before the eyes of everybody who sees the target, others for `seen`."""
     reactions = {emoji: list(people) for emoji, people in value.get("reactions", {}).items()}
+    if content.removed and not content.emoji:  # a network that does not say which: there is one each
+        kept = {e: [p for p in many if (p if isinstance(p, str) else p["who"]) != who] for e, many in reactions.items()}
+        return {**value, "reactions": {emoji: many for emoji, many in kept.items() if many}}
     people = [p for p in reactions.get(content.emoji, []) if (p if isinstance(p, str) else p["who"]) != who]
     if not content.removed:
         people.append(who if seen is None else {"who": who, **seen})

@@ -52,15 +52,18 @@ def split_content(content: Content, capabilities: ChannelCapabilities) -> tuple[
             return tuple(content.model_copy(update={"text": part}) for part in split_text(content.text, limit))
         case RichContent() if limit is not None and len(content.text) > limit:
             return _rich(content, limit)
-        case MediaContent(caption=str(words)) | VideoContent(caption=str(words)) if (
-            at_most := capabilities.max_caption or limit
-        ) and len(words) > at_most:
+        case MediaContent(caption=str(words)) | VideoContent(caption=str(words)) if _too_long(words, capabilities):
             bare = content.model_copy(update={"caption": None})
             return (*(TextContent(text=part) for part in split_text(words, limit)), bare)
         case CompositeContent():
             return tuple(_composite(content, capabilities))
         case _:
             return (content,)
+
+
+def _too_long(caption: str, capabilities: ChannelCapabilities) -> bool:
+    limit = capabilities.max_length if capabilities.max_caption is None else capabilities.max_caption
+    return limit is not None and len(caption) > limit
 
 
 def _rich(content: RichContent, limit: int) -> tuple[Content, ...]:

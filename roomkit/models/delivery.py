@@ -78,7 +78,8 @@ class Outgoing(Frozen):
 
     `idempotency_key` is room:index:channel:part, stable over retries. `extra` holds the channel's `defaults`,
     resolved against the binding (S24, S25). `about_ids` are the vendor's ids of the message that this one edits,
-    deletes, reacts to, or answers in a thread: one for each part that it was sent in.
+    deletes, reacts to, or answers in a thread: one for each part that it was sent in. `window_open` says, of a network
+    that lets businesses only answer, whether somebody has written lately enough.
     """
 
     recipient: str
@@ -91,6 +92,7 @@ class Outgoing(Frozen):
     parts: int = 1
     tenant: str = "default"
     about_ids: tuple[VendorText, ...] = ()
+    window_open: bool | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
 
     @property

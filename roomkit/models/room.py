@@ -38,7 +38,7 @@ class ChannelCapabilities(Frozen):
     """What a channel can carry; data, so that core never asks for a class.
 
     `max_length` is in characters, None is unlimited; `max_caption` is for what goes with a file, None is as long as
-    any text. `media_per_message` is how many files go together in one.
+    any text, 0 is none. `media_per_message` is how many files go together in one.
     `shows_sender` is true where the other side sees who writes; elsewhere bridged messages are prefixed with the
     sender's name (D29).
     """
@@ -75,6 +75,9 @@ class RoomStatus(StrEnum):
     PAUSED = "paused"
     CLOSED = "closed"
     ARCHIVED = "archived"
+
+
+_OPEN = (RoomStatus.ACTIVE, RoomStatus.PAUSED)  # Looked up once: in Python 3.11 that is a call each time.
 
 
 class RoomTimers(Frozen):
@@ -171,7 +174,7 @@ class Room(Frozen):
 
     @property
     def open(self) -> bool:
-        return self.status in (RoomStatus.ACTIVE, RoomStatus.PAUSED)
+        return self.status in _OPEN
 
 
 class Access(StrEnum):
@@ -179,6 +182,9 @@ class Access(StrEnum):
     READ_ONLY = "read_only"
     WRITE_ONLY = "write_only"
     NONE = "none"
+
+
+_READING, _WRITING = (Access.READ_WRITE, Access.READ_ONLY), (Access.READ_WRITE, Access.WRITE_ONLY)  # as `_OPEN`
 
 
 class Category(StrEnum):
@@ -217,11 +223,11 @@ class ChannelBinding(Frozen):
 
     @property
     def can_read(self) -> bool:
-        return self.access in (Access.READ_WRITE, Access.READ_ONLY)
+        return self.access in _READING
 
     @property
     def can_write(self) -> bool:
-        return self.access in (Access.READ_WRITE, Access.WRITE_ONLY)
+        return self.access in _WRITING
 
 
 class Role(StrEnum):

@@ -207,6 +207,10 @@ class LinkPort(Protocol):
         delivered; with `sent` only the latter. Empty where the vendor never saw it."""
         ...
 
+    async def heard_since(self, room_id: str, since: datetime) -> bool:
+        """Whether anybody has written into the room through this channel after that moment."""
+        ...
+
 
 MediaReader = Callable[[str, int], Awaitable[bytes | None]]
 """(blob: URL, most bytes) -> the file; None when this room has no such file or it is larger."""

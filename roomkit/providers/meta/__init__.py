@@ -1,0 +1,1 @@
+"""Meta: WhatsApp through the Cloud API, and Messenger."""
