@@ -66,8 +66,8 @@ class RealtimeOptions:
 class RealtimeVoiceChannel(Channel):
     """Speech-to-speech in rooms. One object carries many calls in many rooms.
 
-    `provider` and `transport` are objects; a provider may be a name ("openai", "gemini:MODEL"). `tools` are vendors'
-    dictionaries or `ToolSpec`s, served by `tool_handler`, an async function (name, arguments) or a `Toolbox`.
+    `provider` and `transport` are objects; a provider may be a name ("openai", "gemini:MODEL"), or "offline": the parts
+    of the house, which need no key. `tools` are vendors' dictionaries or `ToolSpec`s, served by `tool_handler`, an async function (name, arguments) or a `Toolbox`.
     `input_sample_rate` and `output_sample_rate` are the provider's, in Hz, `transport_sample_rate` the transport's;
     without it the transport says its own. Sound is resampled wherever two of them differ.
     """
@@ -97,9 +97,7 @@ class RealtimeVoiceChannel(Channel):
         super().__init__(channel_id, ChannelType.REALTIME_VOICE, capabilities=SPOKEN)
         if tool_result_max_length < 1 or min(input_sample_rate, output_sample_rate, transport_sample_rate or 1) < 1:
             raise ConfigError("sample rates (in Hz) and tool_result_max_length (in characters) are positive")
-        self.provider: RealtimeVoiceProvider = (
-            find_provider(provider, "realtime") if isinstance(provider, str) else provider
-        )
+        self.provider: RealtimeVoiceProvider = _named(provider) if isinstance(provider, str) else provider
         self.backend = transport
         self.options = options or RealtimeOptions()
         self.emits_transcripts = emit_transcription_events
@@ -442,6 +440,17 @@ async def _logged(work: Coroutine[Any, Any, Any]) -> None:
         await work
     except RoomKitError as error:
         log.warning("%s", error)
+
+
+def _named(name: str) -> RealtimeVoiceProvider:
+    """A vendor's, or "offline": the recogniser, the demo brain and the synthesiser of the house, which need no key."""
+    if name != "offline":
+        return find_provider(name, "realtime")
+    from roomkit.ai.named import provider_named
+    from roomkit.voice.realtime.cascade import CascadeRealtime
+
+    stt, tts = find_provider("sphinx", "stt"), find_provider("espeak", "tts")
+    return CascadeRealtime(stt, provider_named("offline"), tts, owns=True)
 
 
 def _fitting(rate: int, known: Sequence[int]) -> int:
