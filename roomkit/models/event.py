@@ -65,6 +65,9 @@ class EventStatus(StrEnum):
     DRAFT = "draft"
 
 
+_BLOCKED = EventStatus.BLOCKED  # Looked up once: in Python 3.11 that is a call each time.
+
+
 class EventSource(Frozen):
     """Where an event came from. `raw_payload` is the vendor's body, unmodified."""
 
@@ -115,7 +118,7 @@ class RoomEvent(Frozen):
 
     @property
     def blocked(self) -> bool:
-        return self.status is EventStatus.BLOCKED
+        return self.status is _BLOCKED
 
 
 class EventDraft(Frozen):

@@ -63,6 +63,8 @@ class ChannelCapabilities(Frozen):
     shows_sender: bool = False
     max_length: int | None = None
     max_caption: int | None = None
+    max_segments: int | None = None
+    """How many SMS segments one text may take, where that counts."""
     media_types: tuple[str, ...] = ()
     max_media_bytes: int | None = None
     media_per_message: int = 1
