@@ -76,6 +76,15 @@ class RoomData:
     async def import_room(self, lines: Iterable[str] | AsyncIterable[str], *, room_id: str | None = None) -> Room:
         """Makes a room of an export, under its own or another id; sends nothing. Raises `UsageError` for a file that
         was altered, is not whole or comes from a newer roomkit, and `StateError` for a room that exists."""
+        from roomkit.core.transfer import import_room, whole
+
+        await self._ready()
+        if self._engine.nodes is None:
+            return await import_room(self._engine, self.tenant_id, lines, room_id)
+        return await self.import_lines(await whole(lines), room_id)
+
+    async def import_lines(self, lines: list[str], room_id: str | None = None) -> Room:
+        """`import_room` of all lines at once, in whichever process an earlier attempt at it has begun."""
         from roomkit.core.transfer import import_room
 
         await self._ready()

@@ -39,7 +39,8 @@ PATIENCE_S = 10.0
 """How long a call waits for its room to have an owner again."""
 MOST_SETTLEMENTS = 10_000
 ONCE = frozenset(
-    {"note", "whisper", "draft", "settle_draft", "release", "answer_approval", "resend", "steer", "create_room", "fork"}
+    {"note", "whisper", "draft", "settle_draft", "release", "answer_approval", "resend", "steer", "create_room"}
+    | {"fork", "import_lines"}
 )
 """Methods that do it again, or say that it cannot be done, when they are called again. Of such a call whose answer was
 lost nobody knows."""
@@ -47,6 +48,8 @@ KEYED = frozenset({"send", "process_inbound"})
 """Methods that know a second attempt by the id that the first had."""
 _OPEN: dict[str, type[BaseModel]] = {"update_room": Room, "update_member": Participant}
 """Methods with open keywords, and the model whose fields they are."""
+_HERE = ("open_view", "unregister_channel", "import_room")
+"""Methods that find the owner of a room by themselves, or are about none."""
 _SURFACES = 1_000
 
 
@@ -114,7 +117,7 @@ def _remotes(rooms: type[Any]) -> dict[str, Remote]:
     return {
         name: Remote(fn)
         for name, fn in inspect.getmembers(rooms, inspect.iscoroutinefunction)
-        if not name.startswith("_") and name not in ("open_view", "unregister_channel")
+        if not name.startswith("_") and name not in _HERE
     }
 
 

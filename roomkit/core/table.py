@@ -215,14 +215,7 @@ class RoomTable:
         if epoch is not None:
             actor.epoch = epoch
         change = Change(room=room)
-        wanted = channels if channels is not None else self._engine.template.channels
-        if wanted is None:
-            wanted = tuple(
-                dict.fromkeys(
-                    cid for cid in self._engine.registry.defaults if self._engine.registry.serves(cid, tenant)
-                )
-            )
-        for channel_id in wanted:
+        for channel_id in self._wanted(tenant, channels):
             channel = self._engine.registry.require(channel_id, tenant)
             change.bindings[channel_id] = self._engine.registry.seat(channel, room_id, tenant)
         if source is not None:
@@ -235,14 +228,21 @@ class RoomTable:
         try:
             await actor.call(_commit, change)
         except BaseException:
-            actor.retired = True
-            self._actors.pop((tenant, room_id), None)
+            self.remove(actor)
             raise
-        self._admit_actor(actor)
-        if self._engine.nodes is not None:
-            self._engine.nodes.held.entered(actor)
+        if not actor.retired:  # Lost meanwhile it is made all the same, and its next owner's.
+            self._admit_actor(actor)
+            if self._engine.nodes is not None:
+                self._engine.nodes.held.entered(actor)
         self._engine.count("rooms_created")
         return actor
+
+    def _wanted(self, tenant: str, channels: tuple[str, ...] | None) -> tuple[str, ...]:
+        wanted = channels if channels is not None else self._engine.template.channels
+        if wanted is not None:
+            return wanted
+        registry = self._engine.registry
+        return tuple(dict.fromkeys(cid for cid in registry.defaults if registry.serves(cid, tenant)))
 
 
 async def _commit(actor: RoomActor, change: Change) -> None:

@@ -54,6 +54,8 @@ async def export_room(
 
     def line(kind: str, value: Any) -> str:
         nonlocal count
+        if engine.redactions is not None:
+            value = engine.redactions.exported(tenant, kind, value)
         text = json.dumps({kind: value}, ensure_ascii=False, separators=(",", ":"))
         digest.update(text.encode() + b"\n")
         count += 1
@@ -186,6 +188,19 @@ async def import_room(
     records = [record._replace(value=renamed(record.value, names)) for record in records]
     check_batch(Batch(tenant, 0, target, put=tuple(records)))
     return (await write_room(engine, room, bindings, people, events, records)).state.snapshot()
+
+
+async def whole(lines: Iterable[str] | AsyncIterable[str]) -> list[str]:
+    """All lines of a file, checked. Raises `UsageError` for what is no whole, unaltered export."""
+    kept: list[str] = []
+
+    async def keeping() -> AsyncIterator[str]:
+        async for line in _each(lines):
+            kept.append(line)
+            yield line
+
+    await _read(keeping())
+    return kept
 
 
 async def _read(lines: Iterable[str] | AsyncIterable[str]) -> _File:

@@ -15,7 +15,7 @@ import gc
 import importlib
 import logging
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -65,7 +65,8 @@ def simulate(
                 world.options = replace(world.options, resident_rooms=1)
             if prepare is not None:
                 prepare(world)
-            wrong = _play(world)
+            with _segments("segments" in world.features):
+                wrong = _play(world)
         finally:
             loop.close()
     events = sum(len(batch.events) for _, _, batch in world.disk.batches)
@@ -103,6 +104,17 @@ def _quiet() -> Generator[None]:
         logging.disable(before)
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def _segments(short: bool) -> Generator[None]:
+    """Where they are short, replies of a few words have rows of their own beside the reply's."""
+    module = importlib.import_module("roomkit.core.checkpoint")
+    with ExitStack() as stack:
+        for name, size in (("SEGMENT", 16), ("EVERY_CHARS", 8)) if short else ():
+            stack.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, size)
+        yield
 
 
 @contextmanager

@@ -1,14 +1,13 @@
-"""People: phones whose vendor repeats what was not acknowledged, pages that resume, and a desk of supervisors."""
+"""People: phones whose vendor repeats what was not acknowledged, and pages that resume."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from roomkit.errors import RoomKitError, StateError, StoreUnavailable
+from roomkit.errors import RoomKitError
 from roomkit.models.access import Principal, PrincipalRole
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent, TextContent
 from roomkit.models.delivery import InboundMessage
@@ -31,7 +30,6 @@ from roomkit.testing.simulation.wire import Wire
 
 if TYPE_CHECKING:
     from roomkit.core.results import InboundResult
-    from roomkit.rooms import Rooms
     from roomkit.testing.simulation.world import World
 
 Spot = tuple[str, str]
@@ -69,9 +67,12 @@ class Phone:
         self.dice = dice
         first = not any((other.spot[0], other.channel) == (spot[0], channel) for other in world.phones)
         self.prefix = "m" if first else f"{name}m"
+        self.said: list[Said] = []
+        self.done = False
+        """It will not write again, and nothing of it will be brought again."""
 
     async def live(self, messages: int) -> None:
-        dice, mine = self.dice, list[Said]()
+        dice, mine = self.dice, self.said
         for number in range(messages):
             await self.world.nap(dice)
             # Numbered alike on every channel and in every tenant: the ids must not meet.
@@ -100,6 +101,7 @@ class Phone:
                 text = TextContent(text=f"{said.word} says {self.name}")
                 again = InboundMessage(channel_id=self.channel, sender_id=f"+{self.name}", content=text)
                 await self._bring(said, again.replaced(external_id=said.key))
+        self.done = True
 
     def _about(self, target: Said, word: str) -> Any:
         match self.dice.randrange(3):
@@ -159,6 +161,7 @@ class Span:
     spot: Spot
     staff: bool
     seen: list[tuple[int, str, int | None]] = field(default_factory=list[tuple[int, str, "int | None"]])
+    who: str = ""
     start: int = -1
     """The index up to which the snapshot told everything."""
 
@@ -262,7 +265,7 @@ class Page:
     def _take(self, frame: ServerFrame, before: int) -> None:
         match frame:
             case Snapshot():
-                span = Span(f"{self.name}#{len(self.spans)}", self.spot, self.staff, start=frame.index)
+                span = Span(f"{self.name}#{len(self.spans)}", self.spot, self.staff, who=self.name, start=frame.index)
                 self.spans.append(span)
                 self.world.trace(self.name, f"sees {len(frame.events)} events up to {frame.index}")
                 for event in frame.events:
@@ -362,87 +365,3 @@ class Page:
     def _net(self, name: str, text: str) -> None:
         self.nets[name] = self.nets.get(name, 0) + 1
         self.world.trace(self.name, f"NET {name}: {text[:80]}")
-
-
-class Desk:
-    """A supervisor: takes the floor, releases it, answers approvals, mutes, closes, writes."""
-
-    def __init__(self, world: World, name: str, spots: list[Spot], dice: random.Random) -> None:
-        self.world = world
-        self.name = name
-        self.spots = spots
-        self.dice = dice
-
-    async def live(self, deeds: int) -> None:
-        for number in range(deeds):
-            await self.world.nap(self.dice)
-            tenant, room = self.dice.choice(self.spots)
-            if self.dice.random() < 0.3:
-                await self.write(tenant, room, number)
-            else:
-                await self.do(tenant, room)
-
-    async def do(self, tenant: str, room: str) -> None:
-        process = self.world.door(self.dice)
-        if process is None:
-            return
-        rooms = self.world.rooms(process, tenant)
-        name = self.dice.choice(self.world.deeds)
-        deed = DEEDS[name]
-        try:
-            await process.call(deed, rooms, room, self.name)
-            self.world.trace(self.name, f"did {name} in {tenant}/{room}")
-        except (Lost, RoomKitError) as error:
-            self.world.trace(self.name, f"could not {name} in {tenant}/{room}: {type(error).__name__}")
-
-    async def write(self, tenant: str, room: str, number: int) -> None:
-        """A host that repeats under one key what it is not sure of."""
-        word = f"<{self.name}.{number}>"
-        said = Said(self.name, tenant, "host", f"{self.name}-{number}", word, self.world.loop.time())
-        self.world.said.append(said)
-        for _ in range(100):
-            process = self.world.door(self.dice)
-            if process is not None:
-                rooms = self.world.rooms(process, tenant)
-                try:
-                    call = process.call(rooms.send, room, f"{word} says", by=self.name, idempotency_key=said.key)
-                    note_answer(self.world, said, await call)
-                    return
-                except (Lost, StoreUnavailable, StateError):
-                    pass
-            await self.world.pause(self.dice)
-
-
-Deed = Callable[["Rooms", str, str], Awaitable[Any]]
-
-
-async def _answer(rooms: Rooms, room: str, who: str) -> None:
-    for asked in await rooms.approvals(room):
-        await rooms.answer_approval(asked["id"], len(asked["id"]) % 2 == 0 or "7" in asked["id"], by=who, room_id=room)
-
-
-async def _hold(rooms: Rooms, room: str, who: str) -> None:
-    await rooms.take_over(room, who, force=True, lease_s=0.5)
-
-
-async def _draft(rooms: Rooms, room: str, who: str) -> None:
-    made = await rooms.draft(room, "a proposal", by=who)
-    await rooms.settle_draft(room, made.id, "3" in made.id, by=who)
-
-
-DEEDS: dict[str, Deed] = {
-    "answer": _answer,
-    "take over": lambda rooms, room, who: rooms.take_over(room, who, force=True),
-    "hold": _hold,
-    "release": lambda rooms, room, _: rooms.release(room, None, note="yours"),
-    "wait": lambda rooms, room, _: rooms.set_floor(room, FloorMode.WAITING),
-    "call": lambda rooms, room, who: rooms.request_human(room, "help", by=who),
-    "mute": lambda rooms, room, who: rooms.mute(room, "ai", by=who),
-    "unmute": lambda rooms, room, who: rooms.unmute(room, "ai", by=who),
-    "close": lambda rooms, room, who: rooms.close_room(room, by=who),
-    "reopen": lambda rooms, room, who: rooms.reopen_room(room, by=who),
-    "pause": lambda rooms, room, who: rooms.pause_room(room, by=who),
-    "note": lambda rooms, room, who: rooms.note(room, "hm", who),
-    "whisper": lambda rooms, room, who: rooms.whisper(room, "be kind", to="ai", by=who),
-    "draft": _draft,
-}

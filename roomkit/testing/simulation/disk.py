@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from roomkit.testing.simulation.process import Process
     from roomkit.testing.simulation.world import World
 
+_ANY_EPOCH = 1 << 40
 Answer = asyncio.Future["Duplicate | None"]
 
 
@@ -31,6 +32,7 @@ class Disk:
         self.memory = MemoryStore()
         self.batches: list[tuple[float, int, Batch]] = []
         self.leases = Leases()
+        self.inbox_waits: list[asyncio.Future[None]] = []
         self.full = False
         self.calm = True
         self.slow = dice.choice((0.0, 0.05, 0.3))
@@ -69,6 +71,15 @@ class Disk:
         else:
             self.world.trace("disk", f"p{process.number} has {duplicate.room_id}[{duplicate.index}] already")
         return duplicate
+
+    def write_for_host(self, row: Record) -> None:
+        """The host's own transaction, which no epoch fences; who waits for the inbox is told."""
+        _now(self.memory.commit(Batch(row.tenant, _ANY_EPOCH, put=(row,))))
+        self.world.trace("host", f"enqueues {_short(row.key)} for {row.room_id}")
+        waits, self.inbox_waits = self.inbox_waits, []
+        for one in waits:
+            if not one.done():
+                one.set_result(None)
 
     def delay(self) -> float:
         """Until it is synced."""

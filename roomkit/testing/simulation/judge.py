@@ -14,6 +14,7 @@ from roomkit.models.event import EventStatus, EventType, RoomEvent
 from roomkit.models.room import Floor, FloorMode
 from roomkit.ports.store import RecordQuery
 from roomkit.testing.history import Record, check_history
+from roomkit.testing.simulation import aftermath
 from roomkit.testing.simulation.clients import Span
 from roomkit.testing.simulation.disk import Disk
 from roomkit.testing.simulation.outside import WORD, Receipt, Run, Vendor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from roomkit.testing.simulation.process import Process
     from roomkit.testing.simulation.world import World
 
-OPEN_ROWS = ("outbox", "turn", "stream")
+OPEN_ROWS = ("outbox", "turn", "stream", "words", "inbox")
 NETS = ("task_failures",)
 """Counters of the engine that stand for a defence behind a defence."""
 CUTS = frozenset({"floor_changed", "reply_interrupted", "room_closed", "room_archived", "channel_detached"})
@@ -41,7 +42,8 @@ async def judge(world: World) -> list[str]:
     """Everything that is wrong; empty when every promise was kept."""
     disk = world.disk
     heads = disk.read(RecordQuery("head", None, limit=1000))
-    logs: Logs = {(head.tenant, head.key): disk.log(head.tenant, head.key) for head in heads}
+    every: Logs = {(head.tenant, head.key): disk.log(head.tenant, head.key) for head in heads}
+    logs = {spot: log for spot, log in every.items() if spot not in world.copies}
     wrong = list(world.wrong)
     wrong += (str(violation) for violation in check_history(list(_history(world, logs))))
     wrong += _messages(world, logs)
@@ -56,6 +58,7 @@ async def judge(world: World) -> list[str]:
     wrong += _pauses(world, logs)
     wrong += _floors(logs)
     wrong += _taken_back(world)
+    wrong += aftermath.judge(world, logs, every)
     wrong += await _memory(world)
     return wrong
 
@@ -64,11 +67,11 @@ def _history(world: World, logs: Logs) -> Iterator[Record]:
     binding = {spot: next((b for b in _bindings(world, spot) if b.channel_id == "web"), None) for spot in logs}
     spans = [span for page in world.pages for span in page.spans]
     for spot, log in logs.items():
-        guests = [span.name for span in spans if span.spot == spot and not span.staff]
+        guests = [span for span in spans if span.spot == spot and not span.staff]
         staff = [span.name for span in spans if span.staff]
         web = binding[spot]
         for event in log:
-            seen = guests if web is not None and may_see(event, web) else []
+            seen = [span.name for span in guests if web is not None and may_see(event, web, span.who)]
             record = {"kind": "commit", **_place(event), "visible_to": [*seen, *staff]}
             if words := WORD.findall(event.text):
                 record["key"] = words[0] if event.source.channel_id != "ai" else None
@@ -144,7 +147,7 @@ def _messages(world: World, logs: Logs) -> Iterator[str]:
         if len(said.answers) > 1:
             yield f"{said.word} was acknowledged at {sorted(said.answers)}: a repetition gets the first answer"
         place = logs.get((said.tenant, said.room), [])[said.index : said.index + 1] if said.index >= 0 else []
-        if place and not said.silent and said.word not in place[0].text:
+        if place and not said.silent and said.word not in place[0].text and not _erased(place[0]):
             yield f"{said.word} was acknowledged at {said.room}[{said.index}], where {place[0].text!r} is stored"
         if len(found) > 1:
             yield f"{said.word} is stored {len(found)} times: {[f'{e.room_id}[{e.index}]' for e in found]}"
@@ -159,7 +162,7 @@ def _rows(disk: Disk, world: World) -> Iterator[str]:
         for record in disk.read(RecordQuery(kind, None, limit=1000)):
             yield f"a {kind} row is left open: {record.key!r}"
     for record in disk.read(RecordQuery("journal", None, limit=10_000)):
-        if record.value["status"] == "pending":
+        if record.value["status"] == "pending" and (record.tenant, record.room_id) not in world.copies:
             yield f"the call {record.key!r} of {record.value['name']} has no outcome"
     now = world.processes[-1].kit.now().timestamp()
     for record in disk.read(RecordQuery("timer", None, limit=1000)):
@@ -171,7 +174,7 @@ def _rows(disk: Disk, world: World) -> Iterator[str]:
 
 
 def _pages(world: World, logs: Logs) -> Iterator[str]:
-    texts = {event.id: event.text for log in logs.values() for event in log}
+    texts = {event.id: event.text for log in logs.values() for event in log if not _erased(event)}
     for page in world.pages:
         yield from page.wrong
         if page.open:
@@ -179,7 +182,7 @@ def _pages(world: World, logs: Logs) -> Iterator[str]:
         if page.spans:
             span, log = page.spans[-1], logs.get(page.spot, [])
             head = max((index for index, *_ in span.seen), default=span.start)
-            last = next((e.index for e in reversed(log) if page.staff or _public(e)), -1)
+            last = next((e.index for e in reversed(log) if page.staff or _public(e, page.name)), -1)
             if max(head, span.start) < last:
                 yield f"{page.name} was last told {head} of {page.spot}, which goes on to {last}"
         for event_id, text in page.texts.items():
@@ -192,8 +195,12 @@ def _told(event: RoomEvent, name: str) -> Any:
     return event.content.data.get(name) if isinstance(event.content, SystemContent) else None
 
 
-def _public(event: RoomEvent) -> bool:
-    return event.visibility in ("all", "transport") and not event.blocked
+def _public(event: RoomEvent, who: str) -> bool:
+    return event.visibility in ("all", "transport", f"person:{who}") and not event.blocked
+
+
+def _erased(event: RoomEvent) -> bool:
+    return bool(event.metadata.get("erased"))
 
 
 def _vendor(vendor: Vendor, disk: Disk) -> Iterator[str]:
@@ -211,6 +218,8 @@ def _vendor(vendor: Vendor, disk: Disk) -> Iterator[str]:
     for tenant, row in {(put.tenant, put.key): None for put in rows if put.value["channel"] == vendor.name}:
         room, number, _ = row.split("\n")
         record = _delivery(disk, tenant, room, index := int(number), vendor.name)
+        if record is None and _erased(disk.log(tenant, room)[index]):
+            continue
         if record is None:
             yield f"what became of {room}[{index}] on its way to {vendor.name} is not recorded"
         elif record["state"] in ("sent", "delivered", "read") and (tenant, room, index) not in taken:
@@ -222,7 +231,10 @@ def _taken(vendor: Vendor, disk: Disk, place: Place, receipts: list[Receipt]) ->
     where = f"{tenant}/{room}[{index}]"
     stored = disk.log(tenant, room)[index : index + 1]
     event = stored[0] if stored else None
-    if event is None or any((receipt.event_id, receipt.text) != (event.id, event.text) for receipt in receipts):
+    same = event is not None and all(
+        receipt.event_id == event.id and (receipt.text == event.text or _erased(event)) for receipt in receipts
+    )
+    if not same:
         yield f"{vendor.name} got {where} as something else than what is stored"
     record = _delivery(disk, tenant, room, index, vendor.name)
     if len(receipts) > 1 and not vendor.policy.idempotent:
@@ -236,7 +248,10 @@ def _planned(disk: Disk, vendor: Vendor, event: RoomEvent) -> Iterator[str]:
     """In these rooms everything said goes to every channel but its own."""
     if event.type is not EventType.MESSAGE or event.status is not EventStatus.COMMITTED or event.visibility != "all":
         return
-    if event.source.channel_id == vendor.name or vendor.name not in vendor.world.channels:
+    world, spot = vendor.world, (event.tenant, event.room_id)
+    if event.source.channel_id == vendor.name or vendor.name not in world.channels or spot not in world.spots:
+        return
+    if _erased(disk.log(*spot)[event.index]):
         return
     if _delivery(disk, event.tenant, event.room_id, event.index, vendor.name) is None:
         yield f"{event.room_id}[{event.index}] of {event.tenant} was never on its way to {vendor.name}"
@@ -295,7 +310,8 @@ def _questions(world: World, logs: Logs) -> Iterator[str]:
     if not world.with_ai:
         return
     gone = {word for word, _ in world.gone}
-    for (tenant, room), log in logs.items():
+    for tenant, room in world.spots:
+        log = logs[tenant, room]
         mode, asking = FloorMode.AI, dict[str, tuple[str, int]]()
         for event in log:
             code = getattr(event.content, "code", "")
@@ -335,12 +351,20 @@ def _floors(logs: Logs) -> Iterator[str]:
 def _checkpoints(world: World, logs: Logs) -> Iterator[str]:
     """What a checkpoint has kept of a reply is in its message, however it ended."""
     stored = {event.id: event.text for log in logs.values() for event in log}
+    stored |= {event.id: event.text for spot in world.copies for event in world.disk.log(*spot)}
     closed = {spot for spot, log in logs.items() if any(e.type is EventType.ROOM_CLOSED for e in log)}
     kept: dict[str, tuple[str, str]] = {}
+    words: dict[str, str] = defaultdict(str)
     for _, _, batch in world.disk.batches:
         for put in batch.put:
-            if put.kind == "stream" and put.value["text"] and (put.tenant, put.room_id) not in closed:
-                kept[put.value["id"]] = (put.value["text"], put.key)
+            if put.kind == "words":
+                row = put.key.rpartition("\n")[0]
+                words[row] = words[row][: put.value["start"]] + put.value["text"]
+        for put in batch.put:
+            if put.kind == "stream" and (put.tenant, put.room_id) not in closed:
+                text = words[put.key][: put.value.get("start", 0)] + put.value["text"]
+                if text:
+                    kept[put.value["id"]] = (text, put.key)
     for stream_id, (text, key) in kept.items():
         if not stored.get(stream_id, "").startswith(text):
             yield f"a checkpoint has kept {text!r} of {key!r}, {stored.get(stream_id)!r} is stored"
@@ -384,7 +408,9 @@ def _pauses(world: World, logs: Logs) -> Iterator[str]:
 
 
 def _taken_back(world: World) -> Iterator[str]:
-    """A model is shown no words that their author has taken back or replaced."""
+    """A model is shown no words that their author has taken back or replaced, but in a copy that was made before."""
+    if world.copies:
+        return
     for word, since in world.gone:
         late = [at for at in world.model.asked.get(word, ()) if at > since + READ_S]
         if late:

@@ -36,6 +36,7 @@ class Process:
     def __init__(self, world: World, number: int) -> None:
         self.world = world
         self.number = number
+        self.born = world.loop.time()
         self.name = f"process {number}"
         self.alive = True
         self.started = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from dataclasses import replace
@@ -26,7 +27,8 @@ from roomkit.servers.door import Door
 from roomkit.servers.options import ServerOptions
 from roomkit.servers.socket import SocketDoor
 from roomkit.testing.clock import VirtualClock
-from roomkit.testing.simulation.clients import DEEDS, Desk, Page, Phone, Said, Spot
+from roomkit.testing.simulation.clients import Page, Phone, Said, Spot
+from roomkit.testing.simulation.deeds import DEEDS, MORE, Consumed, Copy, Desk, Newcomer, Shop, SimInbox, forget
 from roomkit.testing.simulation.disk import Disk, SimStore
 from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.nodes import Network, SimLink, SimOwnership
@@ -50,6 +52,10 @@ POLICIES = {
     "mail": DeliveryPolicy(max_retries=3, base_delay=0.2, max_delay=2.0, timeout_s=2.0, idempotent=True),
     "pager": DeliveryPolicy(max_retries=2, base_delay=0.2, timeout_s=2.0, on_ambiguous="stop_and_ask"),
 }
+LOBBY = DeliveryPolicy(max_retries=3, base_delay=0.2, timeout_s=2.0)
+"""Of the channel by which rooms are opened."""
+FEATURES = ("keyless", "newcomer", "shop", "inbox", "erase", "segments", "drain", *MORE)
+CONSUMER = "shop"
 
 
 class World:
@@ -66,11 +72,20 @@ class World:
         self.disk = Disk(self, self._fork())
         self.tool_dice = self._fork()
         self.vendors = {name: Vendor(self, name, policy, self._fork()) for name, policy in POLICIES.items()}
+        self.vendors["lobby"] = Vendor(self, "lobby", LOBBY, random.Random(seed))
         self.model = Model(self, self._fork())
         self.said: list[Said] = []
         self.gone: list[tuple[str, float]] = []
         """Words that were taken back or replaced, and since when everybody has been told."""
         self.runs: list[Run] = []
+        self.copies: dict[Spot, Copy] = {}
+        self.secrets: dict[str, tuple[Spot, str]] = {}
+        """Words for one person only: in which room, for whom."""
+        self.enqueued: list[tuple[int, Spot, str, str]] = []
+        """(process, room, key, word), as they were committed."""
+        self.consumed: list[Consumed] = []
+        self.erased: list[tuple[Phone, float]] = []
+        self.newcomers: list[Newcomer] = []
         self.processes: list[Process] = []
         self.slots: dict[int, Process] = {}
         """The one that runs, or will run again, in each place."""
@@ -79,8 +94,15 @@ class World:
         self.deeds: tuple[str, ...] = tuple(DEEDS)
         self._doors: dict[Process, SocketDoor] = {}
         self._choose()
+        self._extra = random.Random(f"{seed} and more")
+        self.features = frozenset(self._extra.sample(FEATURES, self._extra.choice((0, 1, 2, 3))))
+        self.more = tuple(name for name in MORE if name in self.features and (name != "enqueue" or self.has_inbox))
         self.nodes = self.dice.choice(NODES) if nodes is None else nodes
         self.network = Network(self, self._fork())
+
+    @property
+    def has_inbox(self) -> bool:
+        return bool(self.features & {"inbox", "enqueue"})
 
     def _fork(self) -> random.Random:
         return random.Random(self.dice.getrandbits(64))
@@ -126,12 +148,18 @@ class World:
             link = SimLink(self.network, process, address)
             kit.share(NodeOptions(address, ownership=process.ownership, link=link))
         kit.on(Trouble)(partial(self._trouble, process.name))
+        if self.has_inbox:
+            setattr(store, "inbox", partial(SimInbox, self, process))  # noqa: B010 - only some stores have one
         for vendor in self.vendors.values():
             kit.register_channel(SimChannel(vendor))
         kit.register_channel(WebSocketChannel("web"))
         brain = AIChannel("ai", self.model).configure(tools=TOOLS, turn_policy=self.turns, approval_expires_s=30.0)
         kit.register_channel(brain)
         options = ServerOptions(authenticate=lambda connection: connection.scope["principal"])
+        if "shop" in self.features:
+            for tenant in dict.fromkeys(tenant for tenant, _ in self.spots):
+                rooms = self.rooms(process, tenant)
+                rooms.consume(CONSUMER, Shop(self, tenant, self._extra).take, retries=50, concurrency=2)
         self._doors[process] = SocketDoor(
             Door(kit, replace(options, heartbeat_s=1e6, max_connections_per_principal=1000))
         )
@@ -167,9 +195,9 @@ class World:
             if self.crashes and not self.calm:
                 self._arm(process)
             try:
-                counts = await process.call(process.kit.engine.start)
+                await process.call(process.kit.start)
                 process.started = True
-                self.trace(process.name, f"has started: {counts}")
+                self.trace(process.name, "has started")
             except Lost:
                 pass
             except RoomKitError as error:
@@ -231,6 +259,17 @@ class World:
             lives.append(page.live(dice.choice((0, 1, 2))))
         for number in range(dice.choice((0, 1, 1, 2))):
             lives.append(Desk(self, f"s{number}", self.spots, self._fork()).live(dice.choice((1, 2, 4))))
+        return lives + self._more_people()
+
+    def _more_people(self) -> list[Any]:
+        dice, lives = self._extra, list[Any]()
+        if "newcomer" in self.features:
+            self.newcomers = [Newcomer(self, f"n{n}", dice.choice(self.spots)[0], self._fork()) for n in range(2)]
+            lives += [one.live(dice.choice((2, 3))) for one in self.newcomers]
+        if "erase" in self.features:
+            lives.append(forget(self, dice.choice(self.phones), self._fork()))
+        if self.more:
+            lives.append(Desk(self, "d", self.spots, self._fork()).live(4))
         return lives
 
     def _troubles(self) -> list[Any]:
@@ -250,11 +289,21 @@ class World:
             process = self.dice.choice(tuple(self.slots.values()))
             if not self.crashes or not process.alive or process.crash_at or not process.started:
                 continue
-            if self.dice.random() < 0.5:
+            if "drain" in self.features and self.nodes > 1 and self.dice.random() < 0.5:
+                self.scope.spawn(self._drain(process), name="drain")
+            elif self.dice.random() < 0.5:
                 process.die("at some moment")
             else:
                 process.freeze()
                 self.loop.call_later(self.dice.choice((0.5, 2.5, 4.0)), process.thaw)
+
+    async def _drain(self, process: Process) -> None:
+        """As a rolling restart does."""
+        self.trace(process.name, "is asked to stop")
+        with contextlib.suppress(Lost, RoomKitError):
+            await process.call(process.kit.drain, 2.0)
+            await process.call(process.kit.aclose)
+        process.die("after it was asked to stop")
 
     async def _part(self) -> None:
         while True:
@@ -304,7 +353,8 @@ class World:
             settled = all(one.ready and not one.stale for one in self.slots.values())
             if settled and process is not None and await self._quiet(process):
                 await asyncio.sleep(3.0)
-                if all(page.through for page in self.pages):
+                left = any(one.stale and one.alive for one in self.processes) or self.behind()
+                if all(page.through for page in self.pages) and not left:
                     return
             await asyncio.sleep(0.5 if look < PATIENCE / 2 else 10.0)  # A breaker may be open for minutes.
         self.wrong.append("the rooms never came to rest")
@@ -318,8 +368,19 @@ class World:
                 self.trace("world", f"could not tidy {tenant}/{room}: {type(error).__name__}: {error}")
                 return False
         engines = [one.kit.engine for one in self.slots.values() if one.alive]
-        rows = any(self.disk.read(RecordQuery(kind, None, limit=1)) for kind in ("outbox", "turn", "stream"))
+        kinds = ("outbox", "turn", "stream", "inbox")
+        rows = any(self.disk.read(RecordQuery(kind, None, limit=1)) for kind in kinds) or self.behind()
         return not rows and not any(e.turns.active() or e.turns.waiting() or e.lanes.backlog for e in engines)
+
+    def behind(self) -> list[tuple[str, str, int]]:
+        """Events that the consumer has not done: (tenant, room, index)."""
+        if "shop" not in self.features:
+            return []
+        done = {(one.tenant, one.room, one.index) for one in self.consumed}
+        tenants = {tenant for tenant, _ in self.spots}
+        heads = [head for tenant in sorted(tenants) for head in self.disk.read(RecordQuery("head", tenant, limit=1000))]
+        places = [(h.tenant, h.key, index) for h in heads for index in range(h.value["next_index"])]
+        return [one for one in places if one not in done and (one[0], one[1]) not in self.copies]
 
     async def stop(self) -> None:
         """Leaves nothing behind."""
