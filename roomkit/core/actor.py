@@ -257,6 +257,8 @@ class RoomActor:
 
     async def commit(self, change: Change) -> list[RoomEvent] | Duplicate:
         """Makes `change` durable and true, then shows it. Runs inside `call`. Nothing has changed when it raises."""
+        if self.engine.redactions is not None:
+            self.engine.redactions.change(self.tenant, change)
         seated = change.seats_changed
         events = self._build(change)
         plans = self._plan_all(change, events, seated)
@@ -512,7 +514,7 @@ def delivery_record(tenant: str, record: DeliveryRecord) -> Record:
     if record.provider_message_id is not None or record.parts:
         ids = {record.provider_message_id, *record.parts} - {None}
         terms = tuple(f"pmid:{record.channel_id}:{one}" for one in ids)
-    value = {name: kept for name, kept in record.__dict__.items() if kept is not None and kept != ()}
+    value = {name: kept for name, kept in record.__dict__.items() if kept is not None and kept not in ((), {})}
     value["state"] = str(record.state)
     if record.updated_at is not None:
         value["updated_at"] = record.updated_at.isoformat()

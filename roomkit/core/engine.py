@@ -51,8 +51,10 @@ if TYPE_CHECKING:
     from roomkit.core.courtesy import Courtesy
     from roomkit.core.inbox import HostInbox
     from roomkit.core.nodes import Nodes
+    from roomkit.core.redacting import Redactions
     from roomkit.core.transcode import Transcoder
     from roomkit.models.consent import ConsentPolicy, QuietHours
+    from roomkit.models.redaction import Redaction
     from roomkit.ports.blob import BlobStore
     from roomkit.ports.bus import EphemeralBus
     from roomkit.ports.node import NodeOptions
@@ -88,8 +90,8 @@ class KitOptions:
     longer than `stall_threshold_s`, with the culprit's stack; None does so for durable stores and servers. `tracer`
     takes the spans (see also `kit.trace`). `audit` seals what is
     committed into a chain that shows later alterations (`kit.audit_room`); it costs a read and a small write per room
-    and `audit_every_s`, beside the commits. `consent` and `quiet_hours` say who is written to and when, for all tenants
-    or by name ("*": the others). `node` makes this process one of several on its store.
+    and `audit_every_s`, beside the commits. `consent` and `quiet_hours` say who is written to and when, `redaction` what is
+    taken out of words on their way to a model, an export or the store: for all tenants or by name ("*": the others). `node` makes this process one of several on its store.
     """
 
     mailbox: int = 1_000
@@ -106,6 +108,7 @@ class KitOptions:
     courtesy: Courtesy | None = None
     consent: ConsentPolicy | Mapping[str, ConsentPolicy] | None = None
     quiet_hours: QuietHours | Mapping[str, QuietHours] | None = None
+    redaction: Redaction | Mapping[str, Redaction] | None = None
     stall_threshold_s: float = 0.25
     watch_loop: bool | None = None
     tracer: Tracer | None = None
@@ -181,6 +184,11 @@ class Engine:
             from roomkit.core.gate import equip
 
             equip(self)
+        self.redactions: Redactions | None = None
+        if options.redaction is not None:
+            from roomkit.core.redacting import Redactions
+
+            self.redactions = Redactions(self)
 
     # -- life -------------------------------------------------------------------------------------------------------
 

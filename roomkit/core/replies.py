@@ -53,6 +53,7 @@ class Reply:
         self.first_token_at: float | None = None
         self._text: list[str] = []
         self._held = self._half = ""
+        self._veil = engine.redactions.stream(actor.tenant) if engine.redactions is not None else None
         self._stream: OpenStream | None = None
         self._stopped = False
         self.checkpoint = Checkpoint(actor, self._record)
@@ -128,6 +129,9 @@ class Reply:
                     break
         if self._half and not self._blocked:
             self._say(valid_text(self._half))
+        if self._veil is not None and not self._blocked:
+            rest, self._veil = self._veil.close(), None
+            self._say(rest)
         if self._held and not self._blocked:
             await self._release(final=True)
 
@@ -154,6 +158,8 @@ class Reply:
         """Shows a delta at once, or holds it for the guards."""
         if delta and self.first_token_at is None:
             self.first_token_at = monotonic()
+        if self._veil is not None:
+            delta = self._veil.feed(delta)
         if self._mode != "pass":
             self._held += delta
         elif delta:

@@ -55,7 +55,11 @@ class Turn:
         await self._actor.call(floor.request_human, reason, self._channel_id)
 
     async def guard_generation(self, request: AIRequest) -> AIRequest | Block:
-        return await self._guard(BeforeGeneration, request)
+        guarded = await self._guard(BeforeGeneration, request)
+        redactions = self._engine.redactions
+        if redactions is None or isinstance(guarded, Block):
+            return guarded
+        return redactions.request(self._actor.tenant, guarded)
 
     async def guard_tool(self, call: ToolCallContent) -> ToolCallContent | Block:
         return await self._guard(BeforeToolUse, call)

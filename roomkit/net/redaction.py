@@ -37,6 +37,14 @@ _PATTERNS = (
     ),
 )
 _CARD = re.compile(r"(?<![\w.])[3-6]\d{3}(?:[ -]?\d){9,15}(?![\w.]\d)")
+EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@])")
+PHONE = re.compile(
+    r"(?<![\w+.])(?!\d{1,2}[./]\d{1,2}[./]\d{2,4}\b)"
+    r"(?:(?:\+|00) ?\(?[1-9](?:[ ./()-]{0,3}\d){6,14}|\(0[1-9]\d{0,4}\)(?:[ ./-]{0,2}\d){5,10}"
+    r"|0[1-9](?:[ ./()-]{0,2}\d){7,11}"
+    r"|(?:1[ .-]?)?(?:\([2-9]\d{2}\)|[2-9]\d{2})[ .-]?[2-9]\d{2}[ .-]?\d{4})(?![\w-]|[.:]\d)"
+)
+"""International, national with its zero, and North American numbers; not any long number."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -65,10 +73,20 @@ def redact(text: str) -> str:
 
 
 def _mask_card(match: re.Match[str]) -> str:
-    """Long numbers whose check digit is that of a card (Luhn); others stay readable."""
-    digits = [int(one) for one in match[0] if one.isdigit()]
+    """Others than cards stay readable."""
+    return MASK if luhn(match[0]) else match[0]
+
+
+def luhn(number: str) -> bool:
+    """Whether the check digit is that of a payment card."""
+    digits = [int(one) for one in number if one.isdecimal()]
     doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]
-    return MASK if (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 else match[0]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def redact_personal(text: str) -> str:
+    """`text` without secrets and without anybody's email address or phone number: what may stand in a log."""
+    return PHONE.sub(MASK, EMAIL.sub(MASK, redact(text)))
 
 
 class RedactingHandler(logging.NullHandler):
@@ -83,12 +101,12 @@ class RedactingHandler(logging.NullHandler):
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):  # arguments that do not fit: the application's handler reports it
             message = f"{record.msg} {record.args}"
-        record.msg, record.args = redact(message), None
+        record.msg, record.args = redact_personal(message), None
         if record.exc_info:
-            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+            record.exc_text = redact_personal(logging.Formatter().formatException(record.exc_info))
         for name, value in vars(record).items():
             if isinstance(value, str) and name not in _STANDARD:
-                setattr(record, name, redact(value))
+                setattr(record, name, redact_personal(value))
         last = logging.lastResort
         if last is not None and record.levelno >= last.level and not _heard(record.name):
             last.handle(record)

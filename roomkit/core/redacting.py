@@ -1,0 +1,194 @@
+"""Redaction at the edges of the room machine: before the store, a model, an export. Absent unless switched on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from roomkit.core.actor import Change, Entry
+from roomkit.models.ai import AIMessage, AIRequest, Part, TextPart, ToolCallPart, ToolResultPart
+from roomkit.models.consent import of_tenant
+from roomkit.models.content import Content, Frozen, SystemContent
+from roomkit.models.redaction import Redaction
+from roomkit.net.personal import Redactor, StreamRedactor
+
+if TYPE_CHECKING:
+    from roomkit.core.engine import Engine
+    from roomkit.ports.store import Record
+
+Point = Literal["store", "model", "export"]
+_RECORDS = ("journal", "draft", "task", "observation")
+_ADDRESSES = frozenset(
+    {"type", "url", "mime_type", "template_id", "target_event_id", "call_id", "id", "event_id", "room_id", "channel_id"}
+    | {"image_url", "thumbnail_url", "emoji", "edit_source", "delete_type", "format", "status", "key", "name", "reply"}
+    | {"channel", "by", "value", "provider_message_id", "created_at", "updated_at", "at"}
+)
+"""What a text under this name is: no words of anybody's, and a promise that it stays as it is."""
+
+
+class Redactions:
+    """What one engine takes out, tenant by tenant."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._made: dict[str, tuple[Redaction, Redactor] | None] = {}
+
+    def at(self, point: Point, tenant: str) -> Redactor | None:
+        if tenant not in self._made:
+            found = of_tenant(self._engine.options.redaction, tenant)
+            self._made[tenant] = (
+                (found, Redactor(found.kinds, found.finders, found.mask)) if found is not None else None
+            )
+        made = self._made[tenant]
+        return made[1] if made is not None and getattr(made[0], point) else None
+
+    def stream(self, tenant: str) -> StreamRedactor | None:
+        """For a reply in the making, where the store's redaction is on."""
+        redactor = self.at("store", tenant)
+        return redactor.stream() if redactor is not None else None
+
+    def change(self, tenant: str, change: Change) -> None:
+        """Takes it out of everything that a commit is about to keep."""
+        redactor = self.at("store", tenant)
+        if redactor is None:
+            return
+        for entry in change.entries:
+            _entry(redactor, entry)
+        change.put[:] = [_record(redactor, record) for record in change.put]
+        change.tasks[:] = [_words(redactor, one) for one in change.tasks]
+        change.observations[:] = [_words(redactor, one) for one in change.observations]
+
+    def request(self, tenant: str, request: AIRequest) -> AIRequest:
+        """What a model is told: the people's words, and what tools said. Your own prompt stays."""
+        redactor = self.at("model", tenant)
+        if redactor is None:
+            return request
+        told = tuple(_message(redactor, message) for message in request.messages)
+        same = all(new is old for new, old in zip(told, request.messages, strict=True))
+        return request if same else request.replaced(messages=told)
+
+    def exported(self, tenant: str, kind: str, value: Any) -> Any:
+        """One line of an export."""
+        redactor = self.at("export", tenant)
+        if redactor is None or kind == "blob":
+            return value
+        if kind == "event":
+            before = value["content"]
+            content = _walk(redactor, before)
+            found = _found(redactor, before)
+            source = value["source"] if not found else {**value["source"], "raw_payload": None}
+            beside = {name: _without(redactor, value[name], found) for name in ("metadata", "channel_data")}
+            return {**value, "content": content, "source": source, **beside}
+        if kind == "record" and value["kind"] in (*_RECORDS, "mutation", "approval"):
+            return {**value, "value": _walk(redactor, value["value"])}
+        return value
+
+
+def _entry(redactor: Redactor, entry: Entry) -> None:
+    draft = entry.draft
+    content = _content(redactor, draft.content)
+    if content is draft.content:
+        return
+    found = _found(redactor, draft.content.model_dump(mode="json"))
+    entry.draft = draft.replaced(
+        content=content,
+        source=draft.source.replaced(raw_payload=None),
+        metadata=_without(redactor, draft.metadata, found),
+        channel_data=_without(redactor, draft.channel_data, found),
+    )
+
+
+def _content(redactor: Redactor, content: Content) -> Content:
+    if isinstance(content, SystemContent):  # written by the framework: ids and reasons
+        return content
+    return _words(redactor, content)
+
+
+def _words(redactor: Redactor, model: Any) -> Any:
+    """A model with its texts redacted; the very same one where nothing was found."""
+    changed = {
+        name: new
+        for name, old in cast("dict[str, Any]", vars(model)).items()
+        if name not in _ADDRESSES and (new := _inside(redactor, old)) is not old
+    }
+    return model.replaced(**changed) if changed else model
+
+
+def _inside(redactor: Redactor, value: Any) -> Any:
+    if isinstance(value, Frozen):
+        return _words(redactor, value)
+    if isinstance(value, tuple):
+        items = cast("tuple[Any, ...]", value)
+        new = tuple(_inside(redactor, one) for one in items)
+        return new if any(a is not b for a, b in zip(new, items, strict=True)) else items
+    return _walk(redactor, value)
+
+
+def _walk(redactor: Redactor, value: Any) -> Any:
+    """As `Redactor.value`, without what a name in `_ADDRESSES` says to be no words."""
+    if isinstance(value, dict):
+        table = cast("dict[str, Any]", value)
+        fresh = {name: one if name in _ADDRESSES else _walk(redactor, one) for name, one in table.items()}
+        return fresh if any(fresh[name] is not one for name, one in table.items()) else table
+    if isinstance(value, list):
+        items = cast("list[Any]", value)
+        new = [_walk(redactor, one) for one in items]
+        return new if any(a is not b for a, b in zip(new, items, strict=True)) else items
+    return redactor.text(value) if type(value) is str else value
+
+
+def _found(redactor: Redactor, value: Any) -> frozenset[str]:
+    """The very words that are taken out."""
+    found: set[str] = set()
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            stack.extend(inner for name, inner in cast("dict[str, Any]", one).items() if name not in _ADDRESSES)
+        elif isinstance(one, (list, tuple)):
+            stack.extend(cast("Iterable[Any]", one))
+        elif isinstance(one, str):
+            found.update(one[start:end] for start, end, _ in redactor.spans(one))
+    return frozenset(found)
+
+
+def _without(redactor: Redactor, value: Any, found: frozenset[str]) -> Any:
+    """What stands beside the words loses only the same: a vendor's ids may look like addresses."""
+    if isinstance(value, dict):
+        return {name: _without(redactor, one, found) for name, one in cast("dict[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_without(redactor, one, found) for one in cast("Iterable[Any]", value)]
+    if isinstance(value, str) and any(one in value for one in found):
+        return redactor.text(value)
+    return value
+
+
+def _record(redactor: Redactor, record: Record) -> Record:
+    """A call that has not ended keeps its arguments: it may have to be run again with them."""
+    if record.kind not in _RECORDS or (record.kind == "journal" and record.value.get("status") == "pending"):
+        return record
+    value = _walk(redactor, record.value)
+    return record if value is record.value else record._replace(value=value)
+
+
+def _message(redactor: Redactor, message: AIMessage) -> AIMessage:
+    if message.role == "system":
+        return message
+    parts = tuple(_part(redactor, part) for part in message.parts)
+    same = all(new is old for new, old in zip(parts, message.parts, strict=True))
+    return message if same else message.replaced(parts=parts)
+
+
+def _part(redactor: Redactor, part: Part) -> Part:
+    match part:
+        case TextPart(text=text):
+            new = redactor.text(text)
+            return part if new is text or new == text else part.replaced(text=new)
+        case ToolResultPart(output=text):
+            new = redactor.text(text)
+            return part if new == text else part.replaced(output=new)
+        case ToolCallPart(arguments=arguments):
+            fresh = redactor.value(arguments)
+            return part if fresh is arguments else part.replaced(arguments=fresh)
+        case _:
+            return part
