@@ -33,7 +33,7 @@ from roomkit.net.ssrf import Fetched
 from roomkit.ports.channel import RoomContext
 from roomkit.protocols.mail.compose import Mail, split_address, subject_line
 from roomkit.protocols.mail.html import safe_html, text_of_html
-from roomkit.protocols.mail.letter import Letter, MailFile, safe_name
+from roomkit.protocols.mail.letter import Letter, MailFile, read_letter, safe_name
 from roomkit.protocols.mail.reports import Report, automatic_kind, report_of
 from roomkit.protocols.mail.threads import (
     PLACE,
@@ -45,7 +45,7 @@ from roomkit.protocols.mail.threads import (
     reply_subject,
     thread_secret,
 )
-from roomkit.protocols.mail.trust import Verdict, domain_of
+from roomkit.protocols.mail.trust import Verdict, domain_of, verdict_of
 
 File = MediaContent | AudioContent | VideoContent
 Fetch = Callable[[str], Awaitable[Fetched]]
@@ -209,6 +209,11 @@ class MailDesk:
         return found
 
     # -- in ---------------------------------------------------------------------------------------------------------
+
+    def take(self, data: bytes, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
+        """What a letter means as a mail server hands it over."""
+        letter = read_letter(data)
+        return self.read(letter, channel_id, verdict_of(letter, self.settings.trusted_servers))
 
     def read(
         self, letter: Letter, channel_id: str, verdict: Verdict, raw: Mapping[str, Any] | None = None

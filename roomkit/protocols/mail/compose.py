@@ -121,6 +121,7 @@ def _attach(message: EmailMessage, file: MailFile) -> None:
 def _address(said: str) -> Address:
     name, address = split_address(said)
     local, _, domain = address.rpartition("@")
+    domain = domain if domain.isascii() else domain.encode("idna").decode()
     return Address(display_name=name, username=local, domain=domain)
 
 

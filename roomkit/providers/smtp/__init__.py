@@ -1,0 +1,1 @@
+"""Mail servers without a vendor: SMTP out; in by IMAP, by LMTP, or as signed posts of whole letters."""
