@@ -42,18 +42,21 @@ def test_an_address_has_one_form(kind: str, given: str, want: str) -> None:
 
 
 def test_a_national_number_needs_its_region() -> None:
+    pytest.importorskip("phonenumbers")
     assert normal("sms", "020 7946 0101") == "02079460101"
     assert normal("sms", "020 7946 0101", "GB") == WHO
     assert normal("sms", "12345", "GB") == "12345"
 
 
 async def test_a_region_that_is_none_is_refused() -> None:
+    pytest.importorskip("phonenumbers")
     async with kit_with(options=KitOptions(phone_region="Britain")) as kit:
         with pytest.raises(ConfigError, match="no region"):
             _ = kit.identities
 
 
 async def test_however_it_is_written_it_is_the_same_person_on_every_channel() -> None:
+    pytest.importorskip("phonenumbers")
     channels = [FakeChannel(), FakeChannel("wa", "whatsapp"), FakeChannel("mail", "email")]
     async with kit_with(*channels, options=KitOptions(phone_region="GB")) as kit:
         addresses = {"phone": ("020 7946 0101",), "email": ("Ann.Lee@Example.com",)}

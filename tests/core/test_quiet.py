@@ -119,6 +119,7 @@ async def test_the_change_of_the_clock_is_kept() -> None:
 
 
 async def test_whose_clock_it_is() -> None:
+    pytest.importorskip("phonenumbers")
     kit, sms = kit_at(NIGHT, hours=QuietHours(zone="Asia/Tokyo"))
     async with kit:
         await kit.identities.put(Identity(id="ann", metadata={"timezone": "Europe/London"}))
