@@ -90,9 +90,9 @@ class KitOptions:
     longer than `stall_threshold_s`, with the culprit's stack; None does so for durable stores and servers. `tracer`
     takes the spans (see also `kit.trace`). `audit` seals what is
     committed into a chain that shows later alterations (`kit.audit_room`); it costs a read and a small write per room
-    and `audit_every_s`, beside the commits. `consent` and `quiet_hours` say who is written to and when, `redaction` what
-    is taken out of words on their way to a model, an export or the store: for all tenants or by name ("*": the others).
-    `node` makes this process one of several on its store.
+    and `audit_every_s`, beside the commits. `consent` and `quiet_hours` say who is written to and when, `redaction`
+    what is taken out of words on their way to a model, an export or the store: for all tenants or by name ("*": the
+    others). `node` makes this process one of several on its store.
     """
 
     mailbox: int = 1_000

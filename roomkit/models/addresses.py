@@ -15,7 +15,7 @@ PHONES = frozenset(
 PHONE = "phone"
 """In an address book: a number that counts on every channel of `PHONES`."""
 _SCHEME = re.compile(r"^(?:tel|sms|rcs|whatsapp):", re.IGNORECASE)
-_JOINTS = re.compile(r"\(0\)|[\s().\-/\u00a0\u2010-\u2015]+")
+_JOINTS = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]+")
 _NUMBER = re.compile(r"\+?\d{3,17}")
 
 
@@ -32,7 +32,10 @@ def normal(channel_type: str, address: str, region: str | None = None) -> str:
 
 
 def _phone(address: str, region: str | None) -> str:
-    bare = _JOINTS.sub("", _SCHEME.sub("", address))
+    bare = _SCHEME.sub("", address)
+    if bare.startswith(("+", "00")):
+        bare = bare.replace("(0)", "")
+    bare = _JOINTS.sub("", bare)
     if not _NUMBER.fullmatch(bare):
         return address
     if bare.startswith("00"):
