@@ -41,7 +41,7 @@ from roomkit.protocols.mail.threads import (
     bare_subject,
     mark_of,
     marked_address,
-    own_marks,
+    own_mark,
     reply_subject,
     thread_secret,
 )
@@ -259,8 +259,8 @@ class MailDesk:
 
     def _ours(self, ident: str | None) -> str | None:
         """One of our message ids as we know it, None for a foreign one."""
-        marks = own_marks(Letter(in_reply_to=(ident,))) if ident else ()
-        return f"{marks[0]}@{self.domain}" if marks else None
+        mark = own_mark(ident, self.domain)
+        return f"{mark}@{self.domain}" if mark else None
 
 
 def data_of(url: str) -> tuple[str, bytes]:

@@ -155,13 +155,13 @@ def read_headers(message: Message[str, str]) -> Headers:
 
 
 def decoded(value: str) -> str:
-    """A header's text: RFC 2047 words in any charset, raw UTF-8, or what can be saved of it."""
+    """A header's text: RFC 2047 words in any charset, raw bytes (kept as lone surrogates), or what can be saved."""
     if "=?" not in value:
-        return _text(value.encode("ascii", "surrogateescape"), "utf-8") if not value.isascii() else value
+        return value if value.isascii() else _text(value.encode("utf-8", "surrogateescape"), "utf-8")
     try:
         words = decode_header(value)
     except (ValueError, LookupError, AttributeError):
-        return value
+        return _text(value.encode("utf-8", "surrogateescape"), "utf-8")
     return "".join(word if isinstance(word, str) else _text(word, charset or "utf-8") for word, charset in words)
 
 

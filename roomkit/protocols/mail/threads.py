@@ -34,18 +34,26 @@ def thread_secret(given: str | None, fallback: str) -> bytes:
     return hashlib.sha256(b"roomkit mail threads\0" + (given or fallback).encode()).digest()
 
 
-def own_marks(letter: Letter) -> tuple[str, ...]:
+def own_mark(ident: str | None, domain: str) -> str | None:
+    """The mark in a message id of ours; None for a foreign one."""
+    local, _, where = (ident or "").lower().rpartition("@")
+    return local if where == domain.lower() and _MARK.fullmatch(local) else None
+
+
+def own_marks(letter: Letter, domain: str) -> tuple[str, ...]:
     """The marks of ours which a letter carries, what it answers most directly first."""
     found: list[str] = []
-    for text in (*letter.recipients, *letter.in_reply_to, *reversed(letter.references)):
-        found += _MARK.findall(text.lower())
+    for address in letter.recipients:
+        found += _MARK.findall(address)
+    for ident in (*letter.in_reply_to, *reversed(letter.references)):
+        found += filter(None, (own_mark(ident, domain),))
     found += (one.lower() for one in _SUBJECT_MARK.findall(letter.subject))
     return tuple(dict.fromkeys(found))
 
 
 def answered_id(letter: Letter, domain: str) -> str | None:
     """The message id that a letter answers: one of ours, or else whatever it names itself."""
-    marks = own_marks(letter)
+    marks = own_marks(letter, domain)
     if marks:
         return f"{marks[0]}@{domain}"
     return next(iter((*letter.in_reply_to, *reversed(letter.references))), None)

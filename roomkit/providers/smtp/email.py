@@ -176,10 +176,10 @@ class SMTPProvider:
         sent = False
         try:
             async with self._session(library) as session:
+                await session.mail(sender)
                 limit = str(session.esmtp_extensions.get("size", "")).strip()
                 if limit.isdecimal() and 0 < int(limit) < len(letter):
                     raise Refused(self.name, f"the letter is larger than the server's {limit} bytes", code="too_large")
-                await session.mail(sender)
                 await session.rcpt(recipient)
                 sent = True
                 return str((await bounded(session.data(letter), self.options.timeout_s, "smtp")).message)
