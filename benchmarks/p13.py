@@ -35,7 +35,7 @@ async def run(meter: Meter) -> Report:
         ],
         (
             "transport at 48 kHz, working rate 16 kHz; calls run beside each other, each with its own state",
-            "both sides speak all the time; bare is the native library at work on the same sound, without anything of ours",
+            "both sides speak all the time; bare is the native library on the same sound, with nothing of ours",
         ),
     )
 

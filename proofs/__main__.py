@@ -26,6 +26,7 @@ NAMES = {
     "webhooks": 1000,
     "hearing": 12,
     "voice_stages": 40,
+    "voice_soak": 1000,
 }
 """Every proof, and how often `make prove` runs it."""
 

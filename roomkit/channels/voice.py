@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from roomkit.channels.providers import find_provider
+from roomkit.core.catalogue import phrase
+from roomkit.core.policy import ai_may_answer
 from roomkit.errors import ConfigError, StateError, UsageError
 from roomkit.models import voice as told
 from roomkit.models.audio import AudioFrame, SessionState, SpeechEnded, SpeechStarted, VoiceSession
 from roomkit.models.content import SystemContent, TextContent
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
-from roomkit.models.room import Assurance, ChannelBinding, ChannelCapabilities, ChannelType, Room
+from roomkit.models.room import Assurance, ChannelBinding, ChannelCapabilities, ChannelType, Floor, Room
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
 from roomkit.ports.audio import BackendEvent, LivePort, VoiceBackend
 from roomkit.ports.channel import Channel, RoomPort
@@ -37,14 +40,21 @@ SPOKEN = ChannelCapabilities(audio=True, max_length=None)
 @dataclass(frozen=True, slots=True)
 class VoiceOptions:
     """What the seed's constructor does not have. `greeting` is said when a call is in its room; `filler` when an answer
-    is late, `reprompt` when nobody says anything, `apology` when no answer came; None leaves them out. `language` is a
-    BCP 47 tag. `turns` sets every limit of turn taking; `interruption` and the barge-in settings of the channel go
-    before its `speaking`. `echo_drain_s` is how long the far end may still echo after playback."""
+    is late, `reprompt` when nobody says anything, `apology` when no answer came, `again` instead of the greeting when a
+    call was cut off and is back: True says it in the house's own words (English, German, French, Spanish), None
+    nothing. `clip` is a WAV file for when no voice can be had (three notes without one). The key `human_key`, pressed
+    alone, calls a person; None is no key. `language` is a BCP 47 tag, by default the room's. `turns` sets every limit
+    of turn taking; `interruption` and the barge-in settings of the channel go before its `speaking`. `echo_drain_s` is
+    how long the far end may still echo after playback. `assurance` is how well callers are known (`answer` knows it
+    of one call)."""
 
     greeting: str | None = None
-    filler: str | None = None
-    reprompt: str | None = None
-    apology: str | None = None
+    filler: str | Literal[True] | None = True
+    reprompt: str | Literal[True] | None = True
+    apology: str | Literal[True] | None = True
+    again: str | Literal[True] | None = True
+    clip: str | Path | None = None
+    human_key: str | None = "0"
     language: str | None = None
     turns: TurnOptions = field(default_factory=TurnOptions)
     echo_drain_s: float = 2.0
@@ -148,10 +158,18 @@ class VoiceChannel(Channel):
     # -- calls come and go --------------------------------------------------------------------------
 
     async def answer(
-        self, session: VoiceSession, *, room_id: str | None = None, sender_id: str | None = None, **metadata: Any
+        self,
+        session: VoiceSession,
+        *,
+        room_id: str | None = None,
+        sender_id: str | None = None,
+        assurance: Assurance | None = None,
+        **metadata: Any,
     ) -> str:
-        """Takes a call into its room, the caller's own or `room_id`; the room's id. Raises `StateError` when the room
-        does not take it."""
+        """Takes a call into its room, the caller's own or `room_id`; the room's id. `assurance` is how well this caller
+        is known, for all they say in this call; None is the channel's. Raises `StateError` when the room does not take
+        it."""
+        session.assurance = assurance or self.options.assurance
         port = self._port()
         message = InboundMessage(
             channel_id=self.channel_id,
@@ -160,7 +178,7 @@ class VoiceChannel(Channel):
             content=SystemContent(code="call_started", data={"session": session.id, **metadata}),
             type=EventType.SYSTEM,
             external_id=f"call:{session.id}",
-            assurance=self.options.assurance,
+            assurance=session.assurance,
             metadata={"voice_session_id": session.id},
         )
         result = await port.process_inbound(message, room_id=room_id)
@@ -212,9 +230,9 @@ class VoiceChannel(Channel):
             voice_for=self.voice_map.get,
             tts_filter=self._tts_filter,
             frames_per_s=self._frames_per_s,
-            filler=self.options.filler,
-            reprompt=self.options.reprompt,
-            apology=self.options.apology,
+            phrase=line.phrase,
+            human_key=self.options.human_key,
+            clip=self.options.clip,
             echo_drain_s=self.options.echo_drain_s,
         )
         if line.bridge.full and not session.listen_only:
@@ -231,8 +249,9 @@ class VoiceChannel(Channel):
         line.welcome(call)
         self._scope.spawn(self._listen(call), name=f"call {session.id}")
         call.tell(told.SessionStarted)
-        if self.greeting:
-            call.say(self.greeting)
+        words = line.phrase("again") if session.metadata.get("again") else self.greeting
+        if words:
+            call.say(words)
 
     async def _listen(self, call: Call) -> None:
         try:
@@ -363,12 +382,15 @@ class _Line:
         self._opening = asyncio.Lock()
         self._binding: ChannelBinding | None = None
         self._growing: dict[str, dict[str, Utterance]] = {}
+        self._attended = False
+        """A person has the floor, or is waited for."""
 
     async def opened(self) -> None:
         async with self._opening:
             if self._leave is None:
                 view = await self._port.watch.open_view(self.room_id, self._take, tail=0)
                 self._leave, self._room = view.close, view.room
+                self._attended = not ai_may_answer(view.room.floor) or view.room.attention is not None
                 mine = [b for b in view.bindings if b.channel_id == self.channel.channel_id]
                 self._binding = mine[0] if mine else None
 
@@ -413,7 +435,7 @@ class _Line:
                 for session_id, utterance in self._growing.pop(stream_id, {}).items():
                     if session_id in self.calls:
                         self.calls[session_id].withdraw(utterance, "withdrawn")
-            case RoomEvent() if item.type is EventType.MESSAGE and item.text:
+            case RoomEvent():
                 self._event(item)
             case _:
                 pass
@@ -426,6 +448,17 @@ class _Line:
                 call.speak(utterance, answer=True)
 
     def _event(self, event: RoomEvent) -> None:
+        match event:
+            case RoomEvent(type=EventType.FLOOR_CHANGED, content=SystemContent(data=data)):
+                self._attended = not ai_may_answer(Floor(mode=data["mode"]))
+            case RoomEvent(type=EventType.ATTENTION_CHANGED, content=SystemContent(code=code)):
+                self._attended = code == "human_requested"
+            case RoomEvent(type=EventType.MESSAGE) if event.text:
+                self._message(event)
+            case _:
+                pass
+
+    def _message(self, event: RoomEvent) -> None:
         """A whole message: of another channel's people, or of a brain that does not stream."""
         if event.source.channel_id == self.channel.channel_id:
             return
@@ -444,6 +477,16 @@ class _Line:
             raise StateError(f'room "{room_id}" is not open yet')
         return self._room
 
+    def alone(self, call: Call) -> bool:
+        return not self._attended and not self.bridge.busy and not call.session.listen_only
+
+    def phrase(self, kind: str) -> str | None:
+        """The channel's own words, or the house's in the language of the call."""
+        options = self.channel.options
+        words = getattr(options, kind)
+        language = options.language or (self._room.language if self._room is not None else "en")
+        return phrase(f"call_{kind}", language) if words is True else words
+
     async def submit(self, call: Call, text: str, generation: int) -> Any:
         session = call.session
         message = InboundMessage(
@@ -452,7 +495,7 @@ class _Line:
             participant_id=session.participant_id or None,
             content=TextContent(text=text),
             external_id=f"{session.id}:{generation}",
-            assurance=self.channel.options.assurance,
+            assurance=session.assurance or self.channel.options.assurance,
             metadata={"voice_session_id": session.id, "spoken": True, "turn": call.turns},
         )
         return await self._port.process_inbound(message, room_id=session.room_id)

@@ -56,6 +56,48 @@ PHRASES: dict[str, dict[str, str]] = {
         "fr": "Personne n’est là pour le moment. Votre demande est notée ; on vous répondra à la réouverture.",
         "es": "Ahora no hay nadie. Su solicitud queda anotada y una persona responderá cuando volvamos a abrir.",
     },
+    "call_filler": {
+        "en": "One moment, please.",
+        "de": "Einen Moment bitte.",
+        "fr": "Un instant, s’il vous plaît.",
+        "es": "Un momento, por favor.",
+    },
+    "call_reprompt": {
+        "en": "Are you still there?",
+        "de": "Sind Sie noch da?",
+        "fr": "Êtes-vous toujours là ?",
+        "es": "¿Sigue ahí?",
+    },
+    "call_apology": {
+        "en": "I am sorry, that did not work. Please say it again.",
+        "de": "Das hat leider nicht geklappt. Bitte sagen Sie es noch einmal.",
+        "fr": "Désolé, cela n’a pas fonctionné. Pouvez-vous répéter ?",
+        "es": "Lo siento, no ha funcionado. ¿Puede repetirlo?",
+    },
+    "call_again": {
+        "en": "We were cut off. I am back: where were we?",
+        "de": "Wir wurden unterbrochen. Ich bin wieder da: Wo waren wir?",
+        "fr": "Nous avons été coupés. Me revoici : où en étions-nous ?",
+        "es": "Se ha cortado. Ya estoy de vuelta: ¿por dónde íbamos?",
+    },
+    "call_transfer": {
+        "en": "I am putting you through. One moment, please.",
+        "de": "Ich verbinde Sie. Einen Moment bitte.",
+        "fr": "Je vous mets en relation. Un instant, s’il vous plaît.",
+        "es": "Le paso con una persona. Un momento, por favor.",
+    },
+    "call_briefing": {
+        "en": "A caller for you. {summary}",
+        "de": "Ein Anruf für Sie. {summary}",
+        "fr": "Un appel pour vous. {summary}",
+        "es": "Una llamada para usted. {summary}",
+    },
+    "call_last_words": {
+        "en": "The last they said: {text}",
+        "de": "Zuletzt gesagt: {text}",
+        "fr": "Derniers mots : {text}",
+        "es": "Lo último que ha dicho: {text}",
+    },
     "consent_stop": {
         "en": "You will get no more messages from us here. Reply START to get them again.",
         "de": "Sie erhalten hier keine Nachrichten mehr von uns. Mit START erhalten Sie sie wieder.",

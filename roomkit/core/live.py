@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from roomkit.core import messages
+from roomkit.core import floor, messages
 from roomkit.core.actor import SYSTEM
+from roomkit.core.catalogue import phrase
 from roomkit.core.results import Settlement
 from roomkit.core.state import event_by_id
 from roomkit.core.turn_port import Turn
@@ -49,6 +50,16 @@ class LiveRooms:
     def answering(self, room_id: str, event_id: str) -> bool:
         actor = self._engine.table.loaded(self._tenant, room_id)
         return actor is not None and self._engine.turns.about(actor, event_id)
+
+    async def request_human(self, room_id: str, reason: str, *, by: str, language: str | None = None) -> str:
+        actor = await self._engine.table.require(self._tenant, room_id)
+        courtesy = self._engine.options.courtesy
+        staffed = courtesy.staffed if courtesy is not None else None
+        ahead = self._engine.attention.ahead(self._tenant)
+        ahead -= actor.state.room.waiting_since is not None  # who asks again does not wait behind themselves
+        room = await actor.call(floor.request_human, reason, by, 0)
+        code = "human_requested" if staffed is None or staffed(self._engine.now()) else "human_closed"
+        return phrase(code, language or room.language, ahead=str(ahead))
 
     async def silence(
         self, room_id: str, event_id: str, reason: str, *, heard: str | None = None, share: float = 0.0

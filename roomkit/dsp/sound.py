@@ -29,11 +29,15 @@ def tone(key: str, duration_ms: int, rate: int) -> bytes:
 
 def read_wav(path: str | Path, rate: int) -> bytes:
     """A 16-bit PCM WAV file as mono samples at `rate` Hz; channels are averaged. Reads the whole file, in a blocking
-    way. Raises `UsageError` for other encodings."""
-    with wave.open(str(path), "rb") as file:
-        if file.getsampwidth() != 2:
-            raise UsageError(f"{path} has {8 * file.getsampwidth()}-bit samples; convert it to 16-bit PCM")
-        data, channels, found = file.readframes(file.getnframes()), file.getnchannels(), file.getframerate()
+    way. Raises `UsageError` for what is no such file."""
+    try:
+        with wave.open(str(path), "rb") as file:
+            width, channels, found = file.getsampwidth(), file.getnchannels(), file.getframerate()
+            data = file.readframes(file.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise UsageError(f"{path} is no PCM WAV file ({error}); convert it to 16-bit PCM") from error
+    if width != 2:
+        raise UsageError(f"{path} has {8 * width}-bit samples; convert it to 16-bit PCM")
     if channels > 1:
         data = to_pcm(np.frombuffer(data, "<i2").reshape(-1, channels).mean(axis=1))
     if found == rate:

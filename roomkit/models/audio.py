@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from roomkit.models.room import Assurance
 
 FRAME_MS = 20
 """The length of a frame wherever nobody says otherwise."""
@@ -62,6 +65,8 @@ class VoiceSession:
     """A monitor: it hears the room and has no uplink at all."""
     started_at: datetime | None = None
     metadata: dict[str, Any] = field(default_factory=lambda: {})
+    assurance: Assurance | None = None
+    """How well this caller is known; None is as well as the channel says."""
 
 
 @dataclass(frozen=True, slots=True)

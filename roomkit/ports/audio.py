@@ -135,6 +135,11 @@ class LivePort(Protocol):
         """Whether an intelligence is at work on an answer to this event, or about to begin."""
         ...
 
+    async def request_human(self, room_id: str, reason: str, *, by: str, language: str | None = None) -> str:
+        """Puts the room into the queue for a person; what to tell the caller: that somebody was called, or that nobody
+        is there now."""
+        ...
+
     async def silence(
         self, room_id: str, event_id: str, reason: str, *, heard: str | None = None, share: float = 0.0
     ) -> None:

@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from roomkit.errors import SessionEnded
@@ -23,6 +24,7 @@ from roomkit.models.voice import CallNotice
 from roomkit.ports.audio import LivePort, VoiceBackend
 from roomkit.ports.speech import STT, TTS, TurnDetector
 from roomkit.runtime import Scope, monotonic
+from roomkit.voice.courtesy import HumanKey, clip_or_tones
 from roomkit.voice.detector import PauseDetector
 from roomkit.voice.hearing import Hearing
 from roomkit.voice.mouth import Mouth, Utterance
@@ -33,6 +35,7 @@ from roomkit.voice.sentences import FilterChoice
 from roomkit.voice.speaker import Speaker
 from roomkit.voice.timeline import TurnClock
 from roomkit.voice.turn import (
+    ROUNDING_MS,
     AudioMoved,
     Effect,
     EndSegment,
@@ -60,8 +63,9 @@ REMEMBERED_TURNS = 6
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """What a call is made of. `language` is a BCP 47 tag; `voice_for` maps the channel that speaks to a voice; phrases
-    None are not said. `frames_per_s` drops audio beyond it, counted per second."""
+    """What a call is made of. `language` is a BCP 47 tag; `voice_for` maps the channel that speaks to a voice;
+    `phrase` gives the words for "filler", "reprompt", "apology", None for none of them. `frames_per_s` drops audio
+    beyond it, counted per second. `human_key` calls a person; `clip` is a WAV file for when no voice can be had."""
 
     turns: TurnOptions = field(default_factory=TurnOptions)
     streaming: bool = True
@@ -70,9 +74,9 @@ class CallOptions:
     voice_for: Callable[[str], str | None] = lambda _: None
     tts_filter: FilterChoice = None
     frames_per_s: int | None = None
-    filler: str | None = None
-    reprompt: str | None = None
-    apology: str | None = None
+    phrase: Callable[[str], str | None] = lambda _: None
+    human_key: str | None = None
+    clip: str | Path | None = None
     echo_drain_s: float = 2.0
 
 
@@ -95,6 +99,10 @@ class CallHost(Protocol):
 
     def overheard(self, call: Call, frame: AudioFrame) -> None:
         """The caller's processed audio, for whoever else is on the line."""
+        ...
+
+    def alone(self, call: Call) -> bool:
+        """Whether the caller has nobody but machines to talk to: only then are they asked whether they are there."""
         ...
 
     def sign(self, call: Call, kind: str, data: dict[str, Any]) -> None:
@@ -141,7 +149,9 @@ class Call:
             ended=self._said,
             failed=self.failed,
             noticed=self.hearing.noticed,
+            clip=lambda: clip_or_tones(options.clip, self.pipeline.rate),
         )
+        self._key = HumanKey(options.human_key, self._wants_human)
         self._heard_texts: deque[str] = deque(maxlen=REMEMBERED_TURNS)
         self._asked: dict[int, str] = {}
         """The event that each generation answers."""
@@ -161,6 +171,7 @@ class Call:
         """Listens until the far end hangs up."""
         self.session.state = SessionState.ACTIVE
         self._scope.spawn(self.playout.run(), name="playout")
+        self._arm()
         self.hearing.begin()
         try:
             async for frame in self._backend.receive(self.session):
@@ -175,6 +186,7 @@ class Call:
         self.step(HungUp())
         self.session.state = SessionState.ENDED
         self.hearing.end()
+        self._key.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self._settling:
@@ -216,7 +228,7 @@ class Call:
 
     def _tick(self) -> None:
         self._timer = None
-        if self.machine.deadline is not None and self.machine.deadline <= self.at_ms + 0.01:
+        if self.machine.deadline is not None and self.machine.deadline <= self.at_ms + ROUNDING_MS:
             self.step(Tick())
         else:
             self._arm()
@@ -251,14 +263,30 @@ class Call:
                 self.tell(told.TurnTaken, text, False)
             case "backchannel":
                 self.tell(told.BackchannelHeard, text)
-            case "filler" if options.filler and self.mouth.current is None:
-                self.mouth.fill(_text("filler", options.filler), self.machine.generation)
-            case "reprompt" if options.reprompt:
-                self.say(options.reprompt)
-            case "reply_timeout" if options.apology:
-                self.say(options.apology)
+            case "filler" if self._tts is not None and self.mouth.current is None and (words := options.phrase(kind)):
+                self.mouth.fill(_text("filler", words), self.machine.generation)
+            case "reprompt" if self.host.alone(self) and (words := options.phrase(kind)):
+                self.say(words)
+            case "reply_timeout" if words := options.phrase("apology"):
+                self.say(words)
             case _:
                 pass
+
+    def pressed(self, digit: str) -> None:
+        """The caller pressed a key."""
+        self.tell(told.DTMFPressed, digit)
+        self.step(Interrupt("dtmf"))
+        self.spawn(self.host.pressed(self, digit), "key")
+        self._key.pressed(digit)
+
+    def _wants_human(self) -> None:
+        async def call_one() -> None:
+            by = self.session.participant_id or self.session.id
+            reason = f"the caller pressed {self.options.human_key}"
+            live, language = self.host.live, self.options.language
+            self.say(await live.request_human(self.session.room_id, reason, by=by, language=language))
+
+        self.spawn(call_one(), "call a person")
 
     async def _judge(self, effect: Judge) -> None:
         try:
@@ -310,6 +338,13 @@ class Call:
             )
         elif utterance is None and asked is not None:
             self._settle(self.host.live.silence(self.session.room_id, asked, reason))
+
+    def _write_down_failed(self, utterance: Utterance) -> None:
+        """A voice failed in the middle: the room remembers what of the reply there was to hear."""
+        heard = Mouth.heard_of(utterance)
+        if utterance.event_id is not None and not heard.whole:
+            room, event = self.session.room_id, utterance.event_id
+            self._settle(self.host.live.silence(room, event, "voice_failed", heard=heard.text, share=heard.share))
 
     def _settle(self, work: Awaitable[None]) -> None:
         async def run() -> None:
@@ -383,6 +418,7 @@ class Call:
         utterance = self.mouth.played_out(generation)
         if utterance is not None and utterance.speaker is not None:
             self.tell(told.AfterTTS, utterance.speaker.ledger.text)
+            self._write_down_failed(utterance)
         self.step(PlayedOut(generation))
 
     def _speaker_for(self, utterance: Utterance, put: Callable[[AudioFrame], Awaitable[None]]) -> Speaker:

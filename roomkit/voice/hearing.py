@@ -19,7 +19,7 @@ from roomkit.models.audio import (
 )
 from roomkit.runtime import monotonic
 from roomkit.voice.ear import Ear, Segment
-from roomkit.voice.turn import Heard, Interrupt, SpeechOff, SpeechOn
+from roomkit.voice.turn import Heard, SpeechOff, SpeechOn
 
 if TYPE_CHECKING:
     from roomkit.ports.speech import STT
@@ -103,9 +103,7 @@ class Hearing:
             case SpeechEnded(silence_ms=silence, duration_ms=duration):
                 self._speech_off(silence, duration)
             case DtmfDigit(digit=digit):
-                self._call.tell(told.DTMFPressed, digit)
-                self._call.step(Interrupt("dtmf"))
-                self._call.spawn(self._call.host.pressed(self._call, digit), "key")
+                self._call.pressed(digit)
             case Level(rms_dbfs=rms, peak_dbfs=peak, direction=direction):
                 self._call.tell(told.LevelHeard, rms, peak, direction)
                 self._call.host.sign(self._call, "voice_level", {"dbfs": round(rms, 1), "direction": direction})

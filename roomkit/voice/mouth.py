@@ -48,6 +48,8 @@ class Utterance:
     before: int = 0
     """Samples of its generation that were played before it: a filler's."""
     withdrawn: bool = False
+    failed_at: int | None = None
+    """Samples of its own that the synthesiser had made when it gave up; what is played after them is the clip."""
 
     def write(self, delta: str) -> None:
         self.text.offer(delta)
@@ -65,7 +67,7 @@ class Utterance:
 
 class Mouth:
     """`ended(generation, spoke)` hears that everything of a generation is in the playout; `failed` of a synthesiser
-    that gave up. `speaker_for(utterance, put)` makes what turns it into sound."""
+    that gave up. `speaker_for(utterance, put)` makes what turns it into sound. `clip` is played where a voice fails."""
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class Mouth:
         ended: Callable[[int, bool], None],
         failed: Callable[[Exception], None],
         noticed: Callable[[AudioSignal], None],
+        clip: Callable[[], AsyncIterator[AudioFrame]] | None = None,
     ) -> None:
         self._playout = playout
         self._pipeline = pipeline
@@ -85,6 +88,7 @@ class Mouth:
         self._ended = ended
         self._failed = failed
         self._noticed = noticed
+        self._clip = clip
         self._put: dict[int, int] = {}
         self._filling: asyncio.Task[None] | None = None
         self.waiting: deque[Utterance] = deque()
@@ -132,10 +136,18 @@ class Mouth:
         return utterance
 
     @staticmethod
+    def heard_of(utterance: Utterance) -> HeardText:
+        """Of one that has been played out: all of it, or what there was when its voice failed."""
+        if utterance.speaker is None or utterance.failed_at is None:
+            return HeardText("", 1.0)
+        return utterance.speaker.ledger.heard(utterance.failed_at)
+
+    @staticmethod
     def _heard(utterance: Utterance, samples: int) -> HeardText:
         if utterance.speaker is None:
             return HeardText("", 0.0)
-        return utterance.speaker.ledger.heard(samples - utterance.before)
+        own = samples - utterance.before
+        return utterance.speaker.ledger.heard(own if utterance.failed_at is None else min(own, utterance.failed_at))
 
     async def _fill(self, utterance: Utterance) -> None:
         try:
@@ -150,17 +162,23 @@ class Mouth:
                 await asyncio.wait([self._filling])
             utterance.before = self._put.get(generation, 0)
             if utterance.frames is not None:
-                async with aclosing(cast("Any", utterance.frames)) as frames:
-                    async for frame in frames:
-                        await self._frame(generation, frame)
+                await self._play(generation, utterance.frames)
             else:
                 await self._speaker(utterance).speak(utterance.deltas())
         except ProviderError as error:
             self._failed(error)
+            utterance.failed_at = self._put.get(generation, 0) - utterance.before
+            if self._clip is not None:
+                await self._play(generation, self._clip())
         if self.current is utterance:
             spoke = self._put.get(generation, 0) > 0
             self._playout.finish(generation)
             self._ended(generation, spoke)
+
+    async def _play(self, generation: int, sound: AsyncIterator[AudioFrame]) -> None:
+        async with aclosing(cast("Any", sound)) as frames:
+            async for frame in frames:
+                await self._frame(generation, frame)
 
     def _speaker(self, utterance: Utterance) -> Speaker:
         async def put(frame: AudioFrame) -> None:

@@ -17,6 +17,12 @@ from typing import Any
 
 from roomkit.voice.interruption import Interruption, Strategy
 
+ROUNDING_MS = 0.01
+"""A timer may ring this much before its limit, by the clock that it was computed from."""
+
+LATER = 4
+"""How many times as long it takes until a second filler for the same reply."""
+
 
 class Phase(StrEnum):
     LISTENING = "listening"
@@ -31,7 +37,8 @@ class Phase(StrEnum):
 @dataclass(frozen=True, slots=True)
 class TurnOptions:
     """Times in ms. `speaking` and `thinking` say what may interrupt in either phase. None turns a courtesy off:
-    `filler_ms` of thinking without a sound, `reprompt_ms` of nobody speaking."""
+    `filler_ms` of thinking without a sound (four times that for another one), `reprompt_ms` of nobody speaking, at most
+    `reprompts` times in a row."""
 
     speaking: Interruption = field(default_factory=Interruption)
     thinking: Interruption = field(default_factory=lambda: Interruption(protect_ms=0))
@@ -41,7 +48,8 @@ class TurnOptions:
     thinking_ms: float = 30_000.0
     stall_ms: float = 500.0
     filler_ms: float | None = 2_000.0
-    reprompt_ms: float | None = None
+    reprompt_ms: float | None = 10_000.0
+    reprompts: int = 2
     language: str | None = None
 
 
@@ -222,6 +230,9 @@ class TurnMachine:
         self._resume_to = Phase.LISTENING
         self._doubted = False
         self._courteous = False
+        self._reprompted = 0
+        self._filled = 0
+        """The last generation that a filler was asked for."""
 
     @property
     def free(self) -> bool:
@@ -271,7 +282,7 @@ class TurnMachine:
         limits: list[tuple[float, Callable[[], None]]] = []
         match self.phase:
             case Phase.LISTENING:
-                if options.reprompt_ms is not None and not self._courteous:
+                if options.reprompt_ms is not None and not self._courteous and self._reprompted < options.reprompts:
                     limits.append((entered + options.reprompt_ms, lambda: self._courtesy("reprompt")))
             case Phase.HEARING:
                 limits.append((entered + options.hearing_ms, self._too_long))
@@ -283,7 +294,8 @@ class TurnMachine:
                 limits.append((entered + options.decide_ms, self._submit))
             case Phase.THINKING:
                 if options.filler_ms is not None and not self._courteous:
-                    limits.append((entered + options.filler_ms, lambda: self._courtesy("filler")))
+                    patience = options.filler_ms * (LATER if self._filled == self.generation else 1)
+                    limits.append((entered + patience, lambda: self._courtesy("filler")))
                 limits.append((entered + options.thinking_ms, self._no_reply))
                 self._doubt_limits(limits)
             case Phase.SPEAKING:
@@ -309,7 +321,7 @@ class TurnMachine:
         """Does what was due before `now`, in its order and at its own time."""
         for _ in range(64):
             due = min(self._limits(), key=lambda limit: limit[0], default=None)
-            if due is None or due[0] > now:
+            if due is None or due[0] > now + ROUNDING_MS:
                 return
             self._now = max(due[0], self._now)
             due[1]()
@@ -327,6 +339,7 @@ class TurnMachine:
             return
         self.speech = True
         self._speech_since = self._now
+        self._reprompted = 0
         match self.phase:
             case Phase.LISTENING | Phase.DECIDING:
                 self._enter(Phase.HEARING)
@@ -517,6 +530,10 @@ class TurnMachine:
 
     def _courtesy(self, kind: str) -> None:
         self._courteous = True
+        if kind == "reprompt":
+            self._reprompted += 1
+        else:
+            self._filled = self.generation
         self._out.append(Told(kind))
 
     # -- interruption -----------------------------------------------------------------------------------------------
@@ -555,6 +572,7 @@ class TurnMachine:
         self._enter(Phase.HEARING if self.speech else Phase.DECIDING)
 
     def _interrupted(self, reason: str) -> None:
+        self._reprompted = 0
         if self.phase in (Phase.THINKING, Phase.SPEAKING, Phase.DOUBTING):
             self._drop(reason)
             self._after_reply()

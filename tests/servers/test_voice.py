@@ -28,7 +28,10 @@ async def phones(**options: Any) -> AsyncIterator[tuple[House, VoiceChannel, str
     kit = RoomKit(clock=VirtualClock(), token_secrets=[SECRET])
     kit.register_channel(WebSocketChannel("web"))
     channel = VoiceChannel(
-        "voice", tts=ScriptedTTS(), backend=WebAudioBackend(), options=VoiceOptions(greeting="Good morning to you.")
+        "voice",
+        tts=ScriptedTTS(),
+        backend=WebAudioBackend(),
+        options=VoiceOptions(greeting="Good morning to you.", reprompt=None),
     )
     kit.register_channel(channel)
     async with house(kit, **options) as home:

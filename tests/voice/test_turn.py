@@ -74,7 +74,7 @@ def rule(strategy: Strategy, **more: float) -> dict[str, object]:
 
 
 def test_a_turn_is_heard_judged_submitted_answered_and_given_back() -> None:
-    call = Call()
+    call = Call(reprompt_ms=None)
     assert call.turn("what is the time") == [Submit("what is the time", 1)]
     assert call.phase is Phase.THINKING
     call(AudioMoved(1), 400)
@@ -253,10 +253,24 @@ def test_hold_music_ends_a_turn() -> None:
     assert call(Heard("la la la", final=True), 300) == [Judge(1, "la la la", 0)]
 
 
-def test_silence_is_broken_once() -> None:
+def test_silence_is_broken_twice_and_again_after_the_caller_has_spoken() -> None:
     call = Call(reprompt_ms=8_000)
     assert call(Tick(), 8_000) == [Told("reprompt")]
-    assert call(Tick(), 80_000) == []
+    assert call(Tick(), 80_000) == [], "it has not been said yet"
+    for more in ([Told("reprompt")], []):
+        call(ReplyStarted())
+        call(AudioMoved(call.machine.generation), 100)
+        call(PlayedOut(call.machine.generation), 400)
+        assert call(Tick(), 8_000) == more
+    call.turn("I am here")
+    call(ReplyFailed(call.machine.generation))
+    assert call(Tick(), 8_000) == [Told("reprompt")]
+
+
+def test_a_timer_that_rings_a_rounding_early_is_in_time() -> None:
+    call = Call(filler_ms=2000)
+    call.turn("hello")
+    assert call(Tick(), 2000 - 1e-9) == [Told("filler")]
 
 
 def test_stop_from_outside_in_every_phase_with_a_reply() -> None:
