@@ -161,7 +161,3 @@ def test_a_store_that_fences_a_writer_and_leaves_it_the_lease_is_not_asked_witho
 def test_a_room_that_is_lost_while_it_is_made_does_not_lead_to_itself() -> None:
     """Its node was taken over from while the commit was under way: who held the lost actor was led to it for ever."""
     assert simulate(377).wrong == []
-
-
-def test_an_import_goes_on_where_another_process_has_begun_it() -> None:
-    assert simulate(743).wrong == []
