@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 async def report(engine: Engine, tenant: str, status: DeliveryStatus) -> DeliveryRecord | None:
     """Finds the delivery by the vendor's message id; None where there is none."""
+    if status.until is not None:
+        from roomkit.core import watermarks
+
+        return await watermarks.report(engine, tenant, status, status.until)
     term = f"pmid:{status.channel_id}:{status.provider_message_id}"
     found = await engine.store.records(RecordQuery("delivery", tenant, terms=(term,), limit=1))
     if not found:

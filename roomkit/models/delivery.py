@@ -151,7 +151,8 @@ class DeliveryResult(Frozen):
 
 
 class DeliveryStatus(Frozen):
-    """News from a vendor about a message sent earlier (a status callback)."""
+    """News from a vendor about a message sent earlier (a status callback); with `until`, about everything that went to
+    `recipient` up to then."""
 
     channel_id: str
     provider_message_id: VendorText
@@ -159,6 +160,8 @@ class DeliveryStatus(Frozen):
     error: VendorText | None = None
     code: VendorText | None = None
     at: datetime | None = None
+    recipient: VendorText | None = None
+    until: datetime | None = None
     raw_payload: Any = None
 
 
