@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from roomkit.testing.history import Violation, check_history
     from roomkit.testing.loop import Deadlock, VirtualLoop, run
     from roomkit.testing.messages import FakeMessages, check_channel, check_message_provider
+    from roomkit.testing.realtime import check_realtime
     from roomkit.testing.signatures import FuzzReport, fuzz_signatures
     from roomkit.testing.sockets import AsgiSocket
     from roomkit.testing.speech import check_stt, check_tts, word_errors
@@ -43,6 +44,7 @@ _HOMES = {
     "check_channel": "messages",
     "check_history": "history",
     "check_message_provider": "messages",
+    "check_realtime": "realtime",
     "check_stt": "speech",
     "check_tts": "speech",
     "check_voice_backend": "voice",
@@ -70,6 +72,7 @@ __all__ = [
     "check_channel",
     "check_history",
     "check_message_provider",
+    "check_realtime",
     "check_stt",
     "check_tts",
     "check_voice_backend",

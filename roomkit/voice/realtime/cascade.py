@@ -244,7 +244,7 @@ class CascadeSession:
                                 text.offer(delta)
                                 self._emit(rt.ReplyText(reply, item, delta))
                             case ToolCallChunk(call=call):
-                                calls.append(call)
+                                calls.append(call if call.call_id else self._named(call))
                             case Finished(usage=usage):
                                 pass
                             case _:
@@ -265,6 +265,9 @@ class CascadeSession:
         self._emit(rt.ReplyOver(reply, cast("Any", status), reason, usage))
         if self._owed:
             self._respond()
+
+    def _named(self, call: ToolCallPart) -> ToolCallPart:
+        return call.model_copy(update={"call_id": f"call-{next(self._numbers)}"})
 
     def _request(self) -> AIRequest:
         config = self._config
