@@ -63,6 +63,13 @@ class RoomData:
 
         return await fork_room(self._engine, await self._actor(room_id), at, new_id, channels, ask)
 
+    async def shown(self, room_id: str, event_id: str) -> list[dict[str, Any]]:
+        """What each channel was sent of an event: `channel_id`, the `parts` as they left, and whether they are the
+        `same` as what was written. Raises `UsageError` for an event that is not of this room."""
+        from roomkit.core.shown import shown
+
+        return await (await self._actor(room_id)).call(shown, event_id)
+
     async def export_room(
         self, room_id: str, *, media: Literal["inline", "none"] = "inline", max_blob_bytes: int = 25_000_000
     ) -> AsyncIterator[str]:

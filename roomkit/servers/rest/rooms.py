@@ -214,6 +214,12 @@ async def deliveries(call: Call, query: Range) -> Response:
     return reply(deliveries=[dump(record) for record in records])
 
 
+@endpoint("GET", "/rooms/{room}/events/{event}/shown", Action.READ_DESK)
+async def shown_on(call: Call, _: Nothing) -> Response:
+    """What each channel was sent of an event: changed for what it can show, and in how many parts"""
+    return reply(shown=await call.rooms.shown(call.room_id, call.path("event")))
+
+
 @endpoint("POST", "/rooms/{room}/read", Action.READ_ROOM, ReadUpTo, status=204)
 async def mark_read(call: Call, body: ReadUpTo) -> Response:
     """I have read up to this index"""

@@ -4,6 +4,7 @@ import { clockTime, dayName, initials, spaced } from "../shared/format.js";
 import { channelIcon, Icon } from "../shared/icons.js";
 import { computed, html, once, useEffect, useLayoutEffect, useRef, useState } from "../shared/lib.js";
 import { project } from "../shared/room_state.js";
+import { Received } from "./received.js";
 import { beside, bindings, client, events, me, now, outbox, people, personName, personToken, state, viewers } from "./model.js";
 
 /** @typedef {import("../shared/types.js").RoomEvent} RoomEvent */
@@ -135,6 +136,7 @@ const LABELS = { note: ["Note", "note"], whisper: ["Whisper", "whisper"], draft:
 
 /** @param {{event: any, deliveries: any[], pending: any, edited: boolean}} props */
 function Foot({ event, deliveries, pending, edited }) {
+  const [open, setOpen] = useState(false);
   const reason = event.metadata?.end_reason;
   const usage = event.metadata?.usage;
   if (pending) {
@@ -143,7 +145,9 @@ function Foot({ event, deliveries, pending, edited }) {
   }
   const notes = [edited && "edited", reason && reason !== "completed" && `ended: ${spaced(reason)}`, usage?.output_tokens && `${usage.input_tokens ?? 0} + ${usage.output_tokens} tokens`].filter(Boolean);
   if (!deliveries.length && !notes.length) return null;
-  return html`<p class="foot">${deliveries.map((one) => html`<${Delivered} key=${one.channel_id} one=${one} />`)}${notes.map((note) => html`<span class="plain" key=${note}>${note}</span>`)}</p>`;
+  return html`<p class="foot">${deliveries.map((one) => html`<${Delivered} key=${one.channel_id} one=${one} />`)}${notes.map((note) => html`<span class="plain" key=${note}>${note}</span>`)}
+    ${deliveries.some((one) => one.index !== undefined) && html`<button aria-expanded=${open} onClick=${() => setOpen(!open)}>What arrived</button>`}</p>
+    ${open && html`<${Received} event=${event} roomId=${client.roomId ?? ""} deliveries=${deliveries} />`}`;
 }
 
 /** A channel without delivery records, such as a socket, still tells how far its reader has read.
