@@ -24,6 +24,7 @@ from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
 from roomkit.providers.telnyx.sms import TelnyxSMSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioSMSProvider
+from roomkit.providers.twilio.whatsapp import TwilioWhatsAppProvider
 from roomkit.testing.signatures import Fuzzed, FuzzReport, every_mutant, fuzz_signatures
 from roomkit.testing.vendors.sinch import FakeSinch
 from roomkit.testing.vendors.telnyx import FakeTelnyx
@@ -46,6 +47,7 @@ def twilio(kind: type[TwilioSMSProvider]) -> Samples:
         ),
         fake.text("rcs:+15550100", "", media=[("image/png", b"x"), ("image/gif", b"y")]),
         fake.form({"AccountSid": fake.account_sid, "MessageSid": sid, "MessageStatus": "delivered"}),
+        fake.text("rcs:+15550100", "Yes Or No", To="rcs:a_brand_agent", OriginalRepliedMessageSid="SM" + "b" * 32),
         fake.json([{"type": "com.twilio.messaging.message.sent", "data": {"messageSid": sid}}]),
     ]
     provider = kind(fake.options(), transport=fake.transport())
@@ -101,6 +103,7 @@ def sinch(kind: type[SinchSMSProvider]) -> Samples:
 SAMPLES: dict[type[Any], Callable[[Any], Samples]] = {
     TwilioSMSProvider: twilio,
     TwilioRCSProvider: twilio,
+    TwilioWhatsAppProvider: twilio,
     TelnyxSMSProvider: telnyx,
     TelnyxRCSProvider: telnyx,
     SinchSMSProvider: sinch,

@@ -6,10 +6,10 @@ Every factory returns a `TransportChannel`. `provider` is a `MessageProvider`, o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from roomkit.channels.providers import find_provider
-from roomkit.channels.transport import TransportChannel
+from roomkit.channels.transport import StandIn, TransportChannel
 from roomkit.models.delivery import DeliveryPolicy
 from roomkit.models.room import ChannelCapabilities, ChannelType
 
@@ -20,6 +20,7 @@ SMS = ChannelCapabilities(
     media=True,
     read_receipts=True,
     max_length=1600,
+    max_segments=10,
     media_per_message=10,
     max_media_bytes=5 * _MB,
     quiet_window_s=_QUIET_S,
@@ -123,9 +124,14 @@ def SMSChannel(channel_id: str, *, provider: Any = None, from_number: str | None
     )
 
 
-def RCSChannel(channel_id: str, *, provider: Any = None, fallback: bool = True) -> TransportChannel:
-    """RCS to `binding.metadata["phone_number"]`; `fallback` allows SMS where the handset has no RCS."""
-    return TransportChannel(
+def RCSChannel(channel_id: str, *, provider: Any = None, fallback: bool | Literal["vendor"] = True) -> TransportChannel:
+    """RCS to `binding.metadata["phone_number"]`.
+
+    With `fallback` what the vendor refuses to send by RCS, or reports as failed, is sent as SMS through the same
+    provider, once; the delivery's `details` show `via` and `instead_of`. The reports come by the vendor's webhook. With
+    "vendor" it is left to the vendor, where that knows how; False is RCS or nothing.
+    """
+    channel = TransportChannel(
         channel_id,
         ChannelType.RCS,
         provider=provider,
@@ -133,6 +139,9 @@ def RCSChannel(channel_id: str, *, provider: Any = None, fallback: bool = True) 
         recipient_key="phone_number",
         defaults={"fallback": fallback},
     )
+    if fallback is True and "sms" in getattr(channel.provider, "other_ways", ()):
+        channel.stand_in = StandIn("sms", SMS)
+    return channel
 
 
 def EmailChannel(channel_id: str, *, provider: Any = None, from_address: str | None = None) -> TransportChannel:

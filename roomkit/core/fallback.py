@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from roomkit.core.actor import Change, outbox_row
+from roomkit.core.actor import Change, delivery_record, outbox_row
 from roomkit.core.lanes import Item
+from roomkit.core.outgoing import tell
 from roomkit.core.policy import may_see
 from roomkit.core.results import CURRENT
 from roomkit.core.state import event_key
 from roomkit.errors import StateError
+from roomkit.models.delivery import DeliveryRecord, DeliveryStatus
 from roomkit.models.event import RoomEvent
-from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery
+from roomkit.ports.store import Batch, EventQuery, Record, RecordKey, RecordQuery
 
 if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
@@ -42,6 +44,36 @@ def next_way(actor: RoomActor, event: RoomEvent, channel_id: str) -> str | None:
         ids.insert(0, person.last_channel_id)
     position = ids.index(channel_id) + 1 if channel_id in ids else 0
     return ids[position] if position < len(ids) else None
+
+
+async def by_other_way(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus) -> DeliveryRecord | None:
+    """Of a channel with two ways: what the first could not deliver goes by the second, once. That it does stands in the
+    same transaction as the news of the failure, so that neither a crash nor a repeated report changes it. None where
+    there is no second way, or it has been gone already."""
+    channel = actor.engine.channels.get(record.channel_id)
+    way = getattr(getattr(channel, "stand_in", None), "way", None)
+    refused = getattr(getattr(channel, "provider", None), "opt_out_codes", ())
+    if way is None or record.details.get("via") == way or status.code in refused:
+        return None
+    why = status.error or status.code or "not delivered"
+    new = record.model_copy(
+        update={
+            "details": {**record.details, "via": way, "instead_of": why},
+            "provider_message_id": None,
+            "parts": (),
+            "updated_at": actor.engine.now(),
+        }
+    )
+    row = {"channel": record.channel_id, "index": record.index, "event_id": record.event_id, "attempts": 0}
+    row |= {"parts": [], "via": way}
+    row_key = event_key(actor.room_id, record.index, record.channel_id)
+    change = Change(activity=False)
+    change.put += [delivery_record(actor.tenant, new), Record("outbox", actor.tenant, row_key, row, actor.room_id)]
+    await actor.commit(change)
+    tell(actor, new)
+    actor.engine.count("sent_another_way")
+    actor.engine.lanes.put(actor, record.channel_id, Item(None, record.index, record.event_id, CURRENT.get(), via=way))
+    return new
 
 
 async def try_next(actor: RoomActor, event: RoomEvent, channel_id: str) -> None:

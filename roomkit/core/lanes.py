@@ -14,10 +14,20 @@ from collections.abc import Container
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from roomkit.core.actor import Change, RoomActor, delivery_record
-from roomkit.core.outgoing import Projection, address_of, broken, guard, project, refused_by
+from roomkit.core.outgoing import (
+    Projection,
+    address_of,
+    broken,
+    details_of,
+    guard,
+    project,
+    refusal_of,
+    refused_by,
+    tell,
+)
 from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
 from roomkit.errors import Fenced, ProviderError, ProviderTimeout, StoreError, StoreUnavailable
@@ -25,7 +35,6 @@ from roomkit.models.content import vendor_text
 from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered, DeliveryFailed
-from roomkit.models.stream import Ephemeral
 from roomkit.net.breaker import Breakers, Permit
 from roomkit.net.ratelimit import Pacer
 from roomkit.net.retry import RetryPolicy
@@ -60,6 +69,7 @@ class Item:
     span: Span = OFF
     noted: int = 0
     erased: bool = False
+    via: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +95,7 @@ def outbox_row(lane: Lane, item: Item) -> Record:
         "event_id": item.event_id,
         "attempts": item.attempts,
         "parts": list(item.parts),
+        **({"via": item.via} if item.via else {}),
     }
     actor = lane.actor
     return Record("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id), value, actor.room_id)
@@ -223,6 +234,10 @@ class OutboxLanes:
         now = self.engine.now()
         return [(lane.channel_id, *_lag(lane, now)) for lane in self.lines.values()]
 
+    def unsettled(self, channel_id: str) -> bool:
+        """Whether a delivery of this channel is under way, or any that is over is not noted yet."""
+        return self._flushing or any(lane.channel_id == channel_id for lane in self.lines.values())
+
     # -- one delivery ---------------------------------------------------------------------------------------------
 
     async def _deliver(self, lane: Lane, item: Item) -> None:
@@ -232,7 +247,7 @@ class OutboxLanes:
         if item.event is None:
             item.event = await engine.insist(lambda: self._read(actor, item), f"a delivery in {actor.room_id}")
         event = item.event
-        refusal = _refusal(channel, binding, event)
+        refusal = refusal_of(channel, binding, event)
         if refusal or channel is None or binding is None or event is None:
             self._finish(lane, item, DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=refusal))
             return
@@ -310,7 +325,7 @@ class OutboxLanes:
                 if permit is not None:
                     permit.released()
                 return _ERASED
-        context.state["parts"] = item.parts
+        context.state["parts"], context.state["via"] = item.parts, item.via
         context.state["part_done"] = partial(self._part_done, lane, item)
         crashpoint("outbox.before_send")
         result, error = await self._send(lane, item, channel, projection, policy)
@@ -372,8 +387,9 @@ class OutboxLanes:
         actor = lane.actor
         await self.engine.commit_until_done(Batch(actor.tenant, actor.epoch, actor.room_id, put=(record,)))
 
-    async def _part_done(self, lane: Lane, item: Item, part_id: str) -> None:
-        item.parts = (*item.parts, vendor_text(part_id))
+    async def _part_done(self, lane: Lane, item: Item, part_id: str, via: str | None = None) -> None:
+        """A part is out; or, with `via`, the whole goes another way from here on."""
+        item.parts, item.via = (() if via else (*item.parts, vendor_text(part_id))), via or item.via
         await self._note(lane, item)
 
     # -- what became of it ----------------------------------------------------------------------------------------
@@ -391,7 +407,7 @@ class OutboxLanes:
         done[1].append(RecordKey("outbox", tenant, kept.key))
         engine.count("delivered" if result.success else "delivery_skipped")
         if not actor.hub.idle:
-            _tell(actor, self._record(lane, item, result))
+            tell(actor, self._record(lane, item, result))
         if result.success and engine.hooks.heard(Delivered):
             engine.hooks.tell(Delivered(tenant, actor.room_id, self._record(lane, item, result)))
         if not self._flushing and not self._gathering:
@@ -455,7 +471,7 @@ class OutboxLanes:
             await actor.commit(change)
 
         await actor.insist(bury)
-        _tell(actor, record)
+        tell(actor, record)
         self.dead += 1
         self.engine.hooks.tell(DeliveryFailed(actor.tenant, actor.room_id, record))
         from roomkit.core.fallback import try_next
@@ -465,7 +481,7 @@ class OutboxLanes:
     def _kept(self, lane: Lane, item: Item, result: DeliveryResult) -> Record:
         """What `delivery_record` makes of `_record`, without the detour for the plain ones."""
         actor = lane.actor
-        if result.provider_message_id is not None or item.parts or result.parts or result.error is not None:
+        if result.provider_message_id or item.parts or result.parts or result.error or result.metadata:
             return delivery_record(actor.tenant, self._record(lane, item, result))
         value = {
             "room_id": actor.room_id,
@@ -493,6 +509,7 @@ class OutboxLanes:
                 "provider_message_id": result.provider_message_id,
                 "maybe_duplicate": item.maybe_duplicate,
                 "parts": item.parts or result.parts,
+                "details": details_of(result),
                 "updated_at": self.engine.now(),
             }
         )
@@ -563,32 +580,11 @@ def ending(lanes: OutboxLanes, actor: RoomActor, row: Record) -> bool:
     )
 
 
-def _tell(actor: RoomActor, record: DeliveryRecord) -> None:
-    data = record.model_dump(mode="json")
-    message = Ephemeral(
-        kind="delivery", room_id=actor.room_id, sender=record.channel_id, visibility="internal", data=data
-    )
-    actor.hub.ephemeral(message, actor.state.bindings)
-
-
 def _lag(lane: Lane, now: datetime) -> tuple[int, float]:
     oldest = lane.item or (lane.items[0] if lane.items else None)
     event = oldest.event if oldest is not None else None
     age = max((now - event.created_at).total_seconds(), 0.0) if event is not None else 0.0
     return len(lane.items) + (lane.item is not None), age
-
-
-def _refusal(channel: Channel | None, binding: Any, event: RoomEvent | None) -> str:
-    """Rights are looked at again when the lane gets there: a mute or detach reaches what already waits."""
-    if event is None or event.metadata.get("erased"):
-        return "event_erased"
-    if binding is None:
-        return "channel_detached"
-    if channel is None:
-        return "channel_not_registered"
-    if not binding.can_read:
-        return "no_read_access"
-    return "output_muted" if binding.output_muted else ""
 
 
 _DELIVERED = DeliveryResult(success=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roomkit.core import messages
 from roomkit.core.history import history_reader, media_reader
 from roomkit.errors import ProviderError
 from roomkit.models.content import AudioContent, CompositeContent, Content, MediaContent, TextContent, VideoContent
-from roomkit.models.delivery import DeliveryResult, DeliveryState, Outgoing
+from roomkit.models.delivery import DeliveryRecord, DeliveryResult, DeliveryState, Outgoing
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.hooks import BeforeDelivery
 from roomkit.models.room import ChannelBinding, ChannelCapabilities, Role
+from roomkit.models.stream import Ephemeral
 from roomkit.net.redaction import redact
 from roomkit.ports.channel import Channel, RoomContext
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 
 _MESSAGE = EventType.MESSAGE  # Looked up once: in Python 3.11 that is a call each time.
+
+
+_DETAILS = ("via", "instead_of", "segments", "encodings")
 
 
 @dataclass(slots=True)
@@ -136,6 +140,21 @@ def refused_by(error: ProviderError) -> DeliveryResult:
         retry_after=error.retry_after,
         ambiguous=error.ambiguous,
     )
+
+
+def tell(actor: RoomActor, record: DeliveryRecord) -> None:
+    """Shows staff what has become of a delivery."""
+    data = record.model_dump(mode="json")
+    message = Ephemeral(
+        kind="delivery", room_id=actor.room_id, sender=record.channel_id, visibility="internal", data=data
+    )
+    actor.hub.ephemeral(message, actor.state.bindings)
+
+
+def details_of(result: DeliveryResult) -> dict[str, Any]:
+    """What the record of a delivery keeps of the channel's own words."""
+    told = result.metadata
+    return {name: told[name] for name in _DETAILS if name in told} if told else {}
 
 
 def refusal_of(channel: Channel | None, binding: ChannelBinding | None, event: RoomEvent | None) -> str:

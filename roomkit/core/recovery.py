@@ -58,6 +58,7 @@ def resume_delivery(actor: RoomActor, record: Record) -> None:
     """Puts one row of the outbox back into its lane."""
     value = record.value
     item = Item(None, value["index"], value["event_id"], None, value["attempts"], tuple(value.get("parts", ())))
+    item.via = value.get("via")
     actor.engine.lanes.put(actor, value["channel"], item)
 
 

@@ -30,6 +30,18 @@ def segments(text: str) -> Segments:
     return _count("ucs2", [2 if character > "\uffff" else 1 for character in text], 70, 67)
 
 
+def fitting(text: str, most: int) -> int:
+    """How many characters of `text`, from its beginning, go into `most` segments: one at least."""
+    low, high = 1, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if segments(text[:middle]).count <= most:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def _count(encoding: Literal["gsm7", "ucs2"], sizes: Iterable[int], single: int, joined: int) -> Segments:
     sizes = list(sizes)
     units = sum(sizes)

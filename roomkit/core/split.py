@@ -29,32 +29,45 @@ _BORDERS = (
 _JOINER = "\u200d"
 
 
-def split_text(text: str, limit: int | None) -> list[str]:
+def split_text(text: str, limit: int | None, segments: int | None = None) -> list[str]:
     """`text` in parts of at most `limit` characters: at paragraphs, lines, sentences or words, whichever fits first.
 
-    Only white space at the borders is lost. A word longer than the limit is cut between visible characters. Empty
-    parts do not occur; a blank text gives none.
+    With `segments` each part also goes into as many SMS segments, in the alphabet that the part itself needs. Only
+    white space at the borders is lost. A word longer than the limit is cut between visible characters. Empty parts do
+    not occur; a blank text gives none.
     """
     parts: list[str] = []
     rest = text.strip()
-    while limit is not None and len(rest) > limit:
-        end, start = _cut(rest, limit)
+    while (most := _room(rest, limit, segments)) < len(rest):
+        end, start = _cut(rest, most)
         parts.append(rest[:end].rstrip())
         rest = rest[start:].lstrip()
     return [part for part in (*parts, rest) if part]
 
 
+def _room(text: str, limit: int | None, segments: int | None) -> int:
+    most = len(text) if limit is None else min(limit, len(text))
+    # A segment holds 33 characters at the least: of those that take two units of the wide alphabet.
+    if segments is None or most <= 33 * segments:
+        return most
+    from roomkit.core.segments import fitting
+
+    return fitting(text[:most], segments)
+
+
 def split_content(content: Content, capabilities: ChannelCapabilities) -> tuple[Content, ...]:
     """The ordered parts in which `content`, already transcoded, goes through a channel."""
-    limit = capabilities.max_length
+    limit, segments = capabilities.max_length, capabilities.max_segments
     match content:
         case TextContent():
-            return tuple(content.model_copy(update={"text": part}) for part in split_text(content.text, limit))
+            return tuple(
+                content.model_copy(update={"text": part}) for part in split_text(content.text, limit, segments)
+            )
         case RichContent() if limit is not None and len(content.text) > limit:
             return _rich(content, limit)
         case MediaContent(caption=str(words)) | VideoContent(caption=str(words)) if _too_long(words, capabilities):
             bare = content.model_copy(update={"caption": None})
-            return (*(TextContent(text=part) for part in split_text(words, limit)), bare)
+            return (*(TextContent(text=part) for part in split_text(words, limit, segments)), bare)
         case CompositeContent():
             return tuple(_composite(content, capabilities))
         case _:
@@ -94,7 +107,8 @@ def _composite(content: CompositeContent, capabilities: ChannelCapabilities) -> 
 
 
 def _bundles(texts: Sequence[str], files: Sequence[File], capabilities: ChannelCapabilities) -> Iterator[Content]:
-    chunks: list[Content] = [TextContent(text=t) for t in split_text("\n".join(texts), capabilities.max_length)]
+    limits = capabilities.max_length, capabilities.max_segments
+    chunks: list[Content] = [TextContent(text=t) for t in split_text("\n".join(texts), *limits)]
     size = max(1, capabilities.media_per_message)
     groups: list[Sequence[Content]] = [files[at : at + size] for at in range(0, len(files), size)]
     if size > 1 and chunks and groups:

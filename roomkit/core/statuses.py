@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from roomkit.core import fallback
 from roomkit.core.actor import Change, RoomActor, delivery_record
+from roomkit.core.outgoing import tell
 from roomkit.core.state import key
 from roomkit.models.delivery import DeliveryRecord, DeliveryState, DeliveryStatus, forward
 from roomkit.models.hooks import StatusChanged
-from roomkit.models.stream import Ephemeral
 from roomkit.ports.store import EventQuery, RecordQuery
 
 if TYPE_CHECKING:
@@ -22,13 +23,25 @@ async def report(engine: Engine, tenant: str, status: DeliveryStatus) -> Deliver
         from roomkit.core import watermarks
 
         return await watermarks.report(engine, tenant, status, status.until)
-    term = f"pmid:{status.channel_id}:{status.provider_message_id}"
-    found = await engine.store.records(RecordQuery("delivery", tenant, terms=(term,), limit=1))
-    if not found:
+    record = await _find(engine, tenant, status)
+    if record is None:
         engine.count("unknown_delivery_status")
         return None
-    record = DeliveryRecord.model_validate(found[0].value)
     return await (await engine.table.require(tenant, record.room_id)).call(move, record, status)
+
+
+async def _find(engine: Engine, tenant: str, status: DeliveryStatus) -> DeliveryRecord | None:
+    """A vendor may be faster than its own answer, or than the note of it: a message under way is waited for."""
+    term = f"pmid:{status.channel_id}:{status.provider_message_id}"
+    for pause in (0.0, 0.05, 0.5, 2.0):
+        if pause:
+            await asyncio.sleep(pause)
+        found = await engine.store.records(RecordQuery("delivery", tenant, terms=(term,), limit=1))
+        if found:
+            return DeliveryRecord.model_validate(found[0].value)
+        if not engine.lanes.unsettled(status.channel_id):
+            return None
+    return None
 
 
 async def move(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus) -> DeliveryRecord:
@@ -37,16 +50,19 @@ async def move(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus)
     )
     current = DeliveryRecord.model_validate(found[0].value) if found else record
     moved = forward(current.state, status.state)
-    if moved is current.state:
+    if moved is current.state or status.provider_message_id not in (current.provider_message_id, *current.parts):
         return current
+    if moved is DeliveryState.FAILED and (instead := await fallback.by_other_way(actor, current, status)) is not None:
+        return instead
+    details = {**current.details, "via": status.via} if status.via else current.details
     reason = status.error or (status.code if moved is DeliveryState.FAILED else current.reason)
-    new = current.model_copy(update={"state": moved, "reason": reason, "updated_at": actor.engine.now()})
+    new = current.model_copy(
+        update={"state": moved, "reason": reason, "details": details, "updated_at": actor.engine.now()}
+    )
     change = Change(activity=False)
     change.put.append(delivery_record(actor.tenant, new))
     await actor.commit(change)
-    data = new.model_dump(mode="json")
-    note = Ephemeral(kind="delivery", room_id=actor.room_id, sender=new.channel_id, visibility="internal", data=data)
-    actor.hub.ephemeral(note, actor.state.bindings)
+    tell(actor, new)
     actor.engine.hooks.tell(StatusChanged(actor.tenant, actor.room_id, new))
     if moved is DeliveryState.FAILED:
         await _opted_out(actor, new.channel_id, status.code)

@@ -162,11 +162,17 @@ class DeliveryStatus(Frozen):
     at: datetime | None = None
     recipient: VendorText | None = None
     until: datetime | None = None
+    via: str | None = None
+    """What has carried it, where a channel has two ways ("rcs" or "sms")."""
     raw_payload: Any = None
 
 
 class DeliveryRecord(Frozen):
-    """The durable record of one event's delivery to one channel: what a dashboard shows, with the reason."""
+    """The durable record of one event's delivery to one channel: what a dashboard shows, with the reason.
+
+    `details` is what the channel tells: `via` and `instead_of` (why not the usual way), `segments` and `encodings` of
+    each part of an SMS.
+    """
 
     room_id: str
     index: int
@@ -178,6 +184,7 @@ class DeliveryRecord(Frozen):
     provider_message_id: str | None = None
     maybe_duplicate: bool = False
     parts: tuple[str, ...] = ()
+    details: dict[str, Any] = Field(default_factory=dict)
     updated_at: datetime | None = None
 
 

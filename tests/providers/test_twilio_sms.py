@@ -37,7 +37,6 @@ from roomkit.models.content import (
     UnknownContent,
 )
 from roomkit.models.delivery import DeliveryState, DeliveryStatus, InboundMessage, WebhookRequest, forward
-from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioSMSProvider, provider
 from roomkit.runtime import monotonic
 from roomkit.testing import FakeTwilio, check_message_provider, fuzz_signatures
@@ -487,17 +486,6 @@ def test_the_answer_is_empty_twiml():
     fake = FakeTwilio()
     reply = made(fake).reply(fake.text(TO, "x"))
     assert (reply.status, reply.body, reply.content_type) == (200, b"<Response/>", "application/xml")
-
-
-async def test_rcs_is_forced_only_without_fallback():
-    fake = FakeTwilio()
-    rcs = TwilioRCSProvider(
-        fake.options(messaging_service_sid="MG" + "1" * 32, from_number=None), transport=fake.transport()
-    )
-    await rcs.send(message_to(TO, extra={"fallback": True}))
-    await rcs.send(message_to(TO, extra={"fallback": False}))
-    assert [m.to for m in fake.messages] == [TO, f"rcs:{TO}"]
-    await rcs.aclose()
 
 
 @ONCE

@@ -17,7 +17,7 @@ from typing import Any
 
 import roomkit.providers
 from roomkit import HTTPChannel, RoomKit, SMSChannel
-from roomkit.channels import RCSChannel
+from roomkit.channels import RCSChannel, WhatsAppChannel
 from roomkit.models.delivery import WebhookRequest
 from roomkit.ports.channel import Channel
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
@@ -26,6 +26,7 @@ from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
 from roomkit.providers.telnyx.sms import TelnyxSMSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioOptions, TwilioSMSProvider
+from roomkit.providers.twilio.whatsapp import TwilioWhatsAppProvider
 from roomkit.testing import VirtualClock
 from roomkit.testing.vendors.sinch import FakeSinch
 from roomkit.testing.vendors.telnyx import FakeTelnyx
@@ -140,6 +141,9 @@ def _sinch() -> WebhookCase:
 WEBHOOKS: dict[str, WebhookCase] = {
     "TwilioSMSProvider": _twilio(TwilioSMSProvider, lambda cid, provider: SMSChannel(cid, provider=provider)),
     "TwilioRCSProvider": _twilio(TwilioRCSProvider, lambda cid, provider: RCSChannel(cid, provider=provider)),
+    "TwilioWhatsAppProvider": _twilio(
+        TwilioWhatsAppProvider, lambda cid, provider: WhatsAppChannel(cid, provider=provider)
+    ),
     "TelnyxSMSProvider": _telnyx(TelnyxSMSProvider, lambda cid, provider: SMSChannel(cid, provider=provider)),
     "TelnyxRCSProvider": _telnyx(TelnyxRCSProvider, lambda cid, provider: RCSChannel(cid, provider=provider)),
     "SinchSMSProvider": _sinch(),

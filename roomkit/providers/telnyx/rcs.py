@@ -8,9 +8,10 @@ from typing import Any
 
 from roomkit.errors import ConfigError, Refused
 from roomkit.models.content import Button, Card, CompositeContent, Content, RichContent
-from roomkit.models.delivery import DeliveryResult, Outgoing
+from roomkit.models.delivery import DeliveryResult, DeliveryStatus, InboundMessage, Outgoing, WebhookRequest
+from roomkit.models.room import ChannelCapabilities
 from roomkit.providers.telnyx.sms import TelnyxSMSProvider, options_from_env
-from roomkit.providers.text_media import File, files_to_send, text_to_send
+from roomkit.providers.text_media import File, files_to_send, table, text_to_send
 
 MAX_TEXT = 3072
 MAX_LABEL = 25
@@ -24,11 +25,23 @@ _SMS = "sms"
 class TelnyxRCSProvider(TelnyxSMSProvider):
     """Sends as the agent of `agent_id`. What goes by SMS instead is sent as `TelnyxSMSProvider` sends it."""
 
+    other_ways = frozenset({"sms"})
+
+    def adapt(self, capabilities: ChannelCapabilities) -> ChannelCapabilities:
+        return capabilities.model_copy(
+            update={"max_length": MAX_TEXT, "buttons": MAX_SUGGESTIONS, "audio": True, "video": True}
+        )
+
     async def send(self, message: Outgoing) -> DeliveryResult:
         """Queues one message at Telnyx; raises `Refused` for what RCS cannot carry."""
         if message.extra.get("via") == _SMS:
-            return await self._post("/messages", self.fields(message), f"{message.idempotency_key}:sms")
+            return await self._post("/messages", self.fields(message), message.idempotency_key)
         return await self._post("/messages/rcs", self.rcs_fields(message), message.idempotency_key)
+
+    def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
+        """A report says which way its message went: `vendor` fallbacks are seen by that."""
+        found = super().parse(request, channel_id)
+        return [_with_way(one) if isinstance(one, DeliveryStatus) else one for one in found]
 
     def rcs_fields(self, message: Outgoing) -> dict[str, Any]:
         """The JSON of an RCS message. Raises `ConfigError` without agent and profile."""
@@ -85,6 +98,12 @@ def content_message(content: Content) -> dict[str, Any]:
     else:
         raise Refused("telnyx", f"content of type {content.type} has nothing that RCS can carry")
     return {**body, "suggestions": suggestions} if suggestions else body
+
+
+def _with_way(status: DeliveryStatus) -> DeliveryStatus:
+    kind = table(table(table(status.raw_payload).get("data")).get("payload")).get("type")
+    way = {"RCS": "rcs", "SMS": _SMS, "MMS": _SMS}.get(str(kind))
+    return status.model_copy(update={"via": way})
 
 
 def _rich(content: Content) -> RichContent | None:

@@ -37,14 +37,29 @@ STATES = {
     "canceled": DeliveryState.FAILED,
 }
 _SID = re.compile(r"(?:SM|MM)[0-9a-f]{32}")
-_PHONE = re.compile(r"(?:rcs:|whatsapp:)?(?:\+?[0-9]{2,15}|[A-Za-z0-9 ]{1,11})")
+# An agent of RCS has small letters only: a longer one could take the next parameter's name into its value.
+_PHONE = re.compile(r"(?:rcs:|whatsapp:)?(?:\+?[0-9]{2,15}|[A-Za-z0-9 ]{1,11})|rcs:[a-z0-9_]{1,100}")
 _NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,59}")
 _MAX_MEDIA = 50
 _USED = (
     *("From", "To", "ProfileName", "OptOutType", "MessageStatus", "SmsStatus", "ErrorCode", "ErrorMessage"),
-    *("MessagingServiceSid", "Label", "Address", "Latitude", "Longitude"),
+    *("MessagingServiceSid", "Label", "Address", "Latitude", "Longitude", "OriginalRepliedMessageSid"),
 )
-_DATA_KEYS = ("From", "To", "Body", "NumMedia", "NumSegments", "MessagingServiceSid", "OptOutType", "ProfileName")
+_DATA_KEYS = (
+    *("From", "To", "Body", "NumMedia", "NumSegments", "MessagingServiceSid", "OptOutType", "ProfileName", "WaId"),
+    *("MessageType", "ButtonText", "ButtonPayload", "ListId", "ListTitle", "ReferralSourceUrl", "Forwarded"),
+)
+# What a failure means where Twilio tells its number only.
+_WHY = {
+    "21610": "they have opted out",
+    "30003": "the handset cannot be reached",
+    "30005": "there is no such handset",
+    "30006": "a landline, or a carrier that cannot be reached",
+    "30007": "filtered by the carrier",
+    "63003": "there is no such user of this channel",
+    "63016": "they have written nothing in the last 24 hours: send an approved template",
+    "63036": "the handset has no RCS",
+}
 
 
 def payloads(request: WebhookRequest) -> list[Params]:
@@ -106,11 +121,12 @@ def read(params: Params, channel_id: str, raw: Any) -> InboundMessage | Delivery
             channel_id=channel_id,
             provider_message_id=params.get("MessageSid", ""),
             state=STATES[status],
-            error=(params.get("ErrorMessage") or f"{status}, error {code}") if code else None,
+            error=(params.get("ErrorMessage") or _WHY.get(code) or f"{status}, error {code}") if code else None,
             code=code,
             raw_payload=raw,
         )
     attachments = _attachments(params)
+    answered = params.get("OriginalRepliedMessageSid", "")
     return InboundMessage(
         channel_id=channel_id,
         sender_id=_bare(params.get("From", "unknown")),
@@ -119,6 +135,7 @@ def read(params: Params, channel_id: str, raw: Any) -> InboundMessage | Delivery
         content=_content(params, attachments),
         external_id=params.get("MessageSid") or None,
         attachments=attachments,
+        about_id=answered if _SID.fullmatch(answered) else None,
         provider="twilio",
         # Set where Twilio has understood a keyword and answered it.
         metadata={"opt_out": params["OptOutType"].lower()} if params.get("OptOutType") else {},

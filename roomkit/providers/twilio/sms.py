@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from roomkit.errors import (
@@ -18,7 +20,7 @@ from roomkit.errors import (
     Unauthorized,
     Unavailable,
 )
-from roomkit.models.content import AudioContent, CompositeContent, MediaContent, VideoContent, text_of
+from roomkit.models.content import Content, TemplateContent
 from roomkit.models.delivery import (
     Attachment,
     DeliveryResult,
@@ -29,9 +31,12 @@ from roomkit.models.delivery import (
     WebhookReply,
     WebhookRequest,
 )
+from roomkit.models.room import ChannelCapabilities
 from roomkit.net.client import ClientOptions, error_from_response, http_client, vendor_errors
 from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy, Resolver
+from roomkit.providers.chat_text import PLAIN, Dialect
+from roomkit.providers.text_media import json_answer, media_to_send, text_to_send
 from roomkit.providers.twilio.inbound import STATES, check_sane, payloads, read
 from roomkit.providers.twilio.signature import TwilioKeys, form_of, is_json
 from roomkit.runtime import bounded
@@ -39,6 +44,7 @@ from roomkit.runtime import bounded
 if TYPE_CHECKING:
     import httpx2
 
+_CONTENT_SID = re.compile(r"HX[0-9a-fA-F]{32}")
 # What Twilio's own error codes mean for us; others go by their HTTP status.
 _KINDS: Mapping[int, tuple[type[ProviderError], bool]] = {
     20003: (Unauthorized, False),
@@ -58,6 +64,10 @@ _KINDS: Mapping[int, tuple[type[ProviderError], bool]] = {
     21617: (Refused, False),  # too long
     30022: (RateLimited, True),
     63038: (RateLimited, True),  # daily limit
+    63003: (Refused, False),  # no such user of the channel
+    63016: (Refused, False),  # outside the window in which a business may write freely
+    63018: (RateLimited, True),  # the channel's own limit
+    63036: (Refused, False),  # the handset has no RCS
 }
 
 
@@ -67,8 +77,9 @@ class TwilioOptions:
 
     Requests authenticate with `api_key` and `api_secret` where given, else with the auth token; webhooks are checked
     with the auth token, or with `shared_keys` (id to secret). A message is sent from the channel's number, else from
-    `from_number`, else by `messaging_service_sid`. `status_callback` is the public URL of the channel's webhook;
-    `accounts` are subaccounts whose webhooks are taken as well. Times in seconds.
+    `from_number`, else by `messaging_service_sid`; RCS from `rcs_sender` ("rcs:NAME"), else by the service.
+    `status_callback` is the public URL of the channel's webhook; `accounts` are subaccounts whose webhooks are taken as
+    well. Times in seconds.
     """
 
     account_sid: str
@@ -78,6 +89,7 @@ class TwilioOptions:
     shared_keys: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     from_number: str | None = None
     messaging_service_sid: str | None = None
+    rcs_sender: str | None = None
     status_callback: str | None = None
     accounts: tuple[str, ...] = ()
     base_url: str = "https://api.twilio.com"
@@ -89,6 +101,12 @@ class TwilioSMSProvider:
 
     name = "twilio"
     opt_out_codes = frozenset({"21610"})
+    dialect: Dialect = PLAIN
+    most_files = 10
+
+    def adapt(self, capabilities: ChannelCapabilities) -> ChannelCapabilities:
+        """Templates of the Content API go by every channel."""
+        return capabilities.model_copy(update={"templates": True})
 
     def __init__(
         self,
@@ -124,7 +142,7 @@ class TwilioSMSProvider:
         with vendor_errors(self.name):
             request = self._client.post(path, content=body, headers=headers)
             response = await bounded(request, self.options.timeout_s, "twilio")
-        answer = _json(response)
+        answer = json_answer(response)
         if not response.is_success:
             raise _error(response, answer)
         status, sid = answer.get("status"), answer.get("sid")
@@ -138,25 +156,39 @@ class TwilioSMSProvider:
             )
         # Twilio has taken it over; its own queue is not ours.
         state = DeliveryState.SENT if state is DeliveryState.QUEUED else state
-        metadata = {"segments": answer["num_segments"]} if answer.get("num_segments") else {}
-        return DeliveryResult(success=True, state=state, provider_message_id=sid, metadata=metadata)
+        return DeliveryResult(success=True, state=state, provider_message_id=sid)
 
     def fields(self, message: Outgoing) -> list[tuple[str, str]]:
         """The form fields of a message; `ConfigError` without a sender, `Refused` for what cannot be sent."""
         options = self.options
-        sender = message.extra.get("from_") or options.from_number or options.messaging_service_sid
+        sender = self.sender(message)
         if not sender:
             raise ConfigError("twilio: no sender; give SMSChannel a from_number, or set TWILIO_MESSAGING_SERVICE_SID")
         fields = [("To", self.address(message))]
         fields.append(("MessagingServiceSid" if str(sender).startswith("MG") else "From", str(sender)))
-        if text := text_of(message.content):
-            fields.append(("Body", text))
-        fields += [("MediaUrl", url) for url in _media_urls(message)]
+        fields += self.content_fields(message.content)
         if len(fields) == 2:
             raise Refused(self.name, f"content of type {message.content.type} has neither text nor media to send")
         if callback := message.extra.get("status_callback") or options.status_callback:
             fields.append(("StatusCallback", str(callback)))
         return fields
+
+    def sender(self, message: Outgoing) -> str | None:
+        """Who sends it, in Twilio's spelling."""
+        return message.extra.get("from_") or self.options.from_number or self.options.messaging_service_sid
+
+    def content_fields(self, content: Content) -> list[tuple[str, str]]:
+        """Text and media; of a template its ContentSid and what stands in its places."""
+        if isinstance(content, TemplateContent):
+            if not _CONTENT_SID.fullmatch(content.template_id):
+                told = f'template "{content.template_id[:60]}" is no ContentSid; give the one that Twilio shows, HX...'
+                raise Refused(self.name, told)
+            fields = [("ContentSid", content.template_id)]
+            if content.parameters:
+                fields.append(("ContentVariables", json.dumps(content.parameters)))
+            return fields
+        fields = [("Body", text)] if (text := text_to_send(content, self.dialect)) else []
+        return fields + [("MediaUrl", url) for url in media_to_send(content, self.name, most=self.most_files)]
 
     def address(self, message: Outgoing) -> str:
         """The recipient in Twilio's spelling."""
@@ -200,7 +232,7 @@ def provider(account: str | None = None, **options: Any) -> TwilioSMSProvider:
 
 def options_from_env(account: str | None = None, **options: Any) -> TwilioOptions:
     """TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN, TWILIO_API_KEY, TWILIO_API_SECRET, TWILIO_PHONE_NUMBER,
-    TWILIO_MESSAGING_SERVICE_SID; anything given in `options` wins."""
+    TWILIO_MESSAGING_SERVICE_SID, TWILIO_RCS_SENDER; anything given in `options` wins."""
     names = {
         "account_sid": "TWILIO_ACCOUNT_SID",
         "auth_token": "TWILIO_AUTH_TOKEN",
@@ -208,31 +240,12 @@ def options_from_env(account: str | None = None, **options: Any) -> TwilioOption
         "api_secret": "TWILIO_API_SECRET",
         "from_number": "TWILIO_PHONE_NUMBER",
         "messaging_service_sid": "TWILIO_MESSAGING_SERVICE_SID",
+        "rcs_sender": "TWILIO_RCS_SENDER",
     }
     found = {name: os.environ.get(variable) or None for name, variable in names.items()}
     merged: dict[str, Any] = {**found, **({"account_sid": account} if account else {}), **options}
     merged["account_sid"] = merged["account_sid"] or ""
     return TwilioOptions(**merged)
-
-
-def _media_urls(message: Outgoing) -> list[str]:
-    content = message.content
-    parts = content.parts if isinstance(content, CompositeContent) else (content,)
-    urls = [part.url for part in parts if isinstance(part, MediaContent | AudioContent | VideoContent)]
-    for url in urls:
-        if not url.startswith(("https://", "http://")):
-            raise Refused(
-                "twilio", "media must have a public URL that Twilio can fetch; configure the kit's public URL"
-            )
-    return urls
-
-
-def _json(response: httpx2.Response) -> Mapping[str, Any]:
-    try:
-        answer = response.json()
-    except ValueError:
-        return {}
-    return cast("Mapping[str, Any]", answer) if isinstance(answer, dict) else {}
 
 
 def _error(response: httpx2.Response, answer: Mapping[str, Any]) -> ProviderError:

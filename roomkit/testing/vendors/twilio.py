@@ -34,9 +34,13 @@ from roomkit.providers.twilio.sms import TwilioOptions
 from roomkit.testing.asgi import ConnectionCut, StreamingASGITransport
 
 _FORM = "application/x-www-form-urlencoded"
-_KNOWN = frozenset({"To", "From", "MessagingServiceSid", "Body", "MediaUrl", "StatusCallback", "ValidityPeriod"})
+_KNOWN = frozenset(
+    {"To", "From", "MessagingServiceSid", "Body", "MediaUrl", "StatusCallback", "ValidityPeriod"}
+    | {"ContentSid", "ContentVariables", "PersistentAction"}
+)
 _NUMBER = re.compile(r"(?:rcs:|whatsapp:)?\+[1-9][0-9]{6,14}")
-_SENDER = re.compile(r"(?:rcs:|whatsapp:)?\+[1-9][0-9]{6,14}|[0-9]{3,6}|[A-Za-z0-9 ]{1,11}")
+_SENDER = re.compile(r"(?:whatsapp:)?\+[1-9][0-9]{6,14}|[0-9]{3,6}|[A-Za-z0-9 ]{1,11}|rcs:[a-z0-9_]+")
+_PLACE = re.compile(r"geo:-?[0-9.]+,-?[0-9.]+(?:\|.+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,9 @@ class FakeMessage:
     body: str
     media: tuple[str, ...] = ()
     status_callback: str | None = None
+    template: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +232,21 @@ class FakeTwilio:
             (to in self.opted_out, 21610, "Attempt to send to unsubscribed recipient"),
             ((sender is None) == ("MessagingServiceSid" not in values), 21603, "Exactly one sender is required."),
             (sender is not None and not _SENDER.fullmatch(sender), 21212, f"Invalid From Number: {sender}"),
-            ("Body" not in values and not media, 21619, "A text message body or media urls must be specified."),
+            (
+                "Body" not in values and not media and "ContentSid" not in values,
+                21619,
+                "A text message body or media urls must be specified.",
+            ),
             (
                 len(values.get("Body", "")) > 1600,
                 21617,
                 "The concatenated message body exceeds the 1600 character limit",
             ),
-            (len(media) > 10, 21623, "Number of media files exceeds allowed limit"),
+            (len(media) > (1 if to.startswith("whatsapp:") else 10), 21623, "Number of media files exceeds the limit"),
+            (_crossed(to, sender), 63007, f"There is no channel with the sender address: {sender}"),
+            (not re.fullmatch(r"HX[0-9a-f]{32}|", values.get("ContentSid", "")), 21656, "The ContentSid is invalid"),
+            (not _is_table(values.get("ContentVariables", "{}")), 21656, "The ContentVariables are invalid"),
+            (not _PLACE.fullmatch(values.get("PersistentAction", "geo:0,0")), 21620, "Invalid PersistentAction"),
             (any(not url.startswith("http") for url in media), 21620, "Invalid media URL(s)"),
         )
         return next((_Refusal(400, code, text) for wrong, code, text in checks if wrong), None)
@@ -241,7 +256,17 @@ class FakeTwilio:
         media = tuple(value for name, value in pairs if name == "MediaUrl")
         sender = values.get("From") or values.get("MessagingServiceSid", "")
         sid = self._sid("MM" if media else "SM")
-        message = FakeMessage(sid, values["To"], sender, values.get("Body", ""), media, values.get("StatusCallback"))
+        message = FakeMessage(
+            sid,
+            values["To"],
+            sender,
+            values.get("Body", ""),
+            media,
+            values.get("StatusCallback"),
+            values.get("ContentSid"),
+            json.loads(values.get("ContentVariables", "{}")),
+            values.get("PersistentAction"),
+        )
         self.messages.append(message)
         return message
 
@@ -285,6 +310,20 @@ class FakeTwilio:
     def _authorized(self, request: Request) -> bool:
         expected = base64.b64encode(f"{self.account_sid}:{self.auth_token}".encode()).decode()
         return request.headers.get("authorization") == f"Basic {expected}"
+
+
+def _crossed(to: str, sender: str | None) -> bool:
+    """Whether sender and recipient are of different channels."""
+    if sender is None:
+        return False
+    return any(to.startswith(kind) != sender.startswith(kind) for kind in ("whatsapp:", "rcs:"))
+
+
+def _is_table(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _problem(refusal: _Refusal) -> JSONResponse:
