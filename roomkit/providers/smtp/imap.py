@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from roomkit.errors import (
     MissingExtra,
-    ProviderError,
     ProviderTimeout,
     Unauthorized,
     Unavailable,
@@ -99,18 +98,19 @@ class IMAPSource:
         mailbox = _Mailbox(self._options, self._tls)
         worker = WorkerThread(f"roomkit-{self.name}")
         try:
-            await worker.submit(_told, mailbox.open)
+            await worker.submit(mailbox.step, mailbox.open)
             ready()
             await self._begin(mailbox, vault)
             while True:
                 await self._read(worker, mailbox, vault, emit)
                 if mailbox.idles:
-                    await worker.submit(_told, mailbox.wait)
+                    await worker.submit(mailbox.step, mailbox.wait)
                 else:
                     await asyncio.sleep(self._options.poll_s)
-                    await worker.submit(_told, mailbox.look)
+                    await worker.submit(mailbox.step, mailbox.look)
         finally:
             mailbox.cut()  # a read that is under way ends at once
+            worker.submit(mailbox.close)
             worker.close()
 
     def _vault(self) -> VaultPort:
@@ -137,14 +137,14 @@ class IMAPSource:
 
     async def _read(self, worker: WorkerThread, mailbox: _Mailbox, vault: VaultPort, emit: Emit) -> None:
         reader: LetterReader = self._channel.provider
-        for uid in await worker.submit(_told, mailbox.unread):
-            data = await worker.submit(_told, mailbox.letter, uid)
+        for uid in await worker.submit(mailbox.step, mailbox.unread):
+            data = await worker.submit(mailbox.step, mailbox.letter, uid)
             for item in reader.take(data, self._channel.channel_id) if data else ():
                 await emit(item)
             mailbox.last = uid
             await self._keep(mailbox, vault)
             if self._options.mark_seen:
-                await worker.submit(_told, mailbox.seen, uid)
+                await worker.submit(mailbox.step, mailbox.seen, uid)
 
 
 class _Mailbox:
@@ -154,6 +154,7 @@ class _Mailbox:
         self._options = options
         self._tls = tls
         self._client: Any = None
+        self._cut = False
         self.validity = 0
         self.next_uid = 1
         self.last = 0
@@ -208,31 +209,33 @@ class _Mailbox:
         self._client.noop()
 
     def cut(self) -> None:
-        if self._client is None:
-            return
+        self._cut = True
         try:
-            self._client.socket().shutdown(socket.SHUT_RDWR)
+            if self._client is not None:
+                self._client.socket().shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it was closed already
+            pass  # it has gone already
+
+    def close(self) -> None:
         try:
-            self._client.shutdown()
+            if self._client is not None:
+                self._client.shutdown()
         except OSError:
             pass
 
-
-def _told(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs one step on the thread, with its failures as ours."""
-    library = _load()
-    try:
-        return call(*arguments)
-    except library.exceptions.LoginError as error:
-        raise Unauthorized("imap", f"the login was refused: {redact(str(error))[:200]}") from error
-    except TimeoutError as error:
-        raise ProviderTimeout("imap", "no answer in time") from error
-    except ProviderError:
-        raise
-    except (library.exceptions.IMAPClientError, OSError) as error:
-        raise Unavailable("imap", redact(f"{type(error).__name__}: {error}")[:300]) from error
+    def step(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs one step, with its failures as ours; none once the line was cut."""
+        library = _load()
+        try:
+            return call(*arguments)
+        except library.exceptions.LoginError as error:
+            raise Unauthorized("imap", f"the login was refused: {redact(str(error))[:200]}") from error
+        except TimeoutError as error:
+            raise ProviderTimeout("imap", "no answer in time") from error
+        except (library.exceptions.IMAPClientError, OSError) as error:
+            if self._cut:
+                return None
+            raise Unavailable("imap", redact(f"{type(error).__name__}: {error}")[:300]) from error
 
 
 def _is_local(host: str) -> bool:
