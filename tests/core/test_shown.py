@@ -18,7 +18,7 @@ async def test_each_channel_tells_what_it_got() -> None:
         await kit.create_room("r", channels=[])
         await kit.attach_channel("r", "sms", metadata={"phone_number": "+15550123", "address": "+15550123"})
         await kit.attach_channel("r", "mail", metadata={"email_address": "a@b.c", "address": "a@b.c"})
-        long = "A sentence that is one of many. " * 80
+        long = " ".join(["A sentence that is one of many."] * 80)
         for content in (RichContent(text="**Which one?**", buttons=(Button(label="Red"), Button(label="Blue"))), long):
             sent = await kit.send("r", content)
             await sent.settled()

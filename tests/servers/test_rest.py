@@ -306,7 +306,7 @@ async def test_what_is_not_there_is_404_in_json() -> None:
         event = (await h.kit.send("r1", "hello")).event
         assert event is not None
         assert (await h.call("GET", f"/rooms/r1/events/{event.id}/shown")).json() == {"shown": []}
-        assert (await h.call("GET", "/rooms/r1/events/none/shown")).status_code == 422
+        assert (await h.call("GET", "/rooms/r1/events/none/shown")).status_code == 400
         assert (await h.call("GET", "/dead-letters")).json() == {"dead_letters": []}
         assert (await h.call("POST", "/rooms/r1/read", json={"index": 0})).status_code == 204
 
