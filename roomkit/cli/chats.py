@@ -48,9 +48,32 @@ def discord(options: SendOptions, url: str) -> WebhookRequest:
     return _signed(find_provider("discord", "discord"), url, body)
 
 
+def teams(options: SendOptions, url: str) -> WebhookRequest:
+    """A message activity; `--to` is the conversation. Needs TEAMS_SIGNING_KEY: Microsoft's own key nobody else has."""
+    provider: Any = find_provider("teams", "teams")
+    where = options.to or f"a:{options.sender}"
+    activity = {
+        "type": "message",
+        "id": options.message_id or secrets.token_hex(8),
+        "timestamp": SystemClock().now().isoformat(),
+        "serviceUrl": provider.options.service_url,
+        "channelId": "msteams",
+        "from": {"id": options.sender, "name": options.sender},
+        "conversation": {"id": where, "conversationType": "channel" if where.startswith("19:") else "personal"},
+        "recipient": {"id": f"28:{provider.options.app_id}", "name": "bot"},
+        "text": options.text,
+        "textFormat": "plain",
+    }
+    return _signed(provider, url, activity)
+
+
 def _signed(provider: Any, url: str, body: Any) -> WebhookRequest:
     headers = {"content-type": "application/json"}
     return provider.sign(WebhookRequest("POST", url, headers, json.dumps(body).encode()))
 
 
-MAKERS: dict[str, Callable[[SendOptions, str], WebhookRequest]] = {"slack": slack, "discord": discord}
+MAKERS: dict[str, Callable[[SendOptions, str], WebhookRequest]] = {
+    "slack": slack,
+    "discord": discord,
+    "teams": teams,
+}

@@ -56,8 +56,12 @@ KEYS = {
 }
 TOGETHER = {
     "telnyx": ("TELNYX_API_KEY", "TELNYX_PUBLIC_KEY"),
+    "telegram": ("TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET"),
+    "whatsapp": ("WHATSAPP_TOKEN", "WHATSAPP_PHONE_NUMBER_ID", "META_APP_SECRET", "META_VERIFY_TOKEN"),
+    "messenger": ("MESSENGER_PAGE_TOKEN", "MESSENGER_PAGE_ID", "META_APP_SECRET", "META_VERIFY_TOKEN"),
     "slack": ("SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET"),
     "discord": ("DISCORD_BOT_TOKEN", "DISCORD_PUBLIC_KEY"),
+    "teams": ("TEAMS_APP_ID", "TEAMS_APP_PASSWORD"),
     "sinch": ("SINCH_SERVICE_PLAN_ID", "SINCH_API_TOKEN", "SINCH_WEBHOOK_SECRET"),
 }
 """What a messaging vendor needs to send and to check its webhooks: told of as soon as one of them is set."""

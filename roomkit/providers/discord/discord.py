@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from roomkit.errors import (
+    AccessDenied,
     BadResponse,
     ConfigError,
     ProviderError,
@@ -239,7 +240,10 @@ class DiscordProvider:
 
     def reply(self, request: WebhookRequest) -> WebhookReply:
         """The handshake's answer; "thinking", or the receipt, for everything that is to be answered."""
-        payload = inbound.body_of(request)
+        try:
+            payload = inbound.body_of(request)
+        except AccessDenied:
+            return _reply({})
         if inbound.is_event(payload):
             return WebhookReply(204, b"", "application/json")
         if payload.get("type") == inbound.PING:

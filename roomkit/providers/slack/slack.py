@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from roomkit.errors import (
+    AccessDenied,
     BadResponse,
     ConfigError,
     ProviderError,
@@ -59,7 +59,6 @@ _KINDS: Mapping[str, tuple[type[ProviderError], bool]] = {
 }
 _AMBIGUOUS = frozenset({"internal_error", "fatal_error", "request_timeout"})
 _DONE = frozenset({"already_reacted", "no_reaction"})
-_FILES_HOST = ".slack.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,7 @@ class SlackOptions:
     bot_user_id: str | None = None
     freshness_s: float = 300.0
     base_url: str = "https://slack.com"
+    files_host: str = "files.slack.com"
     timeout_s: float = 15.0
 
 
@@ -187,7 +187,10 @@ class SlackProvider:
 
     def reply(self, request: WebhookRequest) -> WebhookReply:
         """Empty: answers go out as messages of their own. The handshake gets its challenge back."""
-        payload = body_of(request)
+        try:
+            payload = body_of(request)
+        except AccessDenied:
+            return WebhookReply()
         if payload.get("type") == "url_verification":
             return WebhookReply(200, str(payload.get("challenge", ""))[:500].encode(), "text/plain")
         return WebhookReply()
@@ -196,12 +199,10 @@ class SlackProvider:
         return signature.sign(request, self.options.signing_secrets, self._clock.now().timestamp())
 
     async def fetch_media(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
-        """Downloads a file; the bot's token goes to Slack's own hosts only. Raises `Unauthorized` where Slack answers
+        """Downloads a file; the bot's token goes to Slack's own host only. Raises `Unauthorized` where Slack answers
         with its login page, which it does when the app may not read files."""
         resolver, transport = self._network
-        host = (urlsplit(attachment.url).hostname or "").lower()
-        trusted = attachment.needs_auth and host.endswith(_FILES_HOST)
-        credentials = Credentials.bearer(host, self.options.bot_token or "") if trusted else None
+        credentials = Credentials.bearer(self.options.files_host, self.options.bot_token or "")
         async with Fetcher(policy, resolver=resolver, transport=transport, who=self.name) as fetcher:
             found = await fetcher.fetch(attachment.url, credentials=credentials)
         if found.content_type == "text/html" and attachment.mime_type not in (None, "text/html"):

@@ -248,11 +248,12 @@ class TeamsProvider:
 
     def reply(self, request: WebhookRequest) -> WebhookReply:
         """Empty; to an invoke, which waits for one, the answer that it is done."""
-        activity = inbound.body_of(request)
-        if activity.get("type") != "invoke":
-            return WebhookReply(200, b"{}", "application/json")
         done: dict[str, Any] = {}
-        if activity.get("name") == "adaptiveCard/action":
+        try:
+            activity = inbound.body_of(request)
+        except AccessDenied:
+            activity = {}
+        if activity.get("type") == "invoke" and activity.get("name") == "adaptiveCard/action":
             done = {"statusCode": 200, "type": "application/vnd.microsoft.activity.message", "value": "OK"}
         return WebhookReply(200, json.dumps(done).encode(), "application/json")
 
@@ -269,9 +270,8 @@ class TeamsProvider:
         except Refused:
             pass
         else:
-            if attachment.needs_auth:
-                host = urlsplit(attachment.url).hostname or ""
-                credentials = Credentials.bearer(host, await self._login.token())
+            host = urlsplit(attachment.url).hostname or ""
+            credentials = Credentials.bearer(host, await self._login.token())
         async with Fetcher(policy, resolver=resolver, transport=transport, who=self.name) as fetcher:
             return await fetcher.fetch(attachment.url, credentials=credentials)
 
