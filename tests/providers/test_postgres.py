@@ -804,9 +804,8 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(cluster: PostgresClust
             task = asyncio.gather(store.commit(batch), *(store.commit(message(index, f"r{n}")) for n in range(5)))
             if cut == "answer, then silence":
                 await eventually(lambda: not proxy.open)
-                await asyncio.sleep(0.3)
+                await eventually(lambda: not store.health().writable)
                 assert not task.done()  # It is durable, but nobody can know yet.
-                assert not store.health().writable
                 proxy.open = True
             assert await task == [None] * 6
             assert proxy.cuts == index + 1
