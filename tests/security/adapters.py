@@ -17,18 +17,39 @@ from typing import Any
 
 import roomkit.providers
 from roomkit import HTTPChannel, RoomKit, SMSChannel
-from roomkit.channels import RCSChannel, WhatsAppChannel
+from roomkit.channels import (
+    DiscordChannel,
+    MessengerChannel,
+    RCSChannel,
+    SlackChannel,
+    TeamsChannel,
+    TelegramChannel,
+    WhatsAppChannel,
+)
 from roomkit.models.delivery import WebhookRequest
 from roomkit.ports.channel import Channel
+from roomkit.providers.discord.discord import DiscordProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
+from roomkit.providers.meta.graph import MEDIA_HOST
+from roomkit.providers.meta.messenger import MessengerProvider
+from roomkit.providers.meta.whatsapp import MetaWhatsAppProvider
 from roomkit.providers.sinch.sms import SinchSMSProvider
+from roomkit.providers.slack.slack import SlackProvider
+from roomkit.providers.teams.teams import TeamsProvider
+from roomkit.providers.telegram.telegram import HEADER as TELEGRAM
+from roomkit.providers.telegram.telegram import TelegramProvider
 from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
 from roomkit.providers.telnyx.sms import TelnyxSMSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioOptions, TwilioSMSProvider
 from roomkit.providers.twilio.whatsapp import TwilioWhatsAppProvider
 from roomkit.testing import VirtualClock
+from roomkit.testing.vendors.discord import FakeDiscord
+from roomkit.testing.vendors.meta import FakeMeta
 from roomkit.testing.vendors.sinch import FakeSinch
+from roomkit.testing.vendors.slack import FakeSlack
+from roomkit.testing.vendors.teams import FakeTeams
+from roomkit.testing.vendors.telegram import FakeTelegram
 from roomkit.testing.vendors.telnyx import FakeTelnyx
 from roomkit.testing.vendors.twilio import FakeTwilio
 
@@ -57,10 +78,20 @@ class WebhookCase:
     channel: Callable[[str, Any], Channel]
     signs_url: bool
     signs_time: bool
+    refused: int = 403
+    """How a webhook is refused that cannot be verified."""
     fetching: Callable[[Any, Any], Any] | None = None
     """Makes the provider over (transport, resolver); for those that fetch what came with a message."""
     key_host: str = ""
     """The only host that gets the vendor's credentials then; none where there is no such host."""
+
+    signs_body: bool = True
+    """False where a webhook carries a secret beside its body, and who knows that may say anything."""
+
+    def excused(self, request: WebhookRequest, mutant: WebhookRequest) -> bool:
+        """What the vendor's own scheme cannot tell apart."""
+        proofs = (TELEGRAM, "authorization")
+        return not self.signs_body and all(mutant.headers.get(it) == request.headers.get(it) for it in proofs)
 
     def kit(self, clock: VirtualClock | None = None, **options: Any) -> RoomKit:
         """A kit with a channel "hook" of this provider."""
@@ -138,7 +169,135 @@ def _sinch() -> WebhookCase:
     )
 
 
+def _telegram() -> WebhookCase:
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "+15550123") -> WebhookRequest:
+        fake = FakeTelegram(webhook_url=HOOK)
+        person = int(sender.lstrip("+")) if sender.lstrip("+").isdecimal() else sum(sender.encode())
+        return fake.request(fake.update(message=fake.message(text, sender=person, message_id=1000 + n)))
+
+    return WebhookCase(
+        TelegramProvider,
+        lambda clock: TelegramProvider(FakeTelegram().options(), transport=FakeTelegram().transport()),
+        lambda: TelegramProvider(FakeTelegram().options(webhook_secret=None)),
+        signed,
+        lambda cid, provider: TelegramChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=False,
+        signs_body=False,
+        fetching=lambda net, resolver: TelegramProvider(FakeTelegram().options(), transport=net, resolver=resolver),
+    )
+
+
+def _whatsapp() -> WebhookCase:
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "+15550123") -> WebhookRequest:
+        return FakeMeta(webhook_url=HOOK).text(sender, text, name=f"wamid.{n}")
+
+    return WebhookCase(
+        MetaWhatsAppProvider,
+        lambda clock: MetaWhatsAppProvider(FakeMeta().whatsapp_options(), transport=FakeMeta().transport()),
+        lambda: MetaWhatsAppProvider(FakeMeta().whatsapp_options(app_secret=None)),
+        signed,
+        lambda cid, provider: WhatsAppChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=False,
+        fetching=lambda net, resolver: MetaWhatsAppProvider(
+            FakeMeta().whatsapp_options(), transport=net, resolver=resolver
+        ),
+        key_host=MEDIA_HOST,
+    )
+
+
+def _messenger() -> WebhookCase:
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "+15550123") -> WebhookRequest:
+        message = {"message": {"mid": f"m_{n}", "text": text}}
+        return FakeMeta(webhook_url=HOOK).event(message, sender=sender)
+
+    return WebhookCase(
+        MessengerProvider,
+        lambda clock: MessengerProvider(FakeMeta().messenger_options(), transport=FakeMeta().transport()),
+        lambda: MessengerProvider(FakeMeta().messenger_options(app_secret=None)),
+        signed,
+        lambda cid, provider: MessengerChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=False,
+        fetching=lambda net, resolver: MessengerProvider(
+            FakeMeta().messenger_options(), transport=net, resolver=resolver
+        ),
+    )
+
+
+def _slack() -> WebhookCase:
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "+15550123") -> WebhookRequest:
+        fake = FakeSlack(clock=clock, webhook_url=HOOK)
+        return fake.message(sender, text, channel=sender, ts=f"{n}.1", channel_type="im")
+
+    return WebhookCase(
+        SlackProvider,
+        lambda clock: SlackProvider(FakeSlack().options(), clock=clock, transport=FakeSlack().transport()),
+        lambda: SlackProvider(FakeSlack().options(signing_secrets=())),
+        signed,
+        lambda cid, provider: SlackChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=True,
+        fetching=lambda net, resolver: SlackProvider(FakeSlack().options(), transport=net, resolver=resolver),
+        key_host="files.slack.com",
+    )
+
+
+def _discord() -> WebhookCase:
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "+15550123") -> WebhookRequest:
+        fake = FakeDiscord(clock=clock, webhook_url=HOOK)
+        label = {"components": [{"components": [{"custom_id": "say", "label": text}]}]}
+        data = {"custom_id": "say", "component_type": 2}
+        user = {"user": {"id": sender}}
+        return fake.interaction(3, sender, channel=sender, ident=str(n + 1), data=data, message=label, member=user)
+
+    return WebhookCase(
+        DiscordProvider,
+        lambda clock: DiscordProvider(FakeDiscord().options(), clock=clock, transport=FakeDiscord().transport()),
+        lambda: DiscordProvider(FakeDiscord().options(public_keys=())),
+        signed,
+        lambda cid, provider: DiscordChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=True,
+        refused=401,
+        fetching=lambda net, resolver: DiscordProvider(FakeDiscord().options(), transport=net, resolver=resolver),
+    )
+
+
+def _teams() -> WebhookCase:
+    fake = FakeTeams(webhook_url=HOOK)
+
+    async def public(host: str, port: int, /) -> list[str]:
+        return ["93.184.215.14"]
+
+    def make(clock: VirtualClock) -> TeamsProvider:
+        return TeamsProvider(fake.options(), clock=clock, transport=fake.transport(), resolver=public)
+
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "+15550123") -> WebhookRequest:
+        fake.clock, fake.lifetime_s = clock, 0  # it ends at once, and clocks may differ by five minutes
+        return fake.message(sender, text, conversation=sender, ident=f"teams-{n}")
+
+    return WebhookCase(
+        TeamsProvider,
+        make,
+        lambda: TeamsProvider(fake.options(), transport=fake.transport(), resolver=public),
+        signed,
+        lambda cid, provider: TeamsChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=True,
+        signs_body=False,
+        fetching=lambda net, resolver: TeamsProvider(fake.options(), transport=net, resolver=resolver),
+    )
+
+
 WEBHOOKS: dict[str, WebhookCase] = {
+    "SlackProvider": _slack(),
+    "DiscordProvider": _discord(),
+    "TeamsProvider": _teams(),
+    "TelegramProvider": _telegram(),
+    "MetaWhatsAppProvider": _whatsapp(),
+    "MessengerProvider": _messenger(),
     "TwilioSMSProvider": _twilio(TwilioSMSProvider, lambda cid, provider: SMSChannel(cid, provider=provider)),
     "TwilioRCSProvider": _twilio(TwilioRCSProvider, lambda cid, provider: RCSChannel(cid, provider=provider)),
     "TwilioWhatsAppProvider": _twilio(
@@ -152,7 +311,7 @@ WEBHOOKS: dict[str, WebhookCase] = {
 AI = ("AnthropicProvider", "OfflineBrain", "OpenAIProvider")
 STORES = ("PostgresReading", "PostgresStore", "SQLiteReading", "SQLiteStore")
 BLOBS = ("FileBlobStore",)
-SOURCES = ("SSESource", "WebSocketSource")
+SOURCES = ("SSESource", "TelegramPolling", "WebSocketSource")
 CASES: dict[str, Iterable[str]] = {
     "webhook": WEBHOOKS,
     "ai": AI,

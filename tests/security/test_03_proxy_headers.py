@@ -39,8 +39,10 @@ async def test_spoofed_headers_neither_admit_nor_refuse(case: WebhookCase) -> No
             headers = {**request.headers, name: value}
             answer = await h.http.post("/webhooks/hook", content=request.body, headers=headers)
             assert answer.status_code == 200, name
+            unsigned = {name: value for name, value in headers.items() if name in ("content-type", *SPOOFS)}
+            headers = headers if case.signs_body else unsigned
             forged = await h.http.post("/webhooks/hook", content=request.body + b"&x=1", headers=headers)
-            assert forged.status_code == 403, name
+            assert forged.status_code == case.refused, name
         assert len(await h.kit.list_rooms()) == len(SPOOFS)
 
 
