@@ -105,9 +105,10 @@ class TransportChannel(Channel):
         try:
             return await self._send_parts(split_content(content, capabilities), event, draft, context, capabilities)
         except _RefusedHere as refused:
-            context.state.update(via=self.stand_in and self.stand_in.way, parts=(), instead_of=str(refused))
+            other = {"via": self.stand_in.way if self.stand_in else "", "instead_of": str(refused)[:500]}
+            context.state.update(other, parts=())
             if part_done := context.state.get("part_done"):
-                await part_done("", context.state["via"])
+                await part_done("", other)
         return await self.deliver(event, binding, context)
 
     async def _send_parts(

@@ -65,14 +65,17 @@ async def by_other_way(actor: RoomActor, record: DeliveryRecord, status: Deliver
         }
     )
     row = {"channel": record.channel_id, "index": record.index, "event_id": record.event_id, "attempts": 0}
-    row |= {"parts": [], "via": way}
+    other = {"via": way, "instead_of": why}
+    row |= {"parts": [], **other}
     row_key = event_key(actor.room_id, record.index, record.channel_id)
     change = Change(activity=False)
     change.put += [delivery_record(actor.tenant, new), Record("outbox", actor.tenant, row_key, row, actor.room_id)]
     await actor.commit(change)
     tell(actor, new)
     actor.engine.count("sent_another_way")
-    actor.engine.lanes.put(actor, record.channel_id, Item(None, record.index, record.event_id, CURRENT.get(), via=way))
+    actor.engine.lanes.put(
+        actor, record.channel_id, Item(None, record.index, record.event_id, CURRENT.get(), way=other)
+    )
     return new
 
 

@@ -57,7 +57,8 @@ Notes = tuple[list[Record], list[RecordKey]]
 
 @dataclass(slots=True)
 class Item:
-    """One delivery to be made. `attempts` counts those noted before a crash; `noted` is what its row says of them."""
+    """One delivery to be made. `attempts` counts those noted before a crash; `noted` is what its row says of them.
+    `way` is told to a channel that has several: which, and why not the usual one."""
 
     event: RoomEvent | None
     index: int
@@ -69,7 +70,7 @@ class Item:
     span: Span = OFF
     noted: int = 0
     erased: bool = False
-    via: str | None = None
+    way: dict[str, str] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +96,7 @@ def outbox_row(lane: Lane, item: Item) -> Record:
         "event_id": item.event_id,
         "attempts": item.attempts,
         "parts": list(item.parts),
-        **({"via": item.via} if item.via else {}),
+        **(item.way or {}),
     }
     actor = lane.actor
     return Record("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id), value, actor.room_id)
@@ -325,7 +326,7 @@ class OutboxLanes:
                 if permit is not None:
                     permit.released()
                 return _ERASED
-        context.state["parts"], context.state["via"] = item.parts, item.via
+        context.state.update(item.way or (), parts=item.parts)
         context.state["part_done"] = partial(self._part_done, lane, item)
         crashpoint("outbox.before_send")
         result, error = await self._send(lane, item, channel, projection, policy)
@@ -387,9 +388,9 @@ class OutboxLanes:
         actor = lane.actor
         await self.engine.commit_until_done(Batch(actor.tenant, actor.epoch, actor.room_id, put=(record,)))
 
-    async def _part_done(self, lane: Lane, item: Item, part_id: str, via: str | None = None) -> None:
-        """A part is out; or, with `via`, the whole goes another way from here on."""
-        item.parts, item.via = (() if via else (*item.parts, vendor_text(part_id))), via or item.via
+    async def _part_done(self, lane: Lane, item: Item, part_id: str, way: dict[str, str] | None = None) -> None:
+        """A part is out; or, with a `way`, the whole goes that way from here on."""
+        item.parts, item.way = (() if way else (*item.parts, vendor_text(part_id))), way or item.way
         await self._note(lane, item)
 
     # -- what became of it ----------------------------------------------------------------------------------------

@@ -124,3 +124,5 @@ async def test_the_sender_comes_from_the_environment(monkeypatch: pytest.MonkeyP
     fake = FakeTwilio()
     with pytest.raises(ConfigError, match="sender"):
         await made(fake, rcs_sender=None, from_number=None).send(message_to(TO))
+    with pytest.raises(ConfigError, match="messaging service"):
+        await made(fake).send(message_to(TO, extra={"fallback": "vendor"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from roomkit.errors import ConfigError
 from roomkit.models.delivery import DeliveryStatus, InboundMessage, Outgoing, WebhookRequest
 from roomkit.models.room import ChannelCapabilities
 from roomkit.providers.twilio.sms import TwilioSMSProvider, options_from_env
@@ -31,7 +32,11 @@ class TwilioRCSProvider(TwilioSMSProvider):
         options = self.options
         if message.extra.get("via") == "sms":
             return super().sender(message)
-        if message.extra.get("fallback") == "vendor" and options.messaging_service_sid:
+        if message.extra.get("fallback") == "vendor":
+            if not options.messaging_service_sid:
+                raise ConfigError(
+                    "twilio: only a messaging service falls back by itself; set TWILIO_MESSAGING_SERVICE_SID"
+                )
             return options.messaging_service_sid
         return message.extra.get("from_") or options.rcs_sender or options.messaging_service_sid
 

@@ -165,7 +165,7 @@ class FakeTwilio:
                 "To": message.to,
                 "MessageSid": message.sid,
                 "AccountSid": self.account_sid,
-                "From": message.sender,
+                "From": self.number if message.sender.startswith("MG") else message.sender,
                 "ApiVersion": "2010-04-01",
             }
             if error is not None and state in {"failed", "undelivered"}:
