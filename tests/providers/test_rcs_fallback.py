@@ -117,8 +117,8 @@ async def test_what_is_refused_goes_by_sms_at_once_and_the_room_shows_it(vendor:
         assert (await only(kit)).state is DeliveryState.DELIVERED
 
 
-async def test_what_is_reported_as_failed_goes_by_sms_once(vendor: Vendor):
-    async with kit_with(vendor) as kit:
+async def test_what_is_reported_as_failed_goes_by_sms_once(vendor: Vendor, tmp_path: Path):
+    async with kit_with(vendor, f"sqlite:///{tmp_path / 'rooms.db'}") as kit:
         await say(kit)
         failed = vendor.failed(vendor.fake.messages[0])
         await asyncio.gather(*(report(kit, vendor, failed) for _ in range(20)))
