@@ -12,6 +12,7 @@ from roomkit.core.outgoing import project
 from roomkit.core.split import split_content
 from roomkit.core.state import event_by_id, event_key
 from roomkit.errors import UsageError
+from roomkit.models.content import TextContent
 from roomkit.ports.store import RecordQuery
 
 if TYPE_CHECKING:
@@ -44,11 +45,18 @@ def _one(actor: RoomActor, event: RoomEvent, delivery: dict[str, Any]) -> dict[s
     return {
         "channel_id": channel_id,
         "channel_type": channel.channel_type,
-        "same": parts == (event.content,),
+        "same": len(parts) == 1 and _alike(parts[0], event.content),
         "reason": projection.reason,
         "parts": [part.model_dump(mode="json") for part in parts[:_PARTS]],
         "count": len(parts),
     }
+
+
+def _alike(part: Content, content: Content) -> bool:
+    """Blank space at its ends is nothing that anybody sees."""
+    if isinstance(part, TextContent) and isinstance(content, TextContent):
+        return part.text.strip() == content.text.strip()
+    return part == content
 
 
 def _parts(channel: Channel, content: Content, delivery: dict[str, Any]) -> tuple[Content, ...]:
