@@ -19,4 +19,4 @@ async def test_no_mutant_is_believed(case: WebhookCase) -> None:
         await provider.prepare(signed[0])
     report = fuzz_signatures(provider, signed, n=1500, seed=2, excused=case.excused)
     assert report.ok, (report.forged[:3], report.crashed[:3])
-    assert report.refused > 1000
+    assert report.refused > (1000 if case.signs_body else 500)

@@ -79,7 +79,7 @@ class DiscordOptions:
     """
 
     bot_token: str | None = field(default=None, repr=False)
-    public_keys: tuple[str, ...] = ()
+    public_keys: tuple[str, ...] = field(default=(), repr=False)
     receipt: str | None = None
     signing_key: str | None = field(default=None, repr=False)
     freshness_s: float = 300.0

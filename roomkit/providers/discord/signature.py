@@ -20,15 +20,13 @@ TIMESTAMP = "x-signature-timestamp"
 class DiscordKeys:
     """The app's public keys in hex, as the developer portal shows them; all are accepted.
 
-    The private half is Discord's own. `signing_key` (hex of 32 bytes) stands in for it where webhooks are simulated:
+    The private half is Discord's own. `signing` (hex of 32 bytes) stands in for it where webhooks are simulated:
     its public half must be among the public keys then. Raises `ConfigError` for what is no key.
     """
 
-    def __init__(
-        self, public_keys: Sequence[str], signing_key: str | None, *, clock: Clock, freshness_s: float
-    ) -> None:
-        self._public = [_public_key(key) for key in public_keys]
-        self._signing = signing_key
+    def __init__(self, verifying: Sequence[str], signing: str | None, *, clock: Clock, freshness_s: float) -> None:
+        self._public = [_public_key(key) for key in verifying]
+        self._signing = signing
         self._clock = clock
         self._freshness_s = freshness_s
 
@@ -50,7 +48,7 @@ class DiscordKeys:
             raise AccessDenied(f"discord webhook: it is {age:.0f} s old; check the clock, or it is a replay")
 
     def sign(self, request: WebhookRequest) -> WebhookRequest:
-        """The request with a signature of `signing_key`."""
+        """The request as Discord would send it, signed with the key for simulations."""
         if not self._signing:
             raise ConfigError(
                 "discord webhook: only Discord can sign for its public key; to simulate, set DISCORD_SIGNING_KEY "

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from roomkit.errors import AccessDenied, BadResponse, ConfigError, MissingExtra, ProviderError
@@ -28,7 +28,7 @@ class KeyRules:
     issuers: Sequence[str]
     metadata_url: str
     skew_s: float
-    signing_key: str | None
+    signing_key: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
