@@ -19,14 +19,19 @@ from roomkit.models.content import TextContent
 from roomkit.models.delivery import InboundMessage, WebhookRequest
 from roomkit.ports.message import MessageProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
+from roomkit.providers.meta.messenger import MessengerProvider
+from roomkit.providers.meta.whatsapp import MetaWhatsAppProvider
 from roomkit.providers.sinch.sms import SinchSMSProvider
+from roomkit.providers.telegram.telegram import HEADER, TelegramProvider
 from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
 from roomkit.providers.telnyx.sms import TelnyxSMSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.providers.twilio.whatsapp import TwilioWhatsAppProvider
 from roomkit.testing.signatures import Fuzzed, FuzzReport, every_mutant, fuzz_signatures
+from roomkit.testing.vendors.meta import FakeMeta
 from roomkit.testing.vendors.sinch import FakeSinch
+from roomkit.testing.vendors.telegram import FakeTelegram
 from roomkit.testing.vendors.telnyx import FakeTelnyx
 from roomkit.testing.vendors.twilio import FakeTwilio
 
@@ -100,7 +105,32 @@ def sinch(kind: type[SinchSMSProvider]) -> Samples:
     return provider, [fake.text("+15550100", "Pay 1.00 to Bob. Now. é"), fake.text("+15550100", "a.b.c")], None
 
 
+def telegram(kind: type[TelegramProvider]) -> Samples:
+    """A secret beside the body is the whole scheme: whoever has it may say anything."""
+    fake = FakeTelegram()
+    provider = kind(fake.options(), transport=fake.transport())
+    requests = [fake.text("Pay 100 to Bob é"), fake.request(fake.update(edited_message=fake.message("x")))]
+    return provider, requests, lambda request, mutant: mutant.headers.get(HEADER) == request.headers[HEADER]
+
+
+def whatsapp(kind: type[MetaWhatsAppProvider]) -> Samples:
+    fake = FakeMeta()
+    provider = kind(fake.whatsapp_options(), transport=fake.transport())
+    report = fake.whatsapp({"statuses": [{"id": "wamid.1", "status": "read", "recipient_id": "15550100"}]})
+    return provider, [fake.text("15550100", "Pay 100 to Bob é"), report], None
+
+
+def messenger(kind: type[MessengerProvider]) -> Samples:
+    fake = FakeMeta()
+    provider = kind(fake.messenger_options(), transport=fake.transport())
+    said = fake.event({"message": {"mid": "m_1", "text": "Pay 100 to Bob é"}})
+    return provider, [said, fake.event({"read": {"watermark": 1893456000000}})], None
+
+
 SAMPLES: dict[type[Any], Callable[[Any], Samples]] = {
+    TelegramProvider: telegram,
+    MetaWhatsAppProvider: whatsapp,
+    MessengerProvider: messenger,
     TwilioSMSProvider: twilio,
     TwilioRCSProvider: twilio,
     TwilioWhatsAppProvider: twilio,

@@ -8,7 +8,7 @@ import pytest
 
 from roomkit.channels.providers import find_provider
 from roomkit.cli.send import SendOptions, signed
-from roomkit.errors import AccessDenied
+from roomkit.errors import AccessDenied, UsageError
 from roomkit.models.delivery import InboundMessage
 
 SID = "AC" + "1" * 32
@@ -66,3 +66,34 @@ def test_a_server_that_is_not_there_or_says_no(command) -> None:
     assert "could not be verified" in refused.stderr
     assert refused.stderr.count("\n") == 1
     process.kill()
+
+
+NETWORKS = {
+    "telegram": ("telegram", "5550123", "5550123"),
+    "whatsapp": ("meta", "+15550123", "+15550123"),
+    "messenger": ("meta", "24000001", "24000001"),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+async def test_chat_networks(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TELEGRAM_BOT_TOKEN", "123456:a-token-of-our-own")
+    monkeypatch.setenv("TELEGRAM_WEBHOOK_SECRET", "a-secret-of-our-own")
+    for name in ("WHATSAPP_TOKEN", "MESSENGER_PAGE_TOKEN", "META_APP_SECRET"):
+        monkeypatch.setenv(name, "a secret of our own")
+    for name in ("WHATSAPP_PHONE_NUMBER_ID", "MESSENGER_PAGE_ID"):
+        monkeypatch.setenv(name, "1066")
+    vendor, sender, known = NETWORKS[network]
+    request = signed(replace(OPTIONS, channel=network, provider=network, sender=sender, message_id="77"))
+    provider = find_provider(vendor, network)
+    provider.verify(request)
+    (message,) = provider.parse(request, network)
+    assert isinstance(message, InboundMessage)
+    assert (message.sender_id, message.content.text) == (known, "Where is my order?")
+    assert str(message.external_id).endswith("77")
+    with pytest.raises(AccessDenied):
+        provider.verify(replace(request, headers={}))
+    await provider.aclose()
+    if network == "telegram":
+        with pytest.raises(UsageError, match="no number"):
+            signed(replace(OPTIONS, provider="telegram", sender="ann"))

@@ -680,7 +680,6 @@ async def test_media_is_fetched_in_two_steps_and_the_token_goes_to_meta_only():
         f"https://graph.facebook.com/v25.0/{name}",
     )
     for url in (
-        "https://evil.example/x",
         "https://graph.facebook.com/v25.0/../me",
         "https://graph.facebook.com/v25.0/a?b=c",
     ):

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 Raw = Mapping[str, Any]
 HEADER = "x-hub-signature-256"
 GRAPH_VERSION = "v25.0"
-# Where Meta keeps what its API names; nothing else is shown the token.
-_OWN_HOSTS = ("graph.facebook.com", "lookaside.fbsbx.com")
+MEDIA_HOST = "lookaside.fbsbx.com"
+"""Where Meta keeps the files of WhatsApp."""
 
 _RETRYABLE: dict[int, type[ProviderError]] = {
     1: Unavailable,
@@ -114,12 +114,9 @@ class Graph:
         """A form with a file in the field `name`."""
         return await self._call("POST", path, data=dict(form), files={name: file})
 
-    async def fetch(self, url: str, policy: FetchPolicy | None) -> Fetched:
-        """Downloads a file; the token goes to Meta's own hosts only."""
-        import httpx2
-
-        host = httpx2.URL(url).host
-        credentials = Credentials.bearer(host, self._options.token) if host in _OWN_HOSTS else None
+    async def fetch(self, url: str, policy: FetchPolicy | None, *, key_host: str | None = None) -> Fetched:
+        """Downloads a file; the token goes to `key_host` only."""
+        credentials = Credentials.bearer(key_host, self._options.token) if key_host else None
         resolver, transport = self._network
         async with Fetcher(policy, resolver=resolver, transport=transport, who=self._name) as fetcher:
             return await fetcher.fetch(url, credentials=credentials)

@@ -35,7 +35,16 @@ from roomkit.models.delivery import (
 from roomkit.models.event import EventType
 from roomkit.models.room import ChannelCapabilities
 from roomkit.net.ssrf import Fetched, FetchPolicy, Resolver
-from roomkit.providers.meta.graph import GRAPH_VERSION, WINDOW_CLOSED, Graph, MetaOptions, Webhooks, data_of, parts
+from roomkit.providers.meta.graph import (
+    GRAPH_VERSION,
+    MEDIA_HOST,
+    WINDOW_CLOSED,
+    Graph,
+    MetaOptions,
+    Webhooks,
+    data_of,
+    parts,
+)
 from roomkit.providers.meta.whatsapp_inbound import others, read
 from roomkit.providers.meta.whatsapp_outbound import (
     MAX_CAPTION,
@@ -167,14 +176,16 @@ class MetaWhatsAppProvider:
 
     async def fetch_media(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
         """Downloads a file by its id: Meta first says where it is, and how it has to look."""
+        if not attachment.url.startswith(self._media):
+            return await self._graph.fetch(attachment.url, policy, key_host=MEDIA_HOST)
         media_id = attachment.url.removeprefix(self._media)
-        if not attachment.url.startswith(self._media) or not media_id.isalnum():
+        if not media_id.isalnum():
             raise Refused(self.name, "this is no media id of WhatsApp's")
         found = await self._graph.get(media_id)
         url, digest = found.get("url"), found.get("sha256")
         if not isinstance(url, str):
             raise BadResponse(self.name, "the file cannot be had")
-        got = await self._graph.fetch(url, policy)
+        got = await self._graph.fetch(url, policy, key_host=MEDIA_HOST)
         if (
             isinstance(digest, str)
             and len(digest) == 64

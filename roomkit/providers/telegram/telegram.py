@@ -165,6 +165,8 @@ class TelegramProvider:
 
     async def fetch_media(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
         """Downloads a file. Its real address has the token in it, so that what is told of it is another."""
+        if not attachment.url.startswith(FILE):
+            return await self._fetch(attachment.url, policy)
         found = await self.call("getFile", {"file_id": attachment.url.removeprefix(FILE)})
         path = cast("dict[str, Any]", found).get("file_path") if isinstance(found, dict) else None
         if not isinstance(path, str) or path.startswith("/") or ".." in path.split("/"):
