@@ -106,6 +106,14 @@ def quiet(page: Page, ms: int) -> bool:
     return page.evaluate("count => window.loudness.slice(-count).every((one) => one < 0.001)", ms // 10)
 
 
+def wait_for_file(page: Page, path: Path) -> Path:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} is not written"
+        page.wait_for_timeout(50)
+    return path
+
+
 def wait_for_sound(page: Page) -> None:
     deadline = time.monotonic() + 30
     while not page.evaluate("window.loudness.some((one) => one > 0.02)"):
@@ -136,7 +144,7 @@ def test_speaking_is_understood_and_answered_aloud_until_it_is_told_to_be_quiet(
     expect(page.locator(".call-strip")).to_have_count(0)
     expect(desk.locator(".calls")).to_have_count(0, timeout=10_000)
 
-    assert likeness(house.database.parent / "ada-heard.wav", speech) > 0.9
+    assert likeness(wait_for_file(page, house.database.parent / "ada-heard.wav"), speech) > 0.9
 
 
 def test_a_supervisor_hears_the_answer_and_is_not_heard(
@@ -152,10 +160,7 @@ def test_a_supervisor_hears_the_answer_and_is_not_heard(
     wait_for_sound(page)
     desk.get_by_role("button", name="Stop listening").click()
     page.get_by_role("button", name="Stop speaking").click()
-    monitor = house.database.parent / "ben-monitor.wav"
-    deadline = time.monotonic() + 5
-    while not monitor.exists() and time.monotonic() < deadline:
-        page.wait_for_timeout(50)
+    monitor = wait_for_file(page, house.database.parent / "ben-monitor.wav")
     assert not read(monitor)[0].any()
 
 
@@ -200,11 +205,7 @@ def test_a_call_by_webrtc(pages: Pages, house: Server, speech: Path) -> None:
     page.evaluate("window.speak()")
     page.wait_for_timeout(2_500)
     page.evaluate("window.peer.close()")
-    kept = house.database.parent / "cleo-rtc.wav"
-    deadline = time.monotonic() + 15
-    while not kept.exists() and time.monotonic() < deadline:
-        page.wait_for_timeout(100)
-    assert likeness(kept, speech) > 0.85
+    assert likeness(wait_for_file(page, house.database.parent / "cleo-rtc.wav"), speech) > 0.85
 
 
 def test_a_microphone_that_is_refused_is_told(pages: Pages, house: Server) -> None:

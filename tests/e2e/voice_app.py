@@ -35,9 +35,11 @@ class Kept:
     def outbound(self, frame: AudioFrame) -> None: ...
 
     def close(self) -> None:
-        with wave.open(str(self._path), "wb") as file:
+        making = self._path.with_suffix(".making")
+        with wave.open(str(making), "wb") as file:
             file.setparams((1, 2, self._rate, 0, "NONE", ""))
             file.writeframes(self._pcm)
+        making.rename(self._path)  # Whoever waits for it finds all of it.
 
 
 async def main(database: str, port: int, prefix: str) -> None:
