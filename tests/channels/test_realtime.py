@@ -20,7 +20,7 @@ from roomkit.models import realtime as rt
 from roomkit.models import voice as told
 from roomkit.models.audio import SessionState, VoiceSession
 from roomkit.models.delivery import InboundMessage
-from roomkit.models.hooks import BeforeToolUse, Block, Modify
+from roomkit.models.hooks import BeforeToolUse, Block, Committed, Modify
 from roomkit.models.room import Access, FloorMode
 from roomkit.ports.realtime import RealtimeTraits
 from roomkit.testing import FakeChannel
@@ -965,3 +965,23 @@ def _spoken(event: Any) -> float:
     from datetime import datetime
 
     return datetime.fromisoformat(event.metadata["spoken_at"]).timestamp()
+
+
+async def test_a_kit_that_closes_writes_down_what_was_heard() -> None:
+    provider, line = MockRealtimeProvider(), MockRealtimeTransport()
+    seen: list[tuple[str, str]] = []
+    async with RoomKit() as kit:
+
+        @kit.on(Committed)
+        async def note(notice: Any) -> None:
+            if notice.event.type == "message":
+                seen.append((notice.event.metadata["role"], notice.event.text))
+
+        channel = RealtimeVoiceChannel("voice", provider=provider, transport=line)
+        kit.register_channel(channel)
+        room = await kit.create_room()
+        await channel.start_session(room.id, "caller", "wire")
+        provider.session.says("one two three four five six seven eight", ms=4_000)
+        await asyncio.sleep(1.5)
+    assert len(seen) == 1
+    assert "one two three four five six seven eight".startswith(seen[0][1])

@@ -298,12 +298,17 @@ class RealtimeCall:
                 pass
 
     def _user_text(self, event: rt.UserText) -> None:
+        if self._own_vad and not self._provider.traits.marks_speech and self._speech_name.startswith("speech-"):
+            self.minutes.rename(self._speech_name, event.item_id)
+            self._speech_name = event.item_id
         self.minutes.began(event.item_id)
         if not event.final:
             self.tell(told.PartialTranscript, event.text)
             data = {"text": event.text, "participant": self.session.participant_id, "item": event.item_id}
             self.host.sign(self, "voice_partial", data)
             return
+        if not self._own_vad and not self._provider.traits.marks_speech:
+            self.times.speech_ended(self.at_ms)  # the nearest that such a provider lets us know
         self.times.stamp("transcript", self.at_ms)
         self.minutes.said(event.item_id, event.text.strip())
 

@@ -1,0 +1,263 @@
+"""Gemini Live against a fake that validates every message with the vendor's own types."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from roomkit import RoomKit
+from roomkit.channels.realtime import RealtimeOptions, RealtimeVoiceChannel
+from roomkit.errors import ConfigError, Unauthorized
+from roomkit.models import realtime as rt
+from roomkit.models.audio import VoiceSession
+from roomkit.models.realtime import RealtimeConfig
+from roomkit.providers.gemini.realtime import GeminiLive, GeminiLiveOptions
+from roomkit.providers.wire import WireNames
+from roomkit.testing.calls import ScriptedVad
+from roomkit.testing.realtime import Listener, check_realtime
+from roomkit.testing.vendors.gemini_live import FakeGeminiLive, Spoken
+from roomkit.voice.pipeline import AudioPipelineConfig
+from roomkit.voice.realtime.mock import MockRealtimeTransport
+
+
+class GeminiRig:
+    """The far end for `check_realtime`."""
+
+    def __init__(self) -> None:
+        self.fake = FakeGeminiLive()
+        self.provider = GeminiLive(api_key=self.fake.key, connect=self.fake.connect)
+
+    def will_say(self, text: str, *, ms: int = 500, calls: tuple[tuple[str, dict[str, Any]], ...] = ()) -> None:
+        names = WireNames(name for name, _ in calls)
+        self.fake.script(Spoken(text, ms, tuple((names.wire(name), given) for name, given in calls)))
+
+    def speech(self, text: str, rate: int) -> list[bytes]:
+        return [frame.pcm for frame in self.fake.lexicon.speech(text, rate, silence_ms=800)]
+
+    def outputs(self) -> list[str]:
+        return [output for _, output in self.fake.results]
+
+    def seed(self) -> list[tuple[str, str]]:
+        return self.fake.seeds[-1]
+
+    def cut(self) -> None:
+        self.fake.cut()
+
+    async def aclose(self) -> None:
+        await self.fake.aclose()
+        assert self.fake.violations == []
+
+
+async def test_it_passes_the_kit() -> None:
+    await check_realtime(GeminiRig)
+
+
+@pytest.mark.parametrize("manner", ["binary", "underscores", "slow"])
+async def test_it_passes_the_kit_however_the_vendor_behaves(manner: str) -> None:
+    class Other(GeminiRig):
+        def __init__(self) -> None:
+            super().__init__()
+            if manner == "slow":
+                self.fake.manners.speed = 1.0
+            else:
+                setattr(self.fake.manners, manner, True)
+
+    await check_realtime(Other)
+
+
+class Call:
+    def __init__(self, kit: RoomKit, channel: RealtimeVoiceChannel, line: MockRealtimeTransport, fake: Any) -> None:
+        self.kit, self.channel, self.line = kit, channel, line
+        self.fake: FakeGeminiLive = fake
+        self.room = ""
+        self.session: VoiceSession
+
+    async def start(self, **metadata: Any) -> None:
+        self.room = (await self.kit.create_room()).id
+        self.session = await self.channel.start_session(self.room, "caller", "wire", metadata=metadata)
+
+    async def say(self, text: str) -> None:
+        for frame in self.fake.lexicon.speech(text, 16_000, silence_ms=800):
+            self.line.say(self.session, frame.pcm)
+            await asyncio.sleep(0.02)
+
+    async def log(self) -> list[tuple[str, str]]:
+        events = [event for event in await self.kit.events(self.room) if event.type == "message"]
+        return [(str(event.metadata.get("role")), event.text) for event in events]
+
+
+@asynccontextmanager
+async def call(**options: Any) -> AsyncGenerator[Call]:
+    fake = FakeGeminiLive()
+    provider = GeminiLive(api_key=fake.key, connect=fake.connect)
+    line = MockRealtimeTransport()
+    async with RoomKit() as kit:
+        channel = RealtimeVoiceChannel("voice", provider=provider, transport=line, **options)
+        kit.register_channel(channel)
+        yield Call(kit, channel, line, fake)
+        await channel.close()
+    await fake.aclose()
+    assert fake.violations == []
+
+
+TOOL = {"name": "find_order", "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}}}
+
+
+async def _find(name: str, arguments: dict[str, Any]) -> str:
+    await asyncio.sleep(0.3)
+    return f"order {arguments['number']} left"
+
+
+async def test_a_whole_conversation_with_tools() -> None:
+    async with call(system_prompt="Be kind.", voice="Puck", temperature=0.3, tools=[TOOL], tool_handler=_find) as it:
+        it.fake.script(
+            Spoken("Let me see.", 400, (("find_order", {"number": 7}), ("find_order", {"number": 8}))),
+            Spoken(" They left yesterday.", 600),
+        )
+        await it.start()
+        await it.say("where are my orders")
+        await asyncio.sleep(4)
+        assert await it.log() == [("user", "where are my orders"), ("assistant", "Let me see. They left yesterday.")]
+        assert [output for _, output in it.fake.results] == ["order 7 left", "order 8 left"]
+        setup = it.fake.setups[-1]
+        assert setup["systemInstruction"]["parts"][0]["text"] == "Be kind."
+        assert setup["generationConfig"]["speechConfig"]["voiceConfig"]["prebuiltVoiceConfig"]["voiceName"] == "Puck"
+        assert setup["generationConfig"]["temperature"] == 0.3
+
+
+async def test_barge_in_flushes_at_once_and_remembers_what_was_heard() -> None:
+    async with call() as it:
+        it.fake.script(Spoken("one two three four five six seven eight nine ten", 6_000), Spoken("Fine.", 200))
+        it.fake.manners.speed = 2.0
+        await it.start()
+        await it.say("count please")
+        await asyncio.sleep(1.5)
+        await it.say("stop")
+        await asyncio.sleep(1.5)
+        log = await it.log()
+        assert [role for role, _ in log] == ["user", "assistant", "user", "assistant"]
+        assert "one two three four five six seven eight nine ten".startswith(log[1][1])
+        assert 0 < len(log[1][1]) < 30
+        assert (log[2][1], log[3][1]) == ("stop", "Fine.")
+
+
+async def test_calls_that_are_taken_back_are_not_answered() -> None:
+    async def slow(name: str, arguments: dict[str, Any]) -> str:
+        await asyncio.sleep(3)
+        return "too late"
+
+    async with call(tools=[TOOL], tool_handler=slow) as it:
+        it.fake.manners.withdraws = True
+        it.fake.script(Spoken("", 0, (("find_order", {"number": 7}),)), Spoken("Never mind then.", 300))
+        await it.start()
+        await it.say("where is it")
+        await it.say("forget it")
+        await asyncio.sleep(4)
+        assert it.fake.results == []
+        assert (await it.log())[-1] == ("assistant", "Never mind then.")
+
+
+async def test_a_handoff_resumes_the_session_with_another_voice() -> None:
+    async with call(system_prompt="sales", voice="Puck") as it:
+        await it.start()
+        await it.say("I am Tom")
+        await asyncio.sleep(1)
+        await it.channel.reconfigure_session(it.session, system_prompt="support", voice="Kore")
+        assert len(it.fake.setups) == 2
+        assert len(it.fake.resumed) == 1
+        assert it.fake.seeds[-1] == []
+        assert it.fake.setups[-1]["systemInstruction"]["parts"][0]["text"] == "support"
+        await it.say("still there")
+        await asyncio.sleep(1)
+        assert (await it.log())[-1] == ("assistant", "Yes.")
+
+
+async def test_a_goodbye_is_answered_by_a_new_connection_in_time() -> None:
+    async with call() as it:
+        it.fake.manners.goes_away_s = 30
+        await it.start()
+        await asyncio.sleep(32)
+        assert len(it.fake.setups) == 2
+        assert it.fake.resumed == ["handle-1"]
+        assert it.fake.open == 1
+
+
+async def test_a_handle_that_is_forgotten_leads_to_a_seeded_session() -> None:
+    async with call() as it:
+        it.fake.script(Spoken("Hello Tom.", 200))
+        await it.start()
+        await it.say("I am Tom")
+        await asyncio.sleep(1)
+        it.fake.handles.clear()
+        it.fake.cut()
+        await asyncio.sleep(2)
+        assert it.fake.resumed == []
+        assert it.fake.seeds[-1] == [("user", "I am Tom"), ("model", "Hello Tom.")]
+
+
+async def test_our_own_vad_brackets_what_is_said() -> None:
+    pipeline = AudioPipelineConfig(vad=ScriptedVad, dtmf=None, limiter=None)
+    async with call(options=RealtimeOptions(pipeline=pipeline)) as it:
+        await it.start()
+        await it.say("hello there")
+        await asyncio.sleep(2)
+        assert it.fake.setups[-1]["realtimeInputConfig"] == {"automaticActivityDetection": {"disabled": True}}
+        assert [text for _, text in await it.log()] == ["hello there", "Yes."]
+
+
+async def test_a_person_who_takes_over_is_not_talked_over() -> None:
+    async with call() as it:
+        await it.start()
+        await it.kit.take_over(it.room, "anna")
+        await it.say("are you there")
+        await asyncio.sleep(1)
+        assert it.fake.replies == 0
+        await it.kit.release(it.room, "anna")
+        await asyncio.sleep(0.1)
+        await it.say("and now")
+        await asyncio.sleep(1)
+        assert (await it.log())[-1] == ("assistant", "Yes.")
+
+
+async def test_keys_and_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    fake = FakeGeminiLive()
+    with pytest.raises(ConfigError, match="GEMINI_API_KEY"):
+        GeminiLive()
+    with pytest.raises(ConfigError, match="base_url"):
+        GeminiLive(api_key="x", options=GeminiLiveOptions(profile="vertex"))
+    with pytest.raises(Unauthorized):
+        await GeminiLive(api_key="wrong", connect=fake.connect).connect(RealtimeConfig())
+    vertex = GeminiLive(
+        "projects/p/locations/l/publishers/google/models/m",
+        api_key=fake.key,
+        base_url="https://l-aiplatform.googleapis.com",
+        options=GeminiLiveOptions(profile="vertex", version="v1"),
+        connect=fake.connect,
+    )
+    connection = await vertex.connect(RealtimeConfig())
+    assert fake.urls[-1].startswith("wss://l-aiplatform.googleapis.com/ws/google.cloud.aiplatform.v1.")
+    assert fake.setups[-1]["model"].startswith("projects/")
+    await connection.aclose()
+    await fake.aclose()
+
+
+@pytest.mark.real_time
+async def test_over_a_real_socket() -> None:
+    fake = FakeGeminiLive()
+    fake.script(Spoken("Over the wire.", 200))
+    async with fake.served() as url:
+        provider = GeminiLive(api_key=fake.key, base_url=url)
+        connection = await provider.connect(RealtimeConfig())
+        listener = Listener(connection)
+        reading = asyncio.ensure_future(listener.run())
+        await connection.send(rt.InjectText("hello"))
+        await listener.over(1)
+        assert "".join(each.delta for each in listener.of(rt.ReplyText)) == "Over the wire."
+        await connection.aclose()
+        await reading
+    await fake.aclose()
