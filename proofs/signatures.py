@@ -18,10 +18,13 @@ from proofs.kill9 import Proof
 from roomkit.models.content import TextContent
 from roomkit.models.delivery import InboundMessage, WebhookRequest
 from roomkit.ports.message import MessageProvider
+from roomkit.providers.discord.discord import DiscordProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
 from roomkit.providers.meta.messenger import MessengerProvider
 from roomkit.providers.meta.whatsapp import MetaWhatsAppProvider
 from roomkit.providers.sinch.sms import SinchSMSProvider
+from roomkit.providers.slack.slack import SlackProvider
+from roomkit.providers.teams.teams import TeamsProvider
 from roomkit.providers.telegram.telegram import HEADER, TelegramProvider
 from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
 from roomkit.providers.telnyx.sms import TelnyxSMSProvider
@@ -29,8 +32,11 @@ from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.providers.twilio.whatsapp import TwilioWhatsAppProvider
 from roomkit.testing.signatures import Fuzzed, FuzzReport, every_mutant, fuzz_signatures
+from roomkit.testing.vendors.discord import FakeDiscord
 from roomkit.testing.vendors.meta import FakeMeta
 from roomkit.testing.vendors.sinch import FakeSinch
+from roomkit.testing.vendors.slack import FakeSlack
+from roomkit.testing.vendors.teams import FakeTeams
 from roomkit.testing.vendors.telegram import FakeTelegram
 from roomkit.testing.vendors.telnyx import FakeTelnyx
 from roomkit.testing.vendors.twilio import FakeTwilio
@@ -127,7 +133,37 @@ def messenger(kind: type[MessengerProvider]) -> Samples:
     return provider, [said, fake.event({"read": {"watermark": 1893456000000}})], None
 
 
+def slack(kind: type[SlackProvider]) -> Samples:
+    fake = FakeSlack(clock=_Stopped())
+    provider = kind(fake.options(), clock=_Stopped(), transport=fake.transport())
+    command = {"command": "/pay", "text": "100 to Bob é", "user_id": "U1", "channel_id": "C1", "trigger_id": "1.2"}
+    pressed = {"type": "block_actions", "user": {"id": "U1"}, "actions": [{"value": "100", "action_ts": "1.3"}]}
+    return provider, [fake.message("U1", "Pay 100 to Bob é"), fake.form(command), fake.interaction(pressed)], None
+
+
+def discord(kind: type[DiscordProvider]) -> Samples:
+    fake = FakeDiscord(clock=_Stopped())
+    provider = kind(fake.options(), clock=_Stopped(), transport=fake.transport())
+    pressed = fake.interaction(3, "U1", data={"custom_id": "b0:100", "component_type": 2})
+    return provider, [fake.command("U1", "pay", "100 to Bob é"), pressed], None
+
+
+def teams(kind: type[TeamsProvider]) -> Samples:
+    """A token says who posts, and not what: everything but the body has to hold."""
+    fake = FakeTeams(clock=_Stopped())
+    provider = kind(fake.options(signing_key=fake.private_key()), clock=_Stopped(), transport=fake.transport())
+    requests = [
+        provider.sign(fake.message("29:1", "Pay 100 to Bob é")),
+        provider.sign(fake.activity({"type": "event"})),
+    ]
+    proof = "authorization"
+    return provider, requests, lambda request, mutant: mutant.headers.get(proof) == request.headers[proof]
+
+
 SAMPLES: dict[type[Any], Callable[[Any], Samples]] = {
+    SlackProvider: slack,
+    DiscordProvider: discord,
+    TeamsProvider: teams,
     TelegramProvider: telegram,
     MetaWhatsAppProvider: whatsapp,
     MessengerProvider: messenger,
@@ -195,6 +231,6 @@ def _fuzz(proof: Proof, name: str, samples: Samples, n: int, dice: random.Random
         proof.figures["mutants"] += each.tried
         proof.figures["refused"] += each.refused
         proof.figures["said_the_same"] += each.harmless
-        proof.figures["text_ended_early_(Twilio)"] += each.excused
+        proof.figures["excused_by_the_scheme"] += each.excused
     if not any(each.refused for each in reports):
         proof.wrong.append(f"{name} refused nothing: this proof is blind")

@@ -4,14 +4,11 @@ import asyncio
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botframework.connector.auth import ChannelValidation, JwtTokenExtractor, SimpleCredentialProvider
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from roomkit import RoomKit
 from roomkit.channels import TeamsChannel
@@ -56,19 +53,12 @@ NAMES = sorted(path.stem for path in (GOLDEN / "teams").glob("*.json"))
 TO = "a:1personal"
 
 
-@cache
-def own_key() -> str:
-    """A key of the operator's own, for simulated activities."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-
-
 async def public(host: str, port: int, /) -> Sequence[str]:
     return ["93.184.215.14"]
 
 
 def made(fake: FakeTeams, clock: Any = None, **more: Any) -> TeamsProvider:
-    options = fake.options(**{"signing_key": own_key(), **more})
+    options = fake.options(**{"signing_key": FakeTeams.private_key(), **more})
     return TeamsProvider(options, clock=clock or fake.clock, transport=fake.transport(), resolver=public)
 
 
@@ -92,7 +82,7 @@ async def test_conformance() -> None:
         lambda: made(fake),
         inbound=[one for name, one in zip(NAMES, golden("teams"), strict=True) if name != "typing"],
         outgoing=message_to(TO, "hello"),
-        secrets=[fake.app_password, own_key()],
+        secrets=[fake.app_password, FakeTeams.private_key()],
         without_secret=lambda: made(fake, signing_key=None),
         mutants=0,
     )

@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl
 
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -115,6 +116,11 @@ class FakeTeams:
                 Route("/{rest:path}", self._elsewhere),
             ]
         )
+
+    @staticmethod
+    def private_key() -> str:
+        """A key in PEM, for a provider's `signing_key`."""
+        return _key(2).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
     def rotate(self) -> None:
         """Another key takes the place of the one that signs now, as the Bot Connector does every few days."""
