@@ -235,10 +235,6 @@ class OutboxLanes:
         now = self.engine.now()
         return [(lane.channel_id, *_lag(lane, now)) for lane in self.lines.values()]
 
-    def unsettled(self, channel_id: str) -> bool:
-        """Whether a delivery of this channel is under way, or any that is over is not noted yet."""
-        return self._flushing or any(lane.channel_id == channel_id for lane in self.lines.values())
-
     # -- one delivery ---------------------------------------------------------------------------------------------
 
     async def _deliver(self, lane: Lane, item: Item) -> None:
@@ -566,6 +562,12 @@ def forget(lanes: OutboxLanes, actor: RoomActor) -> None:
 def at_work(lanes: OutboxLanes) -> set[tuple[str, str]]:
     """The rooms, as tenant and id, with a delivery under way."""
     return {(lane.actor.tenant, lane.actor.room_id) for lane in lanes.lines.values() if lane.busy}
+
+
+def unsettled(lanes: OutboxLanes, channel_id: str) -> bool:
+    """Whether a delivery of this channel is under way, or any that is over is not noted yet."""
+    noting = lanes._flushing  # pyright: ignore[reportPrivateUsage] - of this module
+    return noting or any(lane.channel_id == channel_id for lane in lanes.lines.values())
 
 
 def ending(lanes: OutboxLanes, actor: RoomActor, row: Record) -> bool:
