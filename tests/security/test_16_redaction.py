@@ -1,5 +1,5 @@
 """Line 16: what a guard takes out is nowhere afterwards: not with the model, in the store, in a view or an export; also
-when it comes in pieces, cut at every offset."""
+when it comes in pieces, cut at every offset. By `KitOptions(redaction=...)`: tests/core/test_redacting.py."""
 
 from __future__ import annotations
 
