@@ -57,8 +57,7 @@ Notes = tuple[list[Record], list[RecordKey]]
 
 @dataclass(slots=True)
 class Item:
-    """One delivery to be made. `attempts` counts those noted before a crash; `noted` is what its row says of them.
-    `way` is told to a channel that has several: which, and why not the usual one."""
+    """One delivery to be made. `attempts` counts those noted before a crash; `noted` is what its row says of them."""
 
     event: RoomEvent | None
     index: int
@@ -70,7 +69,7 @@ class Item:
     span: Span = OFF
     noted: int = 0
     erased: bool = False
-    way: dict[str, str] | None = None
+    way: dict[str, str] | None = None  # for a channel that has two: which, and why
 
 
 @dataclass(slots=True, eq=False)
