@@ -164,11 +164,13 @@ class VoiceChannel(Channel):
         room_id: str | None = None,
         sender_id: str | None = None,
         assurance: Assurance | None = None,
+        briefing: str | None = None,
         **metadata: Any,
     ) -> str:
         """Takes a call into its room, the caller's own or `room_id`; the room's id. `assurance` is how well this caller
-        is known, for all they say in this call; None is the channel's. Raises `StateError` when the room does not take
-        it."""
+        is known, for all they say in this call; None is the channel's. With `briefing` they are told that first, alone
+        and without being heard, until it is over or they press a key, and then they are let in; it returns then. Raises
+        `StateError` when the room does not take it."""
         session.assurance = assurance or self.options.assurance
         port = self._port()
         message = InboundMessage(
@@ -187,7 +189,7 @@ class VoiceChannel(Channel):
             raise StateError(f"the call was not taken: {result.reason}")
         if not session.participant_id and result.event is not None:
             session.participant_id = result.event.source.participant_id or ""
-        await self._bind(session, result.room_id)
+        await self._bind(session, result.room_id, briefing=briefing)
         return result.room_id
 
     async def connect_session(self, session: Any, room_id: str, binding: ChannelBinding) -> None:
@@ -213,7 +215,14 @@ class VoiceChannel(Channel):
         await call.aclose()
         await self._backend().hang_up(session)
 
-    async def _bind(self, session: VoiceSession, room_id: str, binding: ChannelBinding | None = None) -> None:
+    async def _bind(
+        self,
+        session: VoiceSession,
+        room_id: str,
+        binding: ChannelBinding | None = None,
+        *,
+        briefing: str | None = None,
+    ) -> None:
         if session.state is SessionState.ENDED or session.id in self._calls:
             return
         port = self._port()
@@ -246,9 +255,17 @@ class VoiceChannel(Channel):
             if begin is not None:
                 self._scope.spawn(begin(), name="make speech ready")
         await line.opened()
-        line.welcome(call)
+        if briefing is None:
+            line.welcome(call)
+        else:
+            call.hearing.open = False
         self._scope.spawn(self._listen(call), name=f"call {session.id}")
         call.tell(told.SessionStarted)
+        if briefing is not None:
+            await call.said(briefing)
+            if session.id in self._calls:
+                line.welcome(call)
+            return
         words = line.phrase("again") if session.metadata.get("again") else self.greeting
         if words:
             call.say(words)
@@ -400,6 +417,7 @@ class _Line:
             self._leave = None
 
     def welcome(self, call: Call) -> None:
+        call.hearing.open = True
         if self._binding is not None:
             _gate(call, self._binding)
         alone = not self.bridge.busy

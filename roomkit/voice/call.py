@@ -157,6 +157,8 @@ class Call:
         """The event that each generation answers."""
         self._settling: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._spoke = ""
+        """Who answered last: what the house adds is said in the same voice."""
         self.times = TurnClock()
         self.turns = 0
 
@@ -187,6 +189,7 @@ class Call:
         self.session.state = SessionState.ENDED
         self.hearing.end()
         self._key.cancel()
+        self.mouth.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._settling:
@@ -264,7 +267,7 @@ class Call:
             case "backchannel":
                 self.tell(told.BackchannelHeard, text)
             case "filler" if self._tts is not None and self.mouth.current is None and (words := options.phrase(kind)):
-                self.mouth.fill(_text("filler", words), self.machine.generation)
+                self.mouth.fill(_text(self._spoke, words), self.machine.generation)
             case "reprompt" if self.host.alone(self) and (words := options.phrase(kind)):
                 self.say(words)
             case "reply_timeout" if words := options.phrase("apology"):
@@ -366,7 +369,7 @@ class Call:
             return
         if answer and self.answers():
             self.stamp("first_token")
-            self.mouth.begin(utterance, self.machine.generation)
+            self._begin(utterance)
         elif not self.mouth.add(utterance):
             log.warning("call %s: too much waits to be said; an utterance was left out", self.session.id)
         else:
@@ -374,10 +377,16 @@ class Call:
 
     def say(self, text: str, *, source: str = "", event_id: str | None = None) -> Utterance:
         """A whole text, said when nobody has the word."""
-        utterance = _text(source or self.session.channel_id, text)
+        utterance = _text(source or self._spoke or self.session.channel_id, text)
         utterance.event_id = event_id
         self.speak(utterance, answer=False)
         return utterance
+
+    async def said(self, text: str) -> None:
+        """Says a text and waits until it is over, was stopped, or the call has ended."""
+        utterance = self.say(text)
+        if utterance in self.mouth.waiting or self.mouth.current is utterance:
+            await utterance.over.wait()
 
     def withdraw(self, utterance: Utterance, reason: str) -> None:
         """It is not to be said after all: what was not spoken yet stays unspoken."""
@@ -385,6 +394,7 @@ class Call:
         utterance.close()
         if utterance in self.mouth.waiting:
             self.mouth.waiting.remove(utterance)
+            utterance.over.set()
         elif self.mouth.current is utterance:
             utterance.event_id = None
             self.interrupt(reason)
@@ -399,7 +409,12 @@ class Call:
         if self.machine.free and self.mouth.waiting and self.open_out:
             utterance = self.mouth.waiting.popleft()
             self.step(ReplyStarted())
-            self.mouth.begin(utterance, self.machine.generation)
+            self._begin(utterance)
+
+    def _begin(self, utterance: Utterance) -> None:
+        if utterance.event_id is not None and self.options.voice_for(utterance.source) is not None:
+            self._spoke = utterance.source
+        self.mouth.begin(utterance, self.machine.generation)
 
     def _moved(self, generation: int) -> None:
         if self.times.awaits_sound:
@@ -411,7 +426,7 @@ class Call:
 
     def _said(self, generation: int, spoke: bool) -> None:
         if not spoke:
-            self.mouth.current = None
+            self.mouth.drop()
             self.step(ReplyFailed(generation))
 
     def _played_out(self, generation: int) -> None:

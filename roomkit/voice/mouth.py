@@ -48,6 +48,8 @@ class Utterance:
     before: int = 0
     """Samples of its generation that were played before it: a filler's."""
     withdrawn: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """It was played out or stopped, or will never be said."""
     failed_at: int | None = None
     """Samples of its own that the synthesiser had made when it gave up; what is played after them is the clip."""
 
@@ -121,7 +123,7 @@ class Mouth:
         utterance = self.current
         if utterance is None or utterance.generation != generation:
             return None, HeardText("", 0.0)
-        self.current = None
+        self.drop()
         if utterance.task is not None:
             utterance.task.cancel()
         return utterance, self._heard(utterance, samples)
@@ -132,8 +134,20 @@ class Mouth:
         utterance = self.current
         if utterance is None or utterance.generation != generation:
             return None
-        self.current = None
+        self.drop()
         return utterance
+
+    def drop(self) -> None:
+        """Nothing is being said any more."""
+        if self.current is not None:
+            self.current.over.set()
+        self.current = None
+
+    def close(self) -> None:
+        """The call is over: what waits will never be said."""
+        while self.waiting:
+            self.waiting.popleft().over.set()
+        self.drop()
 
     @staticmethod
     def heard_of(utterance: Utterance) -> HeardText:

@@ -160,6 +160,36 @@ async def test_a_ticket_is_for_one_connection_of_one_call_within_a_minute() -> N
         await tried(told)
 
 
+async def test_a_call_whose_server_went_away_is_connected_again_and_one_that_we_hung_up_ends() -> None:
+    first = made().reply(asked(), "wss://x/voice/phone").body.decode()
+    assert first.endswith(f'<Pause length="2"/><Redirect method="POST">{PUBLIC}/voice/phone</Redirect></Response>')
+    assert "again" not in parameters(first.encode())
+    backend = made()  # the next process, which knows nothing of the call
+    told = parameters(backend.reply(asked(CallStatus="in-progress"), "wss://x/voice/phone").body)
+    assert told["again"] == "1"
+    async with Scope("phone") as scope:
+        line = MemoryLine()
+        far = FakeTwilioCall(line.put, parameters=told)
+        line.on_sent = far.take
+        far.start()
+        scope.spawn(backend.serve(line, far.session, nothing), name="serve")
+        await asyncio.sleep(0.01)
+        assert far.session.metadata["again"] is True
+        await backend.hang_up(far.session)
+        line.put(None)
+        await asyncio.sleep(0.01)
+    ended = backend.reply(asked(CallStatus="in-progress"), "wss://x/voice/phone").body
+    assert b"<Response><Hangup/></Response>" in ended
+
+
+def test_a_stream_that_fails_each_time_does_not_ring_for_ever() -> None:
+    backend = made()
+    replies = [backend.reply(asked(CallStatus="in-progress"), "wss://x/voice/phone").body for _ in range(11)]
+    assert [b"<Hangup/>" in reply for reply in replies] == [False] * 10 + [True]
+    plain = TwilioMediaBackend(TwilioOptions("AC1", auth_token=TOKEN), reconnect=False)
+    assert b"<Redirect" not in plain.reply(asked(), "wss://x/voice/phone").body
+
+
 def test_names_are_quoted_in_the_answer() -> None:
     reply = made().reply(asked(From='"><Dial>+1900</Dial>'), "wss://x/voice/phone")
     assert b"<Dial>" not in reply.body

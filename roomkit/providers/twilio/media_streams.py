@@ -2,7 +2,10 @@
 
 Point the number's voice webhook at `POST /voice/{channel}` of `kit.asgi(public_url=...)`. The answer connects the call
 to the web socket of the same address, with a ticket that is good for one connection within a minute; the upgrade must
-be signed by Twilio as well. When our side hangs up, the socket closes and the call ends: nothing follows in the TwiML.
+be signed by Twilio as well.
+
+When the socket closes, Twilio waits two seconds and asks the webhook again. A call that we hung up ends then; one whose
+server went away is connected again, and its session has `metadata["again"]`.
 """
 
 from __future__ import annotations
@@ -36,11 +39,15 @@ log = logging.getLogger(__name__)
 RATE = 8_000
 FRAME = RATE * FRAME_MS // 1000
 TICKET_S = 60
+_XML = '<?xml version="1.0" encoding="UTF-8"?>'
 MARK_EVERY = RATE // 10
 """A mark every 100 ms: in between the clock says what has sounded."""
 START_S = 10.0
 MOST_USED = 10_000
 MOST_CONCEALED = 3
+AGAIN_S = 2
+MOST_AGAIN = 10
+"""So often is one call connected anew; a stream that fails each time must not ring for ever."""
 
 
 class _Wire:
@@ -55,11 +62,14 @@ class _Wire:
 
 
 class TwilioMediaBackend(LiveBackend[_Wire]):
-    """A `VoiceBackend` for phone calls; `entry` is Twilio's own. Raises `ConfigError` without an auth token."""
+    """A `VoiceBackend` for phone calls; `entry` is Twilio's own. Raises `ConfigError` without an auth token.
+
+    `reconnect=False` lets a call end with its stream. Only the process that hung up knows that it did: where several
+    serve one number and hang up by themselves, that is the setting."""
 
     entry: Literal["vendor"] = "vendor"
 
-    def __init__(self, options: TwilioOptions, *, clock: Clock | None = None) -> None:
+    def __init__(self, options: TwilioOptions, *, clock: Clock | None = None, reconnect: bool = True) -> None:
         super().__init__(BackendTraits(rate=RATE, native_dtmf=True, marks=True))
         if not options.auth_token:
             raise ConfigError("TwilioMediaBackend needs auth_token= to know Twilio by: set TWILIO_AUTH_TOKEN")
@@ -69,6 +79,9 @@ class TwilioMediaBackend(LiveBackend[_Wire]):
         self._secret = hashlib.sha256(b"roomkit media stream\0" + options.auth_token.encode()).digest()
         self._clock: Clock = clock or SystemClock()
         self._used: OrderedDict[str, None] = OrderedDict()
+        self._reconnect = reconnect
+        self._left: OrderedDict[str, int] = OrderedDict()
+        """How often each call may still be connected anew; 0 for one that we have hung up."""
 
     # -- the door ---------------------------------------------------------------------------------------
 
@@ -81,13 +94,28 @@ class TwilioMediaBackend(LiveBackend[_Wire]):
             raise ProtocolError("a call's webhook names the call (CallSid)")
         if not stream_url.startswith(("ws://", "wss://")):
             raise ConfigError("Twilio has to know where to connect: kit.asgi(public_url=...)")
+        again = told.get("CallStatus") == "in-progress"
+        if again and not self._once_more(call):
+            return WebhookReply(200, f"{_XML}<Response><Hangup/></Response>".encode(), "text/xml")
         values = {"ticket": self._ticket(call), "from": told.get("From", ""), "to": told.get("To", "")}
+        if again:
+            values["again"] = "1"
         parameters = "".join(f'<Parameter name="{name}" value="{escape(value)}"/>' for name, value in values.items())
-        twiml = (
-            '<?xml version="1.0" encoding="UTF-8"?>'
-            f'<Response><Connect><Stream url="{escape(stream_url)}">{parameters}</Stream></Connect></Response>'
-        )
+        connect = f'<Connect><Stream url="{escape(stream_url)}">{parameters}</Stream></Connect>'
+        later = f'<Pause length="{AGAIN_S}"/><Redirect method="POST">{escape(request.url)}</Redirect>'
+        twiml = f"{_XML}<Response>{connect}{later if self._reconnect else ''}</Response>"
         return WebhookReply(200, twiml.encode(), "text/xml")
+
+    def _once_more(self, call: str) -> bool:
+        left = self._left.get(call, MOST_AGAIN)
+        self._note_left(call, max(left - 1, 0))
+        return left > 0
+
+    def _note_left(self, call: str, left: int) -> None:
+        self._left[call] = left
+        self._left.move_to_end(call)
+        if len(self._left) > MOST_USED:
+            self._left.popitem(last=False)
 
     def admit(self, request: WebhookRequest) -> None:
         """The upgrade is signed over the address of the web socket; some of Twilio sign it as https."""
@@ -136,6 +164,8 @@ class TwilioMediaBackend(LiveBackend[_Wire]):
             "from": told.get("from", ""),
             "to": told.get("to", ""),
         }
+        if told.get("again"):
+            session.metadata["again"] = True
         call = self.opened(session, wire)
         async with Scope(f"stream {start.stream_sid}") as scope:
             try:
@@ -202,6 +232,7 @@ class TwilioMediaBackend(LiveBackend[_Wire]):
         await call.wire.line.send(call.wire.codec.clear())
 
     async def leave(self, call: LiveCall[_Wire]) -> None:
+        self._note_left(str(call.session.metadata.get("call_sid", "")), 0)
         await call.wire.line.close(1000, "hung up")
 
 
