@@ -46,7 +46,8 @@ class RealtimeOptions:
     False lets the model finish. `supervisors` are participants whose texts guide the model as "system" (D10).
     `history_events` of the room are what a new session knows. `addressed_to` says which AIs of the room are asked by
     what is said: nobody by default, the model answers already; None asks as usual. `provider_config` is the vendor's
-    own. `transcript_wait_s` is how long the caller's words hold back what comes after them in the log.
+    own. `transcripts_to` is who sees what was said, a visibility: "all", "internal", names. `transcript_wait_s` is how
+    long the caller's words hold back what comes after them in the log.
     """
 
     greeting: str | None = None
@@ -58,6 +59,7 @@ class RealtimeOptions:
     addressed_to: tuple[str, ...] | None = ()
     provider_config: Mapping[str, Any] = field(default_factory=lambda: {})
     tools: ToolRules = field(default_factory=ToolRules)
+    transcripts_to: str = "all"
     transcript_wait_s: float = 3.0
     link: LinkOptions = field(default_factory=LinkOptions)
     assurance: Assurance = Assurance.CLAIMED
@@ -67,7 +69,8 @@ class RealtimeVoiceChannel(Channel):
     """Speech-to-speech in rooms. One object carries many calls in many rooms.
 
     `provider` and `transport` are objects; a provider may be a name ("openai", "gemini:MODEL"), or "offline": the parts
-    of the house, which need no key. `tools` are vendors' dictionaries or `ToolSpec`s, served by `tool_handler`, an async function (name, arguments) or a `Toolbox`.
+    of the house, which need no key. `tools` are vendors' dictionaries or `ToolSpec`s, served by `tool_handler`, an async
+    function (name, arguments) or a `Toolbox`.
     `input_sample_rate` and `output_sample_rate` are the provider's, in Hz, `transport_sample_rate` the transport's;
     without it the transport says its own. Sound is resampled wherever two of them differ.
     """

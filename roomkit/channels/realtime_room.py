@@ -161,7 +161,8 @@ class RealtimeRoom:
             metadata["late"] = True
         if entry.kind == "assistant":
             metadata["role"] = "assistant"
-            await self._own(call, TextContent(text=entry.text), EventType.MESSAGE, metadata=metadata)
+            shown = self.channel.options.transcripts_to
+            await self._own(call, TextContent(text=entry.text), EventType.MESSAGE, metadata=metadata, visibility=shown)
         else:
             await self._user(call, entry.text, placed, {**metadata, "role": "user"})
 
@@ -182,6 +183,7 @@ class RealtimeRoom:
             content=TextContent(text=text),
             external_id=f"{session.id}:{self._written}",
             addressed_to=self.channel.options.addressed_to,
+            visibility=self.channel.options.transcripts_to,
             assurance=self.channel.options.assurance,
             sent_at=self._stamp(placed.spoken_at),
             metadata=metadata,
