@@ -19,6 +19,7 @@ import roomkit.providers
 from roomkit import HTTPChannel, RoomKit, SMSChannel
 from roomkit.channels import (
     DiscordChannel,
+    EmailChannel,
     MessengerChannel,
     RCSChannel,
     SlackChannel,
@@ -29,12 +30,15 @@ from roomkit.channels import (
 from roomkit.models.delivery import WebhookRequest
 from roomkit.ports.channel import Channel
 from roomkit.providers.discord.discord import DiscordProvider
+from roomkit.providers.elasticemail.email import ElasticEmailProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
 from roomkit.providers.meta.graph import MEDIA_HOST
 from roomkit.providers.meta.messenger import MessengerProvider
 from roomkit.providers.meta.whatsapp import MetaWhatsAppProvider
+from roomkit.providers.sendgrid.email import SendGridProvider
 from roomkit.providers.sinch.sms import SinchSMSProvider
 from roomkit.providers.slack.slack import SlackProvider
+from roomkit.providers.smtp.email import SMTPOptions, SMTPProvider
 from roomkit.providers.teams.teams import TeamsProvider
 from roomkit.providers.telegram.telegram import HEADER as TELEGRAM
 from roomkit.providers.telegram.telegram import TelegramProvider
@@ -45,7 +49,9 @@ from roomkit.providers.twilio.sms import TwilioOptions, TwilioSMSProvider
 from roomkit.providers.twilio.whatsapp import TwilioWhatsAppProvider
 from roomkit.testing import VirtualClock
 from roomkit.testing.vendors.discord import FakeDiscord
+from roomkit.testing.vendors.elasticemail import FakeElasticEmail
 from roomkit.testing.vendors.meta import FakeMeta
+from roomkit.testing.vendors.sendgrid import FakeSendGrid
 from roomkit.testing.vendors.sinch import FakeSinch
 from roomkit.testing.vendors.slack import FakeSlack
 from roomkit.testing.vendors.teams import FakeTeams
@@ -291,6 +297,70 @@ def _teams() -> WebhookCase:
     )
 
 
+def _letter(n: int, sender: str) -> tuple[str, dict[str, str]]:
+    """An address and headers for the n-th letter of somebody whom other channels know by number."""
+    address = sender if "@" in sender else f"{sender.lstrip('+')}@x.example"
+    return address, {"Message-ID": f"<letter-{n}@x.example>"}
+
+
+def _sendgrid() -> WebhookCase:
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "ada@x.example") -> WebhookRequest:
+        address, headers = _letter(n, sender)
+        return FakeSendGrid(clock=clock, webhook_url=HOOK).letter(address, text, headers=headers)
+
+    return WebhookCase(
+        SendGridProvider,
+        lambda clock: SendGridProvider(FakeSendGrid().options(), clock=clock, transport=FakeSendGrid().transport()),
+        lambda: SendGridProvider(FakeSendGrid().options(verification_keys=())),
+        signed,
+        lambda cid, provider: EmailChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=True,
+        fetching=lambda net, resolver: SendGridProvider(FakeSendGrid().options(), transport=net, resolver=resolver),
+    )
+
+
+def _elasticemail() -> WebhookCase:
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "ada@x.example") -> WebhookRequest:
+        address, headers = _letter(n, sender)
+        fake = FakeElasticEmail(clock=clock, webhook_url=HOOK)
+        return fake.letter(address, text, headers=headers, signed=True)
+
+    fake = FakeElasticEmail()
+    return WebhookCase(
+        ElasticEmailProvider,
+        lambda clock: ElasticEmailProvider(fake.options(webhook_token=None), clock=clock, transport=fake.transport()),
+        lambda: ElasticEmailProvider(fake.options(webhook_token=None, signing_secrets=())),
+        signed,
+        lambda cid, provider: EmailChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=True,
+        fetching=lambda net, resolver: ElasticEmailProvider(fake.options(), transport=net, resolver=resolver),
+    )
+
+
+def _smtp() -> WebhookCase:
+    def make(clock: VirtualClock | None = None, secrets: tuple[str, ...] = (SECRET,), **more: Any) -> SMTPProvider:
+        return SMTPProvider(SMTPOptions("127.0.0.1", security="none", webhook_secrets=secrets), clock=clock, **more)
+
+    def signed(clock: VirtualClock, n: int = 0, text: str = "hello", sender: str = "ada@x.example") -> WebhookRequest:
+        address, headers = _letter(n, sender)
+        head = f"From: {address}\r\nMessage-ID: {headers['Message-ID']}\r\nContent-Type: text/plain; charset=utf-8"
+        body = f"{head}\r\n\r\n{text}".encode()
+        return make(clock).sign(WebhookRequest("POST", HOOK, {"content-type": "message/rfc822"}, body))
+
+    return WebhookCase(
+        SMTPProvider,
+        make,
+        lambda: make(secrets=()),
+        signed,
+        lambda cid, provider: EmailChannel(cid, provider=provider),
+        signs_url=False,
+        signs_time=True,
+        fetching=lambda net, resolver: make(transport=net, resolver=resolver),
+    )
+
+
 WEBHOOKS: dict[str, WebhookCase] = {
     "SlackProvider": _slack(),
     "DiscordProvider": _discord(),
@@ -306,12 +376,15 @@ WEBHOOKS: dict[str, WebhookCase] = {
     "TelnyxSMSProvider": _telnyx(TelnyxSMSProvider, lambda cid, provider: SMSChannel(cid, provider=provider)),
     "TelnyxRCSProvider": _telnyx(TelnyxRCSProvider, lambda cid, provider: RCSChannel(cid, provider=provider)),
     "SinchSMSProvider": _sinch(),
+    "SendGridProvider": _sendgrid(),
+    "ElasticEmailProvider": _elasticemail(),
+    "SMTPProvider": _smtp(),
     "HTTPWebhooks": _http(),
 }
 AI = ("AnthropicProvider", "OfflineBrain", "OpenAIProvider")
 STORES = ("PostgresReading", "PostgresStore", "SQLiteReading", "SQLiteStore")
 BLOBS = ("FileBlobStore",)
-SOURCES = ("SSESource", "TelegramPolling", "WebSocketSource")
+SOURCES = ("IMAPSource", "LMTPSource", "SSESource", "TelegramPolling", "WebSocketSource")
 CASES: dict[str, Iterable[str]] = {
     "webhook": WEBHOOKS,
     "ai": AI,

@@ -35,6 +35,7 @@ from roomkit.runtime import Clock, SystemClock, bounded
 if TYPE_CHECKING:
     import httpx2
 
+_MIN_TOKEN = 16
 _MOST_BYTES = 20 * 1024 * 1024  # of all files, encoded
 
 
@@ -79,6 +80,10 @@ class ElasticEmailProvider:
         if not options.api_key:
             raise ConfigError("elasticemail: an API key is needed; set ELASTICEMAIL_API_KEY")
         secrets, token = options.signing_secrets, options.webhook_token
+        if token is not None and len(token) < _MIN_TOKEN:
+            raise ConfigError(f"elasticemail: a webhook token needs {_MIN_TOKEN} characters or more, made at random")
+        if "body" not in options.signed or not set(options.signed) <= {"timestamp", "body", "id"}:
+            raise ConfigError('elasticemail: signed parts are "timestamp", "body" and "id", the body among them')
         register_secret(options.api_key, token, options.mail.thread_secret, *secrets)
         self.options = options
         self._desk = MailDesk(self.name, options.mail, options.api_key)

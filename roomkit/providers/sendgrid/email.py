@@ -29,7 +29,7 @@ from roomkit.ports.channel import RoomContext
 from roomkit.protocols.mail.compose import Mail, split_address, thread_headers
 from roomkit.providers.mail import MailDesk, MailSettings, fetched, mail_error
 from roomkit.providers.sendgrid.inbound import ID_ARGUMENT, parse
-from roomkit.providers.sendgrid.signature import SendGridKeys
+from roomkit.providers.sendgrid.signature import SendGridKeys, public_key
 from roomkit.providers.text_media import json_answer, rows, word
 from roomkit.runtime import Clock, SystemClock, bounded
 
@@ -50,7 +50,7 @@ class SendGridOptions:
 
     api_key: str = field(repr=False)
     mail: MailSettings = field(default_factory=MailSettings)
-    verification_keys: tuple[str, ...] = ()
+    verification_keys: tuple[str, ...] = field(default=(), repr=False)
     parse_password: str | None = field(default=None, repr=False)
     signing_key: str | None = field(default=None, repr=False)
     sandbox: bool = False
@@ -81,13 +81,8 @@ class SendGridProvider:
         self.options = options
         self._clock = clock or SystemClock()
         self._desk = MailDesk(self.name, options.mail, options.api_key)
-        self._keys = SendGridKeys(
-            options.verification_keys,
-            password=password,
-            signing_key=options.signing_key,
-            clock=self._clock,
-            freshness_s=options.freshness_s,
-        )
+        public = [public_key(key) for key in options.verification_keys]
+        self._keys = SendGridKeys(public, self._clock, password, options.signing_key, options.freshness_s)
         self._network = (resolver, transport)
         self._client = http_client(
             ClientOptions(read_s=options.timeout_s, write_s=options.timeout_s),

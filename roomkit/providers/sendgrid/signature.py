@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from roomkit.errors import AccessDenied, ConfigError, MissingExtra
@@ -23,32 +23,24 @@ SIGNATURE = "x-twilio-email-event-webhook-signature"
 TIMESTAMP = "x-twilio-email-event-webhook-timestamp"
 
 
+@dataclass(frozen=True, slots=True)
 class SendGridKeys:
-    """The verification keys, base64 as the console shows them; all are accepted. `password` is `user:password` of the
-    Parse URL. `signing_key` (a PEM private key) is for simulated webhooks only. Raises `ConfigError` for a bad key."""
+    """`public` are the verification keys; all are accepted. `password` is `user:password` of the Parse URL.
+    `signing_key` (a PEM private key) is for simulated webhooks only."""
 
-    def __init__(
-        self,
-        public_keys: Sequence[str],
-        *,
-        password: str | None,
-        signing_key: str | None,
-        clock: Clock,
-        freshness_s: float,
-    ) -> None:
-        self._public = [_public_key(key) for key in public_keys]
-        self._password = password
-        self._signing = signing_key
-        self._clock = clock
-        self._freshness_s = freshness_s
+    public: Sequence[EllipticCurvePublicKey]
+    clock: Clock
+    password: str | None = field(default=None, repr=False)
+    signing_key: str | None = field(default=None, repr=False)
+    freshness_s: float = 300.0
 
     def verify(self, request: WebhookRequest) -> None:
         """Raises `AccessDenied` unless it is signed and fresh, or a letter that came with the password."""
         headers = request.headers
-        if SIGNATURE in headers or not self._password:
+        if SIGNATURE in headers or not self.password:
             self._verify_signature(request)
             return
-        expected = b"Basic " + base64.b64encode(self._password.encode())
+        expected = b"Basic " + base64.b64encode(self.password.encode())
         given = headers.get("authorization", "").encode()
         if not _is_form(request) or not hmac.compare_digest(given, expected):
             raise AccessDenied("sendgrid webhook: it is neither signed nor does it carry the password of the Parse URL")
@@ -58,7 +50,7 @@ class SendGridKeys:
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
         from cryptography.hazmat.primitives.hashes import SHA256
 
-        if not self._public:
+        if not self.public:
             raise AccessDenied("sendgrid webhook: no verification key is configured, so nothing is accepted")
         stamp = request.headers.get(TIMESTAMP, "")
         if not (stamp.isascii() and stamp.isdecimal()) or len(stamp) > 12:
@@ -67,7 +59,7 @@ class SendGridKeys:
             given = base64.b64decode(request.headers.get(SIGNATURE, ""), validate=True)
         except ValueError:
             given = b""
-        for key in self._public:
+        for key in self.public:
             try:
                 key.verify(given, stamp.encode() + request.body, ECDSA(SHA256()))
                 break
@@ -75,19 +67,19 @@ class SendGridKeys:
                 continue
         else:
             raise AccessDenied("sendgrid webhook: the signature does not match; check the verification key")
-        age = self._clock.now().timestamp() - int(stamp)
-        if abs(age) > self._freshness_s:
+        age = self.clock.now().timestamp() - int(stamp)
+        if abs(age) > self.freshness_s:
             told = f"sendgrid webhook: the timestamp is {age:.0f} s old; check the clocks, or it is a replay"
             raise AccessDenied(told)
 
     def sign(self, request: WebhookRequest) -> WebhookRequest:
-        if not self._signing:
+        if not self.signing_key:
             raise ConfigError(
                 "sendgrid webhook: only SendGrid can sign for its key; to simulate, set SENDGRID_SIGNING_KEY and add "
                 "its public half to SENDGRID_WEBHOOK_KEY"
             )
-        stamp = str(int(self._clock.now().timestamp()))
-        signature = signature_of(self._signing, stamp.encode() + request.body)
+        stamp = str(int(self.clock.now().timestamp()))
+        signature = signature_of(self.signing_key, stamp.encode() + request.body)
         return replace(request, headers={**request.headers, SIGNATURE: signature, TIMESTAMP: stamp})
 
 
@@ -103,15 +95,8 @@ def signature_of(signing_key: str, signed: bytes) -> str:
     return base64.b64encode(key.sign(signed, ECDSA(SHA256()))).decode()
 
 
-def public_half(signing_key: str) -> str:
-    """The verification key that belongs to a signing key, as the console would show it."""
-    crypto = _crypto()
-    public = crypto.load_pem_private_key(signing_key.encode(), password=None).public_key()
-    der = public.public_bytes(crypto.Encoding.DER, crypto.PublicFormat.SubjectPublicKeyInfo)
-    return base64.b64encode(der).decode()
-
-
-def _public_key(text: str) -> EllipticCurvePublicKey:
+def public_key(text: str) -> EllipticCurvePublicKey:
+    """A verification key, base64 as the console shows it. Raises `ConfigError` for what is none."""
     from_der = _crypto().load_der_public_key
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
