@@ -168,7 +168,7 @@ def send(
     to: Annotated[str | None, typer.Option(help="The number or address that was written to.")] = None,
     url: Annotated[str, typer.Option(help="The server, prefix included.")] = "http://127.0.0.1:8000",
     public_url: PublicUrl = None,
-    provider: Annotated[str, typer.Option(help="Whose webhook it is: twilio or http.")] = "twilio",
+    provider: Annotated[str, typer.Option(help="Whose webhook it is: twilio, telnyx, sinch, http, ...")] = "twilio",
     message_id: Annotated[str | None, typer.Option("--id", help="The vendor's id, to send the same one again.")] = None,
     db: Annotated[Path | None, typer.Option(help="Sign for the demo that uses this file.")] = None,
 ) -> int:

@@ -85,20 +85,23 @@ def _reason(body: str) -> str:
 
 
 def _twilio(options: SendOptions, url: str) -> WebhookRequest:
+    """A message by SMS, or by the network that --provider names."""
+    kind = options.provider.partition("-")[2] or "sms"
+    prefix = "" if kind == "sms" else f"{kind}:"
     if options.db is not None:
         module: Any = import_module("roomkit.providers.twilio.sms")
         keys = module.TwilioOptions(ACCOUNT, auth_token=phone_secret(_secret(options.db)), from_number=NUMBER)
         provider: Any = module.TwilioSMSProvider(keys)
     else:
-        provider = find_provider("twilio", "sms")
+        provider = find_provider("twilio", kind)
     sid = options.message_id or f"SM{secrets.token_hex(16)}"
     form = {
         "AccountSid": provider.options.account_sid,
         "MessageSid": sid,
         "SmsSid": sid,
         "SmsStatus": "received",
-        "From": options.sender,
-        "To": options.to or provider.options.from_number or NUMBER,
+        "From": f"{prefix}{options.sender}",
+        "To": f"{prefix}{(options.to or provider.options.from_number or NUMBER).removeprefix(prefix)}",
         "Body": options.text,
         "NumMedia": "0",
         "NumSegments": "1",
@@ -133,7 +136,7 @@ def _http(options: SendOptions, url: str) -> WebhookRequest:
 def _telnyx(options: SendOptions, url: str) -> WebhookRequest:
     provider: Any = find_provider("telnyx", "sms")
     ident = options.message_id or secrets.token_hex(16)
-    payload = {
+    payload: dict[str, Any] = {
         "id": ident,
         "record_type": "message",
         "direction": "inbound",
@@ -143,6 +146,9 @@ def _telnyx(options: SendOptions, url: str) -> WebhookRequest:
         "text": options.text,
         "media": [],
     }
+    if options.provider == "telnyx-rcs":
+        agent = options.to or provider.options.agent_id or "agent"
+        payload |= {"type": "RCS", "to": [{"agent_id": agent}], "text": None, "body": {"text": options.text}}
     data = {"record_type": "event", "id": ident, "event_type": "message.received", "payload": payload}
     return _json(provider, url, {"data": data})
 
@@ -166,8 +172,11 @@ def _json(provider: Any, url: str, body: Any) -> WebhookRequest:
 
 _MAKERS: dict[str, Callable[[SendOptions, str], WebhookRequest]] = {
     "twilio": _twilio,
+    "twilio-rcs": _twilio,
+    "twilio-whatsapp": _twilio,
     "http": _http,
     "telnyx": _telnyx,
+    "telnyx-rcs": _telnyx,
     "sinch": _sinch,
     **chats.MAKERS,
     **networks.MAKERS,

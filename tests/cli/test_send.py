@@ -8,8 +8,9 @@ import pytest
 
 from roomkit.channels.providers import find_provider
 from roomkit.cli.send import SendOptions, signed
-from roomkit.errors import AccessDenied, UsageError
+from roomkit.errors import AccessDenied, ConfigError, UsageError
 from roomkit.models.delivery import InboundMessage
+from roomkit.testing.vendors.telnyx import FakeTelnyx
 
 SID = "AC" + "1" * 32
 OPTIONS = SendOptions("sms", "Where is my order?", "+15550123", url="http://127.0.0.1:8000/chat/")
@@ -44,6 +45,50 @@ async def test_http() -> None:
     (message,) = provider.parse(request, "shop")
     assert isinstance(message, InboundMessage)
     assert (message.external_id, message.sender_id, message.content.text) == ("m-1", "+15550123", "Where is my order?")
+
+
+@pytest.mark.parametrize("kind", ["rcs", "whatsapp"])
+async def test_twilios_other_networks(kind: str) -> None:
+    request = signed(replace(OPTIONS, channel=kind, provider=f"twilio-{kind}"))
+    provider = find_provider("twilio", kind)
+    provider.verify(request)
+    (message,) = provider.parse(request, kind)
+    assert isinstance(message, InboundMessage)
+    assert f"{kind}:+15550123".encode() in request.body.replace(b"%3A", b":").replace(b"%2B", b"+")
+    assert (message.sender_id, message.content.text) == ("+15550123", "Where is my order?")
+    await provider.aclose()
+
+
+@pytest.mark.parametrize("kind", ["sms", "rcs"])
+async def test_telnyx_with_a_key_of_our_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = FakeTelnyx().options()
+    monkeypatch.setenv("TELNYX_API_KEY", "a key of ours")
+    monkeypatch.setenv("TELNYX_PUBLIC_KEY", ",".join(options.public_keys))
+    asked = replace(OPTIONS, provider="telnyx" if kind == "sms" else "telnyx-rcs")
+    with pytest.raises(ConfigError, match="TELNYX_SIGNING_KEY"):
+        signed(asked)
+    monkeypatch.setenv("TELNYX_SIGNING_KEY", options.signing_key or "")
+    request = signed(asked)
+    provider = find_provider("telnyx", kind)
+    provider.verify(request)
+    (message,) = provider.parse(request, "sms")
+    assert isinstance(message, InboundMessage)
+    assert (message.sender_id, message.content.text) == ("+15550123", "Where is my order?")
+    assert message.raw_payload["data"]["payload"]["type"] == kind.upper()
+    await provider.aclose()
+
+
+async def test_sinch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVICE_PLAN_ID", "API_TOKEN", "WEBHOOK_SECRET"):
+        monkeypatch.setenv(f"SINCH_{name}", f"our {name}")
+    request = signed(replace(OPTIONS, provider="sinch"))
+    provider = find_provider("sinch", "sms")
+    provider.verify(request)
+    (message,) = provider.parse(request, "sms")
+    assert isinstance(message, InboundMessage)
+    assert (message.sender_id, message.recipient_id) == ("+15550123", "+15550100")
+    assert message.content.text == "Where is my order?"
+    await provider.aclose()
 
 
 def test_it_is_signed_for_the_public_address_and_the_same_message_can_be_sent_again() -> None:
