@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from roomkit import RoomKit
+from roomkit import InboundMessage, KitOptions, RoomKit
+from roomkit.models.consent import ConsentPolicy, QuietHours
 from roomkit.models.event import RoomEvent
+from roomkit.models.room import Identity
 from roomkit.ports.store import RecordQuery
+from roomkit.testing import FakeChannel
 from roomkit.testing.postgres import PostgresCluster, find_binaries
 
 if find_binaries() is None and os.environ.get("CI") != "true":
@@ -151,3 +154,35 @@ async def test_a_room_out_of_reach_holds_up_no_other_and_keeps_its_order(cluster
         here.wires.down.clear()
         await eventually(lambda: counted(two, "inbox_taken") == 5, 20)
         assert [e.text for e in await one.events("far") if e.text] == ["far 0", "far 1", "far 2"]
+
+
+async def test_a_stop_at_one_node_holds_at_the_others_and_a_merge_reaches_all_rooms(cluster: PostgresCluster) -> None:
+    sent: dict[str, FakeChannel] = {}
+    async with house(cluster) as here:
+        options = KitOptions(consent=ConsentPolicy(), quiet_hours=QuietHours(awake_s=1e9))
+        for name in ("one", "two"):
+            kit = here.make(name, options=options)
+            sent[name] = FakeChannel("text", "sms")
+            kit.register_channel(sent[name])
+            await kit.start()
+        one, two = here.kits["one"], here.kits["two"]
+        for kit, room in ((one, "r1"), (two, "r2")):
+            await kit.create_room(room, channels=[])
+            await kit.attach_channel(room, "text", metadata={"address": "+15550123"}, participant_id="ann")
+            await kit.add_member(room, "ann")
+        stop = InboundMessage.text("text", "+15550123", "STOP")
+        await one.process_inbound(stop, room_id="r2")
+        for kit in (one, two):
+            for room in ("r1", "r2"):
+                await (await kit.send(room, "an offer", metadata={"purpose": "security"})).settled()
+        assert [t for channel in sent.values() for t in channel.texts if t == "an offer"] == []
+        assert not await one.consent.may("sms", "+15550123")
+        await two.consent.allow("sms", "+15550123")
+        await (await one.send("r1", "welcome", metadata={"purpose": "security"})).settled()
+        assert sent["one"].texts[-1] == "welcome"
+        for kit, who in ((one, "ann"), (two, "lea")):
+            await kit.identities.put(Identity(id=who, addresses={"email": (f"{who}@example.com",)}))
+        receipt = await two.merge_identities("lea", "ann")
+        assert receipt.rooms == ("r1", "r2")
+        for kit in (one, two):
+            assert {seat.participant_id for room in receipt.rooms for seat in await kit.bindings(room)} == {"lea"}

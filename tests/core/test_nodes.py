@@ -105,10 +105,12 @@ class House:
         self.kits: dict[str, RoomKit] = {}
         self.furnish: Callable[[RoomKit], None] = furnish
 
-    def make(self, name: str, *, lease_s: float = 1.0, address: bool = True) -> RoomKit:
+    def make(
+        self, name: str, *, lease_s: float = 1.0, address: bool = True, options: KitOptions | None = None
+    ) -> RoomKit:
         place = f"http://{name}" if address else ""
         store = PostgresStore(self.url, PostgresOptions(lease_s=lease_s, retry_s=0.05))
-        kit = RoomKit(store, token_secrets=SECRETS)
+        kit = RoomKit(store, token_secrets=SECRETS, options=options)
         link = SocketLink(SECRETS, kit.engine.clock, connect=self.wires.connect)
         kit.share(NodeOptions(place, link=link))
         self.wires.links[place] = link
