@@ -19,11 +19,14 @@ from roomkit.models.content import TextContent
 from roomkit.models.delivery import InboundMessage, WebhookRequest
 from roomkit.ports.message import MessageProvider
 from roomkit.providers.discord.discord import DiscordProvider
+from roomkit.providers.elasticemail.email import ElasticEmailProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
 from roomkit.providers.meta.messenger import MessengerProvider
 from roomkit.providers.meta.whatsapp import MetaWhatsAppProvider
+from roomkit.providers.sendgrid.email import SendGridProvider
 from roomkit.providers.sinch.sms import SinchSMSProvider
 from roomkit.providers.slack.slack import SlackProvider
+from roomkit.providers.smtp.email import SMTPOptions, SMTPProvider
 from roomkit.providers.teams.teams import TeamsProvider
 from roomkit.providers.telegram.telegram import HEADER, TelegramProvider
 from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
@@ -33,7 +36,9 @@ from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.providers.twilio.whatsapp import TwilioWhatsAppProvider
 from roomkit.testing.signatures import Fuzzed, FuzzReport, every_mutant, fuzz_signatures
 from roomkit.testing.vendors.discord import FakeDiscord
+from roomkit.testing.vendors.elasticemail import FakeElasticEmail
 from roomkit.testing.vendors.meta import FakeMeta
+from roomkit.testing.vendors.sendgrid import FakeSendGrid
 from roomkit.testing.vendors.sinch import FakeSinch
 from roomkit.testing.vendors.slack import FakeSlack
 from roomkit.testing.vendors.teams import FakeTeams
@@ -160,6 +165,32 @@ def teams(kind: type[TeamsProvider]) -> Samples:
     return provider, requests, lambda request, mutant: mutant.headers.get(proof) == request.headers[proof]
 
 
+def sendgrid(kind: type[SendGridProvider]) -> Samples:
+    fake = FakeSendGrid(clock=_Stopped())
+    provider = kind(fake.options(), clock=_Stopped(), transport=fake.transport())
+    events = [
+        {"event": "delivered", "sg_message_id": "a.b", "sg_event_id": "1"},
+        {"event": "unsubscribe", "email": "a@b.c"},
+    ]
+    letter = fake.letter("ada@x.example", "Pay 100 to Bob é", files=[("a.pdf", "application/pdf", b"%PDF")])
+    return provider, [letter, fake.events(*events)], None
+
+
+def elasticemail(kind: type[ElasticEmailProvider]) -> Samples:
+    fake = FakeElasticEmail(clock=_Stopped())
+    provider = kind(fake.options(), clock=_Stopped(), transport=fake.transport())
+    letter = fake.letter("ada@x.example", "Pay 100 to Bob é", signed=True)
+    return provider, [letter, fake.notice({"status": "Error", "messageid": "m", "category": "NoMailbox"})], None
+
+
+def smtp(kind: type[SMTPProvider]) -> Samples:
+    options = SMTPOptions("127.0.0.1", security="none", webhook_secrets=("one secret of many letters",))
+    provider = kind(options, clock=_Stopped())
+    body = b"From: ada@x.example\r\nMessage-ID: <1@x.example>\r\nSubject: Money\r\n\r\nPay 100 to Bob"
+    request = WebhookRequest("POST", "https://rooms.example/webhooks/email", {"content-type": "message/rfc822"}, body)
+    return provider, [provider.sign(request)], None
+
+
 SAMPLES: dict[type[Any], Callable[[Any], Samples]] = {
     SlackProvider: slack,
     DiscordProvider: discord,
@@ -174,6 +205,9 @@ SAMPLES: dict[type[Any], Callable[[Any], Samples]] = {
     TelnyxRCSProvider: telnyx,
     SinchSMSProvider: sinch,
     HTTPWebhooks: http,
+    SendGridProvider: sendgrid,
+    ElasticEmailProvider: elasticemail,
+    SMTPProvider: smtp,
 }
 """How signed requests are made for each class that vendors call."""
 
