@@ -247,6 +247,7 @@ class AIChannel(Channel):
             temperature=override("temperature", self.temperature),
             max_tokens=override("max_tokens", self._max_tokens(provider)),
             thinking_budget=override("thinking_budget", self.thinking_budget),
+            metadata={"tenant": context.room.tenant, "room_id": context.room.id},
         )
         providers = [each for each in (provider, self.fallback_provider) if each is not None]
         loop = ToolLoop(

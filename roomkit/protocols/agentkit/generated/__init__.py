@@ -1,0 +1,1 @@
+"""Generated from agentkit.proto: `python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. FILE`, with protoc 31."""

@@ -1,0 +1,1 @@
+"""AgentKit backends as brains."""
