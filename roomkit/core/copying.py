@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from roomkit.core.messages import altered
@@ -30,9 +31,11 @@ async def write_room(
     people: Sequence[Participant],
     events: Sequence[RoomEvent],
     records: Sequence[Record] = (),
+    finish: Callable[[Callable[[], Awaitable[object]]], Awaitable[object]] | None = None,
 ) -> RoomActor:
     """Stores the room with its whole log and loads it; nothing is sent, asked or timed. What a crash has cut is
-    finished by doing the same again. Raises `StateError` where the room, or another log in its place, exists."""
+    finished by doing the same again. `finish` does the last step, which makes it a room, or refuses to. Raises
+    `StateError` where the room, or another log in its place, exists."""
     tenant, room_id, store = room.tenant, room.id, engine.store
     if await engine.table.look(tenant, room_id) is not None:
         raise StateError(f'room "{room_id}" exists already; choose another id')
@@ -44,7 +47,8 @@ async def write_room(
     for first in range(0, len(records), AT_ONCE):
         await store.commit(Batch(tenant, epoch, room_id, put=tuple(records[first : first + AT_ONCE])))
     seats = [*map(binding_record, bindings), *map(participant_record, people), room_record(room, bindings, people)]
-    await store.commit(Batch(tenant, epoch, room_id, put=tuple(seats), activity_at=room.last_activity_at))
+    last = Batch(tenant, epoch, room_id, put=tuple(seats), activity_at=room.last_activity_at)
+    await (store.commit(last) if finish is None else finish(partial(store.commit, last)))
     actor = await engine.table.actor(tenant, room_id)
     if actor is None:
         raise RoomNotFound(room_id)

@@ -76,11 +76,13 @@ async def erase_person(engine: Engine, tenant: str, who: str, erase_in: EraseIn)
     person = await find_person(engine, tenant, who)
     totals = {"events": 0, "records": await _scrub_tenant(engine, tenant, person), "blobs": 0}
     rooms: dict[str, int] = {}
-    for room_id in sorted(person.rooms):
-        done = await erase_in(room_id, sorted(person.ids), sorted(person.addresses))
-        rooms[room_id] = done["events"]
-        for name in totals:
-            totals[name] += done[name]
+    while left := sorted(person.rooms - rooms.keys()):
+        for room_id in left:
+            done = await erase_in(room_id, sorted(person.ids), sorted(person.addresses))
+            rooms[room_id] = done["events"]
+            for name in totals:
+                totals[name] += done[name]
+        person.rooms |= (await find_person(engine, tenant, who)).rooms  # A fork may have been made meanwhile.
     totals["records"] += await _scrub_tenant(engine, tenant, person)  # what was put there meanwhile
     receipt = Erasure(
         id=engine.new_id(), tenant=tenant, at=engine.now(), rooms=rooms, identities=len(person.identities), **totals

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from roomkit.core.copying import breathing, marks, renamed, write_room
+from roomkit.core.erasure import ERASING
 from roomkit.core.results import Settlement
-from roomkit.errors import UsageError
+from roomkit.errors import StateError, UsageError
 from roomkit.models.content import ToolCallContent
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import Category, ChannelBinding, Origin, Room
@@ -39,6 +41,15 @@ async def fork_room(
     room_id = new_id or engine.new_id()
     if any(sign in room_id for sign in "/~\n"):
         raise UsageError(f"{room_id!r} cannot be a room's id: leave out slashes, tildes and line breaks")
+    erased = RecordQuery(ERASING, original.tenant, key=original.room_id)
+    mark = await engine.store.records(erased)
+
+    async def whole(original: RoomActor, commit: Callable[[], Awaitable[object]]) -> None:
+        """Within the original, so that nobody is erased from it meanwhile: the copy would still have them."""
+        if await engine.store.records(erased) != mark:
+            raise StateError(f'somebody was erased from room "{original.room_id}" during this fork; fork it again')
+        await commit()
+
     log = await _events(engine, original, at)
     names = {event.id: engine.new_id(event.created_at) for event in log}
     names |= await _files(engine, original, room_id, log)
@@ -58,7 +69,8 @@ async def fork_room(
     )
     bindings = _seats(engine, original, room_id, channels, ask)
     people = [person.replaced(room_id=room_id) for person in original.state.people]
-    actor = await write_room(engine, room, bindings, people, events, marks(room.tenant, room_id, events))
+    records = marks(room.tenant, room_id, events)
+    actor = await write_room(engine, room, bindings, people, events, records, partial(original.call, whole))
     if ask is not None:
         settlement = Settlement()
         engine.turns.enqueue(actor, ask, events[-1], settlement)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 from roomkit import AIChannel, InboundMessage, RoomKit
 from roomkit.ai.tools import tool
 from roomkit.core import transfer
-from roomkit.core.erasure import Erasure
+from roomkit.core.erasure import Erasure, erase_person
+from roomkit.core.memory import MemoryStore
 from roomkit.errors import StateError, Unavailable
 from roomkit.models.content import EditContent, MediaContent, ReactionContent, SystemContent, TextContent
 from roomkit.models.delivery import DeliveryPolicy
@@ -22,7 +24,7 @@ from roomkit.models.event import EventType
 from roomkit.models.hooks import PersonErased
 from roomkit.models.room import Identity
 from roomkit.models.stream import StreamEnd
-from roomkit.ports.store import Batch, Record, RecordQuery
+from roomkit.ports.store import Batch, Duplicate, Record, RecordQuery
 from roomkit.testing import FakeChannel, ScriptedAI
 from roomkit.testing.ai import call
 from roomkit.testing.postgres import PostgresCluster, find_binaries
@@ -340,3 +342,45 @@ async def test_who_something_was_for_is_not_told_either() -> None:
         await kit.erase_person("amy")
         assert await left(kit, "person:amy") == []
         assert len(await left(kit, "person:bob")) > 0
+
+
+class Meanwhile(MemoryStore):
+    """Does something once, while a fork is being written."""
+
+    then: Callable[[], Awaitable[object]] | None = None
+
+    async def commit(self, batch: Batch) -> Duplicate | None:
+        answer = await super().commit(batch)
+        then = self.then
+        if then is not None and batch.room_id == "copy":
+            self.then = None
+            await then()
+        return answer
+
+
+async def test_a_fork_during_which_somebody_is_erased_is_refused() -> None:
+    store = Meanwhile()
+    async with kit_with(Phone(), store=store) as kit:
+        room_id = (await say(kit, "a secret")).room_id or ""
+        (person,) = await kit.participants(room_id)
+        store.then = partial(kit.erase_person, person.id)
+        with pytest.raises(StateError, match="during this fork; fork it again"):
+            await kit.fork(room_id, new_id="copy")
+        assert [room.id for room in await kit.list_rooms()] == [room_id]
+        await kit.fork(room_id, new_id="another")
+
+
+async def test_a_fork_made_during_an_erasure_is_erased_too() -> None:
+    async with kit_with(Phone()) as kit:
+        room_id = (await say(kit, "a secret")).room_id or ""
+        (person,) = await kit.participants(room_id)
+        forks: list[str] = []
+
+        async def erase_in(room: str, ids: list[str], addresses: list[str]) -> dict[str, int]:
+            if not forks:
+                forks.append((await kit.fork(room)).id)
+            return await kit.erase_in_room(room, ids, addresses)
+
+        receipt = await erase_person(kit.engine, "default", person.id, erase_in)
+        assert set(receipt.rooms) == {room_id, *forks}
+        assert not [e.text for room in receipt.rooms for e in await kit.events(room, raw=True) if "secret" in e.text]

@@ -14,7 +14,7 @@ import asyncio
 import gc
 import importlib
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -50,10 +50,15 @@ class Outcome:
 
 
 def simulate(
-    seed: int, *, nodes: int | None = None, tight: bool = False, prepare: Callable[[World], None] | None = None
+    seed: int,
+    *,
+    nodes: int | None = None,
+    tight: bool = False,
+    features: Iterable[str] = (),
+    prepare: Callable[[World], None] | None = None,
 ) -> Outcome:
     """Plays one schedule and judges it. The seed decides how many nodes there are unless `nodes` does; a `tight` one
-    keeps one idle room in memory; `prepare` may change the world before it begins."""
+    keeps one idle room in memory; `features` happen in any case; `prepare` may change the world before it begins."""
     with _quiet(), _points() as points:
         loop = VirtualLoop(seed=seed, limit_s=LIMIT_S)
         try:
@@ -63,6 +68,7 @@ def simulate(
             loop.set_exception_handler(lambda _, context: world.wrong.append(f"loop: {context.get('message')}"))
             if tight:
                 world.options = replace(world.options, resident_rooms=1)
+            world.include(features)
             if prepare is not None:
                 prepare(world)
             with _segments("segments" in world.features):

@@ -54,6 +54,10 @@ def _copies(world: World, logs: Logs, every: Logs) -> Iterator[str]:
             yield f"a tool ran in the fork {where}"
 
 
+def _is_room(world: World, tenant: str, room_id: str) -> bool:
+    return bool(world.disk.read(RecordQuery("room", tenant, key=room_id)))
+
+
 def _newcomers(world: World, logs: Logs) -> Iterator[str]:
     """One room each, however many first words came at once."""
     opened = [spot for spot in logs if spot not in world.spots]
@@ -125,6 +129,8 @@ def _erasures(world: World, every: Logs) -> Iterator[str]:
                     yield f"{owner}/{room}[{event.index}] of {phone.name} is still {event.text!r}"
         for kind in OWN_ROWS:
             for row in world.disk.read(RecordQuery(kind, tenant, limit=10_000)):
+                if (tenant, row.room_id) in world.copies and not _is_room(world, tenant, str(row.room_id)):
+                    continue  # A copy that was cut or refused is no room: nobody can read it.
                 told = json.dumps(row.value)
                 if f'"{address}"' in told or any(word in told for word in words):
                     yield f"the {kind} row {row.key!r} still tells of {phone.name}"

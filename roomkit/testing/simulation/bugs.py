@@ -8,9 +8,7 @@ found; `planted(bug)` plants one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from roomkit.ai.gate import ToolGate
@@ -30,39 +28,10 @@ from roomkit.core.timers import Timers
 from roomkit.core.turns import Turns
 from roomkit.models.stream import StreamError
 from roomkit.ports.store import Batch, Duplicate, Record, RecordQuery
+from roomkit.testing.simulation import deed_bugs
 from roomkit.testing.simulation.nodes import Leases
-
-Patch = tuple[Any, str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """`within`: so many schedules are enough to find it. `patches` are (where, name, what is put there). `nodes` and
-    `tight` (one room in memory) choose the schedules in which it can show."""
-
-    name: str
-    within: int
-    patches: tuple[Patch, ...]
-    nodes: int | None = None
-    tight: bool = False
-
-
-PLANTED: dict[str, Bug] = {}
-
-
-@contextmanager
-def planted(name: str) -> Generator[Bug]:
-    """The bug is in the core for as long as this lasts."""
-    bug = PLANTED[name]
-    with ExitStack() as stack:
-        for where, attribute, fake in bug.patches:
-            stack.callback(setattr, where, attribute, where.__dict__[attribute])
-            setattr(where, attribute, fake)
-        yield bug
-
-
-def _bug(name: str, within: int, *patches: Patch, nodes: int | None = None, tight: bool = False) -> None:
-    PLANTED[name] = Bug(name, within, patches, nodes, tight)
+from roomkit.testing.simulation.planting import PLANTED, Patch, planted
+from roomkit.testing.simulation.planting import bug as _bug
 
 
 def _always(*_: Any) -> bool:
@@ -372,3 +341,5 @@ _bug("nobody takes over from a silent node", 50, (Nodes, "_take_over", _nothing)
 _bug("a take-over leaves what is unfinished", 100, (Holdings, "_resume", _unresumed), nodes=2)
 _bug("a view ends with the owner of its room", 200, (Follower, "_search", _never_again), nodes=2)
 _bug("a room may go while it is resumed", 1200, (Holdings, "_resume", _idle_meanwhile), nodes=3, tight=True)
+
+__all__ = ["PLANTED", "deed_bugs", "planted"]

@@ -10,6 +10,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 CHUNK = 50
 MOST_FAILURES = 10
@@ -45,7 +46,10 @@ def run_some(first: int, count: int, bug: str | None = None) -> Tally:
     digest = hashlib.sha256()
     with planted(bug) if bug is not None else nullcontext() as plant:
         for seed in range(first, first + count):
-            outcome = simulate(seed) if plant is None else simulate(seed, nodes=plant.nodes, tight=plant.tight)
+            chosen: dict[str, Any] = {}
+            if plant is not None:
+                chosen = {"nodes": plant.nodes, "tight": plant.tight, "features": plant.features}
+            outcome = simulate(seed, **chosen)
             tally.schedules += 1
             tally.steps += outcome.steps
             tally.events += outcome.events

@@ -37,6 +37,8 @@ from roomkit.testing.simulation.process import Lost, Process
 from roomkit.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from roomkit.rooms import Rooms
     from roomkit.testing.loop import VirtualLoop
 
@@ -54,7 +56,7 @@ POLICIES = {
 }
 LOBBY = DeliveryPolicy(max_retries=3, base_delay=0.2, timeout_s=2.0)
 """Of the channel by which rooms are opened."""
-FEATURES = ("keyless", "newcomer", "shop", "inbox", "erase", "segments", "drain", *MORE)
+FEATURES = ("keyless", "newcomer", "shop", "erase", "segments", "drain", *MORE)
 CONSUMER = "shop"
 
 
@@ -95,14 +97,16 @@ class World:
         self._doors: dict[Process, SocketDoor] = {}
         self._choose()
         self._extra = random.Random(f"{seed} and more")
-        self.features = frozenset(self._extra.sample(FEATURES, self._extra.choice((0, 1, 2, 3))))
-        self.more = tuple(name for name in MORE if name in self.features and (name != "enqueue" or self.has_inbox))
+        self.features = frozenset[str]()
+        self.more: tuple[str, ...] = ()
+        self.include(self._extra.sample(FEATURES, self._extra.choice((0, 1, 2, 3))))
         self.nodes = self.dice.choice(NODES) if nodes is None else nodes
         self.network = Network(self, self._fork())
 
-    @property
-    def has_inbox(self) -> bool:
-        return bool(self.features & {"inbox", "enqueue"})
+    def include(self, features: Iterable[str]) -> None:
+        """What happens in this schedule beside what its dice say. To be called before it begins."""
+        self.features |= frozenset(features)
+        self.more = tuple(name for name in MORE if name in self.features)
 
     def _fork(self) -> random.Random:
         return random.Random(self.dice.getrandbits(64))
@@ -148,7 +152,7 @@ class World:
             link = SimLink(self.network, process, address)
             kit.share(NodeOptions(address, ownership=process.ownership, link=link))
         kit.on(Trouble)(partial(self._trouble, process.name))
-        if self.has_inbox:
+        if "enqueue" in self.features:
             setattr(store, "inbox", partial(SimInbox, self, process))  # noqa: B010 - only some stores have one
         for vendor in self.vendors.values():
             kit.register_channel(SimChannel(vendor))
