@@ -35,6 +35,8 @@ EXTRAS = {
     "mcp": ("mcp",),
     "twilio": ("twilio",),
     "telnyx": ("cryptography", "httpx2"),
+    "sendgrid": ("cryptography", "httpx2"),
+    "email": ("aiosmtplib", "aiosmtpd", "imapclient", "httpx2"),
     "slack": ("httpx2",),
     "discord": ("cryptography", "httpx2"),
     "teams": ("jwt", "cryptography", "httpx2"),
@@ -56,6 +58,9 @@ KEYS = {
 }
 TOGETHER = {
     "telnyx": ("TELNYX_API_KEY", "TELNYX_PUBLIC_KEY"),
+    "sendgrid": ("SENDGRID_API_KEY", "SENDGRID_FROM", "SENDGRID_WEBHOOK_KEY"),
+    "elasticemail": ("ELASTICEMAIL_API_KEY", "ELASTICEMAIL_FROM", "ELASTICEMAIL_WEBHOOK_TOKEN"),
+    "smtp": ("SMTP_HOST", "SMTP_FROM"),
     "telegram": ("TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET"),
     "whatsapp": ("WHATSAPP_TOKEN", "WHATSAPP_PHONE_NUMBER_ID", "META_APP_SECRET", "META_VERIFY_TOKEN"),
     "messenger": ("MESSENGER_PAGE_TOKEN", "MESSENGER_PAGE_ID", "META_APP_SECRET", "META_VERIFY_TOKEN"),

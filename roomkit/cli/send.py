@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from roomkit.channels.providers import find_provider
-from roomkit.cli import chats, networks
+from roomkit.cli import chats, mails, networks
 from roomkit.cli.console import clean, fail, say
 from roomkit.cli.demo import ACCOUNT, NUMBER, phone_secret
 from roomkit.cli.environment import need, secret_of
@@ -180,4 +180,5 @@ _MAKERS: dict[str, Callable[[SendOptions, str], WebhookRequest]] = {
     "sinch": _sinch,
     **chats.MAKERS,
     **networks.MAKERS,
+    **mails.MAKERS,
 }
