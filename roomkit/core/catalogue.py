@@ -98,6 +98,18 @@ PHRASES: dict[str, dict[str, str]] = {
         "fr": "Derniers mots : {text}",
         "es": "Lo último que ha dicho: {text}",
     },
+    "digest": {
+        "en": "{count} messages while you were away:",
+        "de": "{count} Nachrichten in der Zwischenzeit:",
+        "fr": "{count} messages entre-temps :",
+        "es": "{count} mensajes mientras tanto:",
+    },
+    "digest_more": {
+        "en": "… and {count} more",
+        "de": "… und {count} weitere",
+        "fr": "… et {count} autres",
+        "es": "… y {count} más",
+    },
     "consent_stop": {
         "en": "You will get no more messages from us here. Reply START to get them again.",
         "de": "Sie erhalten hier keine Nachrichten mehr von uns. Mit START erhalten Sie sie wieder.",

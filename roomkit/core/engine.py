@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from roomkit.core.nodes import Nodes
     from roomkit.core.redacting import Redactions
     from roomkit.core.transcode import Transcoder
-    from roomkit.models.consent import ConsentPolicy, QuietHours
+    from roomkit.models.consent import ConsentPolicy, Digests, QuietHours
     from roomkit.models.redaction import Redaction
     from roomkit.ports.blob import BlobStore
     from roomkit.ports.bus import EphemeralBus
@@ -90,9 +90,9 @@ class KitOptions:
     longer than `stall_threshold_s`, with the culprit's stack; None does so for durable stores and servers. `tracer`
     takes the spans (see also `kit.trace`). `audit` seals what is
     committed into a chain that shows later alterations (`kit.audit_room`); it costs a read and a small write per room
-    and `audit_every_s`, beside the commits. `consent` and `quiet_hours` say who is written to and when, `redaction`
-    what is taken out of words on their way to a model, an export or the store: for all tenants or by name ("*": the
-    others). `node` makes this process one of several on its store.
+    and `audit_every_s`, beside the commits. `consent`, `quiet_hours` and `digests` say who is written to and when,
+    `redaction` what is taken out of words on their way to a model, an export or the store: for all tenants or by name
+    ("*": the others). `node` makes this process one of several on its store.
     """
 
     mailbox: int = 1_000
@@ -109,6 +109,7 @@ class KitOptions:
     courtesy: Courtesy | None = None
     consent: ConsentPolicy | Mapping[str, ConsentPolicy] | None = None
     quiet_hours: QuietHours | Mapping[str, QuietHours] | None = None
+    digests: Digests | Mapping[str, Digests] | None = None
     redaction: Redaction | Mapping[str, Redaction] | None = None
     stall_threshold_s: float = 0.25
     watch_loop: bool | None = None
@@ -181,7 +182,7 @@ class Engine:
         self._limits: OrderedDict[tuple[str, str, str], TokenBucket] = OrderedDict()
         self._watchdog: StallWatchdog | None = None
         self.consent: Consent | None = None
-        if options.consent is not None or options.quiet_hours is not None:
+        if any(one is not None for one in (options.consent, options.quiet_hours, options.digests)):
             from roomkit.core.gate import equip
 
             equip(self)

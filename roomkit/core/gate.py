@@ -9,14 +9,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from roomkit.core.consent import STOPPED, Consent
+from roomkit.core.digests import Floods
 from roomkit.core.lanes import Item, Lane, OutboxLanes
 from roomkit.core.outgoing import Projection, address_of
-from roomkit.core.quiet import HELD, check_hours, held_until, hold
+from roomkit.core.quiet import FLOOD, HELD, QUIET, check_hours, held_until, hold
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
     from roomkit.models.event import RoomEvent
+    from roomkit.net.breaker import Breakers
     from roomkit.ports.channel import Channel
 
 _REFUSED = "consent"
@@ -31,6 +33,10 @@ def equip(engine: Engine) -> None:
 
 class GatedLanes(OutboxLanes):
     """The gate is asked again for a retry, for what waited in the outbox over a restart, and in the morning."""
+
+    def __init__(self, engine: Engine, breakers: Breakers) -> None:
+        super().__init__(engine, breakers)
+        self._floods = Floods(engine)
 
     async def _attempt(
         self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
@@ -53,13 +59,18 @@ class GatedLanes(OutboxLanes):
         if reason:
             return DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=reason, code=_REFUSED)
         until = await held_until(self.engine, lane.actor, channel, binding, event, address_of(channel, binding))
+        why = QUIET if until is not None else FLOOD
+        if until is None and not item.attempts:
+            until = self._floods.until(lane, channel, event)
         if until is not None:
-            return DeliveryResult(success=False, state=DeliveryState.HELD, error=until.isoformat(), code=HELD)
+            told = f"{why} {until.isoformat()}"
+            return DeliveryResult(success=False, state=DeliveryState.HELD, error=told, code=HELD)
         return None
 
     async def _bury(self, lane: Lane, item: Item, event: RoomEvent, result: DeliveryResult) -> None:
         if result.code == HELD and result.state is DeliveryState.HELD and result.error:
-            await hold(self.engine, lane, item, datetime.fromisoformat(result.error))
+            why, _, until = result.error.partition(" ")
+            await hold(self.engine, lane, item, datetime.fromisoformat(until), why)
         elif result.code == _REFUSED and result.state is DeliveryState.SKIPPED:
             await self._aside(lane, item, event, result)
         elif await self._vendor_said(lane, result.code):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from roomkit.models.room import ChannelBinding
     from roomkit.ports.channel import Channel
 
-HELD = "held"
+HELD, QUIET, FLOOD = "held", "quiet_hours", "flood"
 _LOOK_BACK = 50
 """So many events before a message are looked at for its recipient's own words."""
 
@@ -116,7 +116,7 @@ async def _awake(engine: Engine, actor: RoomActor, binding: ChannelBinding, hour
     return False
 
 
-async def hold(engine: Engine, lane: Lane, item: Item, until: datetime) -> None:
+async def hold(engine: Engine, lane: Lane, item: Item, until: datetime, why: str = QUIET) -> None:
     """Moves a delivery from the outbox to those that wait."""
 
     async def move(actor: RoomActor) -> None:
@@ -132,7 +132,7 @@ async def hold(engine: Engine, lane: Lane, item: Item, until: datetime) -> None:
             event_id=item.event_id,
             channel_id=lane.channel_id,
             state=DeliveryState.HELD,
-            reason=f"quiet_hours until {until.isoformat(timespec='minutes')}",
+            reason=f"{why} until {until.isoformat(timespec='minutes')}",
             attempts=item.attempts,
             updated_at=engine.now(),
         )
@@ -153,6 +153,10 @@ async def release(actor: RoomActor, channel_id: str) -> None:
         return
     change = Change(activity=False)
     change.delete.extend(RecordKey(HELD, row.tenant, row.key) for row in rows)
+    if of_tenant(actor.engine.options.digests, actor.tenant) is not None:
+        from roomkit.core.digests import gather
+
+        rows = await gather(actor, channel_id, rows, change)
     back = [Record("outbox", row.tenant, row.key, row.value, row.room_id) for row in rows]
     change.put.extend(back)
     await actor.commit(change)

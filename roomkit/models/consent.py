@@ -87,6 +87,22 @@ class QuietHours:
     awake_s: float = 1800.0
 
 
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """A flood of what others say in a room reaches a phone as one message. Switch on with
+    `KitOptions(digests=Digests())`, or with a mapping of tenants.
+
+    After `over` messages of other people within `window_s` seconds the rest of them waits until the window is over, and
+    comes as one, of at most `lines` lines; so does what has waited for quiet hours to end, from `over` messages on. What
+    an AI or the host says, files, and messages with a purpose of their own are never held or gathered.
+    """
+
+    over: int = 5
+    window_s: float = 300.0
+    lines: int = 12
+    channel_types: frozenset[str] = frozenset({ChannelType.SMS, ChannelType.RCS, ChannelType.WHATSAPP})
+
+
 def family(channel_type: str) -> str:
     return FAMILIES.get(channel_type, channel_type)
 
