@@ -168,10 +168,10 @@ class VoiceChannel(Channel):
         **metadata: Any,
     ) -> str:
         """Takes a call into its room, the caller's own or `room_id`; the room's id. `assurance` is how well this caller
-        is known, for all they say in this call; None is the channel's. With `briefing` they are told that first, alone
+        is known, for all they say in this call; None is what the session says, or the channel. With `briefing` they are told that first, alone
         and without being heard, until it is over or they press a key, and then they are let in; it returns then. Raises
         `StateError` when the room does not take it."""
-        session.assurance = assurance or self.options.assurance
+        session.assurance = assurance or session.assurance or self.options.assurance
         port = self._port()
         message = InboundMessage(
             channel_id=self.channel_id,

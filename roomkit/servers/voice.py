@@ -20,6 +20,7 @@ from roomkit.errors import AccessDenied, Overloaded, ProtocolError, RoomKitError
 from roomkit.models.access import Principal
 from roomkit.models.audio import SessionState, VoiceSession
 from roomkit.models.delivery import WebhookRequest
+from roomkit.models.room import Assurance
 from roomkit.ports.audio import OfferBackend, VendorSocketBackend, VoiceBackend
 from roomkit.runtime import bounded, monotonic
 from roomkit.servers.access import Action
@@ -191,7 +192,10 @@ class Line:
         self.principal, self.staff = principal, principal.sees_internal
         join = await self._frame("join")
         room_id, listens = str(join.get("room_id", "")), join.get("listen_only") is True
-        return await _admitted(self._door, principal, self._tenant, room_id, listens), room_id
+        session = await _admitted(self._door, principal, self._tenant, room_id, listens)
+        if join.get("again") is True:
+            session.metadata["again"] = True
+        return session, room_id
 
     async def _frame(self, kind: str) -> dict[str, Any]:
         text = await bounded(self.receive(), self._door.options.auth_timeout_s, f"waiting for {kind}")
@@ -309,6 +313,7 @@ async def _admitted(door: Door, principal: Principal, tenant: str, room_id: str,
         tenant=tenant,
         listen_only=listens,
         metadata={"name": principal.display_name} if principal.display_name else {},
+        assurance=Assurance.AUTHENTICATED,
     )
 
 

@@ -164,6 +164,32 @@ def test_a_supervisor_hears_the_answer_and_is_not_heard(
     assert not read(monitor)[0].any()
 
 
+def test_a_call_outlives_a_server_that_crashes(
+    tmp_path_factory: pytest.TempPathFactory, pages: Pages, speech: Path
+) -> None:
+    pages.expected = ("ERR_CONNECTION_REFUSED", "WebSocket connection", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
+    server = Server(tmp_path_factory.mktemp("crash"), app="tests.e2e.voice_app").start()
+    try:
+        page = pages.open(server, "", "ada", script=MICROPHONE % base64.b64encode(speech.read_bytes()).decode())
+        page.get_by_role("button", name="Speak", exact=True).click()
+        status = page.locator(".call-strip").get_by_role("status")
+        expect(status).to_have_text("Listening")
+        server.kill()
+        expect(status).to_have_text("Connecting…")
+        server.start()
+        page.evaluate("window.loudness.length = 0")
+        wait_for_sound(page)  # it says that it is back
+        page.get_by_role("textbox", name="Write a message").fill("be quiet, please")
+        page.keyboard.press("Enter")
+        expect(status).to_have_text("Listening", timeout=20_000)
+        page.evaluate("window.speak()")
+        expect(page.locator(".message.own", has_text="time").first).to_be_visible(timeout=30_000)
+        page.get_by_role("button", name="Stop speaking").click()
+        expect(page.locator(".call-strip")).to_have_count(0)
+    finally:
+        server.stop()
+
+
 RTC = """
 async (room) => {
   window.loudness = [];

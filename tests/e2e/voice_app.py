@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import wave
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from roomkit import RoomKit, WebSocketChannel
 from roomkit.channels.providers import find_provider
 from roomkit.channels.voice import VoiceChannel, VoiceOptions
+from roomkit.errors import StateError
 from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.voice.pipeline import AudioPipelineConfig
 from tests.e2e.app import serve
@@ -77,7 +79,8 @@ async def main(database: str, port: int, prefix: str) -> None:
 
     async with kit:
         for name in ROOMS:
-            await kit.create_room(name, channels=["web", "app"])
+            with suppress(StateError):  # from before a crash
+                await kit.create_room(name, channels=["web", "app"])
         await serve(kit, port, prefix, ROOMS)
 
 

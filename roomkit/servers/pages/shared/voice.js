@@ -15,6 +15,11 @@ import { currentToken } from "./session.js";
 /** Bytes that may wait to be sent: two seconds of sound. What is later than that nobody wants to hear. */
 const MOST_WAITING = 64_000;
 const PING = 10_000;
+/** A call whose server went away is tried again so often, after so many ms at first and twice as many each time. */
+const TRIES = 6;
+const SOON = 500;
+/** Why a connection ends that may come back: it broke, or the server goes away, failed, restarts, is full. */
+const BACK = new Set([1001, 1006, 1011, 1012, 1013]);
 /** @type {Record<number, string>} */
 const WHY = {
   1001: "The server is going away. Call again in a moment.", 1013: "Too many calls at the moment.", 4401: "This link has expired.", 4403: "You may not call here.",
@@ -43,6 +48,10 @@ export class VoiceCall {
     this.mouth = null;
     /** @type {ReturnType<typeof setInterval> | undefined} */
     this.pinging = undefined;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.trying = undefined;
+    /** How often the connection was tried again since it last stood; -1 before it ever did. */
+    this.tries = -1;
   }
 
   async start() {
@@ -75,11 +84,22 @@ export class VoiceCall {
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       socket.send(JSON.stringify({ type: "auth", token: token() ?? "" }));
-      socket.send(JSON.stringify({ type: "join", room_id: roomId, listen_only: listenOnly }));
+      socket.send(JSON.stringify({ type: "join", room_id: roomId, listen_only: listenOnly, again: this.tries > 0 }));
     };
     socket.onmessage = ({ data }) => this.#heard(data);
-    socket.onclose = ({ code }) => this.#end(WHY[code] ?? (code === 1000 ? "" : "The connection was lost. Call again."));
+    socket.onclose = ({ code }) => this.#lost(code);
+    clearInterval(this.pinging);
     this.pinging = setInterval(() => this.#say({ type: "ping" }), PING);
+  }
+
+  /** @param {number} code */
+  #lost(code) {
+    if (this.#over()) return;
+    if (this.tries < 0 || this.tries >= TRIES || !BACK.has(code)) return this.#end(WHY[code] ?? (code === 1000 ? "" : "The connection was lost. Call again."));
+    this.mouth?.disconnect();
+    this.mouth = null;
+    this.#become("connecting");
+    this.trying = setTimeout(() => this.#connect(), SOON * 2 ** this.tries++);
   }
 
   /** @param {ArrayBuffer | string} data */
@@ -95,13 +115,15 @@ export class VoiceCall {
     const { context, stream } = this;
     if (!context || this.#over()) return;
     this.session = session;
+    const back = this.tries >= 0;
+    this.tries = 0;
     this.mouth = new AudioWorkletNode(context, "roomkit-mouth", { numberOfInputs: 0, numberOfOutputs: 1, outputChannelCount: [1] });
     this.mouth.port.onmessage = ({ data: { epoch, position, level } }) => {
       this.#say({ type: "played", epoch, position });
       this.options.onLevel?.(level, false);
     };
     this.mouth.connect(context.destination);
-    if (stream) {
+    if (stream && !back) {
       const ear = new AudioWorkletNode(context, "roomkit-ear", { numberOfInputs: 1, numberOfOutputs: 1 });
       ear.port.onmessage = ({ data: { message, level } }) => {
         if (this.socket?.readyState !== 1) return;
@@ -130,6 +152,7 @@ export class VoiceCall {
 
   #release() {
     clearInterval(this.pinging);
+    clearTimeout(this.trying);
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     if (this.context && this.context.state !== "closed") void this.context.close();
     this.socket?.close(1000);

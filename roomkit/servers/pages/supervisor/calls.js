@@ -8,6 +8,7 @@ import { FADES, heardOf, loudness, PHASES, timeLine } from "../shared/voice_stat
 
 const calls = signal(/** @type {Record<string, Live>} */ ({}));
 const listening = signal(/** @type {VoiceCall | null} */ (null));
+const heard = signal(false);
 const trouble = signal("");
 const channel = signal("");
 
@@ -24,6 +25,7 @@ function listen(roomId) {
     channel: channel.value, roomId, listenOnly: true,
     onState: (state, why) => {
       trouble.value = why;
+      heard.value = state === "on";
       if (state === "ended" && listening.value === line) listening.value = null;
     },
   });
@@ -38,7 +40,7 @@ export function Calls({ roomId, now }) {
   const live = Object.values(calls.value).filter((one) => now - one.at < FADES && one.session !== own);
   if (!live.length && !listening.value) return null;
   return html`<section class="calls" aria-label="Calls"><h2><${Icon} name="voice" size=${15} />${live.length === 1 ? "On a call" : `${live.length} calls`}
-      ${channel.value && html`<button class="button small" aria-pressed=${listening.value !== null} onClick=${() => listen(roomId)}><${Icon} name=${listening.value ? "silent" : "sound"} size=${14} />${listening.value ? "Stop listening" : "Listen"}</button>`}</h2>
+      ${channel.value && html`<button class="button small" aria-pressed=${listening.value !== null} onClick=${() => listen(roomId)}><${Icon} name=${listening.value ? "silent" : "sound"} size=${14} />${!listening.value ? "Listen" : heard.value ? "Stop listening" : "Connecting…"}</button>`}</h2>
     ${trouble.value && html`<p role="alert">${trouble.value}</p>`}
     ${live.map((one) => html`<article key=${one.session} class="call">
       <p><b>${PHASES[one.phase] ?? one.phase}</b><meter min="0" max="1" value=${loudness(one.inbound)} aria-label="Loudness of the caller"></meter><meter min="0" max="1" value=${one.phase === "speaking" ? loudness(one.outbound) : 0} aria-label="Loudness of the answer"></meter></p>
