@@ -35,7 +35,6 @@ class Floods:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._sent: dict[tuple[str, str, str], deque[datetime]] = {}
-        self._until: dict[tuple[str, str, str], datetime] = {}
 
     def until(self, lane: Lane, channel: Channel, event: RoomEvent) -> datetime | None:
         """Until when this message waits for others; None where it goes now, and is counted."""
@@ -43,18 +42,13 @@ class Floods:
         if rule is None or channel.channel_type not in rule.channel_types or not gatherable(event):
             return None
         key, now = (lane.actor.tenant, lane.actor.room_id, lane.channel_id), self._engine.now()
-        waits = self._until.get(key)
-        if waits is not None and waits > now:
-            return waits
         sent = self._sent.get(key)
         if sent is None:
             if len(self._sent) >= _MOST_LANES:
                 self._sent.pop(next(iter(self._sent)))
             sent = self._sent[key] = deque(maxlen=rule.over)
         if len(sent) == rule.over and (now - sent[0]).total_seconds() < rule.window_s:
-            self._until[key] = sent[0] + timedelta(seconds=rule.window_s)
-            return self._until[key]
-        self._until.pop(key, None)
+            return sent[0] + timedelta(seconds=rule.window_s)
         sent.append(now)
         return None
 
