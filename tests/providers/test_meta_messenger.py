@@ -414,6 +414,25 @@ async def test_what_was_read_is_known_by_a_moment_and_never_goes_back():
         assert await states(h.kit, mine) == ["read", "delivered"], "the second was delivered after that moment"
         await post(h, fake.event({"read": {"watermark": ms(h.kit.engine.now())}}, sender=TO))
         assert await states(h.kit, mine) == ["read", "read"]
+        await h.kit.send(mine, "third")
+        await asyncio.sleep(60)
+        arrived = ms(h.kit.engine.now())
+        await asyncio.sleep(60)
+        await post(h, fake.event({"delivery": {"mids": [fake.messages[-1].name], "watermark": arrived}}, sender=TO))
+        await post(h, fake.event({"read": {"watermark": arrived}}, sender=TO))
+        assert await states(h.kit, mine) == ["read", "read", "read"], "its delivery was heard of after that moment"
+
+
+async def test_what_a_file_cannot_say_is_said_before_it():
+    fake = FakeMeta()
+    async with kit_of(fake) as kit:
+        await kit.create_room("r", channels=[])
+        await kit.attach_channel("r", "ms", metadata={"facebook_user_id": TO})
+        kit.channels["ms"].provider.window_s = None  # type: ignore[attr-defined]
+        await kit.send("r", PICTURE.replaced(caption="this lamp"))
+        await asyncio.sleep(10)
+        said = [message.body["message"] for message in fake.messages]
+        assert said == [{"text": "this lamp"}, {"attachment": {"type": "image", "payload": {"url": PICTURE.url}}}]
 
 
 async def test_a_conversation_with_an_echo_a_tap_and_a_file():

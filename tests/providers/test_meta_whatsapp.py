@@ -505,6 +505,13 @@ def test_signatures_agree_with_another_implementation_in_both_directions():
         assert webhook_updates_validator(fake.app_secret, ours.body, ours.headers["x-hub-signature-256"])
 
 
+def test_without_an_app_secret_nothing_is_believed_not_even_what_is_signed_with_nothing():
+    fake = FakeMeta(app_secret="")
+    for secret in (None, ""):
+        with pytest.raises(AccessDenied, match="no app secret"):
+            made(fake, app_secret=secret).verify(fake.text("16505551234", "forged"))
+
+
 def test_mutants_of_signed_webhooks_do_not_pass():
     whatsapp = made(FakeMeta())
     report = fuzz_signatures(whatsapp, [whatsapp.sign(request) for request in golden(VENDOR)], n=4000, seed=11)

@@ -161,6 +161,10 @@ async def test_formatted_text_uses_telegrams_marks_and_escapes_the_rest(content:
     assert (fake.messages[0].text, fake.messages[0].fields["parse_mode"]) == (shown, "HTML")
 
 
+def test_marks_that_nothing_closes_are_closed_at_the_end():
+    assert chat_text(RichContent(text="a <b>bold <i>both", format="html"), TELEGRAM) == "a <b>bold <i>both</i></b>"
+
+
 def test_whatever_is_written_the_marks_are_ones_that_telegram_takes():
     from roomkit.testing.vendors.telegram import _balanced  # the fake's own judge
 

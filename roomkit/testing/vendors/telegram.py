@@ -309,8 +309,7 @@ class FakeTelegram:
         self._poll.set()
         await asyncio.sleep(0)
         offset = fields.get("offset")
-        if offset is not None:
-            self.waiting = [one for one in self.waiting if one["update_id"] >= offset]
+        self._confirm(offset)
         deadline = asyncio.get_running_loop().time() + float(fields.get("timeout", 0))
         while self.webhook is None and mine == self._polls and not self.waiting:
             left = deadline - asyncio.get_running_loop().time()
@@ -322,6 +321,7 @@ class FakeTelegram:
                     await self._poll.wait()
             except TimeoutError:
                 return []
+            self._confirm(offset)
         if self.webhook is not None:
             return _Refusal(
                 409, "Conflict: can't use getUpdates method while webhook is active; use deleteWebhook first"
@@ -329,6 +329,11 @@ class FakeTelegram:
         if mine != self._polls:
             return _Refusal(409, "Conflict: terminated by other getUpdates request")
         return self.waiting[: int(fields.get("limit", 100))]
+
+    def _confirm(self, offset: int | None) -> None:
+        """What is below the offset is forgotten, and never handed out."""
+        if offset is not None:
+            self.waiting = [one for one in self.waiting if one["update_id"] >= offset]
 
     async def _file(self, request: Request) -> Response:
         name = str(request.path_params["path"]).removeprefix("documents/").removesuffix(".bin")
