@@ -87,6 +87,8 @@ class TransportChannel(Channel):
         way: str | None = context.state.get("via")
         content = self._content(event, about, way, context)
         if content is None:
+            if way is not None:
+                return _failed("nothing_to_show_here")
             return DeliveryResult(success=True, state=DeliveryState.SKIPPED, error="target_not_here")
         extra = self._extra(binding) | ({"via": way} if way else {})
         if hasattr(self.provider, "continuing"):

@@ -76,10 +76,10 @@ class InboundMessage(Frozen):
 class Outgoing(Frozen):
     """One part of one event on its way to one recipient; what a MessageProvider sends.
 
-    `idempotency_key` is room:index:channel:part, stable over retries. `extra` holds the channel's `defaults`,
-    resolved against the binding (S24, S25). `about_ids` are the vendor's ids of the message that this one edits,
-    deletes, reacts to, or answers in a thread: one for each part that it was sent in. `window_open` says, of a network
-    that lets businesses only answer, whether somebody has written lately enough.
+    `idempotency_key` is room:index:channel:part (by a second way room:index:channel:way:part), stable over retries.
+    `extra` holds the channel's `defaults`, resolved against the binding (S24, S25). `about_ids` are the vendor's ids of
+    the message that this one edits, deletes, reacts to, or answers in a thread: one for each part that it was sent in.
+    `window_open` says, of a network that lets businesses only answer, whether somebody has written lately enough.
     """
 
     recipient: str

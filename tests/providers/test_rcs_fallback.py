@@ -13,7 +13,7 @@ import pytest
 
 from roomkit import RoomKit
 from roomkit.channels import RCSChannel
-from roomkit.models.content import Card, RichContent
+from roomkit.models.content import Card, RichContent, TemplateContent
 from roomkit.models.delivery import DeliveryRecord, DeliveryState
 from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
@@ -168,6 +168,16 @@ async def test_who_has_opted_out_gets_no_sms_either(vendor: Vendor):
         await say(kit)
         assert vendor.sent() == []
         assert (await only(kit)).state is DeliveryState.FAILED
+
+
+async def test_what_has_no_words_fails_where_sms_would_be_empty():
+    vendor = Vendor("twilio", FakeTwilio())
+    async with kit_with(vendor) as kit:
+        vendor.refuse()
+        await say(kit, TemplateContent(template_id="HX" + "a" * 32))
+        assert vendor.sent() == []
+        assert (await only(kit)).state is DeliveryState.FAILED
+        assert len(await kit.dead_letters()) == 1
 
 
 async def test_a_lost_answer_is_no_refusal(vendor: Vendor):

@@ -88,6 +88,8 @@ async def test_what_only_templates_can_carry_is_written_out():
     template = TemplateContent(template_id="HX" + "a" * 32, parameters={"1": "Ada"})
     await channel.provider.send(message_to(TO, template))
     assert (fake.messages[1].template, fake.messages[1].variables) == ("HX" + "a" * 32, {"1": "Ada"})
+    await channel.provider.send(message_to(TO, TemplateContent(template_id="welcome", fallback="Welcome!")))
+    assert (fake.messages[2].template, fake.messages[2].body) == (None, "Welcome!")
     with pytest.raises(Refused, match="ContentSid"):
         await channel.provider.send(message_to(TO, TemplateContent(template_id="welcome")))
     await channel.close()

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import urlencode, urlsplit
 
 from roomkit.errors import (
@@ -178,15 +178,16 @@ class TwilioSMSProvider:
         return message.extra.get("from_") or self.options.from_number or self.options.messaging_service_sid
 
     def content_fields(self, content: Content) -> list[tuple[str, str]]:
-        """Text and media; of a template its ContentSid and what stands in its places."""
-        if isinstance(content, TemplateContent):
-            if not _CONTENT_SID.fullmatch(content.template_id):
-                told = f'template "{content.template_id[:60]}" is no ContentSid; give the one that Twilio shows, HX...'
-                raise Refused(self.name, told)
+        """Text and media; of a template its ContentSid and what stands in its places. A template of another vendor goes
+        as its fallback text."""
+        if is_template(content):
             fields = [("ContentSid", content.template_id)]
             if content.parameters:
                 fields.append(("ContentVariables", json.dumps(content.parameters)))
             return fields
+        if isinstance(content, TemplateContent) and not content.fallback:
+            told = f'template "{content.template_id[:60]}" is no ContentSid; give the one that Twilio shows (HX...)'
+            raise Refused(self.name, f"{told}, or a fallback text")
         fields = [("Body", text)] if (text := text_to_send(content, self.dialect)) else []
         return fields + [("MediaUrl", url) for url in media_to_send(content, self.name, most=self.most_files)]
 
@@ -223,6 +224,11 @@ class TwilioSMSProvider:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def is_template(content: Content) -> TypeGuard[TemplateContent]:
+    """Whether it is a template of Twilio's Content API."""
+    return isinstance(content, TemplateContent) and _CONTENT_SID.fullmatch(content.template_id) is not None
 
 
 def provider(account: str | None = None, **options: Any) -> TwilioSMSProvider:

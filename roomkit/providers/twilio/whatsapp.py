@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from roomkit.errors import Refused
-from roomkit.models.content import CompositeContent, Content, LocationContent, TemplateContent
+from roomkit.models.content import CompositeContent, Content, LocationContent
 from roomkit.models.delivery import DeliveryResult, Outgoing
 from roomkit.models.room import ChannelCapabilities
 from roomkit.providers.chat_text import WHATSAPP
-from roomkit.providers.twilio.sms import TwilioSMSProvider, options_from_env
+from roomkit.providers.twilio.sms import TwilioSMSProvider, is_template, options_from_env
 
 _MB = 1024 * 1024
 _PREFIX = "whatsapp:"
@@ -34,7 +34,7 @@ class TwilioWhatsAppProvider(TwilioSMSProvider):
 
     async def send(self, message: Outgoing) -> DeliveryResult:
         """As by SMS; raises `Refused` outside the window."""
-        if message.window_open is False and not isinstance(message.content, TemplateContent):
+        if message.window_open is False and not is_template(message.content):
             raise Refused(
                 self.name,
                 f"they have written nothing in the last 24 hours, so WhatsApp takes no {message.content.type} to them; "
