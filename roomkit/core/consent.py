@@ -9,10 +9,10 @@ behind it where it is known: a row is found by a digest, so that a stop outlives
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
 from roomkit.core.catalogue import phrase
@@ -86,7 +86,10 @@ class Consent:
         if told is None or draft.type is not EventType.MESSAGE:
             return False
         kind, language, by_vendor = told
-        if _RANK[origin.assurance] < _RANK[policy.assurance.get(channel.channel_type, Assurance.CLAIMED)]:
+        if (
+            not by_vendor
+            and _RANK[origin.assurance] < _RANK[policy.assurance.get(channel.channel_type, Assurance.CLAIMED)]
+        ):
             entry.draft = _marked(draft, "unverified")
             return False
         identity = _identity(actor, draft.source.participant_id)
@@ -99,10 +102,8 @@ class Consent:
             event_id = draft.event_id or self._engine.new_id()
             entry.draft = entry.draft.replaced(event_id=event_id)
             granted = kind is Keyword.START
-            source = "vendor" if by_vendor else "keyword"
-            change.put.extend(
-                self.rows(subject, ALL, granted, source, draft.text[:80], room_id=actor.room_id, event_id=event_id)
-            )
+            source, said = "vendor" if by_vendor else "keyword", draft.text[:80] or kind.value
+            change.put.extend(self.rows(subject, ALL, granted, source, said, room_id=actor.room_id, event_id=event_id))
             self._engine.count("consent_started" if granted else "consent_stopped")
         elif kind is Keyword.STOP:
             return True
@@ -113,10 +114,11 @@ class Consent:
     async def vendor_said(self, actor: RoomActor, channel: Channel, binding: ChannelBinding, code: str | None) -> bool:
         """Keeps what a vendor's refusal says about its own list; whether this was such a refusal."""
         codes: Iterable[str] = getattr(getattr(channel, "provider", None), "opt_out_codes", ())
+        purpose = cast("Mapping[str, str]", codes).get(code or "", ALL) if isinstance(codes, Mapping) else ALL
         if code is None or code not in codes or self.policy(actor.tenant) is None:
             return False
         subject = self.of_seat(actor, channel, binding)
-        rows = self.rows(subject, ALL, False, "vendor", code, room_id=actor.room_id)
+        rows = self.rows(subject, purpose, False, "vendor", code, room_id=actor.room_id)
         await self._engine.commit_until_done(Batch(actor.tenant, actor.epoch, actor.room_id, put=rows))
         self._engine.count("consent_stopped")
         return True

@@ -23,8 +23,9 @@ class MessageProvider(Protocol):
     it, before the messages are taken in, for what must outlive the process; `keep_in(vault)`, which hands it the
     `VaultPort` to keep that in; `async continuing(event, binding, context)`, which adds to `Outgoing.extra` what a
     message has to know of its room; `async fetch_media(attachment, policy)` and `async aclose()`. `opt_out_codes` are
-    the vendor's codes for a recipient who wants nothing more; a message's metadata `opt_out` ("stop", "start" or
-    "help") says that the vendor has understood a keyword and answered it.
+    the vendor's codes for a recipient who wants nothing more (or a mapping of them to the purpose that is refused); a
+    message's metadata `opt_out` ("stop", "start" or "help") says that the vendor has understood a keyword and answered
+    it.
     """
 
     name: str

@@ -207,6 +207,24 @@ async def test_what_the_vendor_knows_is_kept() -> None:
         ]
 
 
+async def test_a_refusal_of_one_purpose_stops_that_one() -> None:
+    class Provider:
+        opt_out_codes = {"131050": "marketing"}
+
+    def refuse(event: Any, attempt: int) -> Any:
+        return DeliveryResult(success=False, error="no", code="131050") if event.text == "an offer" else None
+
+    sms = FakeChannel(temper=refuse)
+    sms.provider = Provider()  # type: ignore[attr-defined]
+    async with kit_with(sms, options=options()) as kit:
+        room = await room_of(kit)
+        for text in ("an offer", "another offer"):
+            await (await kit.send(room, text, metadata={"purpose": "marketing"})).settled()
+        await (await kit.send(room, "your order")).settled()
+        assert sms.texts == ["your order"]
+        assert [(e.purpose, e.evidence) for e in await kit.consent.entries()] == [("marketing", "131050")]
+
+
 async def test_nobody_stops_somebody_else() -> None:
     """Not under another's participant id, not from a web page, and not by an email whose sender nobody has checked."""
     sms, mail = FakeChannel(), FakeChannel("mail", "email")

@@ -9,11 +9,14 @@ import asyncio
 import pytest
 
 from roomkit import AIChannel, KitOptions, RoomKit, SMSChannel
+from roomkit.channels import EmailChannel
 from roomkit.models.consent import ConsentPolicy
 from roomkit.models.delivery import DeliveryPolicy, WebhookRequest
+from roomkit.providers.sendgrid.email import SendGridProvider
 from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.testing import VirtualClock
 from roomkit.testing.ai import ScriptedAI
+from roomkit.testing.vendors.sendgrid import FakeSendGrid
 from roomkit.testing.vendors.twilio import FakeTwilio
 from tests.security.adapters import HOOK, PUBLIC, WEBHOOKS, WebhookCase
 from tests.servers.house import House, house
@@ -114,6 +117,25 @@ async def test_a_vendor_that_answers_by_itself_is_left_to_it() -> None:
         await asyncio.sleep(5)
         assert fake.messages == []
         assert not await h.kit.consent.may("sms", WHO)
+
+
+async def test_who_unsubscribes_at_the_vendor_is_left_alone() -> None:
+    """A signed report of the vendor is as good as the person's word."""
+    clock = VirtualClock()
+    fake = FakeSendGrid(webhook_url=HOOK, clock=clock)
+    kit = RoomKit(clock=clock, options=ON)
+    mail = EmailChannel("hook", provider=SendGridProvider(fake.options(), transport=fake.transport(), clock=clock))
+    kit.register_channel(mail)
+    async with house(kit, public_url=PUBLIC) as h:
+        await kit.create_room("r", channels=[])
+        await kit.attach_channel("r", "hook", metadata={"email_address": "ann@x.example", "address": "ann@x.example"})
+        await (await kit.send("r", "news")).settled()
+        (letter,) = fake.letters
+        for request in fake.reports(letter, "unsubscribe"):
+            await heard(h, request)
+        await (await kit.send("r", "more news")).settled()
+        assert len(fake.letters) == 1
+        assert [(e.source, e.address) for e in await kit.consent.entries()] == [("vendor", "ann@x.example")]
 
 
 async def test_what_the_vendor_refuses_for_good_is_in_the_ledger() -> None:

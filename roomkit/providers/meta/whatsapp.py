@@ -85,6 +85,7 @@ class MetaWhatsAppProvider:
     name = "meta"
     window_s = 24 * 3600.0
     """How long after somebody's last message they may be sent anything."""
+    opt_out_codes: Mapping[str, str] = {"131050": "marketing"}
 
     def __init__(
         self,
