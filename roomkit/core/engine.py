@@ -40,7 +40,7 @@ from roomkit.net.breaker import BreakerChange, Breakers
 from roomkit.net.ratelimit import TokenBucket
 from roomkit.ports.channel import Channel
 from roomkit.ports.identity import IdentityResolver, InboundRouter
-from roomkit.ports.store import Batch, Record, RecordKey, Store, StoreInfo
+from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery, Store, StoreInfo
 from roomkit.runtime import Clock, Scope, StallWatchdog, SystemClock, TaskFailure, WorkerPool
 from roomkit.runtime.eager import Eager
 from roomkit.runtime.tracing import Tracer, Tracing
@@ -78,6 +78,7 @@ def _random_tail() -> str:
 T = TypeVar("T")
 RETRY_WRITE_S = 0.5
 PRUNE_EVERY_S = 3600.0
+ANYBODY = RecordQuery("identity", None, limit=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,8 @@ class Engine:
         self.opened = True
         self.draining = False
         await self.attention.load(self.store)
+        if self.info.durable and self.resolver is None and await self.store.records(ANYBODY):
+            self._book = self.address_book  # what it knew before the restart it knows again
         if self.nodes is not None:
             counts = await self.nodes.start()
         else:

@@ -270,6 +270,17 @@ async def test_a_merge_that_was_cut_is_finished_by_doing_it_again(tmp_path: Path
         await kit.identities.put(Identity(id="a.lee"))  # nothing is known of a merge any more
 
 
+async def test_who_was_known_is_known_after_a_restart(tmp_path: Path) -> None:
+    path = f"sqlite:///{tmp_path / 'rooms.db'}"
+    kit, _ = await merged_kit(path)
+    await kit.aclose()
+    kit = RoomKit(path, clock=VirtualClock())
+    kit.register_channel(FakeChannel())
+    async with kit:
+        room = (await say(kit, "hi", who=WHO)).room_id or ""
+        assert (await kit.participants(room))[0].identity_id == "ann"
+
+
 async def test_tenants_share_nobody() -> None:
     kit, _ = await merged_kit()
     async with kit:
