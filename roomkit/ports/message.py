@@ -22,13 +22,12 @@ class MessageProvider(Protocol):
     cannot wait for (published keys; it must trust nothing in the request); `async remember(request)`, called after
     it, before the messages are taken in, for what must outlive the process; `keep_in(vault)`, which hands it the
     `VaultPort` to keep that in; `async continuing(event, binding, context)`, which adds to `Outgoing.extra` what a
-    message has to know of its room; `async fetch_media(attachment, policy)` and `async aclose()`; `adapt(capabilities)`, which says what the
-    network can carry through this vendor; `async acknowledge(message)`, called once a message is in its room;
-    `window_s`, seconds after somebody's last message in which they may be answered: `Outgoing.window_open` says
-    whether they are over. `opt_out_codes` are
-    the vendor's codes for a recipient who wants nothing more (or a mapping of them to the purpose that is refused); a
-    message's metadata `opt_out` ("stop", "start" or "help") says that the vendor has understood a keyword and answered
-    it.
+    message has to know of its room; `async fetch_media(attachment, policy)` and `async aclose()`;
+    `adapt(capabilities)`, which says what the network can carry through this vendor; `async acknowledge(message)`,
+    called once a message is in its room; `window_s`, seconds after somebody's last message in which they may be
+    answered: `Outgoing.window_open` says whether they are over. `opt_out_codes` are the vendor's codes for a recipient
+    who wants nothing more (or a mapping of them to the purpose that is refused); a message's metadata `opt_out`
+    ("stop", "start" or "help") says that the vendor has understood a keyword and answered it.
     """
 
     name: str
