@@ -161,6 +161,7 @@ class _Text(_Reader):
         self.quoted: list[str] = []
         self._keep = keep_quotes
         self._depth = 0
+        self._spoken = False
         self._quote_at: int | None = None
         self._links: list[tuple[str, list[str], int]] = []
 
@@ -170,7 +171,7 @@ class _Text(_Reader):
 
     def begin(self, tag: str, attributes: dict[str, str]) -> None:
         marks = f"{attributes.get('class', '')} {attributes.get('id', '')}".lower()[:500]
-        if self._quote_at is None and not self._keep and self._any_said():
+        if self._quote_at is None and not self._keep and self._spoken:
             if any(mark in marks for mark in _QUOTE_FROM_HERE):
                 self._quote_at = -1
             elif any(mark in marks for mark in _QUOTE_INSIDE) or (tag == "blockquote" and "type" in attributes):
@@ -201,7 +202,5 @@ class _Text(_Reader):
             self._quote_at = None
 
     def words(self, text: str) -> None:
+        self._spoken = self._spoken or not text.isspace()
         self._out.append(_SPACE.sub(" ", text))
-
-    def _any_said(self) -> bool:
-        return any(not piece.isspace() and piece for piece in self.said[:2000])

@@ -150,7 +150,7 @@ def forwarded(subject: str) -> bool:
 
 def read_headers(message: Message[str, str]) -> Headers:
     """All headers, decoded, names in lower case; control characters and line breaks become spaces."""
-    raw = cast("Iterable[tuple[str, Any]]", message.items())
+    raw = cast("Iterable[tuple[str, Any]]", message.raw_items())  # `items` has lost what is not ASCII
     return tuple((name.lower(), one_line(decoded(str(value)))) for name, value in list(raw)[:MAX_HEADERS])
 
 
@@ -159,7 +159,7 @@ def decoded(value: str) -> str:
     if "=?" not in value:
         return value if value.isascii() else _text(value.encode("utf-8", "surrogateescape"), "utf-8")
     try:
-        words = decode_header(value)
+        words = decode_header(one_line(value))  # it would lose the space at which a line is folded
     except (ValueError, LookupError, AttributeError):
         return _text(value.encode("utf-8", "surrogateescape"), "utf-8")
     return "".join(word if isinstance(word, str) else _text(word, charset or "utf-8") for word, charset in words)
@@ -173,7 +173,7 @@ def addresses(values: Iterable[str]) -> list[tuple[str, str]]:
     """(name, address) of every address in header values; what is no address is left out."""
     try:
         found = getaddresses([value[:20_000] for value in values])
-    except (ValueError, IndexError, AttributeError):
+    except (ValueError, IndexError, AttributeError, RecursionError):
         found = []
     return [
         (one_line(name)[:200], address.lower())

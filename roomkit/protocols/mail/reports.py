@@ -25,7 +25,7 @@ _FAILED = re.compile(
 )
 _AWAY = re.compile(
     r"(?:automatic reply|auto(?:matic)?[ -]?(?:reply|response|responder)|out of (?:the )?office|on vacation|"
-    r"automatische (?:antwort|antwoord)|abwesenheit|abwesend|réponse automatique|absence du bureau|"
+    r"automatische (?:antwort|antwoord)|abwesenheit\w*|abwesend|réponse automatique|absence du bureau|"
     r"respuesta automática|fuera de la oficina|resposta automática|risposta automatica|fuori sede|autosvar|"
     r"automatiskt svar|odpowiedź automatyczna|автоответ|自动回复|自動返信|자동 회신)\b",
     re.IGNORECASE,
