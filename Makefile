@@ -21,6 +21,7 @@ test: .venv/.dev ## every gate and every test (what CI runs)
 	@.ci/voice
 	@.ci/redis
 	@.ci/dovecot
+	@.ci/neonize
 	@.ci/other-pythons
 	@echo "roomkit: all tests"
 	@.ci/tests $(ARGS)

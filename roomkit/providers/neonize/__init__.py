@@ -1,0 +1,1 @@
+"""A personal WhatsApp account, linked as a device by neonize. Tested against neonize's own types, never live."""
