@@ -357,6 +357,7 @@ def test_headers_of_proxies_change_nothing():
         {"From": "evil\n+1555"},
         {"NumMedia": "-1"},
         {"bad name": "x"},
+        {"OptOutType": "STO", "P": ""},
     ],
 )
 def test_signed_forms_which_twilio_would_not_make_are_refused(change: dict[str, str]):

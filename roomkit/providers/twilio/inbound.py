@@ -88,6 +88,7 @@ def check_sane(pairs: Pairs, accounts: Iterable[str]) -> None:
         and ("MessageStatus" in params or _is_whole(params))
         and not any(_is_cut(name, params) for name in params)
         and params.get("NumSegments", "1").isdecimal()
+        and params.get("OptOutType", "STOP") in {"STOP", "START", "HELP"}
         and params.get("AccountSid", "") in set(accounts)
         and _SID.fullmatch(params.get("MessageSid", ""))
         and all(_PHONE.fullmatch(params[name]) for name in ("From", "To") if params.get(name))
