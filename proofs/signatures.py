@@ -217,7 +217,8 @@ def provider_classes() -> Iterator[type[Any]]:
     for module in pkgutil.walk_packages(roomkit.providers.__path__, "roomkit.providers."):
         for one in vars(import_module(module.name)).values():
             own = isinstance(one, type) and one.__module__ == module.name
-            if own and callable(getattr(one, "parse", None)) and callable(getattr(one, "send", None)):
+            does = callable(getattr(one, "parse", None)) and callable(getattr(one, "send", None))
+            if own and does and getattr(one, "webhooks", True):
                 yield one
 
 

@@ -384,7 +384,7 @@ WEBHOOKS: dict[str, WebhookCase] = {
 AI = ("AnthropicProvider", "OfflineBrain", "OpenAIProvider")
 STORES = ("PostgresReading", "PostgresStore", "SQLiteReading", "SQLiteStore")
 BLOBS = ("FileBlobStore",)
-SOURCES = ("IMAPSource", "LMTPSource", "SSESource", "TelegramPolling", "WebSocketSource")
+SOURCES = ("IMAPSource", "LMTPSource", "NeonizeSource", "SSESource", "TelegramPolling", "WebSocketSource")
 CASES: dict[str, Iterable[str]] = {
     "webhook": WEBHOOKS,
     "ai": AI,
@@ -410,6 +410,7 @@ def adapters(kind: str, among: Iterable[ModuleType]) -> dict[str, type[Any]]:
         and not name.startswith("_")
         and all(callable(getattr(one, method, None)) for method in KINDS[kind])
         and _takes(one, kind)
+        and (kind != "webhook" or getattr(one, "webhooks", True))
     }
 
 

@@ -9,8 +9,9 @@ import pytest
 from roomkit import RoomKit
 from roomkit.channels.transport import TransportChannel
 from roomkit.errors import AccessDenied, ConfigError
+from roomkit.models.delivery import WebhookRequest
 from roomkit.testing import VirtualClock
-from tests.security.adapters import HOOK, PUBLIC, WEBHOOKS, WebhookCase
+from tests.security.adapters import HOOK, PUBLIC, WEBHOOKS, WebhookCase, modules
 from tests.servers.house import House, house
 
 CASES = pytest.mark.parametrize("case", WEBHOOKS.values(), ids=WEBHOOKS)
@@ -69,3 +70,12 @@ async def test_a_provider_that_cannot_verify_is_refused_at_the_door() -> None:
         assert await post(h, b"{}", {}) == 403
         assert HOOK.endswith("/webhooks/hook")
         assert await kit.list_rooms() == []
+
+
+def test_who_has_no_webhooks_takes_none() -> None:
+    without = [one for module in modules() for one in vars(module).values() if getattr(one, "webhooks", True) is False]
+    assert without
+    for kind in without:
+        for signed in ({}, {"authorization": "Bearer x"}, {"x-signature": "x"}):
+            with pytest.raises(AccessDenied):
+                kind().verify(WebhookRequest("POST", HOOK, signed, b"{}"))

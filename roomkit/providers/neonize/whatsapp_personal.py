@@ -66,6 +66,8 @@ class WhatsAppPersonalProvider:
     them; use it where you may. WhatsApp knows no idempotency keys: an attempt without an answer is ambiguous."""
 
     name = "neonize"
+    webhooks = False
+    """Nothing that is posted to its channel is believed."""
 
     def __init__(
         self,
