@@ -21,6 +21,8 @@ class ToolJournal:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
+        self.begun = False
+        """A tool was called."""
         self._open: dict[str, ToolCallContent] = {}
         self._done: dict[str, ToolStep] = {}
 
@@ -28,6 +30,7 @@ class ToolJournal:
         """Commits one step of a tool call, together with what the reply has said so far."""
         step = ToolStep(valid(step.call), step.idempotent)
         crashpoint("reply.before_tool_step")
+        self.begun = True
         if step.call.status != "pending":
             self._done[step.call.call_id] = step
         await self._reply.actor.insist(self._commit, step)

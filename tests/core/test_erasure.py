@@ -384,3 +384,18 @@ async def test_a_fork_made_during_an_erasure_is_erased_too() -> None:
         receipt = await erase_person(kit.engine, "default", person.id, erase_in)
         assert set(receipt.rooms) == {room_id, *forks}
         assert not [e.text for room in receipt.rooms for e in await kit.events(room, raw=True) if "secret" in e.text]
+
+
+async def test_what_others_asked_beside_the_erased_is_asked_again() -> None:
+    brain = Brain(script=lambda context, event: stream("yes", every=5))
+    async with kit_with(Phone(), brain) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await say(kit, "first", "r", who="+3")
+        await asyncio.sleep(1)
+        await asyncio.gather(say(kit, SECRET, "r", who="+1"), say(kit, "and mine", "r", who="+2"))
+        await asyncio.sleep(6)
+        assert brain.seen[1:] == [[SECRET, "and mine"]], "both wait for one answer"
+        await kit.erase_person("sms:+1")
+        await asyncio.sleep(20)
+        assert brain.seen[2:] == [["and mine"]]
+        assert await kit.engine.store.records(RecordQuery("turn", "default")) == []

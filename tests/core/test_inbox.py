@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
-from roomkit import RoomKit
+from roomkit import BeforeCommit, KitOptions, RoomKit
+from roomkit.core.memory import MemoryStore
 from roomkit.errors import UsageError
 from roomkit.models.content import MediaContent
-from roomkit.ports.store import RecordQuery
+from roomkit.ports.node import NodeOptions
+from roomkit.ports.store import Batch, Record, RecordQuery
+from roomkit.runtime import Wakeup
 from roomkit.testing.postgres import PostgresCluster, find_binaries
 
 asyncpg = pytest.importorskip("asyncpg") if os.environ.get("CI") != "true" else __import__("asyncpg")
@@ -173,3 +176,73 @@ async def test_wrong_use_is_told(cluster: PostgresCluster, url: str) -> None:
     async with RoomKit(url) as kit:
         with pytest.raises(UsageError, match="asyncpg or psycopg, not object"):
             await kit.enqueue(object(), "r", "x")
+
+
+class Shelf:
+    """An inbox of nothing but memory: rows are there as soon as they are inserted."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+        self.news = Wakeup()
+
+    async def insert(self, connection: Any, tenant: str, key: str, room_id: str, value: dict[str, Any]) -> None:
+        await self.store.commit(Batch(tenant, 1, put=(Record("inbox", tenant, key, value, room_id),)))
+        self.news.set()
+
+    async def wait(self, seconds: float) -> None:
+        await self.news.wait()
+
+    async def aclose(self) -> None: ...
+
+
+class Shop(MemoryStore):
+    def inbox(self) -> Shelf:
+        return Shelf(self)
+
+
+async def test_a_room_that_hangs_holds_up_neither_its_tenant_nor_another() -> None:
+    never = asyncio.Event()
+    async with RoomKit(Shop()) as kit:
+
+        @kit.before(BeforeCommit, budget_s=60)
+        async def guard(moment: BeforeCommit) -> None:
+            if moment.value.text == "hang":
+                await never.wait()
+
+        acme = kit.tenant("acme")
+        for rooms, names in ((kit, ["stuck", *(f"r{n}" for n in range(40))]), (acme, ["r"])):
+            for name in names:
+                await rooms.create_room(name, channels=())
+        for number in range(300):
+            await kit.enqueue(None, "stuck", "hang" if number == 0 else "later")
+        for number in range(40):
+            await kit.enqueue(None, f"r{number}", "hello")
+        await acme.enqueue(None, "r", "hello")
+        await until(lambda: only_from(kit, "stuck"))
+        assert await texts(acme, "r") == ["hello"]
+        assert [await texts(kit, f"r{number}") for number in range(40)] == [["hello"]] * 40
+        never.set()
+        await until(lambda: empty(kit))
+        assert await texts(kit, "stuck") == ["hang", *["later"] * 299]
+
+
+async def test_who_has_lost_the_inbox_takes_no_row_away(cluster: PostgresCluster, url: str) -> None:
+    node = NodeOptions("http://one", secrets=("so that nodes know each other",))
+    async with RoomKit(url, options=KitOptions(node=node)) as kit, host(cluster) as connection:
+        await kit.create_room("r", channels=())
+        await kit.enqueue(connection, "r", "one")
+        await until(lambda: empty(kit))
+        store: Any = kit.engine.store
+        await store.ownership._run(lambda c: c.execute("UPDATE leases SET epoch = epoch + 1 WHERE room_id = '~inbox'"))
+        await kit.enqueue(connection, "r", "two")
+        await until(lambda: said(kit, "two"))
+        await asyncio.sleep(0.3)
+        assert not await empty(kit), "the row is another's to take away"
+
+
+async def only_from(kit: RoomKit, room_id: str) -> bool:
+    return {row.room_id for row in await kit.engine.store.records(RecordQuery("inbox", None, limit=1000))} == {room_id}
+
+
+async def said(kit: RoomKit, text: str) -> bool:
+    return text in await texts(kit)
