@@ -269,6 +269,21 @@ def erase(
     return erase_somebody(who, store, tenant, sure)
 
 
+@app.command()
+def consent(
+    who: Annotated[
+        str | None, typer.Argument(help="An identity id or an address; everybody's lines without it.")
+    ] = None,
+    store: StorePlace = None,
+    tenant: Tenant = "default",
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON each.")] = False,
+) -> int:
+    """Who stopped or allowed what, when, and how: the ledger of a store."""
+    from roomkit.cli.consent import show_ledger
+
+    return show_ledger(who, store, tenant, json)
+
+
 @app.command(name="audit")
 def audit_command(
     room: RoomName,
