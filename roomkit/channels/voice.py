@@ -20,6 +20,7 @@ from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
 from roomkit.models.room import Assurance, ChannelBinding, ChannelCapabilities, ChannelType, Floor, Room
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
+from roomkit.ports.ai import Foresight
 from roomkit.ports.audio import BackendEvent, LivePort, VoiceBackend
 from roomkit.ports.channel import Channel, RoomPort
 from roomkit.ports.speech import STT, TTS
@@ -46,7 +47,8 @@ class VoiceOptions:
     alone, calls a person; None is no key. `language` is a BCP 47 tag, by default the room's. `turns` sets every limit
     of turn taking; `interruption` and the barge-in settings of the channel go before its `speaking`. `echo_drain_s` is
     how long the far end may still echo after playback. `assurance` is how well callers are known (`answer` knows it
-    of one call)."""
+    of one call). `ahead` (`roomkit.ai.ahead.Ahead`) begins to think before the turn is over; not where a guard of
+    transcripts, commits or generations might change what the model may see."""
 
     greeting: str | None = None
     filler: str | Literal[True] | None = True
@@ -54,6 +56,7 @@ class VoiceOptions:
     apology: str | Literal[True] | None = True
     again: str | Literal[True] | None = True
     clip: str | Path | None = None
+    ahead: Foresight | None = None
     human_key: str | None = "0"
     language: str | None = None
     turns: TurnOptions = field(default_factory=TurnOptions)
@@ -168,9 +171,9 @@ class VoiceChannel(Channel):
         **metadata: Any,
     ) -> str:
         """Takes a call into its room, the caller's own or `room_id`; the room's id. `assurance` is how well this caller
-        is known, for all they say in this call; None is what the session says, or the channel. With `briefing` they are told that first, alone
-        and without being heard, until it is over or they press a key, and then they are let in; it returns then. Raises
-        `StateError` when the room does not take it."""
+        is known, for all they say in this call; None is what the session says, or the channel. With `briefing` they are
+        told that first, alone and without being heard, until it is over or they press a key, and then they are let in;
+        it returns then. Raises `StateError` when the room does not take it."""
         session.assurance = assurance or session.assurance or self.options.assurance
         port = self._port()
         message = InboundMessage(
@@ -242,6 +245,7 @@ class VoiceChannel(Channel):
             phrase=line.phrase,
             human_key=self.options.human_key,
             clip=self.options.clip,
+            ahead=self.options.ahead,
             echo_drain_s=self.options.echo_drain_s,
         )
         if line.bridge.full and not session.listen_only:
@@ -408,6 +412,8 @@ class _Line:
                 view = await self._port.watch.open_view(self.room_id, self._take, tail=0)
                 self._leave, self._room = view.close, view.room
                 self._attended = not ai_may_answer(view.room.floor) or view.room.attention is not None
+                if self.channel.options.ahead is not None:
+                    self.channel.options.ahead.attend(self._port.tenant, self.room_id)
                 mine = [b for b in view.bindings if b.channel_id == self.channel.channel_id]
                 self._binding = mine[0] if mine else None
 
@@ -415,6 +421,8 @@ class _Line:
         if self._leave is not None:
             self._leave()
             self._leave = None
+            if self.channel.options.ahead is not None:
+                self.channel.options.ahead.leave(self._port.tenant, self.room_id)
 
     def welcome(self, call: Call) -> None:
         call.hearing.open = True

@@ -23,6 +23,22 @@ class AIProvider(Protocol):
     async def aclose(self) -> None: ...
 
 
+class Foresight(Protocol):
+    """What begins to answer before the turn of a call is over (`roomkit.ai.ahead.Ahead`)."""
+
+    def attend(self, tenant: str, room_id: str) -> None:
+        """A call is in the room."""
+        ...
+
+    def leave(self, tenant: str, room_id: str) -> None:
+        """It is not any more. Idempotent."""
+        ...
+
+    def foresee(self, tenant: str, room_id: str, text: str) -> None:
+        """The caller's turn will probably be `text`. Returns at once and has no effect that anybody can see."""
+        ...
+
+
 class MemoryProvider(Protocol):
     """Chooses what of a room's past a model is shown."""
 

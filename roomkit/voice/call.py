@@ -18,9 +18,10 @@ from roomkit.models.audio import (
     SessionState,
     VoiceSession,
 )
-from roomkit.models.hooks import Notice
+from roomkit.models.hooks import BeforeCommit, BeforeGeneration, Notice
 from roomkit.models.room import Room
 from roomkit.models.voice import CallNotice
+from roomkit.ports.ai import Foresight
 from roomkit.ports.audio import LivePort, VoiceBackend
 from roomkit.ports.speech import STT, TTS, TurnDetector
 from roomkit.runtime import Scope, monotonic
@@ -59,6 +60,7 @@ from roomkit.voice.turn import (
 
 log = logging.getLogger(__name__)
 REMEMBERED_TURNS = 6
+_GUARDS = (told.FinalTranscript, BeforeCommit, BeforeGeneration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class CallOptions:
     phrase: Callable[[str], str | None] = lambda _: None
     human_key: str | None = None
     clip: str | Path | None = None
+    ahead: Foresight | None = None
     echo_drain_s: float = 2.0
 
 
@@ -241,6 +244,7 @@ class Call:
     def _do(self, effect: Effect) -> None:
         match effect:
             case Judge():
+                self.foresee(effect.text)
                 self.spawn(self._judge(effect), "turn detector")
             case Submit(text=text, generation=generation):
                 self.turns += 1
@@ -258,6 +262,13 @@ class Call:
                 self.hearing.cut()
             case Told(kind=kind, text=text):
                 self._told(kind, text)
+
+    def foresee(self, text: str) -> None:
+        """The turn may end with this: whoever can begins to think about it. Not where a guard may still change it."""
+        ahead = self.options.ahead
+        if ahead is None or not text or any(self.host.live.wanted(kind) for kind in _GUARDS):
+            return
+        ahead.foresee(self.session.tenant, self.session.room_id, text)
 
     def _told(self, kind: str, text: str) -> None:
         options = self.options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from roomkit.models import voice as told
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from roomkit.runtime import Scope
     from roomkit.voice.call import Call
 
+SETTLED_S = 0.25
 MOST_BATCHED = 3_000
 """Frames that batch mode keeps: a minute."""
 
@@ -45,6 +47,7 @@ class Hearing:
         self._batch: list[bytes] = []
         self._second = self._frames = 0
         self._speech_began = 0.0
+        self._settling: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """The call is there. Without anything that detects speech, the recogniser hears everything."""
@@ -53,6 +56,8 @@ class Hearing:
 
     def end(self) -> None:
         self.cut()
+        if self._settling is not None:
+            self._settling.cancel()
         if self._segment is not None:
             self._segment.end()
 
@@ -133,8 +138,22 @@ class Hearing:
             self._call, "voice_partial", {"text": transcript.text, "participant": self._call.session.participant_id}
         )
         self._call.step(Heard(transcript.text))
+        self._settle(transcript.text)
+
+    def _settle(self, text: str) -> None:
+        """Words that stay as they are for a moment are probably the last ones."""
+        if self._call.options.ahead is None:
+            return
+        if self._settling is not None:
+            self._settling.cancel()
+        foresee = self._call.foresee
+        self._settling = asyncio.get_running_loop().call_later(
+            SETTLED_S, lambda: foresee(self._call.machine.so_far(text))
+        )
 
     def _final(self, transcript: Transcript) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
         if self._call.session.state is SessionState.ENDED:
             return
         if self._continuous and transcript.text:

@@ -239,6 +239,12 @@ class TurnMachine:
         """Nobody has the word, and nobody is about to have it: something may be said."""
         return self.phase is Phase.LISTENING
 
+    def so_far(self, more: str = "") -> str:
+        """The caller's turn as it would be if it ended after `more`; "" while it is not known to be one."""
+        if self.phase not in (Phase.HEARING, Phase.DECIDING):
+            return ""
+        return " ".join(filter(None, (*self._texts, more.strip())))
+
     @property
     def deadline(self) -> float | None:
         """When `Tick` is due; None when nothing but a signal can change anything."""
