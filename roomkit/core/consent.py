@@ -70,7 +70,8 @@ class Consent:
 
     def subject(self, tenant: str, channel_type: str, address: str | None, identity: str | None = None) -> Subject:
         kind = family(channel_type)
-        return Subject(tenant, kind, normal(kind, address) if address else None, identity)
+        region = self._engine.options.phone_region
+        return Subject(tenant, kind, normal(kind, address, region) if address else None, identity)
 
     # -- what people write ----------------------------------------------------------------------------------------
 
@@ -225,7 +226,8 @@ class ConsentLedger:
 
     async def entries(self, who: str | None = None) -> list[ConsentEntry]:
         """The log, oldest first: everybody's, or that of one identity or address. JSON by `model_dump_json`."""
-        wanted = {who, *(normal(kind, who) for kind in ("sms", "email"))} if who else set[str]()
+        region = self._engine.options.phone_region
+        wanted = {who, *(normal(kind, who, region) for kind in ("sms", "email"))} if who else set[str]()
         found = [ConsentEntry.model_validate(row.value) for row in await _all(self._engine, LOG, self._tenant)]
         return [entry for entry in found if not wanted or {entry.who, entry.address} & wanted]
 

@@ -6,7 +6,7 @@ every restart and is judged anew when its time has come.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -52,11 +52,15 @@ def quiet_until(now: datetime, hours: QuietHours, zone: str) -> datetime | None:
 
 
 @lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":  # known also where there is no database of zones
+        return UTC
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, ZoneInfoNotFoundError) as error:
-        raise ConfigError(f'"{name}" is no time zone; use a name such as "Europe/Berlin"') from error
+        raise ConfigError(
+            f'"{name}" is no time zone; use a name such as "Europe/Berlin" (and pip install tzdata where the system has none)'
+        ) from error
 
 
 def check_hours(setting: object) -> None:

@@ -207,6 +207,14 @@ async def test_what_the_vendor_knows_is_kept() -> None:
         ]
 
 
+async def test_a_number_of_the_region_is_the_same_number() -> None:
+    pytest.importorskip("phonenumbers")
+    async with kit_with(FakeChannel(), options=KitOptions(consent=ConsentPolicy(), phone_region="GB")) as kit:
+        await kit.consent.stop("sms", "020 7946 0101")
+        assert not await kit.consent.may("sms", "+442079460101")
+        assert len(await kit.consent.entries("020 7946 0101")) == 1
+
+
 async def test_a_refusal_of_one_purpose_stops_that_one() -> None:
     class Provider:
         opt_out_codes = {"131050": "marketing"}
