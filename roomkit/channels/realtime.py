@@ -69,8 +69,8 @@ class RealtimeVoiceChannel(Channel):
     """Speech-to-speech in rooms. One object carries many calls in many rooms.
 
     `provider` and `transport` are objects; a provider may be a name ("openai", "gemini:MODEL"), or "offline": the parts
-    of the house, which need no key. `tools` are vendors' dictionaries or `ToolSpec`s, served by `tool_handler`, an async
-    function (name, arguments) or a `Toolbox`.
+    of the house, which need no key. `tools` are dictionaries as vendors write them or `ToolSpec`s, served by
+    `tool_handler`, an async function (name, arguments) or a `Toolbox`.
     `input_sample_rate` and `output_sample_rate` are the provider's, in Hz, `transport_sample_rate` the transport's;
     without it the transport says its own. Sound is resampled wherever two of them differ.
     """
@@ -100,7 +100,7 @@ class RealtimeVoiceChannel(Channel):
         super().__init__(channel_id, ChannelType.REALTIME_VOICE, capabilities=SPOKEN)
         if tool_result_max_length < 1 or min(input_sample_rate, output_sample_rate, transport_sample_rate or 1) < 1:
             raise ConfigError("sample rates (in Hz) and tool_result_max_length (in characters) are positive")
-        self.provider: RealtimeVoiceProvider = _named(provider) if isinstance(provider, str) else provider
+        self.provider: RealtimeVoiceProvider = model_named(provider) if isinstance(provider, str) else provider
         self.backend = transport
         self.options = options or RealtimeOptions()
         self.emits_transcripts = emit_transcription_events
@@ -445,8 +445,13 @@ async def _logged(work: Coroutine[Any, Any, Any]) -> None:
         log.warning("%s", error)
 
 
-def _named(name: str) -> RealtimeVoiceProvider:
-    """A vendor's, or "offline": the recogniser, the demo brain and the synthesiser of the house, which need no key."""
+def model_named(name: str) -> RealtimeVoiceProvider:
+    """A vendor's ("openai", "gemini:MODEL"); "offline": the recogniser, the demo brain and the synthesiser of the
+    house, which need no key; "parrot": says what it hears, for trying lines."""
+    if name == "parrot":
+        from roomkit.voice.realtime.parrot import ParrotRealtime
+
+        return ParrotRealtime()
     if name != "offline":
         return find_provider(name, "realtime")
     from roomkit.ai.named import provider_named
