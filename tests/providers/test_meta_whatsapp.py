@@ -649,6 +649,7 @@ def test_what_there_is_no_content_for_is_visible():
         "errors": ("errors", "Access denied"),
         "template_status": ("message_template_status_update", None),
         "account_update": ("account_update", None),
+        "user_preferences": ("user_preferences", "User requested to stop marketing messages"),
         "app_echo": ("smb_message_echoes", None),
         "status_not_yet_known": ("status_levitating", None),
     }

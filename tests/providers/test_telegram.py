@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import telegram as ptb
 
-from roomkit import RoomKit
+from roomkit import KitOptions, RoomKit
 from roomkit.channels import TelegramChannel
 from roomkit.errors import (
     AccessDenied,
@@ -26,6 +26,7 @@ from roomkit.errors import (
     Unauthorized,
     Unavailable,
 )
+from roomkit.models.consent import ConsentPolicy
 from roomkit.models.content import (
     AudioContent,
     Button,
@@ -700,6 +701,33 @@ async def test_a_conversation_with_edits_reactions_replies_and_a_file():
         )
         await asyncio.sleep(3)
         assert [m.text for m in fake.messages] == ["it is here"]
+
+
+async def test_who_blocks_the_bot_is_left_alone_until_it_is_started_again():
+    fake = FakeTelegram()
+    options = KitOptions(consent=ConsentPolicy())
+    kit = RoomKit(clock=VirtualClock(), token_secrets=["a secret for these tests only"], options=options)
+    kit.register_channel(TelegramChannel("tg", provider=made(fake)))
+    person, bot = fake.message("hi")["from"], {"id": 123456, "is_bot": True, "first_name": "Fake"}
+
+    def changed(status: str) -> WebhookRequest:
+        chat = {"id": person["id"], "type": "private"}
+        was = {"user": bot, "status": "member" if status == "kicked" else "kicked"}
+        now = {"user": bot, "status": status}
+        change = {"chat": chat, "from": person, "date": 1, "old_chat_member": was, "new_chat_member": now}
+        return fake.request(fake.update(my_chat_member=change))
+
+    async with house(kit, public_url=PUBLIC) as h:
+        await post(h, fake.text("hi"))
+        (room,) = await kit.list_rooms()
+        await post(h, changed("kicked"))
+        await kit.send(room.id, "too late")
+        await asyncio.sleep(5)
+        assert fake.messages == []
+        await post(h, changed("member"))
+        await kit.send(room.id, "welcome back")
+        await asyncio.sleep(5)
+        assert [message.text for message in fake.messages] == ["welcome back"]
 
 
 @ONCE

@@ -63,7 +63,11 @@ def others(body: Raw, account: str) -> set[str]:
 def _change(owner: str, change: Raw, value: Raw, channel_id: str, media_url: str) -> Iterator[Item]:
     field = str(change.get("field") or "change")
     messages, statuses = parts(value.get("messages")), parts(value.get("statuses"))
-    if field != "messages" or not (messages or statuses):
+    wishes = parts(value.get("user_preferences")) if field == "user_preferences" else []
+    for wish in wishes:
+        sender, told = person(str(wish.get("wa_id") or "")) or str(wish.get("user_id") or "unknown"), wish.get("detail")
+        yield _unknown(channel_id, field, wish, sender, str(told)[:300] if told else None)
+    if not wishes and (field != "messages" or not (messages or statuses)):
         errors = parts(value.get("errors"))
         told = str(errors[0].get("title") or errors[0].get("message"))[:300] if errors else None
         kind = "errors" if field == "messages" and errors else field

@@ -141,6 +141,9 @@ def _unknown(update: Raw, channel_id: str) -> InboundMessage:
     inner = _object(update, kind)
     told = _envelope(update, {**inner, "from": inner.get("from") or inner.get("user")}, channel_id)
     member = _object(inner, "new_chat_member")
+    if kind == "my_chat_member" and not told["group"]:
+        # Whoever blocks the bot wants nothing more, until it is started again.
+        told["metadata"] = {"opt_out": "stop" if member.get("status") == "kicked" else "start"}
     return InboundMessage(
         **told,
         content=UnknownContent(kind=kind[:80], text=str(member["status"])[:80] if member.get("status") else None),

@@ -69,91 +69,15 @@ class _Refusal:
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-class FakeMeta:
-    """One app with a phone number and a page. `messages` is what was accepted; to numbers in `closed` the 24-hour
-    window is shut, those in `unknown` are not on WhatsApp."""
+class _Webhooks:
+    """What Meta tells a server, signed as the app."""
 
-    def __init__(
-        self,
-        *,
-        token: str = "fake-meta-access-token",  # noqa: S107 - a fake
-        app_secret: str = "fake-meta-app-secret",  # noqa: S107 - a fake
-        verify_token: str = "fake-meta-verify-token",  # noqa: S107 - a fake
-        phone_number_id: str = "106540352242922",
-        page_id: str = "1234567890",
-        version: str = "v25.0",
-        webhook_url: str = "https://rooms.example/webhooks/whatsapp",
-    ) -> None:
-        self.token = token
-        self.app_secret = app_secret
-        self.verify_token = verify_token
-        self.phone_number_id = phone_number_id
-        self.page_id = page_id
-        self.version = version
-        self.webhook_url = webhook_url
-        self.delay_s = 0.0
-        self.messages: list[FakeMetaMessage] = []
-        self.actions: list[Mapping[str, Any]] = []
-        """What is no message: read receipts and signs of typing."""
-        self.closed: set[str] = set()
-        self.unknown: set[str] = set()
-        self.templates: set[str] = {"hello_world"}
-        self.files: dict[str, tuple[str, bytes]] = {}
-        self.proofs: list[str | None] = []
-        self.leaks: list[str] = []
-        """Hosts which were sent the token although they are not Meta's."""
-        self._script: deque[_Refusal | str] = deque()
-        self._count = 0
-
-    def whatsapp_options(self, **more: Any) -> MetaOptions:
-        values: dict[str, Any] = {**self._options(), "account": self.phone_number_id, **more}
-        return MetaOptions(**values)
-
-    def messenger_options(self, **more: Any) -> MetaOptions:
-        values: dict[str, Any] = {**self._options(), "account": self.page_id, **more}
-        return MetaOptions(**values)
-
-    def _options(self) -> dict[str, Any]:
-        return {"token": self.token, "app_secret": self.app_secret, "verify_token": self.verify_token}
-
-    def transport(self) -> StreamingASGITransport:
-        return StreamingASGITransport(self.app)
-
-    @property
-    def app(self) -> Starlette:
-        api = f"/{self.version}"
-        return Starlette(
-            routes=[
-                Route(f"{api}/{self.phone_number_id}/messages", self._whatsapp, methods=["POST"]),
-                Route(f"{api}/{self.phone_number_id}/media", self._upload, methods=["POST"]),
-                Route(f"{api}/{self.page_id}/messages", self._messenger, methods=["POST"]),
-                Route(f"{api}/{{media}}", self._media),
-                Route("/whatsapp_business/attachments/{media}", self._cdn),
-                Route("/elsewhere/{media}", self._cdn),
-            ]
-        )
-
-    def fail(
-        self,
-        status: int,
-        code: int,
-        message: str = "scripted failure",
-        *,
-        headers: Mapping[str, str] | None = None,
-        **more: Any,
-    ) -> None:
-        """The next request is refused; `more` goes into the error, e.g. `error_subcode=2018278`."""
-        self._script.append(_Refusal(status, code, message, more, headers or {}))
-
-    def lose_answer(self) -> None:
-        """The next message is accepted, but the connection breaks before the answer."""
-        self._script.append("lose")
-
-    def hang(self) -> None:
-        """The next message is accepted, but the answer never comes."""
-        self._script.append("hang")
-
-    # -- webhooks ---------------------------------------------------------------------------------------
+    app_secret: str
+    verify_token: str
+    phone_number_id: str
+    page_id: str
+    webhook_url: str
+    _count = 0
 
     def text(self, sender: str, body: str, *, name: str | None = None, **more: Any) -> WebhookRequest:
         """A signed WhatsApp webhook with one text; `sender` as digits."""
@@ -214,18 +138,106 @@ class FakeMeta:
         url = self.webhook_url + "?" + "&".join(f"{name}={value}" for name, value in query.items())
         return WebhookRequest("GET", url, {}, b"", query)
 
-    def file(self, data: bytes, mime: str = "image/jpeg") -> str:
-        """A file that can be downloaded from here; its media id."""
-        name = str(int(hashlib.md5(data, usedforsecurity=False).hexdigest()[:12], 16))
-        self.files[name] = (mime, data)
-        return name
-
     @staticmethod
     def disorder(requests: Sequence[WebhookRequest], rng: random.Random, *, repeats: int = 2) -> list[WebhookRequest]:
         """The same webhooks as a bad day delivers them: each up to `repeats` times, in any order."""
         mixed = [request for request in requests for _ in range(rng.randint(1, repeats))]
         rng.shuffle(mixed)
         return mixed
+
+    def _name(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind}.HBgL{self._count:016X}" if kind == "wamid" else f"{kind}{self._count:024d}"
+
+
+class FakeMeta(_Webhooks):
+    """One app with a phone number and a page. `messages` is what was accepted; to numbers in `closed` the 24-hour
+    window is shut, those in `unknown` are not on WhatsApp."""
+
+    def __init__(
+        self,
+        *,
+        token: str = "fake-meta-access-token",  # noqa: S107 - a fake
+        app_secret: str = "fake-meta-app-secret",  # noqa: S107 - a fake
+        verify_token: str = "fake-meta-verify-token",  # noqa: S107 - a fake
+        phone_number_id: str = "106540352242922",
+        page_id: str = "1234567890",
+        version: str = "v25.0",
+        webhook_url: str = "https://rooms.example/webhooks/whatsapp",
+    ) -> None:
+        self.token = token
+        self.app_secret = app_secret
+        self.verify_token = verify_token
+        self.phone_number_id = phone_number_id
+        self.page_id = page_id
+        self.version = version
+        self.webhook_url = webhook_url
+        self.delay_s = 0.0
+        self.messages: list[FakeMetaMessage] = []
+        self.actions: list[Mapping[str, Any]] = []
+        """What is no message: read receipts and signs of typing."""
+        self.closed: set[str] = set()
+        self.unknown: set[str] = set()
+        self.templates: set[str] = {"hello_world"}
+        self.files: dict[str, tuple[str, bytes]] = {}
+        self.proofs: list[str | None] = []
+        self.leaks: list[str] = []
+        """Hosts which were sent the token although they are not Meta's."""
+        self._script: deque[_Refusal | str] = deque()
+
+    def whatsapp_options(self, **more: Any) -> MetaOptions:
+        values: dict[str, Any] = {**self._options(), "account": self.phone_number_id, **more}
+        return MetaOptions(**values)
+
+    def messenger_options(self, **more: Any) -> MetaOptions:
+        values: dict[str, Any] = {**self._options(), "account": self.page_id, **more}
+        return MetaOptions(**values)
+
+    def _options(self) -> dict[str, Any]:
+        return {"token": self.token, "app_secret": self.app_secret, "verify_token": self.verify_token}
+
+    def transport(self) -> StreamingASGITransport:
+        return StreamingASGITransport(self.app)
+
+    @property
+    def app(self) -> Starlette:
+        api = f"/{self.version}"
+        return Starlette(
+            routes=[
+                Route(f"{api}/{self.phone_number_id}/messages", self._whatsapp, methods=["POST"]),
+                Route(f"{api}/{self.phone_number_id}/media", self._upload, methods=["POST"]),
+                Route(f"{api}/{self.page_id}/messages", self._messenger, methods=["POST"]),
+                Route(f"{api}/{{media}}", self._media),
+                Route("/whatsapp_business/attachments/{media}", self._cdn),
+                Route("/elsewhere/{media}", self._cdn),
+            ]
+        )
+
+    def fail(
+        self,
+        status: int,
+        code: int,
+        message: str = "scripted failure",
+        *,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        """The next request is refused; `more` goes into the error, e.g. `error_subcode=2018278`."""
+        self._script.append(_Refusal(status, code, message, more, headers or {}))
+
+    def lose_answer(self) -> None:
+        """The next message is accepted, but the connection breaks before the answer."""
+        self._script.append("lose")
+
+    def hang(self) -> None:
+        """The next message is accepted, but the answer never comes."""
+        self._script.append("hang")
+
+    def file(self, data: bytes, mime: str = "image/jpeg") -> str:
+        """A file that can be downloaded from here; its media id."""
+        name = str(int(hashlib.md5(data, usedforsecurity=False).hexdigest()[:12], 16))
+        self.files[name] = (mime, data)
+        return name
 
     # -- the Graph API ----------------------------------------------------------------------------------
 
@@ -403,10 +415,6 @@ class FakeMeta:
         await asyncio.sleep(1e9 if script == "hang" else self.delay_s)
         if script == "lose":
             raise ConnectionCut
-
-    def _name(self, kind: str) -> str:
-        self._count += 1
-        return f"{kind}.HBgL{self._count:016X}" if kind == "wamid" else f"{kind}{self._count:024d}"
 
 
 def _parsed(value: str) -> Any:
