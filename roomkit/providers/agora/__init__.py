@@ -1,0 +1,1 @@
+"""Agora's real-time network, through its own Python package."""
