@@ -59,7 +59,7 @@ def _zone(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (OSError, ValueError, ZoneInfoNotFoundError) as error:
         raise ConfigError(
-            f'"{name}" is no time zone; use a name such as "Europe/Berlin" (and pip install tzdata where the system has none)'
+            f'"{name}" is no time zone; use a name such as "Europe/Berlin" (or install tzdata, if the system has none)'
         ) from error
 
 

@@ -10,13 +10,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from roomkit import KitOptions, RoomKit
+from roomkit import InboundMessage, KitOptions, RoomKit
+from roomkit.core.memory import MemoryStore
 from roomkit.core.quiet import quiet_until
 from roomkit.errors import ConfigError
 from roomkit.models.addresses import zones
 from roomkit.models.consent import ConsentPolicy, QuietHours
 from roomkit.models.delivery import DeliveryState
 from roomkit.models.room import Identity
+from roomkit.ports.store import Batch
 from roomkit.testing import FakeChannel, VirtualClock
 from tests.core.rooms import say
 
@@ -102,6 +104,62 @@ def _rows(kind: str) -> Any:
     from roomkit.ports.store import RecordQuery
 
     return RecordQuery(kind, "default")
+
+
+class Recorder(MemoryStore):
+    """Remembers each commit, how much had been sent by then, and when."""
+
+    def __init__(self, sms: FakeChannel, clock: VirtualClock) -> None:
+        super().__init__()
+        self._sms, self._clock = sms, clock
+        self.log: list[tuple[Batch, int, datetime]] = []
+
+    async def commit(self, batch: Batch) -> Any:
+        done = await super().commit(batch)
+        self.log.append((batch, len(self._sms.delivered), self._clock.now()))
+        return done
+
+
+def night(sms: FakeChannel, store: MemoryStore, clock: VirtualClock) -> RoomKit:
+    options = KitOptions(quiet_hours=QuietHours(), consent=ConsentPolicy(confirm=False))
+    kit = RoomKit(store, clock=clock, options=options)
+    kit.register_channel(sms)
+    return kit
+
+
+async def test_a_crash_at_any_commit_loses_nothing_and_writes_to_nobody_who_said_stop() -> None:
+    """Cut after each commit of a night, its morning and a stop, and started again from what was durable then."""
+    loop = asyncio.get_running_loop()
+    sms, clock = FakeChannel(), VirtualClock(start=NIGHT)
+    store = Recorder(sms, clock)
+    async with night(sms, store, clock) as kit:
+        for room in ("stays", "stops"):
+            await seat(kit, room, address=f"+44207946{room}", timezone="UTC")
+            for n in range(3):
+                await (await kit.send(room, f"{room} {n}")).settled()
+        await kit.process_inbound(InboundMessage.text("sms", "+44207946stops", "STOP"), room_id="stops")
+        await asyncio.sleep(10 * 3600)
+        assert sms.texts == ["stays 0", "stays 1", "stays 2"]
+    log = store.log
+    assert len(log) > 15
+    for cut in range(1, len(log) + 1):
+        left = MemoryStore()
+        await left.open()
+        for batch, _, _ in log[:cut]:
+            await left.commit(batch)
+        stopped = any(put.kind == "consent" for batch, _, _ in log[:cut] for put in batch.put)
+        sent = {text for batch, _, _ in log[:cut] for text in (e.text for e in batch.events)}
+        before = sms.texts[: log[cut - 1][1]]
+        again = FakeChannel()
+        start = log[cut - 1][2] - timedelta(seconds=loop.time())
+        async with night(again, left, VirtualClock(start=start)):
+            await asyncio.sleep(24 * 3600)
+        for n in range(3):
+            if f"stays {n}" in sent:
+                assert (before + again.texts).count(f"stays {n}") in (1, 2), cut
+        stays = [text for text in again.texts if text.startswith("stays")]
+        assert stays == sorted(stays), cut
+        assert not (stopped and [text for text in again.texts if text.startswith("stops")]), cut
 
 
 async def test_the_change_of_the_clock_is_kept() -> None:
