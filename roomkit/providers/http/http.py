@@ -8,17 +8,14 @@ of `id.timestamp.body`). In: `{"type": "message", "id", "sender", "text" | "cont
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from roomkit.errors import AccessDenied, ConfigError
+from roomkit.errors import ConfigError
 from roomkit.models.content import Content, TextContent, UnknownContent
 from roomkit.models.delivery import (
     DeliveryResult,
@@ -30,14 +27,13 @@ from roomkit.models.delivery import (
     WebhookRequest,
 )
 from roomkit.models.event import EventType
-from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Fetcher, FetchPolicy, Resolver
+from roomkit.providers.standard_webhooks import StandardWebhooks
 from roomkit.runtime import Clock, SystemClock
 
 if TYPE_CHECKING:
     import httpx2
 
-_MIN_SECRET = 16
 _CONTENT: TypeAdapter[Content] = TypeAdapter(Content)
 # What a program outside may not claim to be: the framework or an agent.
 _INTERNAL = frozenset({"system", "tool_call", "unknown"})
@@ -72,9 +68,13 @@ class HTTPWebhooks:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._options = options
-        self._keys = [_key(secret) for secret in options.secrets]
-        register_secret(*options.secrets)
-        self._clock = clock or SystemClock()
+        self._signatures = StandardWebhooks(
+            options.secrets,
+            who="http webhook",
+            fix="give secret= to HTTPChannel",
+            clock=clock or SystemClock(),
+            freshness_s=options.freshness_s,
+        )
         self._network = (resolver, transport)
         self._fetcher: Fetcher | None = None
 
@@ -91,7 +91,7 @@ class HTTPWebhooks:
             "part": message.part,
             "parts": message.parts,
         }
-        signed = self._signed(
+        signed = self._signatures.sign(
             WebhookRequest("POST", message.recipient, {"content-type": "application/json"}, json.dumps(body).encode()),
             message.idempotency_key,
         )
@@ -105,21 +105,7 @@ class HTTPWebhooks:
         )
 
     def verify(self, request: WebhookRequest) -> None:
-        if not self._keys:
-            raise AccessDenied(
-                "http webhook: no secret is configured, so nothing is accepted; give secret= to HTTPChannel"
-            )
-        headers = request.headers
-        ident, stamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
-        if not ident or not (stamp.isascii() and stamp.isdecimal()) or len(stamp) > 12:
-            raise AccessDenied("http webhook: webhook-id or webhook-timestamp is missing")
-        given = [part[3:].encode() for part in headers.get("webhook-signature", "").split(" ") if part[:3] == "v1,"]
-        expected = [_signature(key, ident, stamp, request.body) for key in self._keys]
-        if not any(hmac.compare_digest(mine, theirs) for mine in expected for theirs in given[:10]):
-            raise AccessDenied("http webhook: the signature does not match")
-        age = self._clock.now().timestamp() - int(stamp)
-        if abs(age) > self._options.freshness_s:
-            raise AccessDenied(f"http webhook: the timestamp is {age:.0f} s old; check the clocks, or it is a replay")
+        self._signatures.verify(request)
 
     def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
         ident = request.headers.get("webhook-id", "")
@@ -141,7 +127,7 @@ class HTTPWebhooks:
         return WebhookReply(200, b"{}", "application/json")
 
     def sign(self, request: WebhookRequest) -> WebhookRequest:
-        return self._signed(request, request.headers.get("webhook-id") or hashlib.sha256(request.body).hexdigest()[:32])
+        return self._signatures.sign(request)
 
     async def aclose(self) -> None:
         if self._fetcher is not None:
@@ -160,39 +146,12 @@ class HTTPWebhooks:
             self._fetcher = Fetcher(policy, resolver=resolver, transport=transport, who=self.name)
         return self._fetcher
 
-    def _signed(self, request: WebhookRequest, ident: str) -> WebhookRequest:
-        if not self._keys:
-            raise ConfigError("http webhook: no secret to sign with; give secret= to HTTPChannel")
-        stamp = str(int(self._clock.now().timestamp()))
-        headers = {
-            **request.headers,
-            "webhook-id": ident,
-            "webhook-timestamp": stamp,
-            "webhook-signature": "v1," + _signature(self._keys[0], ident, stamp, request.body).decode(),
-        }
-        return replace(request, headers=headers)
-
 
 def provider(account: str | None = None, *, secrets: Iterable[str] = (), **options: Any) -> HTTPWebhooks:
     """The provider by name; there are no accounts to choose from."""
     if account is not None:
         raise ConfigError(f'provider "http:{account}": http has no accounts; write "http" and give secret=')
     return HTTPWebhooks(HTTPWebhookOptions(secrets=tuple(secrets), **options))
-
-
-def _key(secret: str) -> bytes:
-    try:
-        key = base64.b64decode(secret[6:], validate=True) if secret.startswith("whsec_") else secret.encode()
-    except ValueError:
-        raise ConfigError("http webhook: a secret starting with whsec_ must go on in base64") from None
-    if len(key) < _MIN_SECRET:
-        raise ConfigError(f"http webhook: a secret has {len(key)} bytes; use {_MIN_SECRET} or more, made at random")
-    return key
-
-
-def _signature(key: bytes, ident: str, stamp: str, body: bytes) -> bytes:
-    signed = b".".join((ident.encode(), stamp.encode(), body))
-    return base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
 
 
 def _their_id(body: bytes) -> str | None:

@@ -15,7 +15,6 @@ from email.errors import MessageError
 from typing import TYPE_CHECKING, Any, Literal
 
 from roomkit.errors import (
-    AccessDenied,
     ConfigError,
     MissingExtra,
     ProviderError,
@@ -41,8 +40,8 @@ from roomkit.net.redaction import redact, register_secret
 from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
 from roomkit.ports.channel import RoomContext
 from roomkit.protocols.mail.compose import split_address, written
-from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
 from roomkit.providers.mail import MailDesk, MailSettings, fetched, mail_error
+from roomkit.providers.standard_webhooks import StandardWebhooks
 from roomkit.runtime import Clock, SystemClock, bounded
 
 if TYPE_CHECKING:
@@ -111,8 +110,13 @@ class SMTPProvider:
         key = options.password or (options.webhook_secrets[0] if options.webhook_secrets else options.host)
         self._desk = MailDesk(self.name, options.mail, key)
         self._network = (resolver, transport)
-        webhooks = HTTPWebhookOptions(secrets=options.webhook_secrets, freshness_s=options.freshness_s)
-        self._door = HTTPWebhooks(webhooks, clock=self._clock)
+        self._signatures = StandardWebhooks(
+            options.webhook_secrets,
+            who="smtp webhook",
+            fix="set SMTP_WEBHOOK_SECRET",
+            clock=self._clock,
+            freshness_s=options.freshness_s,
+        )
 
     async def send(self, message: Outgoing) -> DeliveryResult:
         """Hands one letter to the server. Raises `Refused`, or an ambiguous error when its last answer did not come."""
@@ -143,9 +147,7 @@ class SMTPProvider:
         return self._desk.take(data, channel_id)
 
     def verify(self, request: WebhookRequest) -> None:
-        if not self.options.webhook_secrets:
-            raise AccessDenied("smtp webhook: no secret is configured, so nothing is accepted")
-        self._door.verify(request)
+        self._signatures.verify(request)
 
     def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
         return self._desk.take(request.body, channel_id)
@@ -154,16 +156,14 @@ class SMTPProvider:
         return WebhookReply(200)
 
     def sign(self, request: WebhookRequest) -> WebhookRequest:
-        if not self.options.webhook_secrets:
-            raise ConfigError("smtp webhook: no secret to sign with; set SMTP_WEBHOOK_SECRET")
-        return self._door.sign(request)
+        return self._signatures.sign(request)
 
     async def fetch_media(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
         """Files come with the letter itself."""
         return fetched(attachment) or await self._fetch(attachment.url, policy)
 
     async def aclose(self) -> None:
-        await self._door.aclose()
+        """Nothing is held open between letters."""
 
     async def _fetch(self, url: str, policy: FetchPolicy | None = None) -> Fetched:
         resolver, transport = self._network

@@ -228,7 +228,8 @@ def test_small_parts():
 
 STATUS = (
     "Content-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx\r\n\r\n"
-    "Final-Recipient: rfc822; Bob@y.example\r\nAction: {}\r\nStatus: {}\r\nDiagnostic-Code: smtp; 550 5.1.1 no\r\n such user"
+    "Final-Recipient: rfc822; Bob@y.example\r\nAction: {}\r\nStatus: {}\r\nDiagnostic-Code: smtp; "
+    "550 5.1.1 no\r\n such user"
 )
 
 
