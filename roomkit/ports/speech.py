@@ -64,6 +64,22 @@ class TurnVerdict:
     wait_ms: float = 0.0
 
 
+class SpokenTurnDetector(Protocol):
+    """A `TurnDetector` that goes by how it was said, too: a model of pauses and intonation. A detector that has
+    `evaluate_spoken` is asked by it alone."""
+
+    @property
+    def hears_s(self) -> float:
+        """How many seconds of the caller's last sound it wants, at most 30."""
+        ...
+
+    async def evaluate_spoken(
+        self, pcm: bytes, rate: int, transcript: str, silence_ms: float, history: Sequence[str] = ()
+    ) -> TurnVerdict:
+        """`pcm` ends with the silence. Must answer within 200 ms, and leave the loop to others meanwhile (a thread)."""
+        ...
+
+
 class TurnDetector(Protocol):
     """Decides at a pause whether the turn is over. Must answer within 200 ms: it runs between two words."""
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from roomkit.errors import SessionEnded
 from roomkit.models import voice as told
@@ -23,7 +23,7 @@ from roomkit.models.room import Room
 from roomkit.models.voice import CallNotice
 from roomkit.ports.ai import Foresight
 from roomkit.ports.audio import LivePort, VoiceBackend
-from roomkit.ports.speech import STT, TTS, TurnDetector
+from roomkit.ports.speech import STT, TTS, SpokenTurnDetector, TurnDetector, TurnVerdict
 from roomkit.runtime import Scope, monotonic
 from roomkit.voice.courtesy import HumanKey, clip_or_tones
 from roomkit.voice.detector import PauseDetector
@@ -138,11 +138,12 @@ class Call:
         self.host = host
         self._backend = backend
         self._tts = tts
-        self._detector: TurnDetector = config.turn_detector or PauseDetector(options.language)
+        self._detector: TurnDetector | SpokenTurnDetector = config.turn_detector or PauseDetector(options.language)
         self._scope = Scope(f"call {session.id}")
         self._began = monotonic()
         detects = self.pipeline.detects_speech or backend.traits.detects_speech
         self.hearing = Hearing(self, stt, self._scope, detects=detects)
+        self.hearing.keep(getattr(self._detector, "hears_s", 0.0))
         self.playout = Playout(session, backend, self.pipeline, moved=self._moved, played_out=self._played_out)
         self.mouth = Mouth(
             self.playout,
@@ -304,12 +305,18 @@ class Call:
 
     async def _judge(self, effect: Judge) -> None:
         try:
-            verdict = await self._detector.evaluate(effect.text, effect.silence_ms, tuple(self._heard_texts))
+            verdict = await self._verdict(effect.text, effect.silence_ms, tuple(self._heard_texts))
         except Exception as error:  # noqa: BLE001 - a detector is a plug-in: its failure ends the turn, never the call
             self.failed(error)
             self.step(Judged(effect.number, complete=True))
         else:
             self.step(Judged(effect.number, verdict.complete, verdict.wait_ms))
+
+    async def _verdict(self, text: str, silence_ms: float, history: tuple[str, ...]) -> TurnVerdict:
+        spoken = getattr(self._detector, "evaluate_spoken", None)
+        if spoken is not None:
+            return await spoken(self.hearing.kept(), self.pipeline.rate, text, silence_ms, history)
+        return await cast("TurnDetector", self._detector).evaluate(text, silence_ms, history)
 
     async def _submit(self, text: str, generation: int) -> None:
         if self._settling:  # what was heard of the last reply is written down before the question that follows it

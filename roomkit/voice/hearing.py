@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING
 
 from roomkit.models import voice as told
 from roomkit.models.audio import (
+    FRAME_MS,
     AudioFrame,
     AudioSignal,
     DtmfDigit,
@@ -48,6 +50,14 @@ class Hearing:
         self._second = self._frames = 0
         self._speech_began = 0.0
         self._settling: asyncio.TimerHandle | None = None
+        self._kept: deque[bytes] = deque(maxlen=0)
+
+    def keep(self, seconds: float) -> None:
+        """Keeps the last so many seconds of what the caller says; at most 30."""
+        self._kept = deque(maxlen=int(min(seconds, 30.0) * 1000 / FRAME_MS))
+
+    def kept(self) -> bytes:
+        return b"".join(self._kept)
 
     def begin(self) -> None:
         """The call is there. Without anything that detects speech, the recogniser hears everything."""
@@ -82,6 +92,7 @@ class Hearing:
             self.noticed(signal)
         if current is None:
             return
+        self._kept.append(current.pcm)
         if self._batch_mode:
             self._batch.append(current.pcm)
             if len(self._batch) > MOST_BATCHED:

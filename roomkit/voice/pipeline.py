@@ -14,7 +14,7 @@ from roomkit.dsp.resample import Resampler
 from roomkit.errors import ConfigError
 from roomkit.models.audio import AudioFrame, AudioSignal, Level, VoiceSession
 from roomkit.ports.audio import AudioStage, AudioTap, BackendTraits, EchoStage
-from roomkit.ports.speech import TurnDetector
+from roomkit.ports.speech import SpokenTurnDetector, TurnDetector
 
 StageMaker = Callable[[int], AudioStage]
 """Makes one stage for one stream at a rate in Hz; a stage keeps the state of its stream."""
@@ -42,7 +42,7 @@ class AudioPipelineConfig:
     limiter: str | StageMaker | None = "limiter"
     post: Sequence[str | StageMaker] = ()
     taps: Sequence[TapMaker] = field(default=())
-    turn_detector: TurnDetector | None = None
+    turn_detector: TurnDetector | SpokenTurnDetector | None = None
     levels_per_s: float = 10.0
     debug: str | None = None
 

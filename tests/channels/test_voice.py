@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from roomkit.errors import ConfigError, UsageError
 from roomkit.models import voice as told
 from roomkit.models.audio import SessionState, VoiceSession
 from roomkit.models.hooks import Block, Modify
+from roomkit.ports.speech import TurnVerdict
 from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
 from roomkit.testing.loop import run
 from roomkit.voice.interruption import Interruption, Strategy
@@ -316,3 +318,28 @@ async def test_loudness_is_told_of_both_sides_at_most_ten_times_a_second() -> No
         sides = {side: [one for one in levels if one.direction == side] for side in ("inbound", "outbound")}
         assert 15 <= len(sides["inbound"]) <= 21
         assert 1 <= len(sides["outbound"]) <= 30
+
+
+async def test_a_detector_that_listens_gets_the_last_sound_of_the_caller() -> None:
+    heard: list[tuple[int, int, str]] = []
+
+    class Listens:
+        hears_s = 2.0
+
+        async def evaluate_spoken(
+            self, pcm: bytes, rate: int, transcript: str, silence_ms: float, history: Sequence[str] = ()
+        ) -> TurnVerdict:
+            loud = sum(any(pcm[at : at + 2]) for at in range(0, len(pcm), 640))
+            heard.append((len(pcm) // 2 * 1000 // rate, loud * 20, transcript))
+            return TurnVerdict(complete=len(heard) > 1, wait_ms=100)
+
+    pipeline = AudioPipelineConfig(vad=ScriptedVad, dtmf=None, limiter=None, turn_detector=Listens())
+    async with Phone(pipeline=pipeline) as phone:
+        phone.line.speaks(phone.session, "tell me a story", 1_000, 3_000)
+        phone.line.speaks(phone.session, "a short one", 10_000, 400)
+        await phone.answer()
+        await asyncio.sleep(11.2)
+        (first, second) = heard
+        # Two seconds that end with 500 ms of silence and the time of the transcript.
+        assert first == (2_000, pytest.approx(1_400, abs=40), "tell me a story")
+        assert second == (2_000, pytest.approx(400, abs=40), "a short one")
