@@ -125,7 +125,9 @@ class FakeDiscord:
         self.tokens[token] = channel
         who = {"id": user, "username": user.lower(), "global_name": None, "discriminator": "0", "avatar": None}
         group = not channel.startswith("D")
-        place: dict[str, Any] = {"guild_id": "290926798626357999", "member": {"user": who, "roles": []}} if group else {"user": who}
+        place: dict[str, Any] = (
+            {"guild_id": "290926798626357999", "member": {"user": who, "roles": []}} if group else {"user": who}
+        )
         body = {"id": ident, "application_id": self.application_id, "type": kind, "token": token, "version": 1}
         return self.json({**body, "channel_id": channel, "locale": "en-US", **place, **more})
 
