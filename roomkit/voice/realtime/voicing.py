@@ -192,6 +192,7 @@ class Voicing:
                 await self._finished(item)
             if not len(self._queue):
                 self._idle.set()
+            await asyncio.sleep(0)  # a model that is far ahead does not keep its own first word from being heard
 
     async def _finished(self, item: Item) -> None:
         rest = item.frames.flush()
