@@ -9,7 +9,8 @@ import signal
 import time
 
 from proofs.fleet import LEASE_S, Fleet
-from proofs.kill9 import Proof, patience
+from proofs.kill9 import Proof
+from proofs.patience import patience
 from roomkit.testing.postgres import PostgresCluster
 
 TITLE = "kill -9 of the process that owns all rooms, one of three"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import tempfile
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proofs.judge import lost, open_rows, verdict
+from proofs.patience import patience
 from proofs.world import World
 from roomkit.cli.witness import guest_may_see, read_room
 
@@ -37,11 +37,6 @@ class Proof:
 
     def report(self) -> dict[str, Any]:
         return {"figures": dict(self.figures), "slowest_s": self.slowest, "violations": self.wrong}
-
-
-def patience() -> float:
-    """How much longer than on an idle machine things may take."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 async def prove(n: int, seed: int) -> Proof:

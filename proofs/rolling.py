@@ -8,7 +8,8 @@ import signal
 import time
 
 from proofs.fleet import Fleet
-from proofs.kill9 import Proof, patience
+from proofs.kill9 import Proof
+from proofs.patience import patience
 from roomkit.testing.postgres import PostgresCluster
 
 TITLE = "restarts of three processes, one after another, with replies in the making"

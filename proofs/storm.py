@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from proofs.crowd import Part
-from proofs.kill9 import Proof, patience
+from proofs.kill9 import Proof
 from proofs.nursery import Nursery, spawn_module
+from proofs.patience import patience
 from proofs.server import Plan
 from proofs.world import Server
 from roomkit.cli.witness import guest_may_see, read_room

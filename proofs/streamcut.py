@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from proofs.judge import open_rows, verdict
-from proofs.kill9 import CLOSED_S, Proof, patience
+from proofs.kill9 import CLOSED_S, Proof
+from proofs.patience import patience
 from proofs.world import Person, World
 from roomkit.cli.witness import guest_may_see, read_room, text_of
 from roomkit.protocols.room_socket.messages import (

@@ -9,7 +9,8 @@ import signal
 import time
 
 from proofs.fleet import LEASE_S, Fleet, log_of
-from proofs.kill9 import Proof, patience
+from proofs.kill9 import Proof
+from proofs.patience import patience
 from roomkit.testing.postgres import PostgresCluster
 
 TITLE = "writes that a paused owner has begun, by a process that was taken over from meanwhile"
