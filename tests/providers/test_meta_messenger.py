@@ -178,6 +178,13 @@ async def test_what_cannot_be_sent_is_told_before_sending():
     assert fake.messages == []
 
 
+async def test_what_we_bring_ourselves_is_measured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("roomkit.providers.meta.messenger.MAX_FILE", 4)
+    fake = FakeMeta()
+    assert "5 bytes" in str(await failing(fake, PICTURE.replaced(url="data:image/png;base64,aGVsbG8=")))
+    assert fake.messages == []
+
+
 async def test_outside_the_window_only_what_is_tagged_goes_out():
     fake = FakeMeta()
     fake.closed.add(TO)

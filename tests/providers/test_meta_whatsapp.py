@@ -263,6 +263,17 @@ async def test_templates_by_the_place_of_their_parameters():
     assert fake.messages[2].body["template"] == {"name": "hello_world", "language": {"code": "en_US"}}
 
 
+async def test_only_what_meta_has_a_name_for_is_shown_as_read():
+    fake = FakeMeta()
+    whatsapp = made(fake, WhatsAppOptions(read_receipts=True))
+    for name in ("template_status", "reaction", "edit"):
+        await whatsapp.acknowledge(read(name))
+    assert fake.actions == []
+    await whatsapp.acknowledge(read("text"))
+    assert fake.actions == [{"messaging_product": "whatsapp", "status": "read", "message_id": "wamid.first"}]
+    await whatsapp.aclose()
+
+
 async def test_answers_and_reactions_name_the_message():
     fake = FakeMeta()
     await sent(fake, about_ids=("wamid.1", "wamid.2"))

@@ -774,8 +774,11 @@ async def test_long_polling_takes_each_update_once_and_goes_on_after_a_restart(t
             assert handle.health.connected
     async with kit_of(fake, clock, store) as kit:
         assert sorted(await texts(kit)) == [f"{run}-{n}" for run in range(2) for n in range(3)]
-        first = next(fields for method, fields in reversed(fake.calls) if method == "getUpdates")
-        assert first["offset"] == fake._update + 1
+        before = len(fake.calls)
+        await kit.attach_source(TelegramPolling(kit.channels["tg"]))
+        await asyncio.sleep(1)
+        (first,) = [fields for method, fields in fake.calls[before:] if method == "getUpdates"]
+        assert first["offset"] == fake._update + 1, "the offset did not outlive the process"
 
 
 async def test_a_crash_between_commit_and_confirmation_has_no_second_effect(tmp_path: Path):
