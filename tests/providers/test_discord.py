@@ -485,7 +485,7 @@ async def test_what_is_edited_in_the_room_is_at_discord_too() -> None:
 
 
 @ONCE
-async def test_every_documented_request_has_one_effect(tmp_path: Path) -> None:
+async def test_exactly_one_effect(tmp_path: Path) -> None:
     await exactly_once(
         lambda clock: made(FakeDiscord(clock=clock), clock),
         lambda cid, p: DiscordChannel(cid, provider=p),

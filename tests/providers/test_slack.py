@@ -518,7 +518,7 @@ async def test_what_is_edited_and_deleted_in_the_room_is_at_slack_too() -> None:
 
 
 @ONCE
-async def test_every_documented_request_has_one_effect(tmp_path: Path) -> None:
+async def test_exactly_one_effect(tmp_path: Path) -> None:
     first = ("event_message_im", "event_message_channel", "event_message_thread")
     events = await exactly_once(
         lambda clock: made(FakeSlack(clock=clock)),

@@ -558,7 +558,7 @@ async def test_edits_reactions_and_deletions_both_ways() -> None:
 
 
 @ONCE
-async def test_every_documented_activity_has_one_effect(tmp_path: Path) -> None:
+async def test_exactly_one_effect(tmp_path: Path) -> None:
     events = await exactly_once(
         lambda clock: made(FakeTeams(clock=clock), clock, typing=False),
         lambda cid, p: TeamsChannel(cid, provider=p),

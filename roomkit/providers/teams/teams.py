@@ -112,6 +112,7 @@ class TeamsProvider:
     body of what it posts: what they prove is who posts, and TLS does the rest."""
 
     name = "teams"
+    opt_out_codes = frozenset({"BotBlockedByUser"})
 
     def __init__(
         self,
