@@ -28,7 +28,7 @@ NAMES = {
     "hearing": 12,
     "voice_stages": 40,
     "voice_soak": 1000,
-    "barge_in": 5,
+    "barge_in": 3,
 }
 """Every proof, and how often `make prove` runs it."""
 
