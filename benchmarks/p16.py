@@ -33,7 +33,7 @@ async def run(meter: Meter) -> Report:
     )
 
 
-def resident_kb() -> int:
+def _resident_kb() -> int:
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_KB
 
@@ -44,11 +44,11 @@ async def _memory(pipeline: AudioPipelineConfig, count: int) -> float:
     async with kit:
         await channel.answer(line.call("first"))  # what is loaded once is nobody's own
         await asyncio.sleep(0.5)
-        before = resident_kb()
+        before = _resident_kb()
         for number in range(count):
             await channel.answer(line.call(f"idle-{number}", participant_id=f"p{number}"))
         await asyncio.sleep(1)
-        return (resident_kb() - before) / count
+        return (_resident_kb() - before) / count
 
 
 async def _live(pipeline: AudioPipelineConfig, count: int, seconds: float) -> float:

