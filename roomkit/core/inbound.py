@@ -499,12 +499,17 @@ def _claimed(channel: Channel, message: InboundMessage) -> str:
     return f"{channel.channel_type}:{message.sender_id}"
 
 
+NOT_KEPT = "about:blank"
+"""The URL of a file that came with a message and is not taken in."""
+
+
 async def _fetch(engine: Engine, channel: Channel, message: InboundMessage, actor: RoomActor) -> InboundMessage:
     """Brings what the vendor holds into our blob store; what cannot be fetched keeps its URL, and is logged."""
     fetch, blobs = getattr(channel, "fetch", None), engine.blobs
     if fetch is None or blobs is None:
         return message
     urls: dict[str, str] = {}
+    missing = 0
     for attachment in message.attachments:
         try:
             got = await fetch(attachment)
@@ -517,10 +522,12 @@ async def _fetch(engine: Engine, channel: Channel, message: InboundMessage, acto
             )
             urls[attachment.url] = f"blob:{info.id}"
         except RoomKitError as error:
+            missing += 1
+            if attachment.url.startswith("data:"):  # it came with the message: no log is made of files
+                urls[attachment.url] = NOT_KEPT
             engine.count("attachments_not_fetched")
             engine.warn(actor, f"an attachment was not fetched: {error}")
-    missing = [a.url for a in message.attachments if a.url not in urls]
-    metadata = {**message.metadata, "not_fetched": len(missing)} if missing else message.metadata
+    metadata = {**message.metadata, "not_fetched": missing} if missing else message.metadata
     return message.replaced(content=_with_urls(message.content, urls), metadata=metadata)
 
 

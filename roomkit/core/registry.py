@@ -11,7 +11,7 @@ from roomkit.errors import ChannelNotFound
 from roomkit.models.content import DeleteContent, EditContent
 from roomkit.models.event import EventType
 from roomkit.models.hooks import Committed
-from roomkit.models.room import Access, Assurance, ChannelBinding
+from roomkit.models.room import Access, Assurance, ChannelBinding, ChannelType
 from roomkit.ports.channel import Channel
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class Registry:
         metadata = dict(metadata or {})
         recipient_key = getattr(channel, "recipient_key", None)
         if recipient_key in metadata and "address" not in metadata:
-            metadata["address"] = metadata[recipient_key]
+            address = metadata[recipient_key]  # of an email the capital letters say nothing
+            metadata["address"] = address.lower() if channel.channel_type == ChannelType.EMAIL else address
         return ChannelBinding(
             channel_id=channel.channel_id,
             room_id=room_id,

@@ -237,6 +237,7 @@ class MailDesk:
         content, attachments = _content(letter, report)
         sender = (report.recipient if report else None) or letter.sender or "unknown"
         data = data_of_letter(letter, verdict)
+        proven = verdict.verified and letter.senders == 1 and not automatic
         message = InboundMessage(
             channel_id=channel_id,
             sender_id=sender,
@@ -249,7 +250,7 @@ class MailDesk:
             sender_name=letter.sender_name or None,
             attachments=attachments,
             provider=self._name,
-            assurance=Assurance.VERIFIED if verdict.verified and not automatic else Assurance.CLAIMED,
+            assurance=Assurance.VERIFIED if proven else Assurance.CLAIMED,
             sent_at=letter.sent_at,
             raw_payload=raw or raw_of(letter),
             metadata={"automatic": automatic} if automatic else {},

@@ -477,3 +477,50 @@ async def test_files_of_a_room_go_out_as_files_and_come_in_as_files():
         assert got.url.startswith("blob:")
         data = b"".join([chunk async for chunk in two.blobs.read("default", got.url.removeprefix("blob:"))])
         assert (got.filename, data) == ("lamp.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+
+
+async def test_a_file_that_is_not_taken_in_leaves_its_name_and_no_bytes():
+    post = Exchange()
+    kit = post.join(HELP)
+    part = 'Content-Type: application/x-msdownload; name="a.exe"\r\n\r\nMZ' + "x" * 5_000
+    body = f"--b\r\nContent-Type: text/plain\r\n\r\nRun it\r\n--b\r\n{part}\r\n--b--\r\n"
+    async with kit:
+        (item,) = post.homes[HELP][1].take(letter("", kind='multipart/mixed; boundary="b"', body=body), "email")
+        assert isinstance(item, InboundMessage)
+        result = await kit.process_inbound(item)
+        assert result.event is not None
+        assert isinstance(result.event.content, CompositeContent)
+        file = result.event.content.parts[1]
+        assert isinstance(file, MediaContent)
+        assert (file.filename, file.url, result.event.metadata["not_fetched"]) == ("a.exe", "about:blank", 1)
+        assert len(result.event.model_dump_json()) < 3_000
+
+
+async def test_a_letter_of_two_senders_proves_neither():
+    mine = made(1)
+    proven = f"{OURS} dmarc=pass header.from=x.example"
+    (one,) = mine.take(letter("x", Authentication_Results=proven), "email")
+    (two,) = mine.take(letter("x", sender=f"{ADA}, eve@z.example", Authentication_Results=proven), "email")
+    assert isinstance(one, InboundMessage)
+    assert isinstance(two, InboundMessage)
+    assert (one.assurance, two.assurance) == ("verified", "claimed")
+
+
+async def test_an_answer_whose_program_dropped_everything_but_the_subject_finds_its_room():
+    post = Exchange()
+    kit = post.join(HELP, subject_mark=True)
+    mine = post.homes[HELP][1]
+    async with kit:
+        for room in ("lamp", "bill"):
+            await kit.create_room(room, channels=[])
+            await kit.attach_channel(room, "email", metadata={"email_address": "Ada@X.example", "subject": room})
+            await (await kit.send(room, "hello")).settled()
+        subject = email.message_from_bytes(post.sent[0][1], policy=email.policy.default)["subject"]
+        assert subject.startswith("lamp [#rk")
+        (item,) = mine.take(letter("yes", subject=f"Antw: {subject.upper()}"), "email")
+        assert isinstance(item, InboundMessage)
+        result = await kit.process_inbound(item)
+        assert result.room_id == "lamp"
+        (other,) = mine.take(letter("yes", subject=f"Antw: {subject}", sender="eve@z.example"), "email")
+        assert isinstance(other, InboundMessage)
+        assert (await kit.process_inbound(other)).room_id not in {"lamp", "bill"}

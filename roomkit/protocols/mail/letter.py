@@ -23,6 +23,7 @@ MAX_HEADERS = 1_000
 Headers = tuple[tuple[str, str], ...]
 _ID = re.compile(r"<([^<>\s]{1,998})>")
 _ADDRESS = re.compile(r"[^\s@<>()\[\],;:\"\\]{1,64}@[^\s@<>()\[\],;:\"\\]{1,255}")
+_PEOPLE = frozenset({"from", "to", "cc", "sender", "reply-to"})
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f]+")
 _UNSAFE_NAME = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]+")
 
@@ -40,7 +41,8 @@ class MailFile:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One mail, read. Addresses are lower case; ids are without their brackets.
+    """One mail, read. Addresses are lower case; ids are without their brackets. `senders` is how many it claims to be
+    from: of more than one, none is proven.
 
     `text` is what its author wrote, `quoted` what they quoted beneath or above, `signature` their closing lines;
     `html` is the sender's own HTML, unsafe as it came. `headers` are decoded, names in lower case, in order.
@@ -49,6 +51,7 @@ class Letter:
     headers: Headers = ()
     sender: str = ""
     sender_name: str = ""
+    senders: int = 1
     to: tuple[str, ...] = ()
     cc: tuple[str, ...] = ()
     reply_to: str | None = None
@@ -118,13 +121,15 @@ def letter_of(
     for name, value in headers:
         by_name.setdefault(name, value)
     subject = one_line(by_name.get("subject", ""))[:1000]
-    sender_name, sender = next(iter(addresses([by_name.get("from", "")])), ("", ""))
+    froms = addresses(value for name, value in headers if name == "from")
+    sender_name, sender = froms[0] if froms else ("", "")
     text, quoted, signature, html = _body(sections, keep=forwarded(subject))
     answer = next(iter(addresses([by_name.get("reply-to", "")])), None)
     return Letter(
         headers=headers,
         sender=sender,
         sender_name=sender_name,
+        senders=len(froms),
         to=_all_addresses(headers, "to"),
         cc=_all_addresses(headers, "cc"),
         reply_to=answer[1] if answer else None,
@@ -151,7 +156,19 @@ def forwarded(subject: str) -> bool:
 def read_headers(message: Message[str, str]) -> Headers:
     """All headers, decoded, names in lower case; control characters and line breaks become spaces."""
     raw = cast("Iterable[tuple[str, Any]]", message.raw_items())  # `items` has lost what is not ASCII
-    return tuple((name.lower(), one_line(decoded(str(value)))) for name, value in list(raw)[:MAX_HEADERS])
+    return tuple((name.lower(), _value(name.lower(), str(value))) for name, value in list(raw)[:MAX_HEADERS])
+
+
+def _value(name: str, value: str) -> str:
+    """In the headers of addresses only names are decoded, and quoted again: what a name says is no address."""
+    people = addresses([one_line(value)]) if name in _PEOPLE and "=?" in value else []
+    if not people:
+        return one_line(decoded(value))
+    return ", ".join(f'"{_plain(decoded(person))}" <{address}>' for person, address in people)
+
+
+def _plain(name: str) -> str:
+    return one_line(name).replace('"', "").replace("\\", "")
 
 
 def decoded(value: str) -> str:

@@ -49,6 +49,21 @@ def test_headers_of_every_spelling():
     assert letter.sent_at == datetime(2030, 1, 1, tzinfo=UTC)
 
 
+def test_a_name_cannot_pass_for_an_address():
+    for name in (
+        "=?utf-8?q?ada=40x.example=2C?=",
+        "=?utf-8?q?=22?= ada@x.example",
+        '"ada@x.example,"',
+        "ada@x.example",
+    ):
+        letter = read_letter(f"From: {name} <eve@z.example>\r\n\r\nx".encode())
+        assert letter.sender == "eve@z.example" or letter.senders > 1, name
+    letter = read_letter(b"From: =?utf-8?q?B=C3=BCro=2C_Ada?= <ada@x.example>\r\n\r\nx")
+    assert (letter.sender, letter.sender_name, letter.senders) == ("ada@x.example", "Büro, Ada", 1)
+    assert read_letter(b"From: ada@x.example\r\nFrom: eve@z.example\r\n\r\nx").senders == 2
+    assert read_letter(b"From: ada@x.example, eve@z.example\r\n\r\nx").senders == 2
+
+
 @pytest.mark.parametrize(
     "data, charset, text",
     [
