@@ -49,6 +49,7 @@ from roomkit.providers.chat_text import TELEGRAM, chat_text
 from roomkit.providers.telegram.outbound import MAX_UPLOAD
 from roomkit.providers.telegram.polling import PollingOptions, TelegramPolling
 from roomkit.providers.telegram.telegram import HEADER, TelegramProvider, provider
+from roomkit.runtime import monotonic
 from roomkit.testing import VirtualClock, check_message_provider, fuzz_signatures
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.telegram import FakeTelegram
@@ -701,6 +702,43 @@ async def test_a_conversation_with_edits_reactions_replies_and_a_file():
         )
         await asyncio.sleep(3)
         assert [m.text for m in fake.messages] == ["it is here"]
+
+
+async def test_a_group_and_its_topics_are_rooms_of_several_people():
+    fake = FakeTelegram()
+    forum = {"id": -100123, "title": "Lamps", "type": "supergroup", "is_forum": True}
+    topic = {"chat": forum, "message_thread_id": 45, "is_topic_message": True}
+    async with house(kit_of(fake), public_url=PUBLIC) as h:
+        await post(h, fake.text("in general", sender=1, chat=forum))
+        await post(h, fake.text("from ann", sender=1, **topic))
+        await post(h, fake.text("from bob", sender=2, **topic))
+        rooms = {
+            room.id: [e.text for e in await h.kit.events(room.id) if e.type == "message"]
+            for room in await h.kit.list_rooms()
+        }
+        assert sorted(rooms.values()) == [["from ann", "from bob"], ["in general"]]
+        (lamps,) = [name for name, said in rooms.items() if len(said) == 2]
+        assert len(await h.kit.participants(lamps)) == 2
+        await h.kit.send(lamps, "to both")
+        await asyncio.sleep(5)
+        (message,) = fake.messages
+        assert (message.chat_id, message.fields["message_thread_id"]) == (-100123, 45)
+
+
+async def test_a_rate_limit_is_waited_out_and_what_was_lost_is_marked():
+    fake = FakeTelegram()
+    async with house(kit_of(fake), public_url=PUBLIC) as h:
+        await post(h, fake.text("hi"))
+        (room,) = await h.kit.list_rooms()
+        fake.fail(429, "Too Many Requests: retry after 30", retry_after=30)
+        start = monotonic()
+        await (await h.kit.send(room.id, "in a while")).settled(timeout=120)
+        assert 30 <= monotonic() - start < 60
+        assert [message.text for message in fake.messages] == ["in a while"]
+        fake.lose_answer()
+        await (await h.kit.send(room.id, "twice, maybe")).settled(timeout=120)
+        assert [message.text for message in fake.messages] == ["in a while", "twice, maybe", "twice, maybe"]
+        assert [record.maybe_duplicate for record in await h.kit.deliveries(room.id)] == [False, True]
 
 
 async def test_who_blocks_the_bot_is_left_alone_until_it_is_started_again():
