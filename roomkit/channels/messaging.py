@@ -127,9 +127,9 @@ def SMSChannel(channel_id: str, *, provider: Any = None, from_number: str | None
 def RCSChannel(channel_id: str, *, provider: Any = None, fallback: bool | Literal["vendor"] = True) -> TransportChannel:
     """RCS to `binding.metadata["phone_number"]`.
 
-    With `fallback` what the vendor refuses to send by RCS, or reports as failed, is sent as SMS through the same
-    provider, once; the delivery's `details` show `via` and `instead_of`. The reports come by the vendor's webhook. With
-    "vendor" it is left to the vendor, where that knows how; False is RCS or nothing.
+    With `fallback` what the vendor refuses to send by RCS, or reports as failed (of a long message any part), is sent
+    as SMS through the same provider, once; the delivery's `details` show `via` and `instead_of`. The reports come by
+    the vendor's webhook. With "vendor" it is left to the vendor, where that knows how; False is RCS or nothing.
     """
     channel = TransportChannel(
         channel_id,
@@ -140,7 +140,7 @@ def RCSChannel(channel_id: str, *, provider: Any = None, fallback: bool | Litera
         defaults={"fallback": fallback},
     )
     if fallback is True and "sms" in getattr(channel.provider, "other_ways", ()):
-        channel.stand_in = StandIn("sms", SMS)
+        channel.stand_in = StandIn("sms", channel.provider.adapt_sms(SMS))
     return channel
 
 

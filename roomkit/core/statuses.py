@@ -34,7 +34,7 @@ async def report(engine: Engine, tenant: str, status: DeliveryStatus) -> Deliver
 async def _find(engine: Engine, tenant: str, status: DeliveryStatus) -> DeliveryRecord | None:
     """A vendor may be faster than its own answer, or than the note of it: a message under way is waited for."""
     term = f"pmid:{status.channel_id}:{status.provider_message_id}"
-    for pause in (0.0, 0.05, 0.5, 2.0):
+    for pause in (0.0, 0.05, 0.25, 1.0):
         if pause:
             await asyncio.sleep(pause)
         found = await engine.store.records(RecordQuery("delivery", tenant, terms=(term,), limit=1))

@@ -102,6 +102,8 @@ async def exactly_once(
                     await _post(h, provider.sign(replace(request, url=_url(request))))
             for at in range(0, len(part), AT_ONCE):
                 await asyncio.gather(*(_post(h, provider.sign(request)) for request in part[at : at + AT_ONCE]))
+            if run == 0:
+                await _hang_up(h, [provider.sign(replace(one, url=_url(one))) for one in webhooks], dice)
             await asyncio.sleep(60)
             events = await _inbound(kit)
             states = await _states(kit)
@@ -167,6 +169,16 @@ async def _post(h: House, request: WebhookRequest) -> None:
     path = "/webhooks/hook" + (f"?{query}" if query else "")
     answer = await h.http.request(request.method, path, content=request.body, headers=dict(request.headers))
     assert answer.is_success, f"{answer.status_code} to {request.body[:200]!r}: {answer.text[:200]}"
+
+
+async def _hang_up(h: House, requests: Sequence[WebhookRequest], dice: random.Random) -> None:
+    """A vendor that does not wait for the answers, right before the restart."""
+    posts = [asyncio.create_task(_post(h, request)) for request in requests]
+    for _ in range(dice.randrange(20)):
+        await asyncio.sleep(0)
+    for post in posts:
+        post.cancel()
+    await asyncio.gather(*posts, return_exceptions=True)
 
 
 async def _inbound(kit: RoomKit) -> list[Any]:

@@ -18,7 +18,7 @@ from roomkit.models.delivery import DeliveryRecord, DeliveryState
 from roomkit.providers.telnyx.rcs import TelnyxRCSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.testing import FakeTwilio, VirtualClock
-from roomkit.testing.messages import FakeMessages
+from roomkit.testing.messages import FakeMessages, binding_of, context_of, event_of
 from roomkit.testing.vendors.telnyx import FakeTelnyx
 
 TO = "+15550123"
@@ -170,14 +170,22 @@ async def test_who_has_opted_out_gets_no_sms_either(vendor: Vendor):
         assert (await only(kit)).state is DeliveryState.FAILED
 
 
-async def test_what_has_no_words_fails_where_sms_would_be_empty():
+async def test_sms_carries_what_this_vendor_can():
     vendor = Vendor("twilio", FakeTwilio())
     async with kit_with(vendor) as kit:
         vendor.refuse()
         await say(kit, TemplateContent(template_id="HX" + "a" * 32))
-        assert vendor.sent() == []
-        assert (await only(kit)).state is DeliveryState.FAILED
-        assert len(await kit.dead_letters()) == 1
+        assert [(m.to, m.template) for m in vendor.fake.messages] == [(TO, "HX" + "a" * 32)]
+    telnyx = Vendor("telnyx", FakeTelnyx())
+    channel = RCSChannel("rcs", provider=telnyx.provider())
+    assert channel.stand_in is not None
+    assert channel.stand_in.capabilities.max_media_bytes == 1_000_000
+    binding = binding_of(channel, "r", phone_number=TO)
+    event = event_of("r", TemplateContent(template_id="x"))
+    result = await channel.deliver(event, binding, context_of(binding, via="sms"))
+    assert (result.success, result.error) == (False, "nothing_to_show_here")
+    assert telnyx.sent() == []
+    await channel.close()
 
 
 async def test_a_lost_answer_is_no_refusal(vendor: Vendor):

@@ -26,6 +26,7 @@ class TelnyxRCSProvider(TelnyxSMSProvider):
     """Sends as the agent of `agent_id`. What goes by SMS instead is sent as `TelnyxSMSProvider` sends it."""
 
     other_ways = frozenset({"sms"})
+    adapt_sms = TelnyxSMSProvider.adapt
 
     def adapt(self, capabilities: ChannelCapabilities) -> ChannelCapabilities:
         return capabilities.model_copy(

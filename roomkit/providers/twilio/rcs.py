@@ -18,10 +18,11 @@ class TwilioRCSProvider(TwilioSMSProvider):
     """
 
     other_ways = frozenset({"sms"})
+    adapt_sms = TwilioSMSProvider.adapt
 
     def adapt(self, capabilities: ChannelCapabilities) -> ChannelCapabilities:
         can = {"templates": True, "buttons": 0, "cards": False, "quick_replies": False, "max_length": 1600}
-        return capabilities.model_copy(update={**can, "audio": True, "video": True, "media_per_message": 10})
+        return capabilities.model_copy(update={**can, "audio": True, "video": True})
 
     def address(self, message: Outgoing) -> str:
         """Twilio reads `rcs:` as "RCS or not at all", and a bare number as "whatever the handset has"."""
