@@ -59,22 +59,27 @@ _LEAST = 7
 _PART = re.compile(rf"(?:{_DIGITS}|{_PAIRS}|{_FILLERS}|{_AT}|{_DOT}|plus|underscore|[\d\W_]+)", re.IGNORECASE)
 _HINGE = re.compile(rf"(?:{_AT}|{_DOT}|underscore|dash)", re.IGNORECASE)
 _WORD = re.compile(r"[^\s]+")
+_PIECES = re.compile(r"[^\w]+")
 _BORDER = re.compile(r"(?<=[.!?…])\s+|\n+")
 _MOST_HELD = 600
 
 
 def find(text: str, kinds: Iterable[str] = KINDS) -> list[Span]:
-    """Everything personal in `text`, in order and apart from each other; where two overlap the longer one counts."""
+    """Everything personal in `text`, in order; what overlaps is one, of the longer one's kind."""
     found = [span for span in _candidates(text) if span[2] in kinds]
     return _apart(found)
 
 
 def _apart(found: Iterable[Span]) -> list[Span]:
-    kept: list[Span] = []
-    for span in sorted(found, key=lambda one: (one[0] - one[1], one[0])):
-        if all(span[1] <= other[0] or other[1] <= span[0] for other in kept):
-            kept.append(span)
-    return sorted(kept)
+    kept: list[tuple[int, int, str, int]] = []
+    for start, end, kind in sorted(found):
+        if kept and start < kept[-1][1]:
+            first, last, other, longest = kept.pop()
+            name = kind if end - start > longest else other
+            kept.append((first, max(end, last), name, max(longest, end - start)))
+        else:
+            kept.append((start, end, kind, end - start))
+    return [(start, end, kind) for start, end, kind, _ in kept]
 
 
 def _candidates(text: str) -> Iterator[Span]:
@@ -145,7 +150,8 @@ class Redactor:
 
 
 class StreamRedactor:
-    """The same for a text that grows: what comes out, put together, is what `Redactor.text` makes of the whole.
+    """The same for a text that grows: what comes out, put together, is what `Redactor.text` makes of the whole (but
+    for the mask of two kinds that overlap).
 
     Only the end that may still become something personal is held back; with finders of your own, the last sentence."""
 
@@ -174,6 +180,8 @@ class StreamRedactor:
             word = match[0]
             # The last word may grow, and the one before it may be followed by "at" or "dot".
             if number > 1 and not (_numberish(word) or _hinge(later) or _hinge(word)):
+                # A number may begin behind a mark, as in "phone:555".
+                cut = match.start() if _numberish(_PIECES.split(word)[-1]) else cut
                 break
             cut, later = match.start(), word
         if self._redactor.finders:
