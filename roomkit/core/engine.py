@@ -237,7 +237,7 @@ class Engine:
     async def aclose(self) -> None:
         """Stops: running replies checkpoint, deliveries stay in the outbox, the store closes. Idempotent."""
         if not self.draining:
-            await self._hang_up()
+            await _hang_up(self.channels)
         self.draining = True
         if self.nodes is not None:
             await self.nodes.aclose()
@@ -260,16 +260,6 @@ class Engine:
         if self.opened:
             self.opened = self.started = False
             await self.store.aclose()
-
-    async def _hang_up(self) -> None:
-        """Live calls end while the rooms can still write down what was heard of them."""
-        for channel in tuple(self.channels.values()):
-            live: Callable[[], list[Any]] | None = getattr(channel, "sessions", None)
-            for session in live() if live is not None else []:
-                try:
-                    await channel.disconnect_session(session, session.room_id)
-                except Exception:  # a channel is a plug-in: the end of its call must not keep the store open
-                    log.exception('a call of channel "%s" could not be ended', channel.channel_id)
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Lets running replies and deliveries finish; False when some were left to the next start (R11)."""
@@ -416,3 +406,14 @@ def _bus_of(store: Store) -> EphemeralBus | None:
 
 
 __all__ = ["Engine", "KitOptions", "Template"]
+
+
+async def _hang_up(channels: Mapping[str, Channel]) -> None:
+    """Live calls end while the rooms can still write down what was heard of them."""
+    for channel in tuple(channels.values()):
+        live: Callable[[], list[Any]] | None = getattr(channel, "sessions", None)
+        for session in live() if live is not None else []:
+            try:
+                await channel.disconnect_session(session, session.room_id)
+            except Exception:  # a channel is a plug-in: the end of its call must not keep the store open
+                log.exception('a call of channel "%s" could not be ended', channel.channel_id)
