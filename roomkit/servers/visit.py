@@ -65,7 +65,13 @@ class Visit:
         return await self._open(room.latest_index if after == -2 else after)
 
     async def say(
-        self, content: Content | str, *, external_id: str | None = None, metadata: dict[str, Any] | None = None
+        self,
+        content: Content | str,
+        *,
+        external_id: str | None = None,
+        addressed_to: tuple[str, ...] | None = None,
+        metadata: dict[str, Any] | None = None,
+        channel_data: dict[str, Any] | None = None,
     ) -> InboundResult:
         """Hands a message to the room; a repeated `external_id` has no second effect."""
         message = InboundMessage(
@@ -76,7 +82,9 @@ class Visit:
             sender_name=self.name,
             participant_id=self.person,
             assurance=Assurance.AUTHENTICATED,
+            addressed_to=addressed_to,
             metadata=metadata or {},
+            channel_data=channel_data or {},
         )
         return await self.rooms.process_inbound(message, room_id=self.room_id)
 
@@ -109,6 +117,14 @@ class Visit:
             elif isinstance(item, StreamEnd):
                 self.index = max(self.index, item.event.index)
             yield item
+
+    def post(self, item: Any) -> None:
+        """Puts something of the door's own among what is heard."""
+        self._buffer.offer(item)
+
+    def finish(self) -> None:
+        """Nothing more is heard after what is waiting now."""
+        self.close()
 
     def close(self) -> None:
         """Ends the visit; the seat stays for the next one. May be called again."""

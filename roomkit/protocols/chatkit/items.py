@@ -1,0 +1,175 @@
+"""Items of a thread from the events of a room, and what a room keeps of items that are no messages.
+
+Messages are events like all others. Whatever else a thread may hold (widgets, client tool calls, tasks, hidden context)
+stands in a system event of its own, seen by the ChatKit channel alone; the same item again replaces it in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from roomkit.models.content import (
+    AudioContent,
+    CompositeContent,
+    Content,
+    MediaContent,
+    SystemContent,
+    TextContent,
+    VideoContent,
+    text_of,
+)
+from roomkit.models.event import EventType, RoomEvent
+from roomkit.models.room import Room
+from roomkit.protocols.chatkit.package import (
+    AssistantMessageContent,
+    AssistantMessageItem,
+    ClosedStatus,
+    LockedStatus,
+    Page,
+    ThreadItem,
+    ThreadMetadata,
+    ThreadStatus,
+    UserMessageItem,
+    UserMessageTextContent,
+)
+
+ITEM, REMOVED, KEY = "chatkit_item", "chatkit_removed", "chatkit"
+"""Codes of our system events, and the name under which rooms and events keep what is ChatKit's own."""
+_items: TypeAdapter[Any] = TypeAdapter(ThreadItem)
+_statuses: TypeAdapter[Any] = TypeAdapter(ThreadStatus)
+
+
+def thread_of(room: Room) -> ThreadMetadata:
+    """The thread that a room is. Its own metadata stand under "chatkit" in the room's."""
+    kept: dict[str, Any] = room.metadata.get(KEY) or {}
+    if not room.open:
+        status: Any = ClosedStatus()
+    elif kept.get("status") is not None:
+        status = _statuses.validate_python(kept["status"])
+    else:
+        status = None
+    more = {} if status is None else {"status": status}
+    return ThreadMetadata(
+        id=room.id,
+        created_at=room.created_at,
+        title=kept.get("title"),
+        allowed_image_domains=kept.get("allowed_image_domains"),
+        metadata=dict(kept.get("metadata") or {}),
+        **more,
+    )
+
+
+def kept_of(thread: ThreadMetadata) -> dict[str, Any]:
+    """What the room keeps of a thread: never its items, which a `Thread` carries along."""
+    status = thread.status.model_dump(mode="json") if isinstance(thread.status, (LockedStatus, ClosedStatus)) else None
+    return {
+        "title": thread.title,
+        "allowed_image_domains": thread.allowed_image_domains,
+        "metadata": thread.metadata,
+        "status": status,
+    }
+
+
+def stored(item: Any) -> SystemContent:
+    """An item that is no message, as an event's content."""
+    return SystemContent(code=ITEM, data={"item": item.model_dump(mode="json")})
+
+
+def removed(item_id: str) -> SystemContent:
+    return SystemContent(code=REMOVED, data={"id": item_id})
+
+
+def words_of(item: UserMessageItem) -> str:
+    """What the user has said, quotes and tags written out."""
+    quoted = "".join(f"> {line}\n" for line in (item.quoted_text or "").splitlines())
+    return quoted + "".join(part.text for part in item.content)
+
+
+def content_of(item: UserMessageItem, urls: dict[str, str]) -> Content | None:
+    """The message as a room has it; `urls` are the files of its attachments by id. None when it says nothing."""
+    text = words_of(item)
+    parts: list[Content] = [TextContent(text=text)] if text else []
+    parts += [
+        MediaContent(url=urls[one.id], mime_type=one.mime_type, filename=one.name)
+        for one in item.attachments
+        if one.id in urls
+    ]
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else CompositeContent(parts=tuple(parts))  # type: ignore[arg-type]
+
+
+def said(event: RoomEvent) -> str:
+    """An event's words for a thread: files as links, which is all that ChatKit shows of them."""
+    text = text_of(event.content)
+    parts = event.content.parts if isinstance(event.content, CompositeContent) else (event.content,)
+    links = [
+        f"[{getattr(part, 'filename', None) or part.type}]({part.url})"
+        for part in parts
+        if isinstance(part, (MediaContent, AudioContent, VideoContent)) and part.url.startswith(("https:", "http:"))
+    ]
+    return "\n\n".join(filter(None, (text, *links)))
+
+
+def item_of(event: RoomEvent, person: str) -> Any:
+    """The item that a message is for `person`: their own words, or somebody else's."""
+    own = event.source.participant_id == person
+    kept: dict[str, Any] = event.channel_data.get(KEY) or {}
+    if own and kept:
+        try:
+            return _items.validate_python({**kept, "thread_id": event.room_id})
+        except ValidationError:
+            pass  # An older package wrote it: its words are there all the same.
+    if own:
+        return UserMessageItem.model_validate(
+            {
+                "id": kept.get("id") or event.id,
+                "thread_id": event.room_id,
+                "created_at": event.created_at,
+                "content": [UserMessageTextContent(text=said(event))],
+                "inference_options": {},
+            }
+        )
+    return AssistantMessageItem(
+        id=event.id,
+        thread_id=event.room_id,
+        created_at=event.created_at,
+        content=[AssistantMessageContent(text=said(event))],
+    )
+
+
+def items_of(events: Iterable[RoomEvent], person: str) -> list[Any]:
+    """The thread as `person` has it, oldest first: edits applied, deleted messages and removed items left out."""
+    found: dict[str, Any] = {}
+    for event in events:
+        if event.blocked:
+            continue
+        if event.type is EventType.MESSAGE:
+            item = item_of(event, person)
+            if event.metadata.get("deleted"):
+                continue
+            if not said(event) and isinstance(item, AssistantMessageItem):
+                continue
+            found.pop(item.id, None)  # A message that was sent again stands where it was said last.
+            found[item.id] = item
+        elif isinstance(event.content, SystemContent) and event.content.code == ITEM:
+            try:
+                item = _items.validate_python({**event.content.data["item"], "thread_id": event.room_id})
+            except (ValidationError, KeyError):
+                continue
+            found[item.id] = item
+        elif isinstance(event.content, SystemContent) and event.content.code == REMOVED:
+            found.pop(str(event.content.data.get("id")), None)
+    return list(found.values())
+
+
+def page_of(rows: Sequence[Any], after: str | None, limit: int, order: str) -> Page[Any]:
+    """`after` is the id of the last row that was given; an unknown one begins anew."""
+    ordered = list(rows) if order == "asc" else list(rows)[::-1]
+    start = next((at + 1 for at, row in enumerate(ordered) if row.id == after), 0) if after else 0
+    data = ordered[start : start + limit]
+    more = start + limit < len(ordered)
+    return Page(data=data, has_more=more, after=data[-1].id if more and data else None)

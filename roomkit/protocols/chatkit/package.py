@@ -1,0 +1,86 @@
+"""What we use of the package, in one place: it warns of its own classes while it defines them."""
+
+from __future__ import annotations
+
+import warnings
+
+from roomkit.errors import MissingExtra
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        from chatkit.errors import (
+            CustomStreamError,
+        )
+        from chatkit.server import (
+            ChatKitServer,
+            StreamingResult,
+        )
+        from chatkit.store import (
+            AttachmentStore,
+            NotFoundError,
+            Store,
+        )
+        from chatkit.types import (
+            AssistantMessageContent,
+            AssistantMessageContentPartAdded,
+            AssistantMessageContentPartDone,
+            AssistantMessageContentPartTextDelta,
+            AssistantMessageItem,
+            Attachment,
+            ClientToolCallItem,
+            ClosedStatus,
+            HiddenContextItem,
+            LockedStatus,
+            Page,
+            ProgressUpdateEvent,
+            SDKHiddenContextItem,
+            ThreadItem,
+            ThreadItemAddedEvent,
+            ThreadItemDoneEvent,
+            ThreadItemRemovedEvent,
+            ThreadItemReplacedEvent,
+            ThreadItemUpdatedEvent,
+            ThreadMetadata,
+            ThreadStatus,
+            ThreadStreamEvent,
+            UserMessageItem,
+            UserMessageTextContent,
+            WidgetItem,
+        )
+    except ImportError as error:
+        raise MissingExtra("ChatKit's door", "openai-chatkit", "chatkit") from error
+
+__all__ = [
+    "AssistantMessageContent",
+    "AssistantMessageContentPartAdded",
+    "AssistantMessageContentPartDone",
+    "AssistantMessageContentPartTextDelta",
+    "AssistantMessageItem",
+    "Attachment",
+    "AttachmentStore",
+    "ChatKitServer",
+    "ClientToolCallItem",
+    "ClosedStatus",
+    "CustomStreamError",
+    "HiddenContextItem",
+    "LockedStatus",
+    "NotFoundError",
+    "Page",
+    "ProgressUpdateEvent",
+    "SDKHiddenContextItem",
+    "Store",
+    "StreamingResult",
+    "ThreadItem",
+    "ThreadItemAddedEvent",
+    "ThreadItemDoneEvent",
+    "ThreadItemRemovedEvent",
+    "ThreadItemReplacedEvent",
+    "ThreadItemUpdatedEvent",
+    "ThreadMetadata",
+    "ThreadStatus",
+    "ThreadStreamEvent",
+    "UserMessageItem",
+    "UserMessageTextContent",
+    "WidgetItem",
+]

@@ -1,0 +1,432 @@
+"""ChatKit's door: OpenAI's chat component on top of rooms.
+
+    server = RoomChatKitServer(kit)
+    app = chatkit_app(server)            # POST /chatkit, uploads, and word of what happens between requests
+
+A thread is a room. What its user writes goes into the room; whatever answers there (an AI channel, one of several
+agents, a person who took over) streams back. Needs the [chatkit] extra.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from roomkit.ai.tools import Tool, ToolContext, tool
+from roomkit.channels.websocket import WebSocketChannel
+from roomkit.errors import Overloaded, RoomKitError, ToolFailed, UsageError
+from roomkit.models.content import ReactionContent
+from roomkit.models.event import EventType, RoomEvent
+from roomkit.models.room import FloorMode
+from roomkit.models.stream import StreamChunk, StreamEnd, StreamError, StreamStart
+from roomkit.protocols.chatkit.items import said, stored
+from roomkit.protocols.chatkit.package import (
+    AssistantMessageContent,
+    AssistantMessageContentPartAdded,
+    AssistantMessageContentPartDone,
+    AssistantMessageContentPartTextDelta,
+    AssistantMessageItem,
+    AttachmentStore,
+    ChatKitServer,
+    ClientToolCallItem,
+    CustomStreamError,
+    NotFoundError,
+    ProgressUpdateEvent,
+    SDKHiddenContextItem,
+    StreamingResult,
+    ThreadItemAddedEvent,
+    ThreadItemDoneEvent,
+    ThreadItemRemovedEvent,
+    ThreadItemReplacedEvent,
+    ThreadItemUpdatedEvent,
+    ThreadMetadata,
+    ThreadStreamEvent,
+    UserMessageItem,
+    WidgetItem,
+)
+from roomkit.runtime import Scope, bounded
+from roomkit.servers.chatkit_store import RoomStore, Waiting
+from roomkit.servers.door import Door
+from roomkit.servers.options import ServerOptions
+from roomkit.servers.problems import answer, problem
+from roomkit.servers.rest.api import read_body
+
+if TYPE_CHECKING:
+    from roomkit.kit import RoomKit
+    from roomkit.servers.visit import Visit
+
+log = logging.getLogger(__name__)
+MOST_BYTES, MOST_UPLOAD = 1_000_000, 20_000_000
+NOT_SENT = "This message could not be sent."
+TAKEN_BACK = "The answer could not be given. Please try again."
+
+
+def principal_id(context: Any) -> str:
+    """The user of a request whose context is a `Principal`, as `chatkit_app` makes it."""
+    return str(context.id)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatKitOptions:
+    """`greeting` answers a first message that is empty. Where a person has the floor, a request waits `person_s`
+    seconds for their words; a client tool has `tool_s` seconds. `on_action(thread, action, widget, context)` handles
+    the actions of widgets and yields events."""
+
+    channel_id: str = "chatkit"
+    tenant: str | None = None
+    user_of: Callable[[Any], str] = principal_id
+    greeting: str | None = None
+    person_s: float = 60.0
+    tool_s: float = 120.0
+    on_action: Callable[..., AsyncIterator[ThreadStreamEvent]] | None = None
+
+
+class RoomChatKitServer(ChatKitServer[Any]):
+    """The package's server whose `respond` is a room. The channel `options.channel_id` is registered unless the kit has
+    it."""
+
+    def __init__(
+        self, kit: RoomKit, options: ChatKitOptions | None = None, attachment_store: AttachmentStore[Any] | None = None
+    ) -> None:
+        self.options = options or ChatKitOptions()
+        self.kit = kit
+        if self.options.channel_id not in kit.engine.channels:
+            kit.register_channel(WebSocketChannel(self.options.channel_id))
+        self.rooms = RoomStore(kit, self.options.channel_id, self.options.user_of, tenant=self.options.tenant)
+        self.rooms.completed = self._completed
+        super().__init__(self.rooms, attachment_store)
+        self._paused: dict[str, tuple[Waiting, set[str]]] = {}
+        self._tools: dict[tuple[str, str], asyncio.Future[Any]] = {}
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    async def respond(
+        self, thread: ThreadMetadata, input_user_message: UserMessageItem | None, context: Any
+    ) -> AsyncIterator[ThreadStreamEvent]:
+        """What the room answers. None goes on with an answer that has waited for the page."""
+        if input_user_message is None:
+            waiting, told = self._paused.pop(thread.id, (None, set[str]()))
+        else:
+            told = set[str]()
+            waiting = self.rooms.take(thread.id, input_user_message.id)
+            if waiting is None and _says(input_user_message):  # It is to be answered anew.
+                await self.rooms.again(thread.id, input_user_message, context)
+                waiting = self.rooms.take(thread.id, input_user_message.id)
+        if waiting is None:
+            if self.options.greeting and not await self.rooms.items(thread.id, context):
+                yield await self._greet(thread.id)
+            return
+        async with aclosing(self._stream(thread, waiting, told)) as events:
+            async for event in events:
+                yield event
+
+    async def _greet(self, thread_id: str) -> ThreadStreamEvent:
+        brain = next((c for c in self.kit.engine.channels.values() if c.reach == "turn"), None)
+        by = brain.channel_id if brain is not None else "host"
+        result = await self.rooms.rooms.send(thread_id, self.options.greeting or "", by=by, addressed_to=())
+        assert result.event is not None, "a room that was made just now is open"
+        return ThreadItemDoneEvent(item=_whole(result.event))
+
+    async def _stream(
+        self, thread: ThreadMetadata, waiting: Waiting, told: set[str]
+    ) -> AsyncGenerator[ThreadStreamEvent]:
+        """Ends when all that the message has set off is done, or a tool waits for the page."""
+        visit, answers = waiting.visit, 0
+        self.rooms.live[thread.id] = visit
+        paused = False
+        try:
+            if waiting.result.blocked:
+                raise CustomStreamError(NOT_SENT)
+            async with Scope("chatkit answer") as scope:
+                if await self._person_speaks(thread.id):
+                    yield ProgressUpdateEvent(text="A person is going to answer.")
+                    scope.spawn(_after(visit, self.options.person_s), name="patience")
+                else:
+                    scope.spawn(_settled(waiting), name="settled")
+                async for item in visit:
+                    if isinstance(item, ClientToolCallItem):
+                        paused = True
+                        yield ThreadItemDoneEvent(item=item)
+                        return
+                    async for event in _events(cast("Any", item), visit, told):
+                        answers += isinstance(event, ThreadItemDoneEvent)
+                        yield event
+                    if answers and await self._person_speaks(thread.id):
+                        return
+        except Overloaded:
+            raise CustomStreamError(TAKEN_BACK, allow_retry=True) from None
+        finally:
+            if paused:
+                self._paused[thread.id] = (waiting, told)
+            else:
+                self.rooms.leave(thread.id, visit)
+
+    async def _person_speaks(self, room_id: str) -> bool:
+        return (await self.rooms.rooms.get_room(room_id)).floor.mode is FloorMode.HUMAN
+
+    async def handle_stream_cancelled(self, thread: ThreadMetadata, pending_items: list[Any], context: Any) -> None:
+        """The page has gone: the reply is cancelled in the room, which keeps what had been said."""
+        from roomkit.models.steering import Cancel
+
+        try:
+            await self.rooms.rooms.steer(thread.id, Cancel("the user stopped it"))
+        except (UsageError, RoomKitError):
+            pass  # Nothing was being made.
+        note = SDKHiddenContextItem(
+            id=self.rooms.generate_item_id("sdk_hidden_context", thread, context),
+            thread_id=thread.id,
+            created_at=_now(self.kit),
+            content="The user cancelled the stream. Stop responding to the prior request.",
+        )
+        await self.rooms.add_thread_item(thread.id, note, context)
+
+    async def add_feedback(self, thread_id: str, item_ids: list[str], feedback: Any, context: Any) -> None:
+        """A thumb up or down becomes a reaction of the user's, which supervisors see."""
+        user = self.options.user_of(context)
+        visit = await self.rooms.visit(thread_id, context)
+        try:
+            for item_id in item_ids:
+                emoji = "👍" if feedback == "positive" else "👎"
+                reaction = ReactionContent(target_event_id=item_id, emoji=emoji)
+                await visit.say(reaction, external_id=f"{thread_id}:{item_id}:{user}:{feedback}")
+        finally:
+            visit.close()
+
+    async def action(
+        self, thread: ThreadMetadata, action: Any, sender: WidgetItem | None, context: Any
+    ) -> AsyncIterator[ThreadStreamEvent]:
+        """What was done with a widget: `options.on_action` says what follows."""
+        if self.options.on_action is None:
+            raise CustomStreamError("Nothing here knows what to do with that.")
+        async for event in self.options.on_action(thread, action, sender, context):
+            yield event
+
+    async def show(self, thread_id: str, widget: Any, *, copy_text: str | None = None) -> WidgetItem:
+        """Puts a widget into a thread, at once where its page waits for an answer."""
+        item = WidgetItem(
+            id=f"itm_{self.kit.engine.new_id()}",
+            thread_id=thread_id,
+            created_at=_now(self.kit),
+            widget=widget,
+            copy_text=copy_text,
+        )
+        live = self.rooms.live.get(thread_id)
+        if live is None:
+            await self.rooms.keep(thread_id, stored(item))
+        else:
+            live.post(ThreadItemDoneEvent(item=item))
+        return item
+
+    # -- tools that the page runs -----------------------------------------------------------------------------------
+
+    def client_tool(self, function: Callable[..., Any]) -> Tool:
+        """Makes a tool of a typed function whose body the page has: the model reads its name, docstring and types."""
+        made = tool(function)
+
+        async def asks(_context: ToolContext, **arguments: Any) -> Any:
+            return await self._ask_the_page(made.spec.name, _context, arguments)
+
+        return dataclasses.replace(made, function=asks, context_parameter="_context")
+
+    async def _ask_the_page(self, name: str, context: ToolContext, arguments: dict[str, Any]) -> Any:
+        live = self.rooms.live.get(context.room_id)
+        if live is None:
+            raise ToolFailed("the user's page is not connected, so it cannot be asked")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        key = (context.room_id, context.call_id)
+        self._tools[key] = future
+        live.post(
+            ClientToolCallItem(
+                id=f"tc_{context.call_id}",
+                thread_id=context.room_id,
+                created_at=_now(self.kit),
+                call_id=context.call_id,
+                name=name,
+                arguments=json.loads(json.dumps(arguments, default=str)),
+            )
+        )
+        try:
+            return await bounded(future, self.options.tool_s, "the user's page")
+        except TimeoutError:
+            if (paused := self._paused.pop(context.room_id, None)) is not None:
+                self.rooms.leave(context.room_id, paused[0].visit)
+            raise ToolFailed(f"the user's page gave no answer in {self.options.tool_s:g} s") from None
+        finally:
+            del self._tools[key]
+
+    def _completed(self, item: ClientToolCallItem) -> None:
+        future = self._tools.get((item.thread_id, item.call_id))
+        if future is not None and not future.done():
+            future.set_result(item.output)
+
+
+async def _settled(waiting: Waiting) -> None:
+    await waiting.result.settled()
+    await asyncio.sleep(0)  # What has been said by now is heard first.
+    waiting.visit.finish()
+
+
+async def _after(visit: Visit, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    visit.finish()
+
+
+async def _events(item: Any, visit: Visit, told: set[str]) -> AsyncIterator[ThreadStreamEvent]:
+    """An item of the room as ChatKit's events; `told` are replies that the page has seen the beginning of."""
+    if isinstance(item, StreamStart):
+        if item.stream_id not in told:
+            told.add(item.stream_id)
+            empty = AssistantMessageItem(
+                id=item.stream_id, thread_id=visit.room_id, created_at=_now(visit.rooms), content=[]
+            )
+            yield ThreadItemAddedEvent(item=empty)
+            part = AssistantMessageContentPartAdded(content_index=0, content=AssistantMessageContent(text=""))
+            yield ThreadItemUpdatedEvent(item_id=item.stream_id, update=part)
+    elif isinstance(item, StreamChunk):
+        delta = AssistantMessageContentPartTextDelta(content_index=0, delta=item.delta)
+        yield ThreadItemUpdatedEvent(item_id=item.stream_id, update=delta)
+    elif isinstance(item, StreamError):
+        if item.stream_id in told:
+            told.discard(item.stream_id)
+            yield ThreadItemRemovedEvent(item_id=item.stream_id)
+    elif isinstance(item, (StreamEnd, RoomEvent)):
+        event = item.event if isinstance(item, StreamEnd) else item
+        if event.type is not EventType.MESSAGE or event.source.participant_id == visit.person or not said(event):
+            return
+        whole = _whole(event)
+        if event.id in told:
+            done = AssistantMessageContentPartDone(content_index=0, content=whole.content[0])
+            yield ThreadItemUpdatedEvent(item_id=event.id, update=done)
+        yield ThreadItemDoneEvent(item=whole)
+    elif isinstance(item, (ThreadItemDoneEvent, ThreadItemReplacedEvent)):
+        yield item
+
+
+def _whole(event: RoomEvent) -> AssistantMessageItem:
+    content = [AssistantMessageContent(text=said(event))]
+    return AssistantMessageItem(id=event.id, thread_id=event.room_id, created_at=event.created_at, content=content)
+
+
+def _says(item: UserMessageItem) -> bool:
+    return bool(item.attachments) or any(part.text for part in item.content)
+
+
+def _now(kit: Any) -> datetime:
+    return kit.engine.now() if hasattr(kit, "engine") else kit.now()
+
+
+# -- HTTP ------------------------------------------------------------------------------------------------------
+
+
+def chatkit_app(server: RoomChatKitServer, **options: Any) -> Starlette:
+    """ChatKit's one endpoint as an app to mount: `POST /`; `GET /changes?thread_id=` tells a page when to look again
+    (`GET /refresh.js` does it). `options` are those of `kit.asgi()`: who may come in is the same as everywhere."""
+    door = Door(server.kit, ServerOptions(**options))
+
+    def guarded(endpoint: Callable[[Request, Any], Coroutine[Any, Any, Response]]) -> Any:
+        async def run(request: Request) -> Response:
+            try:
+                return await endpoint(request, await door.authenticate(request))
+            except NotFoundError as error:
+                return answer(404, "not_found", str(error))
+            except (ValidationError, ValueError) as error:
+                log.info("a ChatKit request was not understood: %s", type(error).__name__)
+                return answer(400, "bad_request", "the request is not one of ChatKit's")
+            except RoomKitError as error:
+                return problem(error)
+
+        return run
+
+    async def talk(request: Request, principal: Any) -> Response:
+        body = await read_body(request, MOST_BYTES, door.options.request_s)
+        result = await server.process(body, principal)
+        if isinstance(result, StreamingResult):
+            events = result.json_events
+            try:
+                first = await anext(events)  # What is wrong with the request itself is said with a status.
+            except StopAsyncIteration:
+                first = b""
+            return StreamingResponse(_sse(first, events), media_type="text/event-stream", headers=_UNCACHED)
+        return Response(result.json, media_type="application/json", headers=_UNCACHED)
+
+    async def changes(request: Request, principal: Any) -> Response:
+        visit = await server.rooms.visit(request.query_params.get("thread_id", ""), principal)
+        return StreamingResponse(_changes(visit), media_type="text/event-stream", headers=_UNCACHED)
+
+    async def script(request: Request) -> Response:
+        del request
+        return Response(REFRESH, media_type="text/javascript")
+
+    return Starlette(
+        routes=[
+            Route("/", guarded(talk), methods=["POST"]),
+            Route("/changes", guarded(changes)),
+            Route("/refresh.js", script),
+        ]
+    )
+
+
+_UNCACHED = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+async def _sse(first: bytes, events: Any) -> AsyncIterator[bytes]:
+    async with aclosing(events):
+        if first:
+            yield first
+        async for event in events:
+            yield event
+
+
+async def _changes(visit: Visit) -> AsyncIterator[bytes]:
+    """One line for each message that others have written: the page then fetches the thread again."""
+    try:
+        yield b": hello\n\n"
+        async for item in visit:
+            event = item.event if isinstance(item, StreamEnd) else item
+            if isinstance(event, RoomEvent) and event.source.participant_id != visit.person:
+                yield f"data: {json.dumps({'thread_id': visit.room_id, 'index': event.index})}\n\n".encode()
+    finally:
+        visit.close()
+
+
+REFRESH = """// Fetches a thread again when somebody else has written in its room: watch(element, "/chatkit", token).
+export function watch(element, url, token) {
+  let stop = null;
+  const follow = async (threadId) => {
+    if (stop) stop.abort();
+    if (!threadId) return;
+    const here = (stop = new AbortController());
+    while (!here.signal.aborted) {
+      try {
+        const answer = await fetch(`${url}/changes?thread_id=${encodeURIComponent(threadId)}`, {
+          headers: { authorization: `Bearer ${token}` }, signal: here.signal });
+        const reader = answer.body.getReader();
+        for (;;) {
+          const { done, value } = await reader.read();
+          if (done) break;
+          if (new TextDecoder().decode(value).includes("data:")) await element.fetchUpdates();
+        }
+      } catch (error) {
+        if (here.signal.aborted) return;
+      }
+      await new Promise((go) => setTimeout(go, 2000));
+    }
+  };
+  element.addEventListener("chatkit.thread.change", (event) => follow(event.detail.threadId));
+}
+"""
+
+__all__ = ["ChatKitOptions", "RoomChatKitServer", "chatkit_app"]

@@ -1,0 +1,295 @@
+"""RoomStore: ChatKit's store over rooms. A thread is a room, its items are what its owner may see of the events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from roomkit.core import messages
+from roomkit.core.actor import SYSTEM
+from roomkit.core.results import Settlement
+from roomkit.core.streams import Viewer
+from roomkit.errors import RoomNotFound, StateError
+from roomkit.models.content import Content, DeleteContent, SystemContent, valid
+from roomkit.models.event import EventDraft, EventType, RoomEvent
+from roomkit.models.room import Room
+from roomkit.protocols.chatkit.items import (
+    KEY,
+    content_of,
+    item_of,
+    items_of,
+    kept_of,
+    page_of,
+    removed,
+    stored,
+    thread_of,
+)
+from roomkit.protocols.chatkit.package import (
+    Attachment,
+    ClientToolCallItem,
+    HiddenContextItem,
+    NotFoundError,
+    Page,
+    SDKHiddenContextItem,
+    Store,
+    ThreadItem,
+    ThreadMetadata,
+    UserMessageItem,
+)
+from roomkit.servers.visit import Visit
+
+if TYPE_CHECKING:
+    from roomkit.core.results import InboundResult
+    from roomkit.kit import RoomKit
+    from roomkit.ports.channel import VaultPort
+    from roomkit.rooms import Rooms
+
+OWNER = "chatkit_owner"
+PAGE, MOST_ITEMS = 500, 10_000
+MOST_WAITING = 1_000
+_PREFIXES = {"message": "msg", "tool_call": "tc", "task": "tsk", "workflow": "wf", "attachment": "atc"}
+_attachments: TypeAdapter[Any] = TypeAdapter(Attachment)
+
+
+class Waiting:
+    """What a message has set off, kept for `respond`: the visit that was opened before it was said, and its result."""
+
+    __slots__ = ("result", "visit")
+
+    def __init__(self, visit: Visit, result: InboundResult) -> None:
+        self.visit = visit
+        self.result = result
+
+
+class RoomStore(Store[Any]):
+    """`user_of(context)` tells whose request it is: nobody else's threads exist for them. `channel_id` is the channel
+    (of reach "cursor") that threads are seen through."""
+
+    def __init__(
+        self, kit: RoomKit, channel_id: str, user_of: Callable[[Any], str], *, tenant: str | None = None
+    ) -> None:
+        self.kit = kit
+        self.rooms: Rooms = kit if tenant is None else kit.tenant(tenant)
+        self.channel_id = channel_id
+        self.user_of = user_of
+        self.live: dict[str, Visit] = {}
+        """Pages that wait for an answer, by thread."""
+        self._waiting: dict[tuple[str, str], Waiting] = {}
+
+    def generate_thread_id(self, context: Any) -> str:
+        return f"thr_{self.kit.engine.new_id()}"
+
+    def generate_item_id(self, item_type: Any, thread: ThreadMetadata, context: Any) -> str:
+        return f"{_PREFIXES.get(item_type, 'itm')}_{self.kit.engine.new_id()}"
+
+    # -- threads --------------------------------------------------------------------------------------------------
+
+    async def load_thread(self, thread_id: str, context: Any) -> ThreadMetadata:
+        return thread_of(await self.room(thread_id, context))
+
+    async def save_thread(self, thread: ThreadMetadata, context: Any) -> None:
+        owner = self.user_of(context)
+        try:
+            room = await self.rooms.get_room(thread.id)
+        except RoomNotFound:
+            await self.rooms.create_room(thread.id, metadata={OWNER: owner, KEY: kept_of(thread)})
+            (await self.visit(thread.id, context)).close()  # The seat is there from the start.
+            return
+        if room.metadata.get(OWNER) != owner:
+            raise NotFoundError(f"thread {thread.id} is not there")
+        await self.rooms.update_room_metadata(thread.id, {KEY: kept_of(thread)})
+
+    async def load_threads(self, limit: int, after: str | None, order: str, context: Any) -> Page[ThreadMetadata]:
+        owner = self.user_of(context)
+        rooms = await self.rooms.list_rooms(metadata={OWNER: owner}, limit=MOST_ITEMS)
+        mine = [room for room in rooms if room.metadata.get(OWNER) == owner and not room.metadata.get("deleted")]
+        mine.sort(key=lambda room: (room.created_at, room.id))
+        return page_of([thread_of(room) for room in mine], after, limit, order)
+
+    async def delete_thread(self, thread_id: str, context: Any) -> None:
+        """The thread is gone for its owner; the room is archived, and erased by the host's own rules."""
+        await self.room(thread_id, context)
+        await self.rooms.update_room_metadata(thread_id, {"deleted": True})
+        await self.rooms.archive_room(thread_id, by=self.user_of(context))
+
+    async def room(self, thread_id: str, context: Any) -> Room:
+        """The thread's room. Raises `NotFoundError` unless it is there and the caller's own."""
+        try:
+            room = await self.rooms.get_room(thread_id)
+        except (RoomNotFound, StateError):
+            raise NotFoundError(f"thread {thread_id} is not there") from None
+        if room.metadata.get(OWNER) != self.user_of(context) or room.metadata.get("deleted"):
+            raise NotFoundError(f"thread {thread_id} is not there")
+        return room
+
+    # -- items ----------------------------------------------------------------------------------------------------
+
+    async def load_thread_items(
+        self, thread_id: str, after: str | None, limit: int, order: str, context: Any
+    ) -> Page[ThreadItem]:
+        try:
+            rows = await self.items(thread_id, context)
+        except NotFoundError:
+            rows = []  # As the package's own stores: somebody else's thread has no items.
+        return page_of(rows, after, limit, order)
+
+    async def load_item(self, thread_id: str, item_id: str, context: Any) -> ThreadItem:
+        for item in await self.items(thread_id, context):
+            if item.id == item_id:
+                return item
+        raise NotFoundError(f"item {item_id} is not in thread {thread_id}")
+
+    async def add_thread_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
+        """A user's message is said in the room; a message of others stands there already. All else is kept as it is."""
+        if isinstance(item, UserMessageItem):
+            await self._say(thread_id, item, context)
+        elif item.type != "assistant_message" or not await self._stands(thread_id, item.id, context):
+            await self.save_item(thread_id, item, context)
+
+    async def save_item(self, thread_id: str, item: ThreadItem, context: Any) -> None:
+        room = await self.room(thread_id, context)
+        if not room.open:
+            raise NotFoundError(f"thread {thread_id} is closed")
+        hidden = isinstance(item, (HiddenContextItem, SDKHiddenContextItem))
+        await self.keep(thread_id, stored(item), internal=hidden)
+        if isinstance(item, ClientToolCallItem) and item.status == "completed":
+            self.completed(item)
+
+    async def delete_thread_item(self, thread_id: str, item_id: str, context: Any) -> None:
+        """A message is deleted in the room, for everybody; any other item only here."""
+        person = self.user_of(context)
+        for event in await self._events(thread_id, context):
+            if event.type is EventType.MESSAGE and item_of(event, person).id == item_id:
+                await self._write(thread_id, DeleteContent(target_event_id=event.id, delete_type="system"))
+        await self.keep(thread_id, removed(item_id))
+
+    async def items(self, thread_id: str, context: Any) -> list[Any]:
+        """All items, oldest first. Copies: whoever changes one changes nothing here."""
+        return items_of(await self._events(thread_id, context), self.user_of(context))
+
+    async def keep(self, thread_id: str, content: Content, *, internal: bool = False) -> None:
+        await self._write(thread_id, content, "internal" if internal else self.channel_id)
+
+    def completed(self, item: ClientToolCallItem) -> None:
+        """The page has run a tool; the server overrides what follows."""
+
+    async def again(self, thread_id: str, item: UserMessageItem, context: Any) -> None:
+        """The same words anew, as the newest message: whoever answers here answers again."""
+        person = self.user_of(context)
+        for event in await self._events(thread_id, context):
+            if event.type is EventType.MESSAGE and item_of(event, person).id == item.id:
+                await self._write(thread_id, DeleteContent(target_event_id=event.id, delete_type="system"))
+        await self._say(thread_id, item, context, again=self.kit.engine.new_id())
+
+    def take(self, thread_id: str, item_id: str) -> Waiting | None:
+        """What `add_thread_item` has begun, for whoever answers."""
+        return self._waiting.pop((thread_id, item_id), None)
+
+    def leave(self, thread_id: str, visit: Visit) -> None:
+        """Nobody waits for an answer any more."""
+        visit.close()
+        if self.live.get(thread_id) is visit:
+            del self.live[thread_id]
+
+    async def visit(self, thread_id: str, context: Any) -> Visit:
+        """A seat in the thread's room, from now on."""
+        visit = Visit(self.rooms, thread_id, self.channel_id, self.user_of(context))
+        await visit.enter(create=False)
+        return visit
+
+    async def _say(self, thread_id: str, item: UserMessageItem, context: Any, *, again: str = "") -> None:
+        await self.room(thread_id, context)
+        urls: dict[str, str] = {}
+        for attachment in item.attachments:
+            kept = await self._vault().get(f"attachment:{attachment.id}")
+            if kept is not None and kept["owner"] == self.user_of(context) and kept.get("url"):
+                urls[attachment.id] = kept["url"]
+        content = content_of(item, urls)
+        if content is None:
+            return
+        visit = self.live[thread_id] = await self.visit(thread_id, context)
+        try:
+            model = item.inference_options.model
+            result = await visit.say(
+                valid(content),
+                external_id=f"{thread_id}:{item.id}:{again}",
+                addressed_to=(model,) if model in self.kit.engine.channels else None,
+                channel_data={KEY: item.model_dump(mode="json", exclude={"thread_id"})},
+            )
+        except BaseException:
+            self.leave(thread_id, visit)
+            raise
+        while len(self._waiting) >= MOST_WAITING:
+            oldest = next(iter(self._waiting))
+            self.leave(oldest[0], self._waiting.pop(oldest).visit)
+        self._waiting[thread_id, item.id] = Waiting(visit, result)
+
+    async def _stands(self, thread_id: str, item_id: str, context: Any) -> bool:
+        newest = await self._events(thread_id, context, most=PAGE)
+        return any(event.id == item_id for event in newest)
+
+    async def _events(self, thread_id: str, context: Any, *, most: int = MOST_ITEMS) -> list[RoomEvent]:
+        """What the owner may see, and the hidden context that only the server reads, oldest first."""
+        await self.room(thread_id, context)
+        viewer = Viewer(channel_id=self.channel_id, person=self.user_of(context))
+        found: list[RoomEvent] = []
+        before: int | None = None
+        while len(found) < most:
+            window = await self.rooms.events(thread_id, before=before, limit=PAGE, newest_first=True, viewer=viewer)
+            hidden = await self.rooms.events(thread_id, before=before, limit=PAGE, newest_first=True, raw=True)
+            if not hidden:
+                break
+            own = [one for one in hidden if isinstance(one.content, SystemContent) and one.visibility == "internal"]
+            found += sorted({one.id: one for one in (*window, *own)}.values(), key=lambda one: -one.index)
+            before = hidden[-1].index
+            if before <= 0:
+                break
+        return found[::-1]
+
+    async def _write(self, thread_id: str, content: Content, visibility: str = "all") -> None:
+        """Writes as the framework: nobody's seat is needed, and no brain is woken."""
+        actor = await self.kit.engine.table.require(self.rooms.tenant_id, thread_id)
+        kind = EventType.DELETE if isinstance(content, DeleteContent) else EventType.SYSTEM
+        draft = EventDraft(source=SYSTEM, content=content, type=kind, visibility=visibility)
+        await actor.call(messages.submit, messages.Submission(draft, Settlement(), binding_required=False))
+
+    # -- attachments ----------------------------------------------------------------------------------------------
+
+    async def save_attachment(self, attachment: Attachment, context: Any) -> None:
+        name = f"attachment:{attachment.id}"
+        kept = await self._vault().get(name)
+        owner = self.user_of(context)
+        if kept is not None and kept["owner"] not in (owner, ""):
+            raise NotFoundError(f"attachment {attachment.id} is not there")
+        value = {**(kept or {}), "owner": owner, "attachment": attachment.model_dump(mode="json")}
+        await self._vault().put(name, value)
+
+    async def load_attachment(self, attachment_id: str, context: Any) -> Attachment:
+        kept = await self._vault().get(f"attachment:{attachment_id}")
+        if kept is None or kept["owner"] != self.user_of(context) or kept.get("attachment") is None:
+            raise NotFoundError(f"attachment {attachment_id} is not there")
+        return _attachments.validate_python(kept["attachment"])
+
+    async def delete_attachment(self, attachment_id: str, context: Any) -> None:
+        kept = await self._vault().get(f"attachment:{attachment_id}")
+        if kept is None or kept["owner"] != self.user_of(context):
+            return
+        blobs = self.kit.engine.blobs
+        if blobs is not None and str(kept.get("url", "")).startswith("blob:"):
+            await blobs().delete(self.rooms.tenant_id, kept["url"].removeprefix("blob:"))
+        await self._vault().put(f"attachment:{attachment_id}", {"owner": kept["owner"]})
+
+    async def uploaded(self, attachment_id: str, url: str, context: Any) -> None:
+        """The file of an attachment has come, and is kept at `url`."""
+        name = f"attachment:{attachment_id}"
+        kept = await self._vault().get(name)
+        if kept is None or kept["owner"] != self.user_of(context):
+            raise NotFoundError(f"attachment {attachment_id} is not there")
+        await self._vault().put(name, {**kept, "url": url})
+
+    def _vault(self) -> VaultPort:
+        port = self.kit.engine.channels[self.channel_id].port
+        assert port is not None, "a registered channel has its port"
+        return port.vault
