@@ -41,8 +41,9 @@ WORDS_MS, FINAL_MS = 500.0, 300.0
 """How long after its beginning speech has words, and after its end a last word."""
 PROMISED = {"cough": 0.5, "noise at 10 dB": 0.0, "echo": 0.5}
 """False interruptions in a minute that the documentation promises of CONFIRMED, at most."""
-MISSED = {False: 0.05, True: 0.15}
-"""The share of voices that may be missed, without and with the echo of the reply in the same microphone."""
+MISSED = {False: 0.05, True: 0.25}
+"""The share of voices that may be missed, without and with the echo of the reply, as loud as they are, in the same
+microphone."""
 Sound = NDArray[Any]
 
 
