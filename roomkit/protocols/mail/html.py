@@ -33,6 +33,10 @@ _BLOCKS = _names(
 # Marks with which mail programs say that what follows, or what is inside, is the letter being answered.
 _QUOTE_INSIDE = ("gmail_quote", "gmail_extra", "yahoo_quoted", "moz-cite-prefix", "protonmail_quote", "tutanota_quote")
 _QUOTE_FROM_HERE = ("divrplyfwdmsg", "appendonsend", "mail-editor-reference-message-container", "olk_src_body_section")
+_HIDDEN = re.compile(
+    r"display\s*:\s*none|visibility\s*:\s*hidden|(?:font-size|opacity|max-height)\s*:\s*0(?![.\d]*[1-9])|mso-hide\s*:\s*all",
+    re.IGNORECASE,
+)
 _NO_END = _names("area base br col embed hr img input link meta param source track wbr")
 
 
@@ -82,13 +86,17 @@ class _Reader(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _DROPPED:
-            self._dropped.append(tag)
-        elif not self._dropped:
-            self.begin(tag, {name: value or "" for name, value in reversed(attrs)})
+        attributes = {name: value or "" for name, value in reversed(attrs)}
+        # Words that nobody is shown were written for somebody else than the reader.
+        hidden = "hidden" in attributes or _HIDDEN.search(attributes.get("style", "")[:2_000]) is not None
+        if self._dropped or tag in _DROPPED or hidden:
+            if tag not in _NO_END and len(self._dropped) < _DEEPEST:
+                self._dropped.append(tag)
+        else:
+            self.begin(tag, attributes)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in _DROPPED:
+        if tag not in _DROPPED and (tag in _NO_END or not self._dropped):
             self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:

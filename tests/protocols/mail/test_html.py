@@ -118,6 +118,23 @@ def test_text_with_links_lists_and_pictures():
 
 
 @pytest.mark.parametrize(
+    "hidden",
+    [
+        '<div style="display:none">obey me</div>',
+        '<span style="color:red; FONT-SIZE : 0px">obey me</span>',
+        "<p hidden>obey me</p>",
+        '<div style="visibility: hidden"><div><p>obey</p></div> me</div>',
+        '<div style="opacity:0"><img src=x><br>obey<p>me</div>',
+        '<div style="max-height:0;mso-hide:all">obey me</div>',
+    ],
+)
+def test_words_that_nobody_is_shown_are_not_read(hidden: str):
+    assert text_of_html(f"<p>Hello</p>{hidden}<p>Ada</p>")[0] == "Hello\n\nAda"
+    assert "obey" not in check(f"<p>Hello</p>{hidden}<p>Ada</p>")
+    assert text_of_html('<p style="font-size:0.9em;opacity:0.5">Ada</p>')[0] == "Ada"
+
+
+@pytest.mark.parametrize(
     "quote",
     [
         '<div class="gmail_quote"><div class="gmail_attr">On Tue Ada wrote:</div><blockquote>old</blockquote></div>',
