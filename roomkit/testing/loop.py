@@ -94,6 +94,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.steps = 0
         self.blocked: list[Blocked] = []
         super().__init__()
+        self._files = self._selector.get_map()
 
     def time(self) -> float:
         return self._now
@@ -149,11 +150,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._deadline is not None and time.perf_counter() > self._deadline:
             self._deadline += _CLEANUP_S
             raise TimeoutError(f"the test ran for more than {self._limit_s:g} s of real time\n{self.waiting()}")
-        self._drop_cancelled_timers()
+        timers = self._scheduled
+        if timers and (timers[0]._cancelled or self._timer_cancelled_count > 100):
+            self._drop_cancelled_timers()
         self._gather()
         if not self._ready and not self._stopping:
             self._advance()
-        self._release_timers()
+        if self._scheduled:
+            self._release_timers()
         if self._random is not None and len(self._ready) > 1:
             self._shuffle(self._random)
         started = time.perf_counter()
@@ -188,9 +192,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _gather(self) -> None:
         if self._jobs:
             self._wait_for_threads()
-        elif len(self._selector.get_map()) > 1 or getattr(self, "_signal_handlers", None):
+        elif len(self._files) > 1 or getattr(self, "_signal_handlers", None):
             self._poll(0)
-        self._accept()
+        if self._arrivals:
+            self._accept()
 
     def _wait_for_threads(self) -> None:
         """Lets quick work end before anything else happens; without anything to run, waits for slow work too."""
@@ -252,11 +257,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _shuffle(self, chance: random.Random) -> None:
         """Permutes ready tasks; callbacks which belong to no task keep their order among themselves."""
-        handles = list(self._ready)
-        others = deque(handle for handle in handles if _owner(handle) is None)
+        handles = [(handle, _owner(handle) is not None) for handle in self._ready]
+        others = deque(handle for handle, owned in handles if not owned)
         chance.shuffle(handles)
         self._ready.clear()
-        self._ready.extend(handle if _owner(handle) is not None else others.popleft() for handle in handles)
+        self._ready.extend(handle if owned else others.popleft() for handle, owned in handles)
 
     def waiting(self) -> str:
         """The tasks that have not ended, one a line, with the places where they wait."""
