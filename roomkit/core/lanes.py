@@ -505,7 +505,7 @@ class OutboxLanes:
                 "provider_message_id": result.provider_message_id,
                 "maybe_duplicate": item.maybe_duplicate,
                 "parts": item.parts or result.parts,
-                "details": details_of(result),
+                "details": details_of(result, item.way),
                 "updated_at": self.engine.now(),
             }
         )

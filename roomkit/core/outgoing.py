@@ -151,10 +151,12 @@ def tell(actor: RoomActor, record: DeliveryRecord) -> None:
     actor.hub.ephemeral(message, actor.state.bindings)
 
 
-def details_of(result: DeliveryResult) -> dict[str, Any]:
-    """What the record of a delivery keeps of the channel's own words."""
+def details_of(result: DeliveryResult, way: dict[str, str] | None) -> dict[str, Any]:
+    """What the record of a delivery keeps of the channel's own words, and of the way it went."""
     told = result.metadata
-    return {name: told[name] for name in _DETAILS if name in told} if told else {}
+    if not told:
+        return {} if way is None else dict(way)
+    return (way or {}) | {name: told[name] for name in _DETAILS if name in told}
 
 
 def refusal_of(channel: Channel | None, binding: ChannelBinding | None, event: RoomEvent | None) -> str:

@@ -160,6 +160,8 @@ async def test_when_sms_fails_too_it_is_over(vendor: Vendor):
         await say(kit, "again")
         assert len(vendor.fake.messages) == 2
         assert len(await kit.dead_letters()) == 1
+        refused = (await kit.deliveries("r"))[-1]
+        assert (refused.state, refused.details["via"]) == (DeliveryState.FAILED, "sms")
 
 
 async def test_who_has_opted_out_gets_no_sms_either(vendor: Vendor):

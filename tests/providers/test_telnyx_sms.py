@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+from pydantic import TypeAdapter
 from telnyx import PermissionDeniedError, Telnyx
 from telnyx.lib.webhook_verification import WebhookVerificationError, verify_webhook_signature
 
@@ -46,7 +47,7 @@ from roomkit.runtime import SystemClock, monotonic
 from roomkit.testing import VirtualClock, check_message_provider
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.telnyx import FakeTelnyx
-from tests.providers.exactly_once import ONCE, exactly_once, golden
+from tests.providers.exactly_once import GOLDEN, ONCE, exactly_once, golden
 
 TO = "+15550123"
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
@@ -185,6 +186,19 @@ def test_signatures_agree_with_the_vendors_own_code_in_both_directions():
             verify_webhook_signature(forged.body, forged.headers, fake.public_key)
         with pytest.raises(AccessDenied):
             telnyx.verify(forged)
+
+
+@pytest.mark.parametrize("path", sorted((GOLDEN / "telnyx").glob("*.json")), ids=lambda path: path.stem)
+def test_the_goldens_are_what_the_vendors_own_types_read(path: Path):
+    body = path.read_text()
+    event = Telnyx(api_key="x").webhooks.unsafe_unwrap(body)
+    told = json.loads(body)["data"]
+    assert event.data.event_type == told["event_type"]
+    if path.stem != "link_click":
+        payload = event.data.payload
+        TypeAdapter(type(payload)).validate_python(told["payload"])
+        assert payload.id == told["payload"]["id"]
+        assert payload.to[0].model_dump(exclude_unset=True, mode="json") == told["payload"]["to"][0]
 
 
 async def test_a_stale_unsigned_or_foreign_webhook_is_refused():

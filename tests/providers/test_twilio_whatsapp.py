@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twilio.http import HttpClient
+from twilio.http.response import Response as TwilioResponse
+from twilio.rest import Client
 
 from roomkit import RoomKit
 from roomkit.channels import WhatsAppChannel
@@ -76,6 +80,30 @@ async def test_text_media_template_and_place_go_out():
     assert (template.template, template.variables, template.body) == (HELLO.template_id, {"1": "Ada"}, "")
     assert location.place == "geo:37.78789,-122.391664|375 Beale St"
     assert location.body == "375 Beale St\nSan Francisco"
+    await twilio.aclose()
+
+
+async def test_the_vendors_own_client_sends_the_same_requests():
+    theirs: list[dict[str, str]] = []
+
+    class Recorder(HttpClient):
+        def request(
+            self, method, url, params=None, data=None, headers=None, auth=None, timeout=None, allow_redirects=False
+        ):
+            theirs.append({name: value for name, value in data.items() if value is not None})
+            return TwilioResponse(201, "{}")
+
+    fake = FakeTwilio()
+    recorder = Recorder(logging.getLogger("twilio-test"), is_async=False)
+    messages = Client(fake.account_sid, fake.auth_token, http_client=recorder).messages
+    who = {"to": f"whatsapp:{TO}", "from_": f"whatsapp:{fake.number}"}
+    messages.create(**who, content_sid=HELLO.template_id, content_variables='{"1": "Ada"}')
+    messages.create(**who, body="Here", persistent_action=["geo:1.0,2.0|Here"])
+    twilio = made(fake)
+    place = LocationContent(latitude=1, longitude=2, label="Here")
+    ours = [dict(twilio.fields(message_to(TO, content))) for content in (HELLO, place)]
+    theirs[1]["PersistentAction"] = theirs[1]["PersistentAction"][0]
+    assert ours == theirs
     await twilio.aclose()
 
 

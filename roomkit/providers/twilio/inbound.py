@@ -38,7 +38,7 @@ STATES = {
 }
 _SID = re.compile(r"(?:SM|MM)[0-9a-f]{32}")
 # An agent of RCS has small letters only: a longer one could take the next parameter's name into its value.
-_PHONE = re.compile(r"(?:rcs:|whatsapp:)?(?:\+?[0-9]{2,15}|[A-Za-z0-9 ]{1,11})|rcs:[a-z0-9_]{1,100}")
+_PHONE = re.compile(r"(?:rcs:|whatsapp:)?(?:\+?[0-9]{2,15}|[A-Za-z0-9 ]{1,11})|rcs:[a-z0-9_.-]{1,100}")
 _NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,59}")
 _MAX_MEDIA = 50
 _USED = (
