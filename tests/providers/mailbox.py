@@ -12,9 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 PASSWORD = "the-right-password"
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
@@ -23,7 +28,9 @@ base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/log
 instance_name = roomkit-{port}
-ssl = no
+ssl = yes
+ssl_cert = <{folder}/cert.pem
+ssl_key = <{folder}/key.pem
 disable_plaintext_auth = no
 auth_failure_delay = 0
 protocols = imap
@@ -40,7 +47,7 @@ service imap-login {{
     port = {port}
   }}
   inet_listener imaps {{
-    port = 0
+    port = {tls_port}
   }}
 }}
 service anvil {{
@@ -69,6 +76,7 @@ class Mailbox:
 
     folder: Path
     port: int
+    tls_port: int
     uid: int
     gid: int
     count: int = 0
@@ -104,9 +112,13 @@ def mailbox() -> Iterator[Mailbox]:
         pytest.skip("Dovecot is not installed (apt-get install dovecot-imapd)")
     folder = Path(tempfile.mkdtemp(prefix="roomkit-dovecot-"))
     folder.chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as one, socket.socket() as two:
+        ports: list[int] = []
+        for free in (one, two):
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    port, tls_port = ports
+    certificate(folder)
     root = os.getuid() == 0
     me = pwd.getpwuid(os.getuid())
     owner = pwd.getpwnam("dovecot") if root else me
@@ -114,6 +126,7 @@ def mailbox() -> Iterator[Mailbox]:
     text = _CONFIG.format(
         folder=folder,
         port=port,
+        tls_port=tls_port,
         password=PASSWORD,
         uid=owner.pw_uid,
         gid=owner.pw_gid,
@@ -127,11 +140,28 @@ def mailbox() -> Iterator[Mailbox]:
     server = subprocess.Popen([program, "-F", "-c", str(folder / "dovecot.conf")])
     try:
         _until_it_answers(server, port, folder)
-        yield Mailbox(folder, port, owner.pw_uid, owner.pw_gid)
+        yield Mailbox(folder, port, tls_port, owner.pw_uid, owner.pw_gid)
     finally:
         server.terminate()
         server.wait(10)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def certificate(folder: Path) -> Path:
+    """A certificate of "localhost" that nobody else vouches for, and its key beside it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = (
+        builder.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    )
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "cert.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    return folder / "cert.pem"
 
 
 def _until_it_answers(server: subprocess.Popen[bytes], port: int, folder: Path) -> None:

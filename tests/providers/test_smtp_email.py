@@ -34,6 +34,7 @@ from roomkit.testing import VirtualClock, check_message_provider
 from roomkit.testing.messages import message_to
 from tests.providers.exactly_once import ONCE, exactly_once
 from tests.providers.letters import ADA, HELP, bounce, letter
+from tests.providers.mailbox import certificate
 
 SECRET = "a secret of the mail server only"
 OURS = "mx.shop.example;"
@@ -141,10 +142,10 @@ async def test_a_real_server_gets_a_letter_that_others_can_read():
 
 @pytest.mark.real_time
 async def test_login_over_tls_and_no_password_without(tmp_path: Path):
-    certificate = await self_signed(tmp_path)
-    trusting = ssl.create_default_context(cafile=str(certificate))
+    signed = certificate(tmp_path)
+    trusting = ssl.create_default_context(cafile=str(signed))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, tmp_path / "key.pem")
+    context.load_cert_chain(signed, tmp_path / "key.pem")
 
     def check(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         return AuthResult(handled=False, success=data.login == b"shop" and data.password == b"right password")
@@ -172,31 +173,6 @@ async def test_login_over_tls_and_no_password_without(tmp_path: Path):
     assert len(postbox.letters) == 1
     with pytest.raises(ConfigError, match="encrypted"):
         made(25, username="shop", password="a password")
-
-
-async def self_signed(folder: Path) -> Path:
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = (
-        builder.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    )
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    pem = serialization.Encoding.PEM
-    (folder / "cert.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "cert.pem"
 
 
 @pytest.mark.real_time

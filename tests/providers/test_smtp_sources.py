@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,6 +126,22 @@ async def test_a_letter_that_is_too_large_comes_as_its_headers(server: Mailbox):
         await until(lambda: handle.health.messages == 1)
         await handle.aclose()
         assert await texts(kit) == ["a large one"]
+
+
+async def test_over_tls_and_only_with_a_certificate_that_somebody_vouches_for(server: Mailbox):
+    trusting = ssl.create_default_context(cafile=str(server.folder / "cert.pem"))
+    server.put(letter("a question"), "six")
+    for security, port in (("tls", server.tls_port), ("starttls", server.port)):
+        settings = IMAPOptions("localhost", "six", PASSWORD, port=port, security=security, from_start=True)
+        kit = RoomKit()
+        email = channel()
+        kit.register_channel(email)
+        async with kit:
+            handle = await kit.attach_source(IMAPSource(email, settings, tls=trusting))
+            await until(lambda handle=handle: handle.health.messages == 1)
+            await handle.aclose()
+            with pytest.raises(Unavailable, match=r"(?i)certificate"):
+                await IMAPSource(email, settings).run(lambda _: asyncio.sleep(0), lambda: None)
 
 
 async def test_what_goes_wrong_is_told_as_ours(server: Mailbox):
