@@ -191,9 +191,9 @@ class StreamRedactor:
     def _let_go(self, cut: int) -> str:
         spans = self._redactor.spans(self._before + self._held)
         lead = len(self._before)
-        for start, end, _ in spans:  # nothing is cut in two
+        for start, end, _ in spans:  # what reaches beyond may still grow
             if start - lead < cut < end - lead:
-                cut = max(0, start - lead) if end - lead > len(self._held) - 1 else end - lead
+                cut = max(0, start - lead)
         text = self._held[:cut]
         shown = [(start - lead, end - lead, kind) for start, end, kind in spans if start >= lead and end - lead <= cut]
         self._before = (self._before + text)[-1:]
