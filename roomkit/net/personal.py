@@ -150,8 +150,7 @@ class Redactor:
 
 
 class StreamRedactor:
-    """The same for a text that grows: what comes out, put together, is what `Redactor.text` makes of the whole (but
-    for the mask of two kinds that overlap).
+    """The same for a text that grows: what comes out, put together, is what `Redactor.text` makes of the whole.
 
     Only the end that may still become something personal is held back; with finders of your own, the last sentence."""
 
