@@ -61,7 +61,7 @@ TOGETHER = {
     "sendgrid": ("SENDGRID_API_KEY", "SENDGRID_FROM", "SENDGRID_WEBHOOK_KEY"),
     "elasticemail": ("ELASTICEMAIL_API_KEY", "ELASTICEMAIL_FROM", "ELASTICEMAIL_WEBHOOK_TOKEN"),
     "smtp": ("SMTP_HOST", "SMTP_FROM"),
-    "telegram": ("TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET"),
+    "telegram": ("TELEGRAM_BOT_TOKEN",),
     "whatsapp": ("WHATSAPP_TOKEN", "WHATSAPP_PHONE_NUMBER_ID", "META_APP_SECRET", "META_VERIFY_TOKEN"),
     "messenger": ("MESSENGER_PAGE_TOKEN", "MESSENGER_PAGE_ID", "META_APP_SECRET", "META_VERIFY_TOKEN"),
     "slack": ("SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET"),
@@ -69,7 +69,8 @@ TOGETHER = {
     "teams": ("TEAMS_APP_ID", "TEAMS_APP_PASSWORD"),
     "sinch": ("SINCH_SERVICE_PLAN_ID", "SINCH_API_TOKEN", "SINCH_WEBHOOK_SECRET"),
 }
-"""What a messaging vendor needs to send and to check its webhooks: told of as soon as one of them is set."""
+"""What a messaging vendor needs to send and to check its webhooks: told of as soon as one of them is set
+that is the vendor's alone."""
 OLDEST_SQLITE = (3, 35)
 LITTLE_DISK = 200 * 2**20
 
@@ -156,8 +157,9 @@ def key_finding(name: str) -> Finding:
 
 def vendor_keys(vendor: str, names: tuple[str, ...]) -> Findings:
     """Nothing of a vendor that is not used."""
+    shared = {name for other, many in TOGETHER.items() if other != vendor for name in many}
     missing = [name for name in names if not os.environ.get(name)]
-    if len(missing) == len(names):
+    if all(name in missing or name in shared for name in names):
         return
     for name in names:
         if name not in missing:
@@ -165,6 +167,9 @@ def vendor_keys(vendor: str, names: tuple[str, ...]) -> Findings:
     if missing:
         told = f"{' and '.join(missing)} missing; without it messages are not sent or webhooks not accepted"
         yield Finding(State.BAD, vendor, told)
+    if vendor == "telegram" and not os.environ.get("TELEGRAM_WEBHOOK_SECRET"):
+        told = "TELEGRAM_WEBHOOK_SECRET is not set: no webhook is taken; only long polling does without"
+        yield Finding(State.WARN, vendor, told)
 
 
 def clock() -> Findings:

@@ -70,6 +70,27 @@ def test_of_a_vendor_in_use_everything_is_needed(
     assert "planted" not in out
 
 
+def test_what_vendors_share_is_no_sign_that_all_of_them_are_used(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in TOGETHER["whatsapp"]:
+        monkeypatch.setenv(name, "planted-secret")
+    code, out = told(capsys, "--port", "0")
+    assert (code, "META_APP_SECRET is set" in out) == (0, True)
+    assert "MESSENGER" not in out
+
+
+def test_a_bot_without_a_webhook_secret_can_only_poll(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TELEGRAM_WEBHOOK_SECRET", raising=False)
+    monkeypatch.setenv("TELEGRAM_BOT_TOKEN", "planted-secret")
+    code, out = told(capsys, "--port", "0")
+    assert (code, "only long polling" in out) == (0, True)
+    monkeypatch.setenv("TELEGRAM_WEBHOOK_SECRET", "planted-secret")
+    assert "only long polling" not in told(capsys, "--port", "0")[1]
+
+
 def test_a_taken_port_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     with listen("127.0.0.1", 0) as taken:
         code, out = told(capsys, "--port", str(taken.getsockname()[1]))
