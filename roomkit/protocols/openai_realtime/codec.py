@@ -81,6 +81,8 @@ class OpenAIRealtimeCodec:
         self._active = ""
         self._creating = ""
         """Our `response.create` that has no response yet."""
+        self._asked = ""
+        """The last of them; a refusal may come after a response that is not its own has begun."""
         self._wanted = False
         self._server_cancels = False
         self._appended_ms = 0.0
@@ -149,7 +151,7 @@ class OpenAIRealtimeCodec:
             self._wanted = True
         else:
             self._wanted = False
-            self._creating = self._say("response.create")
+            self._creating = self._asked = self._say("response.create")
 
     def _answer(self, answer: rt.ToolAnswer) -> None:
         response = self._calls.pop(answer.call_id, None)
@@ -222,9 +224,10 @@ class OpenAIRealtimeCodec:
     def _error(self, error: JSON) -> list[RealtimeEvent]:
         code, message = str(error.get("code") or ""), str(error.get("message") or "no reason given")
         about = error.get("event_id")
-        if about is not None and about == self._creating:
-            self._creating = ""
-            self._wanted = self._wanted or code == "conversation_already_has_active_response"
+        if about is not None and about == self._asked:
+            self._asked = self._creating = ""
+            if code == "conversation_already_has_active_response":  # the server's own was there first
+                self._respond()
         if code in _HARMLESS or "cancel" in code:
             return []
         told = self._told(error, message, code)
