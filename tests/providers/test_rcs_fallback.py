@@ -211,6 +211,17 @@ async def test_without_it_there_is_no_second_way(vendor: Vendor, fallback: Any):
         assert len(vendor.fake.messages) == before
 
 
+async def test_the_vendors_own_second_way_shows_in_its_reports(vendor: Vendor):
+    async with kit_with(vendor, fallback="vendor") as kit:
+        if vendor.name == "telnyx":
+            vendor.fake.no_rcs.add(TO)
+        await say(kit)
+        assert [way for way, _ in vendor.sent()] == ["sms"]
+        await report(kit, vendor, vendor.delivered(vendor.fake.messages[0]))
+        record = await only(kit)
+        assert (record.state, record.details) == (DeliveryState.DELIVERED, {"via": "sms"})
+
+
 async def test_a_process_that_ends_after_the_news_leaves_the_sms_to_the_next(vendor: Vendor, tmp_path: Path):
     store = f"sqlite:///{tmp_path / 'rooms.db'}"
     async with kit_with(vendor, store) as kit:
