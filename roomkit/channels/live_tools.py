@@ -76,9 +76,9 @@ class LiveTools:
             source.keep_in(port.vault)
             await source.open()
 
-    def offered(self, context: RoomContext, turn: TurnPort) -> tuple[ToolSpec, ...]:
+    def offered(self, context: RoomContext, turn: TurnPort | None) -> tuple[ToolSpec, ...]:
         """What the model is shown: only what it could run."""
-        return self._gate(context, ToolContext(context.room.id), turn).specs
+        return () if turn is None else self._gate(context, ToolContext(context.room.id), turn).specs
 
     def _gate(self, context: RoomContext, tool_context: ToolContext, turn: TurnPort) -> ToolGate:
         sources = list(self.sources)

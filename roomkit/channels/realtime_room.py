@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.ai.tools import ToolContext
 from roomkit.channels.live_tools import LiveTools, cut
-from roomkit.errors import StateError
+from roomkit.errors import Elsewhere, StateError
 from roomkit.models import voice as told
 from roomkit.models.ai import ToolCallPart, Usage
 from roomkit.models.audio import AudioFrame, Transcript
@@ -212,8 +212,8 @@ class RealtimeRoom:
     def _stamp(self, at: float) -> Any:
         return self._port.now() - timedelta(seconds=monotonic() - at)
 
-    async def context(self, call: RealtimeCall) -> tuple[RoomContext, TurnPort]:
-        """The room as it is now, for the gate."""
+    async def context(self, call: RealtimeCall) -> tuple[RoomContext, TurnPort | None]:
+        """The room as it is now, for the gate; no turn where another process has the room: then no tool may run."""
         view = await self._port.watch.open_view(self.room_id, _nobody, tail=0)
         view.close()
         asked = self._asked.get(call.session.id)
@@ -222,7 +222,10 @@ class RealtimeRoom:
         if binding is None:
             raise StateError(f'channel "{self.channel.channel_id}" has no seat in room "{self.room_id}"')
         turn_id = f"{call.session.id}-{call.turns}"
-        turn = await self.live.turn(self.room_id, self.channel.channel_id, turn_id, events)
+        try:
+            turn = await self.live.turn(self.room_id, self.channel.channel_id, turn_id, events)
+        except Elsewhere:
+            turn = None
         people = view.participants
         return RoomContext(view.room, binding, view.bindings, people, self._history, turn, events), turn
 
@@ -237,6 +240,10 @@ class RealtimeRoom:
         except StateError as error:
             refused = ToolCallContent(call_id=asked.call_id, name=asked.name, status="failed", error=str(error))
             return ToolOutput(refused, "Not run: the room is gone.", is_error=True)
+        if turn is None:
+            told = "Not run: another process has this room, and its guards cannot be asked from here."
+            refused = ToolCallContent(call_id=asked.call_id, name=asked.name, status="denied", error=told)
+            return ToolOutput(refused, told, is_error=True)
         caller = call.session.participant_id
         tool_context = ToolContext(
             room_id=self.room_id,

@@ -985,3 +985,27 @@ async def test_a_kit_that_closes_writes_down_what_was_heard() -> None:
         await asyncio.sleep(1.5)
     assert len(seen) == 1
     assert "one two three four five six seven eight".startswith(seen[0][1])
+
+
+async def test_a_permission_that_comes_after_the_call_runs_nothing_and_breaks_nothing() -> None:
+    ran: list[int] = []
+
+    @tool(needs_approval=True)
+    async def refund(amount: int) -> str:
+        """Pays back."""
+        ran.append(amount)
+        return "done"
+
+    async with desk(tool_handler=Toolbox([refund])) as it:
+        await it.call()
+        it.model.hears("my money please")
+        it.model.calls(("refund", {"amount": 5}))
+        await asyncio.sleep(1)
+        (question,) = await it.kit.approvals()
+        await it.channel.end_session(it.session)
+        await it.kit.answer_approval(question["id"], True, by="boss")
+        await asyncio.sleep(1)
+        assert ran == []
+        message = InboundMessage.text("voice", "caller", "still open", participant_id="caller")
+        result = await it.kit.process_inbound(message, room_id=it.room)
+        assert result.event is not None
