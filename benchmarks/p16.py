@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.calls import phone
 from benchmarks.measure import Figure, Meter, Report
+from benchmarks.voice_sound import babble, frames
 from roomkit import AudioPipelineConfig
-from roomkit.testing.calls import ScriptedBackend
+from roomkit.models.audio import AudioFrame, VoiceSession
+from roomkit.testing.calls import FRAME, RATE, ScriptedBackend
 
 TITLE = "idle voice sessions, and live ones on one core"
 PAGE_KB = 4
@@ -20,7 +25,7 @@ async def run(meter: Meter) -> Report:
     pipeline = AudioPipelineConfig()
     each = await _memory(pipeline, meter.size(40, 3))
     slow = meter.speed()
-    calls = meter.size(20, 2)
+    calls = meter.size(50, 2)
     share = await _live(pipeline, calls, meter.size(6, 1))
     cost = share / calls * 100
     return Report(
@@ -31,6 +36,20 @@ async def run(meter: Meter) -> Report:
         ],
         (f"{calls} calls ran at once in real time, the caller speaking half of it, and took {share:.0%} of a core",),
     )
+
+
+class Babbling(ScriptedBackend):
+    """Callers who make the sound of speech for the first half of the time and are in a quiet room in the other."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        room = np.random.default_rng(1).normal(0, 15, int(RATE * seconds / 2))
+        self._sound = frames(np.concatenate((babble(RATE, seconds / 2, 1), room)), RATE)
+
+    async def receive(self, session: VoiceSession) -> AsyncIterator[AudioFrame]:
+        async for frame in super().receive(session):
+            said = self._sound[frame.position // FRAME % len(self._sound)]
+            yield AudioFrame(said.pcm, RATE, frame.position)
 
 
 def _resident_kb() -> int:
@@ -52,12 +71,11 @@ async def _memory(pipeline: AudioPipelineConfig, count: int) -> float:
 
 
 async def _live(pipeline: AudioPipelineConfig, count: int, seconds: float) -> float:
-    line = ScriptedBackend()
+    line = Babbling(seconds)
     kit, channel = phone(line, pipeline)
     async with kit:
         for number in range(count):
             session = line.call(f"live-{number}", participant_id=f"p{number}")
-            line.speaks(session, "some words", 200, seconds * 500)
             await channel.answer(session)
             await channel.say(session, "An announcement that lasts about as long as this workload does, word for word.")
         cpu, wall = time.process_time(), time.perf_counter()
