@@ -1,19 +1,21 @@
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
 from typing import Any
 
 from roomkit import RoomKit, SMSChannel
+from roomkit.core.memory import MemoryStore
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent, TextContent, UnknownContent
 from roomkit.models.delivery import DeliveryPolicy, InboundMessage
 from roomkit.models.event import EventType
 from roomkit.models.room import ChannelCapabilities, Role
+from roomkit.ports.store import Batch, Duplicate
 from roomkit.testing import FakeMessages, VirtualClock
 
 ABLE = ChannelCapabilities(threading=True, reactions=True, edit=True, delete=True, max_length=40)
 
 
-def kit_with(fake: FakeMessages, store: str | None = None) -> RoomKit:
+def kit_with(fake: FakeMessages, store: MemoryStore | None = None) -> RoomKit:
     kit = RoomKit(store, clock=VirtualClock())
     channel = SMSChannel("chat", provider=fake)
     channel.capabilities = ABLE
@@ -101,9 +103,18 @@ async def test_a_conversation_is_one_room_for_all_who_write_in_it() -> None:
         assert [sent.recipient for sent in fake.sent] == ["c"]
 
 
-async def test_what_we_do_to_a_message_names_it_as_the_vendor_does(tmp_path: Path) -> None:
+class Slow(MemoryStore):
+    """Takes a second to write down what was delivered."""
+
+    async def commit(self, batch: Batch) -> Duplicate | None:
+        if any(record.kind == "delivery" for record in batch.put):
+            await asyncio.sleep(1)
+        return await super().commit(batch)
+
+
+async def test_what_we_do_to_a_message_names_it_as_the_vendor_does() -> None:
     fake = FakeMessages()
-    kit = kit_with(fake, f"sqlite:///{tmp_path / 'rooms.db'}")
+    kit = kit_with(fake, Slow())
     kit.channels["chat"].delivery_policy = DeliveryPolicy(idempotent=True)  # so that attempts are not noted first
     async with kit:
         first = await kit.process_inbound(inbound("m1", "one"))
