@@ -442,6 +442,26 @@ async def test_what_a_file_cannot_say_is_said_before_it():
         assert said == [{"text": "this lamp"}, {"attachment": {"type": "image", "payload": {"url": PICTURE.url}}}]
 
 
+async def test_a_file_of_the_kits_own_store_goes_out_without_a_public_address():
+    fake = FakeMeta()
+    async with kit_of(fake) as kit:
+        await kit.create_room("r", channels=[])
+        await kit.attach_channel("r", "ms", metadata={"facebook_user_id": TO})
+        kit.channels["ms"].provider.window_s = None  # type: ignore[attr-defined]
+        blobs = kit.engine.blobs()  # type: ignore[misc]
+
+        async def chunks():
+            yield b"the bill"
+
+        info = await blobs.put("default", chunks(), mime_type="application/pdf", filename="bill.pdf", room_id="r")
+        await kit.send("r", MediaContent(url=f"blob:{info.id}", mime_type="application/pdf", filename="bill.pdf"))
+        other = await blobs.put("default", chunks(), mime_type="application/pdf", room_id="another room")
+        await kit.send("r", MediaContent(url=f"blob:{other.id}", mime_type="application/pdf"))
+        await asyncio.sleep(10)
+        (message,) = fake.messages
+        assert message.file == b"the bill"
+
+
 async def test_a_conversation_with_an_echo_a_tap_and_a_file():
     fake = FakeMeta()
     async with house(kit_of(fake, MessengerOptions(read_receipts=True, typing=True)), public_url=PUBLIC) as h:

@@ -721,6 +721,26 @@ async def test_media_is_fetched_in_two_steps_and_the_token_goes_to_meta_only():
 # -- in a room ------------------------------------------------------------------------------------------
 
 
+async def test_a_file_of_the_kits_own_store_goes_out_without_a_public_address():
+    fake = FakeMeta()
+    async with kit_of(fake) as kit:
+        await kit.create_room("r", channels=[])
+        await kit.attach_channel("r", "wa", metadata={"phone_number": TO})
+        kit.channels["wa"].provider.window_s = None  # type: ignore[attr-defined]
+        blobs = kit.engine.blobs()  # type: ignore[misc]
+
+        async def chunks():
+            yield b"the bill"
+
+        info = await blobs.put("default", chunks(), mime_type="application/pdf", filename="bill.pdf", room_id="r")
+        await kit.send("r", MediaContent(url=f"blob:{info.id}", mime_type="application/pdf", filename="bill.pdf"))
+        other = await blobs.put("default", chunks(), mime_type="application/pdf", room_id="another room")
+        await kit.send("r", MediaContent(url=f"blob:{other.id}", mime_type="application/pdf"))
+        await asyncio.sleep(10)
+        (message,) = fake.messages
+        assert fake.files[message.body["document"]["id"]] == ("application/pdf", b"the bill")
+
+
 async def test_a_conversation_with_receipts_reactions_replies_and_a_file():
     fake = FakeMeta()
     async with house(kit_of(fake, WhatsAppOptions(typing=True)), public_url=PUBLIC) as h:

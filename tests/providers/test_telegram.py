@@ -704,6 +704,26 @@ async def test_a_conversation_with_edits_reactions_replies_and_a_file():
         assert [m.text for m in fake.messages] == ["it is here"]
 
 
+async def test_a_file_of_the_kits_own_store_goes_out_without_a_public_address():
+    fake = FakeTelegram()
+    async with kit_of(fake) as kit:
+        await kit.create_room("r", channels=[])
+        await kit.attach_channel("r", "tg", metadata={"telegram_chat_id": TO})
+        assert kit.engine.media_link is None
+        blobs = kit.engine.blobs()  # type: ignore[misc]
+
+        async def chunks():
+            yield b"the bill"
+
+        info = await blobs.put("default", chunks(), mime_type="application/pdf", filename="bill.pdf", room_id="r")
+        await kit.send("r", MediaContent(url=f"blob:{info.id}", mime_type="application/pdf", filename="bill.pdf"))
+        other = await blobs.put("default", chunks(), mime_type="application/pdf", room_id="another room")
+        await kit.send("r", MediaContent(url=f"blob:{other.id}", mime_type="application/pdf"))
+        await asyncio.sleep(10)
+        (message,) = fake.messages
+        assert (message.method, message.file) == ("sendDocument", b"the bill")
+
+
 async def test_a_group_and_its_topics_are_rooms_of_several_people():
     fake = FakeTelegram()
     forum = {"id": -100123, "title": "Lamps", "type": "supergroup", "is_forum": True}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -10,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote_to_bytes
 
 from roomkit.errors import (
     AccessDenied,
@@ -175,15 +173,6 @@ class Webhooks:
 
     def _signature(self, body: bytes) -> str:
         return "sha256=" + hmac.new((self._options.app_secret or "").encode(), body, hashlib.sha256).hexdigest()
-
-
-def data_of(url: str) -> bytes:
-    """What a data: URL holds. Raises `Refused` for one that is broken."""
-    head, _, data = url.partition(",")
-    try:
-        return base64.b64decode(data) if head.endswith(";base64") else unquote_to_bytes(data)
-    except ValueError as error:
-        raise Refused("meta", "the data: URL is broken") from error
 
 
 def own_id(what: Any) -> str:

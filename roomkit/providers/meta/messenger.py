@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,15 @@ from roomkit.models.delivery import (
     WebhookReply,
     WebhookRequest,
 )
-from roomkit.models.event import EventType
-from roomkit.models.room import ChannelCapabilities
+from roomkit.models.event import EventType, RoomEvent
+from roomkit.models.room import ChannelBinding, ChannelCapabilities
 from roomkit.net.ssrf import Fetched, FetchPolicy, Resolver
+from roomkit.ports.channel import RoomContext
 from roomkit.providers.chat_text import PLAIN, chat_text
-from roomkit.providers.meta.graph import WINDOW_CLOSED, Graph, MetaOptions, Webhooks, data_of
+from roomkit.providers.meta.graph import WINDOW_CLOSED, Graph, MetaOptions, Webhooks
 from roomkit.providers.meta.messenger_inbound import others, read
 from roomkit.providers.meta.whatsapp import options_from_env
+from roomkit.providers.stored_files import bytes_of, name_of, stored_files
 
 if TYPE_CHECKING:
     import httpx2
@@ -94,6 +97,10 @@ class MessengerProvider:
         more = {"audio": True, "video": True, "quick_replies": True, "max_caption": 0, "max_media_bytes": MAX_FILE}
         return capabilities.replaced(**more, delete=False)
 
+    async def continuing(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Mapping[str, Any]:
+        """Files that have no public address go along as bytes."""
+        return await stored_files(event, context, MAX_FILE)
+
     async def send(self, message: Outgoing) -> DeliveryResult:
         """Sends one message; raises `Refused`, or an ambiguous `ProviderTimeout` when no answer came."""
         content = message.content
@@ -103,13 +110,13 @@ class MessengerProvider:
                 return _refused_by_window(content)
             fields |= {"messaging_type": "MESSAGE_TAG", "tag": self.messenger.window_tag}
         path = f"{self.options.account}/messages"
-        if isinstance(content, MediaContent | AudioContent | VideoContent) and content.url.startswith("data:"):
-            data = data_of(content.url)
+        file = content if isinstance(content, MediaContent | AudioContent | VideoContent) else None
+        data = bytes_of(file, message, self.name) if file is not None else None
+        if file is not None and data is not None:
             _check_size(len(data))
-            form: dict[str, Any] = {**fields, "message": {"attachment": {"type": _kind(content), "payload": {}}}}
+            form: dict[str, Any] = {**fields, "message": {"attachment": {"type": _kind(file), "payload": {}}}}
             texts = {name: one if isinstance(one, str) else json.dumps(one) for name, one in form.items()}
-            name = (content.filename if isinstance(content, MediaContent) else None) or "file"
-            answer = await self._graph.upload(path, texts, "filedata", (name, data, content.mime_type))
+            answer = await self._graph.upload(path, texts, "filedata", (name_of(file), data, file.mime_type))
         else:
             answer = await self._graph.post(path, {**fields, "message": body(content)})
         if not isinstance(named := answer.get("message_id"), str):

@@ -32,9 +32,10 @@ from roomkit.models.delivery import (
     WebhookReply,
     WebhookRequest,
 )
-from roomkit.models.event import EventType
-from roomkit.models.room import ChannelCapabilities
+from roomkit.models.event import EventType, RoomEvent
+from roomkit.models.room import ChannelBinding, ChannelCapabilities
 from roomkit.net.ssrf import Fetched, FetchPolicy, Resolver
+from roomkit.ports.channel import RoomContext
 from roomkit.providers.meta.graph import (
     GRAPH_VERSION,
     MEDIA_HOST,
@@ -42,11 +43,11 @@ from roomkit.providers.meta.graph import (
     Graph,
     MetaOptions,
     Webhooks,
-    data_of,
     parts,
 )
 from roomkit.providers.meta.whatsapp_inbound import others, read
 from roomkit.providers.meta.whatsapp_outbound import (
+    LIMITS,
     MAX_CAPTION,
     ROWS,
     File,
@@ -54,6 +55,7 @@ from roomkit.providers.meta.whatsapp_outbound import (
     check_size,
     kind_of,
 )
+from roomkit.providers.stored_files import bytes_of, name_of, stored_files
 
 if TYPE_CHECKING:
     import httpx2
@@ -115,6 +117,10 @@ class MetaWhatsAppProvider:
         more = {"audio": True, "video": True, "threading": True, "buttons": ROWS, "max_caption": MAX_CAPTION}
         return capabilities.replaced(**more, edit=False, delete=False)
 
+    async def continuing(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Mapping[str, Any]:
+        """Files that have no public address go along as bytes."""
+        return await stored_files(event, context, LIMITS["document"])
+
     async def send(self, message: Outgoing) -> DeliveryResult:
         """Sends one message, or reacts to one; raises `Refused`, or an ambiguous `ProviderTimeout`."""
         content = message.content
@@ -126,7 +132,9 @@ class MetaWhatsAppProvider:
                 return self._refused_by_window(content)
             message = message.replaced(content=reopened)
         media = (
-            await self._uploaded(content) if isinstance(content, MediaContent | AudioContent | VideoContent) else None
+            await self._uploaded(content, message)
+            if isinstance(content, MediaContent | AudioContent | VideoContent)
+            else None
         )
         request = body(message, list_button=self.whatsapp.list_button, media=media)
         answer = await self._graph.post(f"{self.options.account}/messages", request)
@@ -198,17 +206,17 @@ class MetaWhatsAppProvider:
     async def aclose(self) -> None:
         await self._graph.aclose()
 
-    async def _uploaded(self, file: File) -> dict[str, str] | None:
+    async def _uploaded(self, file: File, message: Outgoing) -> dict[str, str] | None:
         """What only we have is brought to Meta; what Meta has keeps its id."""
         if file.url.startswith(self._media):
             return {"id": file.url.removeprefix(self._media)}
-        if not file.url.startswith("data:"):
+        data = bytes_of(file, message, self.name)
+        if data is None:
             return None
-        data = data_of(file.url)
         check_size(kind_of(file), len(data))
         form = {"messaging_product": "whatsapp", "type": file.mime_type}
-        name = (file.filename if isinstance(file, MediaContent) else None) or "file"
-        made = await self._graph.upload(f"{self.options.account}/media", form, "file", (name, data, file.mime_type))
+        upload = (name_of(file), data, file.mime_type)
+        made = await self._graph.upload(f"{self.options.account}/media", form, "file", upload)
         if not isinstance(media_id := made.get("id"), str):
             raise BadResponse(self.name, "took a file without naming it")
         return {"id": media_id}

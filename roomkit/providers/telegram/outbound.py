@@ -22,6 +22,7 @@ from roomkit.models.content import (
 )
 from roomkit.models.delivery import Outgoing
 from roomkit.providers.chat_text import TELEGRAM, chat_text
+from roomkit.providers.stored_files import File, bytes_of
 from roomkit.providers.telegram.inbound import FILE
 
 _MB = 1024 * 1024
@@ -42,17 +43,17 @@ METHODS = {
     "audio": "sendAudio",
     "document": "sendDocument",
 }
-File = MediaContent | AudioContent | VideoContent
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. `upload` is (field, file) where the bytes have to go along; `plain` is the text to send where
-    Telegram finds fault with the marks; `names` says that the answer is the message that was sent."""
+    """One request. `upload` is (field, file, its bytes where we have them) where the file has to go along, `plain` the
+    text to send where Telegram finds fault with the marks; `names` says that the answer is the message that was
+    sent."""
 
     method: str
     fields: Mapping[str, Any] = field(repr=False)
-    upload: tuple[str, File] | None = None
+    upload: tuple[str, File, bytes | None] | None = field(default=None, repr=False)
     plain: str | None = field(default=None, repr=False)
     names: bool = True
 
@@ -138,12 +139,15 @@ def _media(message: Outgoing, file: File) -> Call:
     fields = {**_to(message), **(_text(file, "caption") if caption else {})}
     if file.url.startswith(FILE):
         return Call(METHODS[kind], {**fields, kind: file.url.removeprefix(FILE)})
-    if not file.url.startswith(("https://", "http://", "data:")):
+    data = bytes_of(file, message, "telegram")
+    if data is not None:
+        return Call(METHODS[kind], fields, (kind, file, data))
+    if not file.url.startswith(("https://", "http://")):
         raise Refused(
             "telegram", "media must have a public URL that Telegram can fetch; configure the kit's public URL"
         )
-    if file.url.startswith("data:") or (kind == "document" and file.mime_type not in LINKED):
-        return Call(METHODS[kind], fields, (kind, file))
+    if kind == "document" and file.mime_type not in LINKED:
+        return Call(METHODS[kind], fields, (kind, file, None))
     return Call(METHODS[kind], {**fields, kind: file.url})
 
 

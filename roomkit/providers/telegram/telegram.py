@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
 import json
 import os
@@ -10,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from roomkit.errors import (
     AccessDenied,
@@ -22,7 +21,6 @@ from roomkit.errors import (
     Unauthorized,
     Unavailable,
 )
-from roomkit.models.content import MediaContent
 from roomkit.models.delivery import (
     Attachment,
     DeliveryResult,
@@ -33,12 +31,15 @@ from roomkit.models.delivery import (
     WebhookReply,
     WebhookRequest,
 )
-from roomkit.models.room import ChannelCapabilities
+from roomkit.models.event import RoomEvent
+from roomkit.models.room import ChannelBinding, ChannelCapabilities
 from roomkit.net.client import ClientOptions, error_from_response, http_client, vendor_errors
 from roomkit.net.redaction import redact, register_secret
 from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
+from roomkit.ports.channel import RoomContext
+from roomkit.providers.stored_files import File, name_of, stored_files
 from roomkit.providers.telegram.inbound import FILE, message_name, read
-from roomkit.providers.telegram.outbound import MAX_CAPTION, MAX_UPLOAD, Call, File, calls, number
+from roomkit.providers.telegram.outbound import MAX_CAPTION, MAX_UPLOAD, Call, calls, number
 from roomkit.runtime import bounded
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class TelegramProvider:
     def adapt(self, capabilities: ChannelCapabilities) -> ChannelCapabilities:
         more = {"audio": True, "video": True, "threading": True, "max_caption": MAX_CAPTION}
         return capabilities.replaced(**more, max_media_bytes=MAX_UPLOAD)
+
+    async def continuing(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Mapping[str, Any]:
+        """Files that have no public address go along as bytes."""
+        return await stored_files(event, context, MAX_UPLOAD)
 
     async def send(self, message: Outgoing) -> DeliveryResult:
         """Sends, edits, deletes or reacts; raises `Refused`, or an ambiguous `ProviderTimeout` when no answer came."""
@@ -184,7 +189,7 @@ class TelegramProvider:
     async def _perform(self, one: Call) -> Any:
         files: dict[str, tuple[str, bytes, str]] | None = None
         if one.upload is not None:
-            files = {one.upload[0]: await self._bytes(one.upload[1])}
+            files = {one.upload[0]: await self._upload(*one.upload[1:])}
         try:
             if files is None:
                 return await self.call(one.method, one.fields)
@@ -213,16 +218,12 @@ class TelegramProvider:
             return told["result"]
         raise _error(response, told)
 
-    async def _bytes(self, file: File) -> tuple[str, bytes, str]:
-        name = (file.filename if isinstance(file, MediaContent) else None) or "file"
-        if file.url.startswith("data:"):
-            head, _, data = file.url.partition(",")
-            body = base64.b64decode(data) if head.endswith(";base64") else unquote_to_bytes(data)
-        else:
-            body = (await self._fetch(file.url, FetchPolicy(max_bytes=MAX_UPLOAD))).body
-        if len(body) > MAX_UPLOAD:
-            raise Refused(self.name, f"a file of {len(body)} bytes is too large; bots may send {MAX_UPLOAD}")
-        return name, body, file.mime_type
+    async def _upload(self, file: File, data: bytes | None) -> tuple[str, bytes, str]:
+        if data is None:
+            data = (await self._fetch(file.url, FetchPolicy(max_bytes=MAX_UPLOAD))).body
+        if len(data) > MAX_UPLOAD:
+            raise Refused(self.name, f"a file of {len(data)} bytes is too large; bots may send {MAX_UPLOAD}")
+        return name_of(file), data, file.mime_type
 
     async def _fetch(self, url: str, policy: FetchPolicy | None) -> Fetched:
         resolver, transport = self._network
