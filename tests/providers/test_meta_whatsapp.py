@@ -45,6 +45,7 @@ from roomkit.models.content import (
 from roomkit.models.delivery import Attachment, DeliveryState, DeliveryStatus, InboundMessage, WebhookRequest, forward
 from roomkit.models.event import EventType
 from roomkit.providers.meta.whatsapp import MetaWhatsAppProvider, WhatsAppOptions, provider
+from roomkit.providers.meta.whatsapp_outbound import LIMITS
 from roomkit.testing import VirtualClock, check_message_provider, fuzz_signatures
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.meta import FakeMeta
@@ -223,6 +224,13 @@ async def test_what_only_we_have_is_uploaded_and_what_meta_has_keeps_its_id():
     assert (fake.files[image["id"]], image["caption"]) == (("image/png", b"hello"), "c")
     await sent(fake, PICTURE.replaced(url=f"https://graph.facebook.com/v25.0/{image['id']}"))
     assert fake.messages[1].body["image"] == {"id": image["id"], "caption": "cap"}
+
+
+async def test_what_we_bring_ourselves_is_measured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(LIMITS, "image", 4)
+    fake = FakeMeta()
+    assert "5 bytes" in str(await failing(fake, PICTURE.replaced(url="data:image/png;base64,aGVsbG8=")))
+    assert (fake.files, fake.messages) == ({}, [])
 
 
 async def test_templates_by_the_place_of_their_parameters():
