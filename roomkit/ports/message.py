@@ -25,10 +25,11 @@ class MessageProvider(Protocol):
     message has to know of its room; `async fetch_media(attachment, policy)` and `async aclose()`;
     `adapt(capabilities)`, which says what the network can carry through this vendor; `async acknowledge(message)`,
     called once a message is in its room; `window_s`, seconds after somebody's last message in which they may be
-    answered: `Outgoing.window_open` says whether they are over; `other_ways`, names of ways that a message may ask for
-    in `extra["via"]` ("sms"), and `adapt_sms(capabilities)`, what SMS carries then. `opt_out_codes` are the vendor's
-    codes for a recipient who wants nothing more (or a mapping of them to the purpose that is refused); a message's
-    metadata `opt_out` ("stop", "start" or "help") says that the vendor has understood a keyword and answered it.
+    answered: `Outgoing.window_open` says whether they are over; `other_ways`, names of ways that a message may ask
+    for in `extra["via"]` ("sms"), and `adapt_sms(capabilities)`, what SMS carries then. `webhook_bytes` is how large
+    its webhooks may be, where that is more than the server's limit. `opt_out_codes` are the vendor's codes for a
+    recipient who wants nothing more (or a mapping of them to the purpose that is refused); a message's metadata
+    `opt_out` ("stop", "start" or "help") says that the vendor has understood a keyword and answered it.
     """
 
     name: str

@@ -46,12 +46,17 @@ from roomkit.protocols.mail.threads import (
     thread_secret,
 )
 from roomkit.protocols.mail.trust import Verdict, domain_of, verdict_of
+from roomkit.runtime import WorkerPool
 
 File = MediaContent | AudioContent | VideoContent
 Fetch = Callable[[str], Awaitable[Fetched]]
 _PAST = 60
 _RAW = 500_000
 _MOST_FILES = 20
+_LARGE = 200_000
+_MOST_AHEAD = 4
+WEBHOOK_BYTES = 40 * 1024 * 1024
+"""The largest webhook that carries a letter: 30 MB, and what its encoding adds."""
 _STATES = {
     "failed": DeliveryState.FAILED,
     "delayed": DeliveryState.SENT,
@@ -93,6 +98,8 @@ class MailDesk:
         self._name = name
         self.settings = settings
         self._secret = thread_secret(settings.thread_secret, key)
+        self._ahead: dict[bytes, Letter] = {}
+        self._threads: WorkerPool | None = None
         try:
             for address in (settings.from_address, (settings.reply_to or "").replace(PLACE, "x")):
                 _ = split_address(address) if address else None
@@ -212,8 +219,27 @@ class MailDesk:
 
     def take(self, data: bytes, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
         """What a letter means as a mail server hands it over."""
-        letter = read_letter(data)
+        letter = self.letter(data)
         return self.read(letter, channel_id, verdict_of(letter, self.settings.trusted_servers))
+
+    async def read_ahead(self, data: bytes) -> None:
+        """Reads a large letter on a thread, because it takes seconds; `letter` has it then."""
+        if len(data) < _LARGE:
+            return
+        if self._threads is None:
+            self._threads = WorkerPool(2, name="roomkit-letters")
+        letter = await self._threads.run(read_letter, data)
+        self._ahead[hashlib.sha256(data).digest()] = letter
+        while len(self._ahead) > _MOST_AHEAD:
+            del self._ahead[next(iter(self._ahead))]
+
+    def letter(self, data: bytes) -> Letter:
+        known = self._ahead.pop(hashlib.sha256(data).digest(), None) if self._ahead else None
+        return known or read_letter(data)
+
+    def close(self) -> None:
+        if self._threads is not None:
+            self._threads.close()
 
     def read(
         self, letter: Letter, channel_id: str, verdict: Verdict, raw: Mapping[str, Any] | None = None

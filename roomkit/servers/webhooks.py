@@ -48,11 +48,12 @@ async def _handle(door: Door, request: Request) -> Response:
     provider = cast("MessageProvider | None", getattr(channel, "provider", None))
     if provider is None or not hasattr(provider, "verify"):
         raise AccessDenied("the channel has no provider that could verify it")
+    limit = max(door.options.webhook_bytes, getattr(provider, "webhook_bytes", 0))
     received = WebhookRequest(
         method=request.method,
         url=_public_url(door, channel_id, request),
         headers={name.lower(): value for name, value in request.headers.items()},
-        body=await read_body(request, door.options.webhook_bytes, door.options.request_s),
+        body=await read_body(request, limit, door.options.request_s),
         query=dict(request.query_params),
     )
     if (prepare := getattr(provider, "prepare", None)) is not None:

@@ -35,6 +35,7 @@ from roomkit.testing.messages import message_to
 from tests.providers.exactly_once import ONCE, exactly_once
 from tests.providers.letters import ADA, HELP, bounce, letter
 from tests.providers.mailbox import certificate
+from tests.servers.house import house
 
 SECRET = "a secret of the mail server only"
 OURS = "mx.shop.example;"
@@ -500,3 +501,30 @@ async def test_an_answer_whose_program_dropped_everything_but_the_subject_finds_
         (other,) = mine.take(letter("yes", subject=f"Antw: {subject}", sender="eve@z.example"), "email")
         assert isinstance(other, InboundMessage)
         assert (await kit.process_inbound(other)).room_id not in {"lamp", "bill"}
+
+
+async def test_a_large_letter_comes_through_the_door_and_is_read_elsewhere():
+    clock = VirtualClock()
+    mine = made(1, clock=clock)
+    kit = RoomKit(clock=clock)
+    kit.register_channel(EmailChannel("email", provider=mine))
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 12_000
+    data = base64.encodebytes(picture).decode().replace("\n", "\r\n")
+    part = f"Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\n{data}"
+    body = f"--b\r\nContent-Type: text/plain\r\n\r\nLook\r\n--b\r\n{part}\r\n--b--\r\n"
+    big = letter("", kind='multipart/mixed; boundary="b"', body=body)
+    assert len(big) > 4_000_000
+    async with house(kit, public_url="https://rooms.example") as h:
+        signed = mine.sign(posted(big))
+        for _ in range(2):
+            answer = await h.http.post("/webhooks/email", content=signed.body, headers=dict(signed.headers))
+            assert answer.status_code == 200
+        (room,) = await kit.list_rooms()
+        (event,) = [e for e in await kit.events(room.id) if e.source.channel_id == "email"]
+        assert isinstance(event.content, CompositeContent)
+        file = event.content.parts[1]
+        assert isinstance(file, MediaContent)
+        stored = [chunk async for chunk in kit.blobs.read("default", file.url.removeprefix("blob:"))]
+        assert b"".join(stored) == picture
+        too_large = await h.http.post("/webhooks/email", content=b"x" * (41 * 2**20))
+        assert too_large.status_code == 413

@@ -28,7 +28,7 @@ from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
 from roomkit.ports.channel import RoomContext
 from roomkit.protocols.mail.compose import Mail, split_address, thread_headers
 from roomkit.providers.elasticemail.inbound import ElasticEmailKeys, parse
-from roomkit.providers.mail import MailDesk, MailSettings, fetched, mail_error
+from roomkit.providers.mail import WEBHOOK_BYTES, MailDesk, MailSettings, fetched, mail_error
 from roomkit.providers.text_media import json_answer, word
 from roomkit.runtime import Clock, SystemClock, bounded
 
@@ -66,6 +66,7 @@ class ElasticEmailProvider:
 
     name = "elasticemail"
     templates = True
+    webhook_bytes = WEBHOOK_BYTES
 
     def __init__(
         self,
@@ -133,6 +134,13 @@ class ElasticEmailProvider:
     async def continuing(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Mapping[str, Any]:
         return await self._desk.continuing(event, binding, context)
 
+    async def read_ahead(self, data: bytes) -> None:
+        await self._desk.read_ahead(data)
+
+    def take(self, data: bytes, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
+        """What a letter means that came from a mailbox or a mail server of one's own."""
+        return self._desk.take(data, channel_id)
+
     def verify(self, request: WebhookRequest) -> None:
         self._keys.verify(request)
 
@@ -150,6 +158,7 @@ class ElasticEmailProvider:
         return fetched(attachment) or await self._fetch(attachment.url, policy)
 
     async def aclose(self) -> None:
+        self._desk.close()
         await self._client.aclose()
 
     async def _fetch(self, url: str, policy: FetchPolicy | None = None) -> Fetched:

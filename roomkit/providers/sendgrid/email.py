@@ -27,7 +27,8 @@ from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
 from roomkit.ports.channel import RoomContext
 from roomkit.protocols.mail.compose import Mail, split_address, thread_headers
-from roomkit.providers.mail import MailDesk, MailSettings, fetched, mail_error
+from roomkit.protocols.mail.form import read_form
+from roomkit.providers.mail import WEBHOOK_BYTES, MailDesk, MailSettings, fetched, mail_error
 from roomkit.providers.sendgrid.inbound import ID_ARGUMENT, parse
 from roomkit.providers.sendgrid.signature import SendGridKeys, public_key
 from roomkit.providers.text_media import json_answer, rows, word
@@ -64,6 +65,7 @@ class SendGridProvider:
 
     name = "sendgrid"
     templates = True
+    webhook_bytes = WEBHOOK_BYTES
 
     def __init__(
         self,
@@ -121,8 +123,19 @@ class SendGridProvider:
     async def continuing(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Mapping[str, Any]:
         return await self._desk.continuing(event, binding, context)
 
+    async def read_ahead(self, data: bytes) -> None:
+        await self._desk.read_ahead(data)
+
+    def take(self, data: bytes, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
+        """What a letter means that came from a mailbox or a mail server of one's own."""
+        return self._desk.take(data, channel_id)
+
     def verify(self, request: WebhookRequest) -> None:
         self._keys.verify(request)
+
+    async def remember(self, request: WebhookRequest) -> None:
+        if request.body.startswith(b"--"):
+            await self._desk.read_ahead(read_form(request.body).fields.get("email", b""))
 
     def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
         return parse(request, channel_id, self._desk)
@@ -138,6 +151,7 @@ class SendGridProvider:
         return fetched(attachment) or await self._fetch(attachment.url, policy)
 
     async def aclose(self) -> None:
+        self._desk.close()
         await self._client.aclose()
 
     async def _fetch(self, url: str, policy: FetchPolicy | None = None) -> Fetched:

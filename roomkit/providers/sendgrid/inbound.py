@@ -13,7 +13,7 @@ from typing import Any
 from roomkit.models.content import UnknownContent
 from roomkit.models.delivery import DeliveryState, DeliveryStatus, InboundMessage, WebhookRequest
 from roomkit.protocols.mail.form import Form, read_form
-from roomkit.protocols.mail.letter import Headers, Letter, MailFile, letter_of, read_headers, read_letter, safe_name
+from roomkit.protocols.mail.letter import Headers, Letter, MailFile, letter_of, read_headers, safe_name
 from roomkit.protocols.mail.trust import Verdict, verdict_from
 from roomkit.providers.mail import MailDesk, raw_of
 from roomkit.providers.text_media import rows, table, word
@@ -93,7 +93,7 @@ def _letter(
 ) -> list[InboundMessage | DeliveryStatus]:
     charsets = table(_json(form.text("charsets")))
     if "email" in form.fields:
-        letter = read_letter(form.fields["email"])
+        letter = desk.letter(form.fields["email"])
     elif {"headers", "from", "text", "html"} & form.fields.keys():
         letter = _taken_apart(form, charsets)
     else:

@@ -40,7 +40,7 @@ from roomkit.net.redaction import redact, register_secret
 from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
 from roomkit.ports.channel import RoomContext
 from roomkit.protocols.mail.compose import split_address, written
-from roomkit.providers.mail import MailDesk, MailSettings, fetched, mail_error
+from roomkit.providers.mail import WEBHOOK_BYTES, MailDesk, MailSettings, fetched, mail_error
 from roomkit.providers.standard_webhooks import StandardWebhooks
 from roomkit.runtime import Clock, SystemClock, bounded
 
@@ -83,6 +83,7 @@ class SMTPProvider:
     leaves it ambiguous; the receiver may tell a repeated letter by its Message-ID, which stays the same."""
 
     name = "smtp"
+    webhook_bytes = WEBHOOK_BYTES
 
     def __init__(
         self,
@@ -142,12 +143,18 @@ class SMTPProvider:
     async def continuing(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Mapping[str, Any]:
         return await self._desk.continuing(event, binding, context)
 
+    async def read_ahead(self, data: bytes) -> None:
+        await self._desk.read_ahead(data)
+
     def take(self, data: bytes, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
         """What a letter means that came from a mailbox or a mail server."""
         return self._desk.take(data, channel_id)
 
     def verify(self, request: WebhookRequest) -> None:
         self._signatures.verify(request)
+
+    async def remember(self, request: WebhookRequest) -> None:
+        await self._desk.read_ahead(request.body)
 
     def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
         return self._desk.take(request.body, channel_id)
@@ -163,7 +170,7 @@ class SMTPProvider:
         return fetched(attachment) or await self._fetch(attachment.url, policy)
 
     async def aclose(self) -> None:
-        """Nothing is held open between letters."""
+        self._desk.close()
 
     async def _fetch(self, url: str, policy: FetchPolicy | None = None) -> Fetched:
         resolver, transport = self._network

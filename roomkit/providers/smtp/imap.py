@@ -60,6 +60,10 @@ class IMAPOptions:
 
 
 class LetterReader(Protocol):
+    """What providers of email do for sources of letters: `read_ahead` does the long work of a large one elsewhere."""
+
+    async def read_ahead(self, data: bytes) -> None: ...
+
     def take(self, data: bytes, channel_id: str) -> list[InboundMessage | DeliveryStatus]: ...
 
 
@@ -138,7 +142,8 @@ class IMAPSource:
     async def _read(self, worker: WorkerThread, mailbox: _Mailbox, vault: VaultPort, emit: Emit) -> None:
         reader: LetterReader = self._channel.provider
         for uid in await worker.submit(mailbox.step, mailbox.unread):
-            data = await worker.submit(mailbox.step, mailbox.letter, uid)
+            data = await worker.submit(mailbox.step, mailbox.letter, uid) or b""
+            await reader.read_ahead(data)
             for item in reader.take(data, self._channel.channel_id) if data else ():
                 await emit(item)
             mailbox.last = uid

@@ -101,6 +101,7 @@ class _Handler:
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - the library's name
         letter = _envelope(envelope) + bytes(envelope.content)
+        await self._reader.read_ahead(letter)
         for item in self._reader.take(letter, self._channel_id):
             if await self._emit(item) is False:
                 return "451 4.3.0 it could not be taken; try again later"
