@@ -86,7 +86,8 @@ async def desk(**options: Any) -> AsyncGenerator[Desk]:
 # -- the seed's surface ------------------------------------------------------------------------------------------------
 
 
-def test_the_constructor_is_the_seed_s() -> None:  # S117-S130
+def test_the_constructor_is_the_seed_s() -> None:
+    """S117, S118, S119, S120, S121, S122, S123, S124, S125, S126, S127, S128, S129, S130."""
     parameters = inspect.signature(RealtimeVoiceChannel).parameters
     defaults = {name: each.default for name, each in parameters.items() if name != "options"}
     nothing = inspect.Parameter.empty
@@ -111,7 +112,8 @@ def test_the_constructor_is_the_seed_s() -> None:  # S117-S130
     assert list(restart)[2:] == ["system_prompt", "voice", "tools", "temperature", "provider_config"]
 
 
-async def test_the_documented_example_registers_and_is_a_transport() -> None:  # S114, S115, S145, S146, S147
+async def test_the_documented_example_registers_and_is_a_transport() -> None:
+    """S114, S115, S131 (set_framework is called at registration), S136 (any connection), S143, S145, S146, S147."""
     provider, transport = MockRealtimeProvider(), MockRealtimeTransport()
     async with RoomKit() as kit:
         channel = RealtimeVoiceChannel(
@@ -123,7 +125,11 @@ async def test_the_documented_example_registers_and_is_a_transport() -> None:  #
         session = await channel.start_session(room.id, "someone", None)
         assert session.state is SessionState.ACTIVE
         assert str(provider.session.config.system_prompt).startswith("You are")
+        assert transport.connections == [None]
+        assert channel.port is not None
         assert (await channel.deliver(None, None, None)).success  # type: ignore[arg-type]
+        written = await channel.handle_inbound(InboundMessage.text("realtime-1", "someone", "by hand"))
+        assert written.source.channel_type == "realtime_voice"
 
 
 def test_what_cannot_be_is_refused_when_it_is_made() -> None:
@@ -614,7 +620,7 @@ async def test_reconfigure_changes_this_session_and_no_other() -> None:  # D12, 
 
 async def test_what_cannot_change_within_a_session_moves_to_one_that_remembers() -> None:  # S139
     provider = MockRealtimeProvider(traits=RealtimeTraits(reconfigures=IN_BAND - {"voice"}))
-    async with desk(provider=provider, options=RealtimeOptions(supervisors=frozenset())) as it:
+    async with desk(provider=provider, tools=[ORDER_TOOL], tool_handler=_found) as it:
         await it.call()
         first = it.model
         first.hears("I am Tom")
@@ -633,9 +639,12 @@ async def test_what_cannot_change_within_a_session_moves_to_one_that_remembers()
         assert it.session.state is SessionState.ACTIVE
         it.provider.refusals.append(Unauthorized("mock", "no"))
         with pytest.raises(Unauthorized):
-            await it.channel.reconfigure_session(it.session, voice="high")
+            await it.channel.reconfigure_session(it.session, voice="high", tools=[{"name": "other"}])
         assert it.model.config.voice == "deep"
         assert it.session.state is SessionState.ACTIVE
+        it.model.calls(("find_order", {"number": 7}))
+        await asyncio.sleep(0.5)
+        assert not it.model.of(rt.ToolAnswer)[0].is_error
 
 
 async def test_a_session_may_override_what_the_channel_says() -> None:  # S135
