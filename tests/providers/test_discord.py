@@ -48,6 +48,7 @@ from roomkit.testing import VirtualClock, check_message_provider, fuzz_signature
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.discord import FakeDiscord
 from tests.providers.exactly_once import GOLDEN, HOOK, ONCE, exactly_once, golden
+from tests.providers.spoilt import check_spoilt
 from tests.servers.house import House, house
 
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
@@ -123,6 +124,10 @@ def test_every_documented_request_says_what_it_is() -> None:
     assert parsed("command")[0].sent_at.year == 2020
     (file,) = parsed("command_file")[0].attachments
     assert (file.filename, file.size_bytes, file.needs_auth) == ("lamp.png", 43518, False)
+
+
+def test_whatever_stands_anywhere_in_a_body_breaks_nothing() -> None:
+    check_spoilt(made(FakeDiscord()), golden("discord"), n=3000)
 
 
 def test_hostile_bodies_are_refused_or_read_but_break_nothing() -> None:

@@ -48,6 +48,7 @@ from roomkit.testing import VirtualClock, check_message_provider, fuzz_signature
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.slack import FakeSlack
 from tests.providers.exactly_once import GOLDEN, HOOK, ONCE, exactly_once, golden
+from tests.providers.spoilt import check_spoilt
 from tests.servers.house import house
 
 FORM = "application/x-www-form-urlencoded"
@@ -204,6 +205,14 @@ async def test_the_handshake_gets_its_challenge_back_and_nothing_else_happens() 
         forged = await h.http.post("/webhooks/hook", content=signed.body)
         assert forged.status_code == 403
         assert await kit.list_rooms() == []
+
+
+def test_whatever_stands_anywhere_in_a_body_breaks_nothing() -> None:
+    check_spoilt(
+        made(FakeSlack()),
+        golden("slack", *(name for name in NAMES if not name.startswith("form_"))),
+        n=3000,
+    )
 
 
 def test_hostile_bodies_are_refused_or_read_but_break_nothing() -> None:

@@ -46,6 +46,7 @@ from roomkit.testing import VirtualClock, check_message_provider, fuzz_signature
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.teams import ISSUER, SERVICE, FakeTeams, _jwk
 from tests.providers.exactly_once import GOLDEN, HOOK, ONCE, exactly_once, golden
+from tests.providers.spoilt import check_spoilt
 from tests.servers.house import House, house
 
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
@@ -148,6 +149,10 @@ def test_buttons_and_files() -> None:
     assert (picture.needs_auth, picture.mime_type) == (True, "image/png")
     assert (file.needs_auth, file.filename) == (False, "receipt.pdf")
     assert "download.aspx" in file.url
+
+
+def test_whatever_stands_anywhere_in_a_body_breaks_nothing() -> None:
+    check_spoilt(made(FakeTeams()), golden("teams"), n=3000)
 
 
 def test_hostile_bodies_are_refused_or_read_but_break_nothing() -> None:

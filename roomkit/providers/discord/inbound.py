@@ -25,7 +25,7 @@ Json = Mapping[str, Any]
 PING, COMMAND, COMPONENT, AUTOCOMPLETE, MODAL = 1, 2, 3, 4, 5
 _EPOCH_MS = 1_420_070_400_000
 _NUMBERED = re.compile(r"\A[bc]\d+(?:\.\d+)?:")
-_SUBCOMMANDS = frozenset({1, 2})
+_SUBCOMMANDS = (1, 2)
 _ATTACHMENT = 11
 
 
@@ -50,7 +50,7 @@ def read(payload: Json, channel_id: str) -> list[InboundMessage]:
     kind = payload.get("type")
     if is_event(payload):
         return [_told(payload, channel_id)] if isinstance(payload.get("event"), dict) else []
-    if kind in {PING, AUTOCOMPLETE}:
+    if kind in (PING, AUTOCOMPLETE):
         return []
     data = _dict(payload, "data")
     member = _dict(payload, "member")

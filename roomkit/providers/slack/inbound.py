@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -128,7 +129,7 @@ def _changed(payload: Json, event: Json, channel_id: str, me: str | None) -> lis
             group=_text(event, "channel_type") != "im",
             type=EventType.EDIT,
             content=EditContent(target_event_id=ts, new_content=TextContent(text=readable(_text(new, "text"), me))),
-            external_id=_text(payload, "event_id") or None,
+            external_id=_event_id(payload),
             about_id=f"{where}:{ts}",
             **_common(payload),
         )
@@ -148,7 +149,7 @@ def _deleted(payload: Json, event: Json, channel_id: str, me: str | None) -> lis
             group=_text(event, "channel_type") != "im",
             type=EventType.DELETE,
             content=DeleteContent(target_event_id=ts),
-            external_id=_text(payload, "event_id") or None,
+            external_id=_event_id(payload),
             about_id=f"{where}:{ts}",
             **_common(payload),
         )
@@ -171,7 +172,7 @@ def _reaction(payload: Json, event: Json, channel_id: str, me: str | None) -> li
             group=not where.startswith("D"),
             type=EventType.REACTION,
             content=ReactionContent(target_event_id=ts, emoji=emoji_of(_text(event, "reaction")), removed=removed),
-            external_id=_text(payload, "event_id") or None,
+            external_id=_event_id(payload),
             about_id=f"{where}:{ts}",
             **_common(payload),
         )
@@ -219,7 +220,7 @@ def _command(payload: Json, channel_id: str) -> InboundMessage:
         conversation_id=where or None,
         group=not where.startswith("D"),
         content=TextContent(text=readable(words)) if words else UnknownContent(kind="slash_command"),
-        external_id=f"command:{payload['trigger_id']}" if payload.get("trigger_id") else None,
+        external_id=f"command:{payload['trigger_id']}" if payload.get("trigger_id") else _event_id(payload),
         provider="slack",
         # `token` and `response_url` let others speak as the app: they are not for the log.
         raw_payload={name: value for name, value in payload.items() if name not in _KEYS},
@@ -235,10 +236,16 @@ def _other(payload: Json, channel_id: str, kind: str, sender: str, where: str | 
         conversation_id=where,
         group=where is not None and not where.startswith("D"),
         content=UnknownContent(kind=kind[:80]),
-        external_id=ident or None,
+        external_id=ident or _event_id(payload),
         addressed_to=(),
         **_common(payload),
     )
+
+
+def _event_id(payload: Json) -> str:
+    """Slack's id of an event; without one, what it says."""
+    told = json.dumps({name: value for name, value in payload.items() if name not in _KEYS}, sort_keys=True)
+    return _text(payload, "event_id") or hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 _KEYS = frozenset({"token", "response_url", "response_urls", "trigger_id"})

@@ -192,7 +192,7 @@ class SlackProvider:
         except AccessDenied:
             return WebhookReply()
         if payload.get("type") == "url_verification":
-            return WebhookReply(200, str(payload.get("challenge", ""))[:500].encode(), "text/plain")
+            return WebhookReply(200, str(payload.get("challenge", ""))[:500].encode("utf-8", "replace"), "text/plain")
         return WebhookReply()
 
     def sign(self, request: WebhookRequest) -> WebhookRequest:
