@@ -21,7 +21,7 @@ from roomkit.core.outgoing import address_of
 from roomkit.errors import UsageError
 from roomkit.models.addresses import normal
 from roomkit.models.consent import ALL, ConsentEntry, ConsentPolicy, Keyword, family, of_tenant
-from roomkit.models.content import TextContent
+from roomkit.models.content import TextContent, text_of
 from roomkit.models.event import EventDraft, EventType, RoomEvent
 from roomkit.models.room import Assurance
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
@@ -87,10 +87,7 @@ class Consent:
         if told is None or draft.type is not EventType.MESSAGE:
             return False
         kind, language, by_vendor = told
-        if (
-            not by_vendor
-            and _RANK[origin.assurance] < _RANK[policy.assurance.get(channel.channel_type, Assurance.CLAIMED)]
-        ):
+        if not by_vendor and not _sure(policy, channel, origin):
             entry.draft = _marked(draft, "unverified")
             return False
         identity = _identity(actor, draft.source.participant_id)
@@ -111,6 +108,22 @@ class Consent:
         if policy.confirm and not by_vendor and channel.channel_id not in policy.vendor_answers:
             change.add(_notice(actor, channel.channel_id, kind, language, policy))
         return True
+
+    async def overheard(self, tenant: str, channel: Channel, message: InboundMessage) -> None:
+        """A stop in a message that is turned away (a limit, a closed room, a sender whom nobody knows) counts too; it
+        is not answered. `START` has to be let in."""
+        policy = self.policy(tenant)
+        if policy is None or channel.reach != "outbox" or message.group or message.type is not EventType.MESSAGE:
+            return
+        told = _told(message, channel.channel_type, policy)
+        if told is None or told[0] is not Keyword.STOP or not (told[2] or _sure(policy, channel, message)):
+            return
+        subject = self.subject(tenant, channel.channel_type, message.address)
+        if await self.refusal(subject, ALL, policy) != STOPPED:
+            said = text_of(message.content)[:80] or Keyword.STOP.value
+            rows = self.rows(subject, ALL, False, "vendor" if told[2] else "keyword", said)
+            await self._engine.store.commit(Batch(tenant, self._engine.epoch, put=rows))
+            self._engine.count("consent_stopped")
 
     async def vendor_said(self, actor: RoomActor, channel: Channel, binding: ChannelBinding, code: str | None) -> bool:
         """Keeps what a vendor's refusal says about its own list; whether this was such a refusal."""
@@ -282,12 +295,19 @@ def _theirs(row: Record, person: Person) -> bool:
     return row.value["who"] in person.ids | addresses or row.value.get("address") in addresses
 
 
-def _told(draft: EventDraft, channel_type: str, policy: ConsentPolicy) -> tuple[Keyword, str, bool] | None:
+def _sure(policy: ConsentPolicy, channel: Channel, message: InboundMessage) -> bool:
+    return _RANK[message.assurance] >= _RANK[policy.assurance.get(channel.channel_type, Assurance.CLAIMED)]
+
+
+def _told(
+    said: EventDraft | InboundMessage, channel_type: str, policy: ConsentPolicy
+) -> tuple[Keyword, str, bool] | None:
     """What the message says, in which language, and whether the vendor has understood and answered it already."""
-    by_vendor = draft.metadata.get("opt_out")
+    by_vendor = said.metadata.get("opt_out")
     if by_vendor in tuple(Keyword):
         return Keyword(by_vendor), "", True
-    found = keyword(draft.text, channel_type, policy) if isinstance(draft.content, TextContent) else None
+    content = said.content
+    found = keyword(content.text, channel_type, policy) if isinstance(content, TextContent) else None
     return (*found, False) if found is not None else None
 
 

@@ -139,7 +139,7 @@ class Inbound:
     ) -> InboundResult:
         engine = self.engine
         if engine.options.inbound_limit is not None and not engine.admit(tenant, channel.channel_id, message.sender_id):
-            return InboundResult(None, room_id, blocked=True, reason="rate_limited")
+            return await _turned_away(engine, tenant, channel, message, room_id, "rate_limited")
         if message.about_id is not None:
             message = await import_module("roomkit.core.links").resolved(engine, tenant, message)
         prepared = at_hand = self._at_hand(channel, message, tenant, room_id)
@@ -150,10 +150,10 @@ class Inbound:
                 )
             except TimeoutError:
                 engine.count("process_timeouts")
-                return InboundResult(None, room_id, blocked=True, reason="process_timeout")
+                return await _turned_away(engine, tenant, channel, message, room_id, "process_timeout")
         actor, draft, sender = prepared
         if sender.refused:
-            return InboundResult(None, actor.room_id, blocked=True, reason=sender.refused)
+            return await _turned_away(engine, tenant, channel, message, actor.room_id, sender.refused)
         settlement = Settlement()
         dedupe = None
         if message.external_id is not None:
@@ -492,6 +492,15 @@ def _challenge(channel_id: str, text: str) -> messages.Submission:
     draft = EventDraft(source=source, content=TextContent(text=text), visibility=channel_id)
     settlement = CURRENT.get() or Settlement()
     return messages.Submission(draft, settlement, binding_required=False, targets=(channel_id,), guards=False)
+
+
+async def _turned_away(
+    engine: Engine, tenant: str, channel: Channel, message: InboundMessage, room_id: str | None, reason: str
+) -> InboundResult:
+    """Nothing of the message is kept, but for a stop."""
+    if engine.consent is not None:
+        await engine.consent.overheard(tenant, channel, message)
+    return InboundResult(None, room_id, blocked=True, reason=reason)
 
 
 def _claimed(channel: Channel, message: InboundMessage) -> str:

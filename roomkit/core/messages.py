@@ -133,6 +133,9 @@ async def _refuse_closed(actor: RoomActor, sub: Submission) -> InboundResult:
     """Nothing grows a closed room: not even a blocked event is stored."""
     actor.engine.hooks.tell(RoomRefused(actor.tenant, actor.room_id, "room_closed", sub.draft.source.channel_id))
     actor.engine.count("refused_room_closed")
+    channel = actor.engine.channels.get(sub.draft.source.channel_id)
+    if actor.engine.consent is not None and sub.origin is not None and channel is not None:
+        await actor.engine.consent.overheard(actor.tenant, channel, sub.origin)
     await forget(actor, sub.rows)
     return InboundResult(None, actor.room_id, blocked=True, reason="room_closed", settlement=sub.settlement)
 

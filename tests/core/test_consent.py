@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from roomkit import InboundMessage, KitOptions, RoomKit
+from roomkit import InboundMessage, KitOptions, Modify, RoomKit
 from roomkit.errors import UsageError
 from roomkit.models.consent import ConsentPolicy
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState, DeliveryStatus
+from roomkit.models.hooks import IdentityAnswer, IdentityQuestion
 from roomkit.models.room import Assurance, Identity
 from roomkit.testing import FakeChannel, VirtualClock
 from tests.core.rooms import Brain, kit_with, said, say
@@ -205,6 +206,30 @@ async def test_what_the_vendor_knows_is_kept() -> None:
             ("vendor", "21610"),
             ("vendor", "Cancel"),
         ]
+
+
+@pytest.mark.parametrize("why", ["limit", "closed", "rejected"])
+async def test_a_stop_that_is_turned_away_counts_all_the_same(why: str) -> None:
+    sms = FakeChannel()
+    more: dict[str, Any] = {"inbound_limit": (0.001, 1)} if why == "limit" else {}
+    async with kit_with(sms, options=KitOptions(consent=ConsentPolicy(), **more)) as kit:
+        room = await room_of(kit)
+        if why == "closed":
+            await kit.close_room(room)
+        if why == "rejected":
+            assert kit.identities is not None
+
+            @kit.before(IdentityQuestion)
+            async def reject(question: IdentityQuestion) -> Modify:
+                return Modify(IdentityAnswer("reject", reason="no strangers"))
+
+        for text in ("I said stop by", "Stop!", "stop"):
+            turned = await say(kit, text, room if why == "closed" else None, who=WHO)
+            assert turned.event is None
+        assert [(e.source, e.evidence) for e in await kit.consent.entries()] == [("keyword", "Stop!")]
+        assert not await kit.consent.may("sms", WHO)
+        await asyncio.sleep(1)
+        assert sms.texts == []
 
 
 async def test_a_number_of_the_region_is_the_same_number() -> None:
