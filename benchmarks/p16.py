@@ -73,11 +73,14 @@ async def _memory(pipeline: AudioPipelineConfig, count: int) -> float:
 async def _live(pipeline: AudioPipelineConfig, count: int, seconds: float) -> float:
     line = Babbling(seconds)
     kit, channel = phone(line, pipeline)
+
+    async def begin(number: int) -> None:
+        session = line.call(f"live-{number}", participant_id=f"p{number}")
+        await channel.answer(session)
+        await channel.say(session, "An announcement that lasts about as long as this workload does, word for word.")
+
     async with kit:
-        for number in range(count):
-            session = line.call(f"live-{number}", participant_id=f"p{number}")
-            await channel.answer(session)
-            await channel.say(session, "An announcement that lasts about as long as this workload does, word for word.")
+        await asyncio.gather(*(begin(number) for number in range(count)))
         cpu, wall = time.process_time(), time.perf_counter()
         await asyncio.sleep(seconds)
         return (time.process_time() - cpu) / (time.perf_counter() - wall)
