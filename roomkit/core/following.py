@@ -85,14 +85,16 @@ class Follower:
         while True:
             self._forget()
             try:
-                return await self._look(after, tail)
+                return await self._look(after, tail, patience is None)
             except (Elsewhere, NodeLost, StoreError) as error:
                 if until is not None and (monotonic() > until or isinstance(error, StoreUnavailable)):
                     raise StoreUnavailable("the room is without an owner for too long; try again") from error
                 nowhere = Elsewhere(self._tenant, self._room_id, "")
                 await self._nodes.owners.news(error if isinstance(error, Elsewhere) else nowhere)
 
-    async def _look(self, after: int | None, tail: int) -> View:
+    async def _look(self, after: int | None, tail: int, again: bool) -> View:
+        """`again`: what grew here before waits for its end, however long its new owner takes for it; or it would be
+        told as lost now, and as ended then."""
         nodes = self._nodes
         try:
             actor = await nodes.engine.table.require(self._tenant, self._room_id)
@@ -100,16 +102,16 @@ class Follower:
             if not elsewhere.address:
                 raise
             try:
-                return await self._look_there(elsewhere.address, after, tail)
+                return await self._look_there(elsewhere.address, after, tail, again)
             except (Elsewhere, NodeLost):
                 nodes.owners.forget(elsewhere)
                 raise
-        await nodes.held.resumed(self._tenant, self._room_id)
+        await nodes.held.resumed(self._tenant, self._room_id, patient=again and bool(self._growing))
         view = await actor.call(views.open_view, self._viewer, self._taking(self._source), after, tail)
         self._leave = view.close
         return view
 
-    async def _look_there(self, address: str, after: int | None, tail: int) -> View:
+    async def _look_there(self, address: str, after: int | None, tail: int, again: bool) -> View:
         request: Json = {
             "do": "view",
             "tenant": self._tenant,
@@ -117,6 +119,7 @@ class Follower:
             "viewer": [self._viewer.channel_id, self._viewer.internal, self._viewer.person],
             "after": after,
             "tail": tail,
+            "patient": again and bool(self._growing),
         }
         first: asyncio.Future[View] = asyncio.get_running_loop().create_future()
         task = self._scope.spawn(self._pump(address, request, first, self._source), name=f"follow {self._room_id}")
@@ -255,7 +258,7 @@ async def serve_view(nodes: Nodes, request: Json) -> AsyncGenerator[Json]:
 
     try:
         actor = await nodes.engine.table.require(tenant, room_id)
-        await nodes.held.resumed(tenant, room_id)
+        await nodes.held.resumed(tenant, room_id, patient=bool(request.get("patient")))
         view = await actor.call(views.open_view, viewer, deliver, request["after"], request["tail"])
     except (Elsewhere, Fenced):
         yield {"moved": True}

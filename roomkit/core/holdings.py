@@ -158,11 +158,11 @@ class Holdings:
 
             task.add_done_callback(over)
 
-    async def resumed(self, tenant: str, room_id: str) -> None:
-        """Waits until the room's cut replies are closed, or for a moment."""
+    async def resumed(self, tenant: str, room_id: str, *, patient: bool = False) -> None:
+        """Waits until the room's cut replies are closed, or, unless `patient`, for a moment."""
         task = self._resuming.get((tenant, room_id))
         if task is not None:
-            await asyncio.wait([task], timeout=RESUMED_S)
+            await asyncio.wait([task], timeout=None if patient else RESUMED_S)
 
     def entered(self, actor: RoomActor) -> None:
         """The room is in memory here: signs of life about it come from every node."""

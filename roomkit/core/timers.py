@@ -39,9 +39,7 @@ class Timers:
     def set(self, actor: RoomActor, name: str, seconds: float, data: dict[str, Any]) -> None:
         record = self.plan(actor, name, seconds, data)
         self.arm(record)
-        engine = self._engine
-        if not engine.eager.scope.closed:
-            engine.eager.start(engine.insist(lambda: self._keep(actor, record), f"a timer of {actor.room_id}"))
+        self._engine.insist_soon(lambda: self._keep(actor, record), f"a timer of {actor.room_id}")
 
     async def _keep(self, actor: RoomActor, record: Record) -> None:
         """While the store refused it, it may have been moved, or have rung: then it is written no more."""

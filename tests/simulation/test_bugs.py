@@ -9,7 +9,7 @@ from roomkit.testing.simulation.runner import run_some
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(PLANTED) >= 25
+    assert len(PLANTED) >= 50
 
 
 @pytest.mark.time_limit(240)

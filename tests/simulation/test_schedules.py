@@ -12,8 +12,9 @@ import pytest
 from roomkit.runtime import CRASH_POINTS
 from roomkit.testing.simulation import simulate
 from roomkit.testing.simulation.runner import run_many, run_some
+from roomkit.testing.simulation.world import FEATURES
 
-SCHEDULES = int(os.environ.get("ROOMKIT_SCHEDULES", "3000"))
+SCHEDULES = int(os.environ.get("ROOMKIT_SCHEDULES", "10000"))
 """How many `make test` plays; `make prove` plays 200,000 others."""
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +27,7 @@ def test_every_schedule_keeps_every_promise() -> None:
     assert tally.events > 10 * SCHEDULES, "the schedules do too little"
     assert tally.crashes > SCHEDULES / 3, "too little goes wrong"
     assert set(tally.points) == set(CRASH_POINTS), "a crash point is never passed"
+    assert min(tally.features[name] for name in (*FEATURES, "nodes")) > SCHEDULES / 12, "something happens too seldom"
 
 
 def test_the_same_number_is_the_same_schedule_to_the_last_step() -> None:

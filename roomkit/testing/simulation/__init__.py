@@ -42,6 +42,8 @@ class Outcome:
     trace: str
     points: dict[str, int]
     """Crash points, and how often something passed there."""
+    nodes: int
+    features: frozenset[str]
 
     def report(self) -> str:
         """For people: what is wrong, how it came about, and how to see it again."""
@@ -79,7 +81,8 @@ def simulate(
     crashes = len(world.processes) - 1
     trace = world.trace
     told = trace.render(MOST_LINES) if wrong else ""
-    return Outcome(seed, wrong, trace.digest(), loop.steps, events, crashes, told, points.seen)
+    digest = trace.digest()
+    return Outcome(seed, wrong, digest, loop.steps, events, crashes, told, points.seen, world.nodes, world.features)
 
 
 def _play(world: World) -> list[str]:

@@ -421,8 +421,8 @@ async def _memory(world: World) -> list[str]:
     """What the process believes is what the disk has; its safety nets are empty."""
     wrong: list[str] = []
     for process in world.processes:
-        counters = process.kit.engine.counters
-        needed = [] if process.stale or world.nodes > 1 else [name for name in NETS if counters.get(name)]
+        counters = process.kit.engine.counters if process.counters is None else process.counters
+        needed = [] if process.stale else [name for name in NETS if counters.get(name)]
         wrong += [f"the safety net {name} was needed {counters[name]:g} times in {process.name}" for name in needed]
     for process in world.processes:
         if process.alive and not process.stale:

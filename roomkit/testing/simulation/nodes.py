@@ -135,7 +135,10 @@ class SimOwnership:
     async def watch(self) -> AsyncIterator[Woken | NodeSilent]:
         others: dict[str, str] = {}
         while True:
-            await self._reach()
+            try:
+                await self._reach()
+            except StoreUnavailable:  # It is dead, and sees nothing any more.
+                return
             now, leases = self._now(), self._leases
             gone = [NodeSilent(node, at) for node, at in others.items() if node not in leases.nodes]
             others = {node: at for node, (at, _) in leases.nodes.items() if node != self.node}

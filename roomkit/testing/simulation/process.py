@@ -43,6 +43,8 @@ class Process:
         self.death: asyncio.Future[str] = world.loop.create_future()
         self.freezing: asyncio.Future[None] = world.loop.create_future()
         self.crash_at: tuple[str, int] | None = None
+        self.counters: dict[str, float] | None = None
+        """What its engine had counted when it died."""
         self.stale = False
         """Another process has taken over from it."""
         self.ownership: SimOwnership | None = None
@@ -154,6 +156,7 @@ class Process:
             return
         self.alive = False
         self.world.trace(self.name, f"dies {how}")
+        self.counters = dict(self.kit.engine.counters)
         self.kit.engine.draining = True
         self.death.set_result(how)
         if self._thaw is not None:

@@ -28,6 +28,8 @@ class Tally:
     digest: str = ""
     failures: dict[int, str] = field(default_factory=dict[int, str])
     points: Counter[str] = field(default_factory=Counter[str])
+    features: Counter[str] = field(default_factory=Counter[str])
+    """How many schedules had what; "nodes": more than one."""
 
     def add(self, other: Tally) -> None:
         for name in ("schedules", "steps", "events", "crashes"):
@@ -35,6 +37,7 @@ class Tally:
         self.digest = hashlib.sha256(f"{self.digest}{other.digest}".encode()).hexdigest()[:16]
         self.failures |= other.failures
         self.points += other.points
+        self.features += other.features
 
 
 def run_some(first: int, count: int, bug: str | None = None) -> Tally:
@@ -55,6 +58,8 @@ def run_some(first: int, count: int, bug: str | None = None) -> Tally:
             tally.events += outcome.events
             tally.crashes += outcome.crashes
             tally.points += outcome.points
+            tally.features.update(outcome.features)
+            tally.features["nodes"] += outcome.nodes > 1
             digest.update(outcome.digest.encode())
             if outcome.wrong:
                 tally.failures[seed] = outcome.report()
