@@ -32,7 +32,7 @@ from roomkit.providers.mail import MailSettings
 from roomkit.providers.smtp.email import SMTPOptions, SMTPProvider, provider
 from roomkit.testing import VirtualClock, check_message_provider
 from roomkit.testing.messages import message_to
-from tests.providers.exactly_once import ONCE, exactly_once
+from tests.providers.exactly_once import GOLDEN, ONCE, exactly_once
 from tests.providers.letters import ADA, HELP, bounce, letter
 from tests.providers.mailbox import certificate
 from tests.servers.house import house
@@ -284,6 +284,7 @@ async def test_exactly_one_effect(tmp_path: Path):
         bounce(ours, action="delayed", status="4.4.1"),
         bounce("foreign@elsewhere.example"),
         b"no letter at all",
+        *(path.read_bytes() for path in sorted((GOLDEN / "mail").glob("*.eml"))),
     ]
     await exactly_once(
         lambda clock: made(1, clock=clock),
