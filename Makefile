@@ -20,6 +20,7 @@ test: .venv/.dev ## every gate and every test (what CI runs)
 	@.ci/postgres
 	@.ci/voice
 	@.ci/redis
+	@.ci/node
 	@.ci/dovecot
 	@.ci/neonize
 	@.ci/other-pythons

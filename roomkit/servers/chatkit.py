@@ -10,7 +10,6 @@ agents, a person who took over) streams back. Needs the [chatkit] extra.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
@@ -25,9 +24,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from roomkit.ai.tools import Tool, ToolContext, tool
+from roomkit.ai.tools import Tool
 from roomkit.channels.websocket import WebSocketChannel
-from roomkit.errors import Overloaded, RoomKitError, ToolFailed, UsageError
+from roomkit.errors import Overloaded, RoomKitError, UsageError
 from roomkit.models.content import ReactionContent
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import FloorMode
@@ -57,8 +56,9 @@ from roomkit.protocols.chatkit.package import (
     UserMessageItem,
     WidgetItem,
 )
-from roomkit.runtime import Scope, bounded
+from roomkit.runtime import Scope
 from roomkit.servers.chatkit_store import RoomStore, Waiting
+from roomkit.servers.client_tools import ClientTools
 from roomkit.servers.door import Door
 from roomkit.servers.options import ServerOptions
 from roomkit.servers.problems import answer, problem
@@ -109,7 +109,7 @@ class RoomChatKitServer(ChatKitServer[Any]):
         self.rooms.completed = self._completed
         super().__init__(self.rooms, attachment_store)
         self._paused: dict[str, tuple[Waiting, set[str]]] = {}
-        self._tools: dict[tuple[str, str], asyncio.Future[Any]] = {}
+        self._tools = ClientTools(self._ask_the_page, self.options.tool_s, self._give_up)
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -234,43 +234,30 @@ class RoomChatKitServer(ChatKitServer[Any]):
 
     def client_tool(self, function: Callable[..., Any]) -> Tool:
         """Makes a tool of a typed function whose body the page has: the model reads its name, docstring and types."""
-        made = tool(function)
+        return self._tools.tool(function)
 
-        async def asks(_context: ToolContext, **arguments: Any) -> Any:
-            return await self._ask_the_page(made.spec.name, _context, arguments)
-
-        return dataclasses.replace(made, function=asks, context_parameter="_context")
-
-    async def _ask_the_page(self, name: str, context: ToolContext, arguments: dict[str, Any]) -> Any:
-        live = self.rooms.live.get(context.room_id)
+    def _ask_the_page(self, room_id: str, call_id: str, name: str, arguments: dict[str, Any]) -> bool:
+        live = self.rooms.live.get(room_id)
         if live is None:
-            raise ToolFailed("the user's page is not connected, so it cannot be asked")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        key = (context.room_id, context.call_id)
-        self._tools[key] = future
-        live.post(
-            ClientToolCallItem(
-                id=f"tc_{context.call_id}",
-                thread_id=context.room_id,
-                created_at=_now(self.kit),
-                call_id=context.call_id,
-                name=name,
-                arguments=json.loads(json.dumps(arguments, default=str)),
-            )
+            return False
+        item = ClientToolCallItem(
+            id=f"tc_{call_id}",
+            thread_id=room_id,
+            created_at=_now(self.kit),
+            call_id=call_id,
+            name=name,
+            arguments=arguments,
         )
-        try:
-            return await bounded(future, self.options.tool_s, "the user's page")
-        except TimeoutError:
-            if (paused := self._paused.pop(context.room_id, None)) is not None:
-                self.rooms.leave(context.room_id, paused[0].visit)
-            raise ToolFailed(f"the user's page gave no answer in {self.options.tool_s:g} s") from None
-        finally:
-            del self._tools[key]
+        live.post(item)
+        return True
+
+    def _give_up(self, room_id: str, call_id: str) -> None:
+        del call_id
+        if (paused := self._paused.pop(room_id, None)) is not None:
+            self.rooms.leave(room_id, paused[0].visit)
 
     def _completed(self, item: ClientToolCallItem) -> None:
-        future = self._tools.get((item.thread_id, item.call_id))
-        if future is not None and not future.done():
-            future.set_result(item.output)
+        self._tools.answered(item.thread_id, item.call_id, item.output)
 
 
 async def _settled(waiting: Waiting) -> None:
