@@ -280,7 +280,8 @@ def altered(mark: dict[str, Any], by: EventDraft | RoomEvent, visibility: str, t
         return {**mark, "deleted": True, "reason": content.reason, "told": seen}
     if isinstance(content, ReactionContent):
         who = source.participant_id or source.external_id or ""
-        return _reacted(mark, content, who, None if visibility == target.visibility else seen)
+        alone = bool(by.metadata.get("sole_reaction")) or not content.emoji
+        return _reacted(mark, content, who, None if visibility == target.visibility else seen, alone)
     if isinstance(content, EditContent):
         others = [edit for edit in mark.get("edits", ()) if {k: edit.get(k) for k in seen} != seen]
         return {**mark, "edits": [*others, {"content": content.model_dump(mode="json"), **seen}]}
@@ -296,16 +297,19 @@ async def _mark(actor: RoomActor, index: int) -> dict[str, Any]:
     return dict(found[0].value) if found else {"index": index}
 
 
-def _reacted(value: dict[str, Any], content: ReactionContent, who: str, seen: dict[str, Any] | None) -> dict[str, Any]:
-    """Who is in the list by name alone reacted before the eyes of everybody who sees the target, others for `seen`."""
-    reactions = {emoji: list(people) for emoji, people in value.get("reactions", {}).items()}
-    if content.removed and not content.emoji:  # a network that does not say which: there is one each
-        kept = {e: [p for p in many if (p if isinstance(p, str) else p["who"]) != who] for e, many in reactions.items()}
-        return {**value, "reactions": {emoji: many for emoji, many in kept.items() if many}}
-    people = [p for p in reactions.get(content.emoji, []) if (p if isinstance(p, str) else p["who"]) != who]
+def _reacted(
+    value: dict[str, Any], content: ReactionContent, who: str, seen: dict[str, Any] | None, alone: bool
+) -> dict[str, Any]:
+    """Who is in the list by name alone reacted before the eyes of everybody who sees the target, others for `seen`.
+    `alone` is a reaction in place of whatever they had put there: some networks have one of each person."""
+    reactions = {
+        emoji: [
+            p for p in people if not (alone or emoji == content.emoji) or (p if isinstance(p, str) else p["who"]) != who
+        ]
+        for emoji, people in value.get("reactions", {}).items()
+    }
     if not content.removed:
-        people.append(who if seen is None else {"who": who, **seen})
-    reactions[content.emoji] = people
+        reactions.setdefault(content.emoji, []).append(who if seen is None else {"who": who, **seen})
     return {**value, "reactions": {emoji: people for emoji, people in reactions.items() if people}}
 
 

@@ -765,11 +765,13 @@ async def test_a_conversation_with_receipts_reactions_replies_and_a_file():
         await asyncio.sleep(3)
         (message,) = fake.messages
         assert message.to == TO
-        for emoji in ("👍", None):
+        for emoji in ("👍", "❤", None):
             reaction = {"message_id": message.name, **({"emoji": emoji} if emoji else {})}
             await post(h, fake.message("16505551234", {"type": "reaction", "reaction": reaction}))
             (event,) = [e for e in await h.kit.events(room.id) if e.id == ours.event.id]
-            assert bool(event.metadata.get("reactions")) is bool(emoji), event.metadata
+            assert list(event.metadata.get("reactions", {})) == ([emoji] if emoji else []), (
+                "there is one of each person"
+            )
         for request in fake.reports(message, "read", "delivered"):
             await post(h, request)
         assert [record.state for record in await outcome(h.kit, room.id)] == [DeliveryState.READ]

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Raw = Mapping[str, Any]
 HEADER = "x-hub-signature-256"
 GRAPH_VERSION = "v25.0"
+SOLE = {"sole_reaction": True}
+"""The metadata of a reaction on a network where each person has one: it takes the place of theirs."""
 MEDIA_HOST = "lookaside.fbsbx.com"
 """Where Meta keeps the files of WhatsApp."""
 

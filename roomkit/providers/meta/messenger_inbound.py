@@ -20,7 +20,7 @@ from roomkit.models.content import (
 )
 from roomkit.models.delivery import Attachment, DeliveryState, DeliveryStatus, InboundMessage
 from roomkit.models.event import EventType
-from roomkit.providers.meta.graph import Raw, own_id, part, parts
+from roomkit.providers.meta.graph import SOLE, Raw, own_id, part, parts
 
 Item = InboundMessage | DeliveryStatus
 # The mime type is not told; the file itself says it when it is fetched.
@@ -173,6 +173,7 @@ def _reaction(reaction: Raw, event: Raw, channel_id: str) -> InboundMessage:
         content=ReactionContent(target_event_id=target, emoji=emoji[:80], removed=removed),
         external_id=own_id(event),
         about_id=target,
+        metadata=dict(SOLE),
     )
 
 

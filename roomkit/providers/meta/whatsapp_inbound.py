@@ -24,7 +24,7 @@ from roomkit.models.content import (
 )
 from roomkit.models.delivery import Attachment, DeliveryState, DeliveryStatus, InboundMessage
 from roomkit.models.event import EventType
-from roomkit.providers.meta.graph import Raw, own_id, part, parts
+from roomkit.providers.meta.graph import SOLE, Raw, own_id, part, parts
 
 Item = InboundMessage | DeliveryStatus
 STATES = {
@@ -115,7 +115,7 @@ def _reaction(reaction: Raw, common: dict[str, Any]) -> InboundMessage:
     """Without an emoji whatever they had put there is taken away."""
     target, emoji = str(reaction["message_id"]), str(reaction.get("emoji") or "")
     content = ReactionContent(target_event_id=target, emoji=emoji[:80], removed=not emoji)
-    told: dict[str, Any] = {**common, "type": EventType.REACTION, "about_id": target}
+    told: dict[str, Any] = {**common, "type": EventType.REACTION, "about_id": target, "metadata": dict(SOLE)}
     return InboundMessage(**told, content=content)
 
 
