@@ -201,7 +201,7 @@ def TelegramChannel(channel_id: str, *, provider: Any = None) -> TransportChanne
 
 
 def SlackChannel(channel_id: str, *, provider: Any = None) -> TransportChannel:
-    """A Slack app to `binding.metadata["slack_channel_id"]`: a channel, a direct message, or a person's id."""
+    """A Slack app to `binding.metadata["slack_channel_id"]`: a channel, or a person for direct messages."""
     return TransportChannel(
         channel_id, ChannelType.SLACK, provider=provider, capabilities=SLACK, recipient_key="slack_channel_id"
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def slack(options: SendOptions, url: str) -> WebhookRequest:
     """A message event; `--to` is the conversation, a direct message unless it says otherwise."""
-    where = options.to or f"D{options.sender.lstrip('U')}"
+    where = options.to or f"D{options.sender.removeprefix('U')}"
     ts = f"{SystemClock().now().timestamp():.6f}"
     event = {
         "type": "message",

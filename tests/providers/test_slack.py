@@ -110,7 +110,7 @@ async def test_conformance() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_documented_request_says_what_it_is(name: str) -> None:
     expected: dict[str, list[tuple[str, Any, str | None, str]]] = {
-        "event_message_im": [("message", "Hello hello can you hear me? <3", "D024BE91L", "U2147483697")],
+        "event_message_im": [("message", "Hello hello can you hear me? <3", None, "U2147483697")],
         "event_message_channel": [
             ("message", "see the lamp (https://shop.example/a?x=1&y=2), #general @here", "C2147483705", "U2147483697")
         ],
@@ -118,20 +118,20 @@ def test_every_documented_request_says_what_it_is(name: str) -> None:
             ("message", "see the lamp (https://shop.example/a?x=1&y=2), #general @here", "C2147483705", "U2147483697")
         ],
         "event_message_thread": [("message", "In the thread", "C2147483705", "U2147483828")],
-        "event_message_file": [("message", "the broken one", "D024BE91L", "U2147483697")],
-        "event_message_changed": [("edit", "Hello, world!", "D024BE91L", "U2147483697")],
+        "event_message_file": [("message", "the broken one", None, "U2147483697")],
+        "event_message_changed": [("edit", "Hello, world!", None, "U2147483697")],
         "event_message_deleted": [("delete", "", "C2147483705", "U2147483828")],
-        "event_reaction_added": [("reaction", "", "D024BE91L", "U2147483697")],
-        "event_reaction_removed": [("reaction", "", "D024BE91L", "U2147483697")],
+        "event_reaction_added": [("reaction", "", None, "U2147483697")],
+        "event_reaction_removed": [("reaction", "", None, "U2147483697")],
         "event_channel_join": [("message", "@cal has joined the channel", "C2147483705", "U2147483999")],
         "event_member_joined_channel": [("message", "", "C2147483705", "U2147483999")],
-        "event_app_home_opened": [("message", "", "D024BE91L", "U2147483697")],
+        "event_app_home_opened": [("message", "", None, "U2147483697")],
         "event_user_change": [("message", "", None, "U2147483697")],
         "event_other_bot": [("message", "Build 7 is broken", "C2147483705", "BB12033")],
         "rate_limited": [("message", "", None, "slack")],
         "form_command": [("message", "/lamp where is 94070", "C2147483705", "U2147483697")],
         "payload_block_actions": [("message", "The blue one", "C2147483705", "U2147483697")],
-        "payload_select": [("message", "Large", "D024BE91L", "U2147483697")],
+        "payload_select": [("message", "Large", None, "U2147483697")],
         "payload_view_submission": [("message", "", None, "U2147483697")],
         "payload_shortcut": [("message", "", None, "U2147483697")],
         **{name: [] for name in SILENT},
@@ -493,6 +493,28 @@ async def test_a_conversation_with_threads_edits_and_reactions() -> None:
         assert liked.content.target_event_id == events["You said: one"].id
         lost = next(event for event in raw if isinstance(event.content, UnknownContent))
         assert (lost.content.kind, lost.text, lost.metadata["unknown_target"]) == ("edit", "one, no: 1", "C9:0.5")
+
+
+async def test_direct_messages_are_at_the_persons_own_address() -> None:
+    clock = VirtualClock()
+    fake = FakeSlack(clock=clock)
+    kit = RoomKit(clock=clock)
+    kit.register_channel(SlackChannel("hook", provider=made(fake)))
+    async with house(kit, public_url="https://rooms.example") as h:
+        await kit.create_room("r", channels=[])
+        await kit.attach_channel("r", "hook", metadata={"slack_channel_id": "U7"})
+        await (await kit.send("r", "Your lamp is ready", by="ann")).settled()
+        (first,) = fake.messages
+        assert first.channel == "D7"
+        answer = fake.message("U7", "thank you", channel="D7", ts="1.5", thread_ts=first.ts)
+        await h.http.post("/webhooks/hook", content=answer.body, headers=dict(answer.headers))
+        (room,) = await kit.list_rooms()
+        thanks = (await kit.events(room.id))[-1]
+        assert thanks.text == "thank you", "in the room that wrote first"
+        assert thanks.parent_event_id is not None
+        reply = await kit.send("r", "You are welcome", by="ann", parent_event_id=thanks.parent_event_id)
+        await reply.settled()
+        assert (fake.messages[1].channel, fake.messages[1].thread_ts) == ("D7", first.ts)
 
 
 async def test_what_is_edited_and_deleted_in_the_room_is_at_slack_too() -> None:

@@ -102,8 +102,7 @@ def _message(payload: Json, event: Json, channel_id: str, me: str | None) -> lis
             channel_id=channel_id,
             sender_id=_text(event, "user") or _text(event, "bot_id") or "unknown",
             recipient_id=me,
-            conversation_id=where or None,
-            group=_text(event, "channel_type") != "im",
+            **_seat(where, _text(event, "channel_type")),
             content=_content(readable(_text(event, "text"), me), attachments),
             external_id=f"{where}:{ts}",
             about_id=f"{where}:{thread}" if thread and thread != ts else None,
@@ -125,8 +124,7 @@ def _changed(payload: Json, event: Json, channel_id: str, me: str | None) -> lis
         InboundMessage(
             channel_id=channel_id,
             sender_id=_text(new, "user") or _text(new, "bot_id") or "unknown",
-            conversation_id=where or None,
-            group=_text(event, "channel_type") != "im",
+            **_seat(where, _text(event, "channel_type")),
             type=EventType.EDIT,
             content=EditContent(target_event_id=ts, new_content=TextContent(text=readable(_text(new, "text"), me))),
             external_id=_event_id(payload),
@@ -145,8 +143,7 @@ def _deleted(payload: Json, event: Json, channel_id: str, me: str | None) -> lis
         InboundMessage(
             channel_id=channel_id,
             sender_id=_text(old, "user") or _text(old, "bot_id") or "unknown",
-            conversation_id=where or None,
-            group=_text(event, "channel_type") != "im",
+            **_seat(where, _text(event, "channel_type")),
             type=EventType.DELETE,
             content=DeleteContent(target_event_id=ts),
             external_id=_event_id(payload),
@@ -168,8 +165,7 @@ def _reaction(payload: Json, event: Json, channel_id: str, me: str | None) -> li
         InboundMessage(
             channel_id=channel_id,
             sender_id=who or "unknown",
-            conversation_id=where,
-            group=not where.startswith("D"),
+            **_seat(where),
             type=EventType.REACTION,
             content=ReactionContent(target_event_id=ts, emoji=emoji_of(_text(event, "reaction")), removed=removed),
             external_id=_event_id(payload),
@@ -196,8 +192,7 @@ def _actions(payload: Json, channel_id: str) -> list[InboundMessage]:
                 channel_id=channel_id,
                 sender_id=_text(user, "id") or "unknown",
                 sender_name=_text(user, "name") or _text(user, "username") or None,
-                conversation_id=where or None,
-                group=bool(where) and not where.startswith("D"),
+                **_seat(where),
                 content=content,
                 external_id=f"{where}:{action.get('action_ts')}:{action.get('block_id')}:{action.get('action_id')}",
                 about_id=f"{where}:{thread}" if thread else None,
@@ -217,8 +212,7 @@ def _command(payload: Json, channel_id: str) -> InboundMessage:
         channel_id=channel_id,
         sender_id=_text(payload, "user_id") or "unknown",
         sender_name=_text(payload, "user_name") or None,
-        conversation_id=where or None,
-        group=not where.startswith("D"),
+        **_seat(where),
         content=TextContent(text=readable(words)) if words else UnknownContent(kind="slash_command"),
         external_id=f"command:{payload['trigger_id']}" if payload.get("trigger_id") else _event_id(payload),
         provider="slack",
@@ -233,13 +227,18 @@ def _other(payload: Json, channel_id: str, kind: str, sender: str, where: str | 
     return InboundMessage(
         channel_id=channel_id,
         sender_id=sender,
-        conversation_id=where,
-        group=where is not None and not where.startswith("D"),
+        **_seat(where or ""),
         content=UnknownContent(kind=kind[:80]),
         external_id=ident or _event_id(payload),
         addressed_to=(),
         **_common(payload),
     )
+
+
+def _seat(where: str, kind: str = "") -> dict[str, Any]:
+    """Where it was said. A direct message is at its writer's own address: that is how the app writes first, too."""
+    direct = kind == "im" or where.startswith("D")
+    return {"conversation_id": None if direct else where or None, "group": bool(where) and not direct}
 
 
 def _event_id(payload: Json) -> str:

@@ -80,7 +80,8 @@ class SlackOptions:
 
 
 class SlackProvider:
-    """The `MessageProvider` for Slack. A recipient is a conversation (`C...`, `D...`, `G...`) or a person (`U...`).
+    """The `MessageProvider` for Slack. A recipient is a conversation (`C...`, `G...`) or, for direct messages, a
+    person (`U...`).
 
     A message's id here is `CONVERSATION:TS`. Slack knows no idempotency keys: an attempt without an answer is
     ambiguous."""
@@ -127,7 +128,9 @@ class SlackProvider:
                 fields = {"channel": message.recipient, "unfurl_links": False, **self.fields(content)}
                 if message.about_ids:
                     where, _, ts = message.about_ids[0].rpartition(":")
-                    fields |= {"thread_ts": ts} if where == message.recipient else {}
+                    # What is sent to a person is in the direct messages with them, which have an id of their own.
+                    direct = where.startswith("D") and message.recipient[:1] in ("U", "W")
+                    fields |= {"thread_ts": ts} if direct or where == message.recipient else {}
                 answer = await self._call("chat.postMessage", fields)
                 return DeliveryResult(success=True, provider_message_id=_id(answer))
 
