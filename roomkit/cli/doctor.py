@@ -71,6 +71,7 @@ TOGETHER = {
 }
 """What a messaging vendor needs to send and to check its webhooks: told of as soon as one of them is set
 that is the vendor's alone."""
+CALLBACKS = ("status_callback", "webhook_url")
 OLDEST_SQLITE = (3, 35)
 LITTLE_DISK = 200 * 2**20
 
@@ -211,6 +212,10 @@ def program(kit: RoomKit) -> Findings:
         silent = hasattr(channel, "provider") and getattr(channel, "provider", None) is None
         told = f'"{name}" ({channel.channel_type})' + (" has no provider: nothing leaves through it" if silent else "")
         yield Finding(State.WARN if silent else State.OK, "channel", told)
+        options = getattr(getattr(channel, "provider", None), "options", None)
+        if getattr(channel, "stand_in", None) and not any(getattr(options, one, None) for one in CALLBACKS):
+            told = f'"{name}" falls back to SMS for what is reported as failed: have reports sent to its webhook'
+            yield Finding(State.NOTE, "channel", f"{told} ({' or '.join(CALLBACKS)} of its provider, or at the vendor)")
     if kit.tokens.ephemeral:
         told = f'tokens end with the process; keep them with RoomKit(token_secrets=[os.environ["{SECRET}"]])'
         yield Finding(State.NOTE, "tokens", told)

@@ -91,6 +91,21 @@ def test_a_bot_without_a_webhook_secret_can_only_poll(
     assert "only long polling" not in told(capsys, "--port", "0")[1]
 
 
+def test_a_fallback_that_hears_of_no_failure_is_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    for callback, noted in (("", True), (", webhook_url='https://x.example/webhooks/rcs'", False)):
+        Path("app.py").write_text(
+            "from roomkit import RoomKit\n"
+            "from roomkit.channels import RCSChannel\n"
+            "from roomkit.providers.telnyx.rcs import TelnyxRCSProvider\n"
+            "from roomkit.providers.telnyx.sms import TelnyxOptions\n"
+            "kit = RoomKit()\n"
+            f"provider = TelnyxRCSProvider(TelnyxOptions('a key of ours'{callback}))\n"
+            "kit.register_channel(RCSChannel('rcs', provider=provider))\n"
+        )
+        _, out = told(capsys, "app.py", "--port", "0", "--public-url", "https://x.example")
+        assert ("have reports sent" in out) is noted
+
+
 def test_a_taken_port_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     with listen("127.0.0.1", 0) as taken:
         code, out = told(capsys, "--port", str(taken.getsockname()[1]))
