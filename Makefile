@@ -15,17 +15,7 @@ demo: .venv/.demo ## server, web chat and supervisor page, with a brain that nee
 	@$(BIN)/roomkit demo $(ARGS)
 
 test: .venv/.dev ## every gate and every test (what CI runs)
-	@$(MAKE) --no-print-directory lint
-	@.ci/browser
-	@.ci/postgres
-	@.ci/voice
-	@.ci/redis
-	@.ci/node
-	@.ci/dovecot
-	@.ci/neonize
-	@.ci/other-pythons
-	@echo "roomkit: all tests"
-	@.ci/tests $(ARGS)
+	@.ci/checks $(ARGS)
 
 lint: .venv/.dev ## style, types and layers
 	@echo "roomkit: ruff"
