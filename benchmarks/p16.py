@@ -14,7 +14,7 @@ from benchmarks.calls import phone
 from benchmarks.measure import Figure, Meter, Report
 from benchmarks.voice_sound import babble, frames
 from roomkit import AudioPipelineConfig
-from roomkit.models.audio import AudioFrame, VoiceSession
+from roomkit.models.audio import FRAME_MS, AudioFrame, VoiceSession
 from roomkit.testing.calls import FRAME, RATE, ScriptedBackend
 
 TITLE = "idle voice sessions, and live ones on one core"
@@ -26,15 +26,15 @@ async def run(meter: Meter) -> Report:
     each = await _memory(pipeline, meter.size(40, 3))
     slow = meter.speed()
     calls = meter.size(50, 2)
-    share = await _live(pipeline, calls, meter.size(6, 1))
-    cost = share / calls * 100
+    each_s, pace = await _live(pipeline, calls, meter.size(6, 1))
+    cost = each_s * 100
     return Report(
         [
             Figure("one more idle session, with Silero", each, "KB", 1024.0),
             Figure("one live call, both ways heard", cost, "% core", 2.0, reference=cost / slow),
-            Figure("calls a core carries at that", calls / share, "calls", 50.0, better="higher"),
+            Figure("calls a core carries at that", 1 / each_s, "calls", 50.0, better="higher"),
         ],
-        (f"{calls} calls ran at once in real time, the caller speaking half of it, and took {share:.0%} of a core",),
+        (f"{calls} calls ran at once, the caller speaking half of the time; they kept {pace:.0%} of the pace of time",),
     )
 
 
@@ -43,12 +43,14 @@ class Babbling(ScriptedBackend):
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
+        self.given = 0
         room = np.random.default_rng(1).normal(0, 15, int(RATE * seconds / 2))
         self._sound = frames(np.concatenate((babble(RATE, seconds / 2, 1), room)), RATE)
 
     async def receive(self, session: VoiceSession) -> AsyncIterator[AudioFrame]:
         async for frame in super().receive(session):
             said = self._sound[frame.position // FRAME % len(self._sound)]
+            self.given += 1
             yield AudioFrame(said.pcm, RATE, frame.position)
 
 
@@ -70,7 +72,8 @@ async def _memory(pipeline: AudioPipelineConfig, count: int) -> float:
         return (_resident_kb() - before) / count
 
 
-async def _live(pipeline: AudioPipelineConfig, count: int, seconds: float) -> float:
+async def _live(pipeline: AudioPipelineConfig, count: int, seconds: float) -> tuple[float, float]:
+    """(core time for a second of one call, share of real time that was kept up with)."""
     line = Babbling(seconds)
     kit, channel = phone(line, pipeline)
 
@@ -81,6 +84,8 @@ async def _live(pipeline: AudioPipelineConfig, count: int, seconds: float) -> fl
 
     async with kit:
         await asyncio.gather(*(begin(number) for number in range(count)))
-        cpu, wall = time.process_time(), time.perf_counter()
+        cpu, wall, given = time.process_time(), time.perf_counter(), line.given
         await asyncio.sleep(seconds)
-        return (time.process_time() - cpu) / (time.perf_counter() - wall)
+        # By the sound that was worked on, not by the clock: on a busy machine less of it is done than time passes.
+        heard = (line.given - given) * FRAME_MS / 1000
+        return (time.process_time() - cpu) / heard, heard / count / (time.perf_counter() - wall)
