@@ -213,6 +213,11 @@ async def test_a_mail_server_hands_over_and_hears_of_each_letter(tmp_path: Path)
             smtplib.LMTP(path)
 
         assert isinstance(await in_thread(nobody), OSError)
+        precious = tmp_path / "precious"
+        precious.write_text("a file, no socket")
+        with pytest.raises(Unavailable, match="cannot listen"):
+            await LMTPSource(email, LMTPOptions(path=str(precious))).run(lambda _: asyncio.sleep(0), lambda: None)
+        assert precious.read_text() == "a file, no socket"
 
 
 async def test_a_letter_that_is_not_taken_is_not_acknowledged():
@@ -242,3 +247,44 @@ async def test_a_letter_that_is_not_taken_is_not_acknowledged():
     assert [one.external_id for one in taken] != []
     with pytest.raises(UsageError, match="allow_network"):
         LMTPSource(email, LMTPOptions(host="0.0.0.0"))
+
+
+async def test_a_letter_whose_place_was_not_kept_is_read_again_and_taken_once(server: Mailbox, tmp_path: Path):
+    """As after a crash between the commit of a letter and the note of how far the mailbox was read."""
+    kit = RoomKit(f"sqlite:///{tmp_path / 'rooms.db'}")
+    email = channel()
+    kit.register_channel(email)
+    results: list[Any] = []
+    async with kit:
+        vault = email.port.vault
+
+        class Forgetful:
+            get = vault.get
+            left = 1
+
+            async def put(self, name: str, value: dict[str, Any]) -> None:
+                if value["uid"] and self.left:
+                    self.left -= 1
+                    raise Unavailable("test", "the process ends here")
+                await vault.put(name, value)
+
+        class Port:
+            vault = Forgetful()
+
+        class Seen:
+            channel_id, provider, port = email.channel_id, email.provider, Port()
+
+        async def emit(item: InboundMessage | DeliveryStatus) -> None:
+            assert isinstance(item, InboundMessage)
+            results.append(await kit.process_inbound(item))
+
+        server.put(letter("hello"), "seven")
+        source = IMAPSource(Seen(), options(server, "seven", from_start=True))
+        with pytest.raises(Unavailable, match="ends here"):
+            await source.run(emit, lambda: None)
+        again = asyncio.ensure_future(source.run(emit, lambda: None))
+        await until(lambda: len(results) == 2)
+        again.cancel()
+        await asyncio.gather(again, return_exceptions=True)
+        assert [result.duplicate for result in results] == [False, True]
+        assert await texts(kit) == ["hello"]

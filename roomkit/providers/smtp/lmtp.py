@@ -25,10 +25,12 @@ _ADDRESS = re.compile(r"[^\s<>\r\n]{1,320}")
 
 @dataclass(frozen=True, slots=True)
 class LMTPOptions:
-    """Where to listen: a unix socket at `path`, else `host` and `port`. LMTP asks nobody who they are, so that only
-    this machine's own addresses are listened on, unless `allow_network`. Times in seconds, sizes in bytes."""
+    """Where to listen: a unix socket at `path`, with the rights of `mode`, else `host` and `port`. LMTP asks nobody who
+    they are, so that only this machine's own addresses are listened on, unless `allow_network`. Times in seconds, sizes
+    in bytes."""
 
     path: str | None = None
+    mode: int = 0o660
     host: str = "127.0.0.1"
     port: int = 8024
     allow_network: bool = False
@@ -71,6 +73,7 @@ class LMTPSource:
             if options.path is not None:
                 _clear(options.path)
                 server: asyncio.AbstractServer = await loop.create_unix_server(made, options.path)
+                Path(options.path).chmod(options.mode)
             else:
                 server = await loop.create_server(made, options.host, options.port)
         except OSError as error:
@@ -118,7 +121,9 @@ def _envelope(envelope: Any) -> bytes:
 
 def _clear(path: str) -> None:
     """Takes away the socket that a run before left behind."""
-    Path(path).unlink(missing_ok=True)
+    left = Path(path)
+    if left.is_socket():
+        left.unlink()
 
 
 def _is_local(host: str) -> bool:
