@@ -235,6 +235,7 @@ class Link:
                     self._note(connection, event)
             except ProviderError as told:
                 error = told
+            await connection.aclose()
             if not self._over and connection is self._connection:
                 await self._restore(connection, error)
 

@@ -127,7 +127,9 @@ class Voicing:
         if reply_id and reply_id not in self._cut:
             self._cut.append(reply_id)
         found: list[Said] = []
-        for item in tuple(self._items.values()):
+        items = tuple(self._items.values())
+        self._items.clear()  # first: stopping it, the playout may find that one has just been heard to its end
+        for item in items:
             item.cut = True
             if item.reply_id not in self._cut:
                 self._cut.append(item.reply_id)
@@ -137,7 +139,6 @@ class Voicing:
                 found.append(Said(item, item.text, 1.0, self._ms(item, samples)))
             else:
                 found.append(Said(item, heard.text, heard.share, self._ms(item, samples)))
-        self._items.clear()
         self._queue.clear()
         self._idle.set()
         return found
