@@ -73,7 +73,7 @@ class LMTPSource:
             if options.path is not None:
                 _clear(options.path)
                 server: asyncio.AbstractServer = await loop.create_unix_server(made, options.path)
-                Path(options.path).chmod(options.mode)
+                _let_in(options.path, options.mode)
             else:
                 server = await loop.create_server(made, options.host, options.port)
         except OSError as error:
@@ -124,6 +124,10 @@ def _clear(path: str) -> None:
     left = Path(path)
     if left.is_socket():
         left.unlink()
+
+
+def _let_in(path: str, mode: int) -> None:
+    Path(path).chmod(mode)
 
 
 def _is_local(host: str) -> bool:
