@@ -224,7 +224,8 @@ def program(kit: RoomKit) -> Findings:
 
 
 def webhooks(kit: RoomKit) -> tuple[str, ...]:
-    return tuple(name for name, one in kit.channels.items() if hasattr(getattr(one, "provider", None), "verify"))
+    providers = {name: getattr(one, "provider", None) for name, one in kit.channels.items()}
+    return tuple(name for name, it in providers.items() if hasattr(it, "verify") and getattr(it, "webhooks", True))
 
 
 def public(url: str | None, channels: tuple[str, ...]) -> Findings:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from roomkit import RoomKit
+from roomkit.channels import SlackChannel, WhatsAppPersonalChannel
 from roomkit.cli import doctor, main
 from roomkit.cli.doctor import KEYS, TOGETHER, State
 from roomkit.cli.serving import listen
+from roomkit.testing import FakeMessages
 
 
 @pytest.fixture(autouse=True)
@@ -176,3 +179,10 @@ def test_the_api_of_telemetry_alone_sends_nothing(
     monkeypatch.setattr(doctor, "find_spec", there)
     _, out = told(capsys, "--port", "0")
     assert ("only its API" in out) is not sdk
+
+
+def test_who_has_no_webhooks_needs_no_public_address() -> None:
+    kit = RoomKit()
+    kit.register_channel(WhatsAppPersonalChannel("wa", provider="neonize"))
+    kit.register_channel(SlackChannel("slack", provider=FakeMessages()))
+    assert doctor.webhooks(kit) == ("slack",)
