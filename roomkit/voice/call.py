@@ -138,12 +138,12 @@ class Call:
         self.host = host
         self._backend = backend
         self._tts = tts
-        self._detector: TurnDetector | SpokenTurnDetector = config.turn_detector or PauseDetector(options.language)
+        self.detector: TurnDetector | SpokenTurnDetector = config.turn_detector or PauseDetector(options.language)
         self._scope = Scope(f"call {session.id}")
         self._began = monotonic()
         detects = self.pipeline.detects_speech or backend.traits.detects_speech
         self.hearing = Hearing(self, stt, self._scope, detects=detects)
-        self.hearing.keep(getattr(self._detector, "hears_s", 0.0))
+        self.hearing.keep(getattr(self.detector, "hears_s", 0.0))
         self.playout = Playout(session, backend, self.pipeline, moved=self._moved, played_out=self._played_out)
         self.mouth = Mouth(
             self.playout,
@@ -305,18 +305,12 @@ class Call:
 
     async def _judge(self, effect: Judge) -> None:
         try:
-            verdict = await self._verdict(effect.text, effect.silence_ms, tuple(self._heard_texts))
+            verdict = await _verdict(self, effect, tuple(self._heard_texts))
         except Exception as error:  # noqa: BLE001 - a detector is a plug-in: its failure ends the turn, never the call
             self.failed(error)
             self.step(Judged(effect.number, complete=True))
         else:
             self.step(Judged(effect.number, verdict.complete, verdict.wait_ms))
-
-    async def _verdict(self, text: str, silence_ms: float, history: tuple[str, ...]) -> TurnVerdict:
-        spoken = getattr(self._detector, "evaluate_spoken", None)
-        if spoken is not None:
-            return await spoken(self.hearing.kept(), self.pipeline.rate, text, silence_ms, history)
-        return await cast("TurnDetector", self._detector).evaluate(text, silence_ms, history)
 
     async def _submit(self, text: str, generation: int) -> None:
         if self._settling:  # what was heard of the last reply is written down before the question that follows it
@@ -496,6 +490,13 @@ class Call:
     def failed(self, error: Exception) -> None:
         log.warning("call %s: %s", self.session.id, error)
         self.host.sign(self, "voice_trouble", {"error": type(error).__name__})
+
+
+async def _verdict(call: Call, asked: Judge, history: tuple[str, ...]) -> TurnVerdict:
+    spoken = getattr(call.detector, "evaluate_spoken", None)
+    if spoken is not None:
+        return await spoken(call.hearing.kept(), call.pipeline.rate, asked.text, asked.silence_ms, history)
+    return await cast("TurnDetector", call.detector).evaluate(asked.text, asked.silence_ms, history)
 
 
 def _text(source: str, text: str) -> Utterance:
