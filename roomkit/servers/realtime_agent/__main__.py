@@ -44,6 +44,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         each.add_argument("--provider", default=os.environ.get("REALTIME_PROVIDER", "openai"))
         each.add_argument("--transport", choices=("local", "agora"), default=os.environ.get("RTC_TRANSPORT", "local"))
         each.add_argument("--rtc_host", default=os.environ.get("RTC_HOST", "127.0.0.1"))
+        each.add_argument("--origin", action="append", default=[], help="a page's origin that may post offers")
         each.add_argument("--voice", default=os.environ.get("REALTIME_VOICE"))
         each.add_argument("--user_s", type=float, default=USER_S, help="seconds to wait for a user")
     return parser.parse_args(arguments)
@@ -54,7 +55,7 @@ def engine_for(options: argparse.Namespace) -> RtcEngine:
         from roomkit.channels.providers import find_provider
 
         return find_provider("agora", "rtc")
-    return LocalRtcEngine(host=options.rtc_host, token=os.environ.get("RTC_TOKEN"))
+    return LocalRtcEngine(host=options.rtc_host, token=os.environ.get("RTC_TOKEN"), origins=options.origin)
 
 
 async def run_agent(options: argparse.Namespace) -> int:
@@ -114,6 +115,8 @@ def run_server(options: argparse.Namespace) -> int:
 
     arguments = ["--provider", options.provider, "--transport", options.transport, "--rtc_host", options.rtc_host]
     arguments += ["--user_s", str(options.user_s)]
+    for origin in options.origin:
+        arguments += ["--origin", origin]
     if options.voice:
         arguments += ["--voice", options.voice]
     app = init_app(ServerOptions(arguments=arguments))

@@ -12,12 +12,14 @@ import json
 import logging
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
@@ -140,10 +142,14 @@ class LocalRtcChannel:
 
 
 class LocalRtcEngine:
-    """Serves its channels at `host` and `port` (0: any); `token` is what users must show, None makes one."""
+    """Serves its channels at `host` and `port` (0: any); `token` is what users must show, None makes one. Pages of the
+    `origins` may post their offers here."""
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None) -> None:
+    def __init__(
+        self, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, origins: Sequence[str] = ()
+    ) -> None:
         self.token = token or secrets.token_urlsafe(24)
+        self.origins = tuple(origins)
         self.host = host
         self.port = port
         self._channels: dict[str, LocalRtcChannel] = {}
@@ -159,7 +165,15 @@ class LocalRtcEngine:
             routes=[
                 WebSocketRoute("/rtc/{channel}", self._socket),
                 Route("/rtc/{channel}/offer", self._offer, methods=["POST"]),
-            ]
+            ],
+            middleware=[
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=self.origins,
+                    allow_methods=["POST"],
+                    allow_headers=["authorization", "content-type"],
+                )
+            ],
         )
 
     def urls(self, channel_name: str) -> dict[str, str]:

@@ -105,7 +105,7 @@ async def test_a_stop_ends_the_process_and_the_channel_is_free_again() -> None:
 
 @pytest.mark.real_time
 async def test_wrong_tokens_get_nowhere_and_a_killed_agent_is_cleaned_up() -> None:
-    async with house() as (client, agents):
+    async with house(*PARROT, "--origin", "https://page.example") as (client, agents):
         join = (await client.post("/start_agent", json={"channel_name": "test", "uid": 1})).json()["join"]
         async with connect(join["socket"]) as line:
             await line.send(json.dumps({"type": "join", "uid": 7, "token": "guess"}))
@@ -115,6 +115,10 @@ async def test_wrong_tokens_get_nowhere_and_a_killed_agent_is_cleaned_up() -> No
         async with httpx2.AsyncClient() as http:
             answer = await http.post(join["offer"], json={"uid": 7, "sdp": "v=0"})
             assert answer.status_code == 401
+            for origin, allowed in (("https://page.example", True), ("https://evil.example", False)):
+                asks = {"origin": origin, "access-control-request-method": "POST"}
+                answer = await http.options(join["offer"], headers=asks)
+                assert ("access-control-allow-origin" in answer.headers) is allowed
             headers = {"authorization": f"Bearer {join['token']}"}
             answer = await http.post(join["offer"], json={"uid": 7, "sdp": "nonsense"}, headers=headers)
             assert answer.status_code == 400
