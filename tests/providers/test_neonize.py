@@ -308,6 +308,22 @@ async def test_everything_that_is_sent_fits_the_client() -> None:
     assert client.calls[-1][1]["message"].locationMessage.name == "Shop"
 
 
+async def test_typing_has_the_numbers_of_neonizes_own_enums() -> None:
+    whatsapp, client = await linked()
+    await whatsapp.wire.typing(f"+{ANN}")
+    _, bound = client.calls[-1]
+    source = ast.parse((FOLDER / "neonize" / "utils" / "enum.py").read_text("utf-8"))
+    numbers = {
+        ast.unparse(one.targets[0]): ast.literal_eval(one.value)
+        for kind in source.body
+        if isinstance(kind, ast.ClassDef) and kind.name in ("ChatPresence", "ChatPresenceMedia")
+        for one in kind.body
+        if isinstance(one, ast.Assign)
+    }
+    assert bound["state"].value == numbers["CHAT_PRESENCE_COMPOSING"]
+    assert bound["media"].value == numbers["CHAT_PRESENCE_MEDIA_TEXT"]
+
+
 async def test_edits_deletions_and_reactions() -> None:
     whatsapp, client = await linked()
     sent = (await whatsapp.send(message_to(f"+{ANN}", "one"))).provider_message_id or ""

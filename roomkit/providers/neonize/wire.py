@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -22,7 +23,17 @@ _EVENTS = {
     "ClientOutdated": "over",
     "StreamReplaced": "over",
 }
-_TEXT, _COMPOSING = 0, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A member of one of neonize's enums, of which only the number counts: where they are defined much else is."""
+
+    value: int
+
+
+COMPOSING, TEXT = Number(0), Number(0)
+"""`ChatPresence.CHAT_PRESENCE_COMPOSING` and `ChatPresenceMedia.CHAT_PRESENCE_MEDIA_TEXT`."""
 
 
 class NeonizeWire:
@@ -93,9 +104,7 @@ class NeonizeWire:
         await self._sent(self._up.send_message(self._jid(chat), message))
 
     async def typing(self, chat: str) -> None:
-        kinds = _loaded("neonize.utils.enum")
-        state, media = kinds.ChatPresence(_COMPOSING), kinds.ChatPresenceMedia(_TEXT)
-        await self._bounded(self._up.send_chat_presence(self._jid(chat), state, media))
+        await self._bounded(self._up.send_chat_presence(self._jid(chat), COMPOSING, TEXT))
 
     async def download(self, message: Any) -> bytes:
         return bytes(await self._bounded(self._up.download_any(message)))
