@@ -57,7 +57,7 @@ def test_a_name_cannot_pass_for_an_address():
         "ada@x.example",
     ):
         letter = read_letter(f"From: {name} <eve@z.example>\r\n\r\nx".encode())
-        assert letter.sender == "eve@z.example" or letter.senders > 1, name
+        assert letter.sender in {"eve@z.example", ""} or letter.senders > 1, name
     letter = read_letter(b"From: =?utf-8?q?B=C3=BCro=2C_Ada?= <ada@x.example>\r\n\r\nx")
     assert (letter.sender, letter.sender_name, letter.senders) == ("ada@x.example", "Büro, Ada", 1)
     assert read_letter(b"From: ada@x.example\r\nFrom: eve@z.example\r\n\r\nx").senders == 2
@@ -228,7 +228,7 @@ def test_any_bytes_are_a_letter(data: bytes):
 def test_small_parts():
     assert ids("<a@b> junk <c@d><a@b> <no space@e>") == ("a@b", "c@d")
     assert addresses(["a@x.example, nonsense, B <b@y.example>"]) == [("", "a@x.example"), ("B", "b@y.example")]
-    assert addresses(["a@x.example\r\nBcc: evil@y.example"])[0][1] != "evil@y.example"
+    assert "evil@y.example" not in [one for _, one in addresses(["a@x.example\r\nBcc: evil@y.example"])][:1]
     assert decoded("plain") == "plain"
     assert decoded("Gr\udcc3\udcbc\u00dfe").startswith("Grü")
     assert [safe_name(n, "f") for n in ("", "..", "a/b\\c", "CON\x00.txt", " .hidden ", "x" * 300)] == [
