@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.measure import Cost, Figure, Meter, Report, cpu_figure
+from benchmarks.peer_voice import compared
 from benchmarks.voice_sound import babble, frames
 from roomkit.models.audio import AudioFrame, AudioSignal, VoiceSession
 from roomkit.ports.audio import BackendTraits
@@ -45,10 +46,11 @@ async def run(meter: Meter) -> Report:
     stages = dict.fromkeys(("vad", "dtmf", "aec", "agc", "denoiser", "diarization"), Straight)
     full = await cost(AudioPipelineConfig(levels_per_s=0, **stages))  # pyright: ignore[reportArgumentType]
     one = (full.cpu - empty.cpu) / STAGES
-    return Report(
+    report = Report(
         [
             Figure("one stage", one, "us CPU", 2.0, reference=(full.reference - empty.reference) / STAGES),
             cpu_figure("pipeline without stages", empty),
         ],
         (f"the difference between {STAGES} stages and none, divided by {STAGES}",),
     )
+    return compared(meter, report, "stage", 500, "one stage", "us CPU")

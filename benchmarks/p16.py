@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.calls import phone
 from benchmarks.measure import Figure, Meter, Report
+from benchmarks.peer_voice import compared
 from benchmarks.voice_sound import babble, frames
 from roomkit import AudioPipelineConfig
 from roomkit.models.audio import FRAME_MS, AudioFrame, VoiceSession
@@ -28,7 +29,7 @@ async def run(meter: Meter) -> Report:
     calls = meter.size(50, 2)
     each_s, pace = await _live(pipeline, calls, meter.size(6, 1))
     cost = each_s * 100
-    return Report(
+    report = Report(
         [
             Figure("one more idle session, with Silero", each, "KB", 1024.0),
             Figure("one live call, both ways heard", cost, "% core", 2.0, reference=cost / slow),
@@ -36,6 +37,7 @@ async def run(meter: Meter) -> Report:
         ],
         (f"{calls} calls ran at once, the caller speaking half of the time; they kept {pace:.0%} of the pace of time",),
     )
+    return compared(meter, report, "idle", 20, "one more idle pipeline of ten stages that do nothing", "KB")
 
 
 class Babbling(ScriptedBackend):
