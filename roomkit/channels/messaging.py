@@ -156,8 +156,6 @@ def EmailChannel(channel_id: str, *, provider: Any = None, from_address: str | N
         defaults={"from_": from_address, "subject": None},
     )
     channel.takes_files = True
-    if getattr(channel.provider, "templates", False):
-        channel.capabilities = channel.capabilities.model_copy(update={"templates": True})
     return channel
 
 

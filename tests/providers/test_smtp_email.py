@@ -28,6 +28,7 @@ from roomkit.errors import (
 )
 from roomkit.models.content import CompositeContent, MediaContent, RichContent, TextContent
 from roomkit.models.delivery import DeliveryState, DeliveryStatus, InboundMessage, WebhookRequest
+from roomkit.models.room import Assurance
 from roomkit.providers.mail import MailSettings
 from roomkit.providers.smtp.email import SMTPOptions, SMTPProvider, provider
 from roomkit.testing import VirtualClock, check_message_provider
@@ -529,3 +530,21 @@ async def test_a_large_letter_comes_through_the_door_and_is_read_elsewhere():
         assert b"".join(stored) == picture
         too_large = await h.http.post("/webhooks/email", content=b"x" * (41 * 2**20))
         assert too_large.status_code == 413
+
+
+async def test_a_room_begun_for_a_proven_address_is_closed_to_a_claim():
+    post = Exchange()
+    kit = post.join(HELP)
+    mine = post.homes[HELP][1]
+    async with kit:
+        await kit.create_room("bill", channels=[])
+        await kit.attach_channel("bill", "email", metadata={"email_address": ADA}, assurance=Assurance.VERIFIED)
+        await (await kit.send("bill", "Here is your bill")).settled()
+        ours = email.message_from_bytes(post.sent[0][1])["message-id"]
+        for more, there in (
+            ({}, False),
+            ({"Authentication_Results": f"{OURS} dmarc=pass header.from=x.example"}, True),
+        ):
+            (item,) = mine.take(letter("thanks", In_Reply_To=ours, **more), "email")
+            assert isinstance(item, InboundMessage)
+            assert ((await kit.process_inbound(item)).room_id == "bill") is there

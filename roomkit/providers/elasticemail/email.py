@@ -21,7 +21,7 @@ from roomkit.models.delivery import (
     WebhookRequest,
 )
 from roomkit.models.event import RoomEvent
-from roomkit.models.room import ChannelBinding
+from roomkit.models.room import ChannelBinding, ChannelCapabilities
 from roomkit.net.client import ClientOptions, error_from_response, http_client, vendor_errors
 from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
@@ -65,7 +65,6 @@ class ElasticEmailProvider:
     ambiguous."""
 
     name = "elasticemail"
-    templates = True
     webhook_bytes = WEBHOOK_BYTES
 
     def __init__(
@@ -96,6 +95,9 @@ class ElasticEmailProvider:
             headers={"x-elasticemail-apikey": options.api_key},
             transport=transport,
         )
+
+    def adapt(self, capabilities: ChannelCapabilities) -> ChannelCapabilities:
+        return capabilities.model_copy(update={"templates": True})
 
     async def send(self, message: Outgoing) -> DeliveryResult:
         """Hands one letter over; raises `Refused`, or an ambiguous `ProviderTimeout` when no answer came."""

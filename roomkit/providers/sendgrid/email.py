@@ -21,7 +21,7 @@ from roomkit.models.delivery import (
     WebhookRequest,
 )
 from roomkit.models.event import RoomEvent
-from roomkit.models.room import ChannelBinding
+from roomkit.models.room import ChannelBinding, ChannelCapabilities
 from roomkit.net.client import ClientOptions, error_from_response, http_client, vendor_errors
 from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
@@ -64,7 +64,6 @@ class SendGridProvider:
     """The `MessageProvider` for SendGrid. It knows no idempotency keys: an attempt without an answer is ambiguous."""
 
     name = "sendgrid"
-    templates = True
     webhook_bytes = WEBHOOK_BYTES
 
     def __init__(
@@ -92,6 +91,9 @@ class SendGridProvider:
             headers={"authorization": f"Bearer {options.api_key}"},
             transport=transport,
         )
+
+    def adapt(self, capabilities: ChannelCapabilities) -> ChannelCapabilities:
+        return capabilities.model_copy(update={"templates": True})
 
     async def send(self, message: Outgoing) -> DeliveryResult:
         """Hands one letter over; raises `Refused`, or an ambiguous `ProviderTimeout` when no answer came."""
