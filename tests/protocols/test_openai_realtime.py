@@ -144,6 +144,17 @@ def test_every_call_of_a_response_is_answered_before_the_next_is_asked_for() -> 
     assert kinds(it) == ["conversation.item.create", "response.create"]
 
 
+def test_what_was_owed_already_waits_for_the_answers_to_what_a_reply_has_asked_for() -> None:
+    it = ready()
+    respond(it)
+    it.send(rt.InjectText("and another thing"))
+    said(it)
+    done(it, output=[{"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}])
+    assert kinds(it) == []
+    it.send(rt.ToolAnswer("c1", "f", "one", silent=True))
+    assert kinds(it) == ["conversation.item.create", "response.create"]
+
+
 def test_a_reply_that_was_cut_off_has_asked_for_nothing() -> None:
     it = ready()
     respond(it)

@@ -159,7 +159,7 @@ class OpenAIRealtimeCodec:
             return
         item = {"type": "function_call_output", "call_id": answer.call_id, "output": answer.output}
         self._say("conversation.item.create", item=item)
-        if not answer.silent and response not in self._calls.values():
+        if response not in self._calls.values() and (self._wanted or not answer.silent):
             self._respond()
 
     def _cut(self, item_id: str | None, played_ms: int) -> None:
@@ -335,8 +335,8 @@ class OpenAIRealtimeCodec:
             events.append(rt.Complaint(self._told(error, reason or "the reply failed", str(error.get("code") or ""))))
         known = status if status in ("completed", "cancelled", "failed", "incomplete") else "incomplete"
         events.append(rt.ReplyOver(reply, cast("Any", known), reason, _usage(_object(response.get("usage")))))
-        if self._wanted and not self._active and not self._creating:
-            self._respond()
+        if self._wanted and not self._active and not self._creating and reply not in self._calls.values():
+            self._respond()  # else with the last answer to what it has asked for
         return events
 
     def _call(self, reply: str, item: JSON) -> ToolCallPart:
