@@ -15,8 +15,10 @@ from roomkit.cli.environment import need
 from roomkit.cli.serving import run_async
 from roomkit.errors import RoomKitError, UsageError
 
-ANSWER_S = 12.0
+ANSWER_S = 32.0
 """How long a caller waits for a recogniser, and then for a voice, before it begins to count its silence."""
+TRANSCRIPT_MS = 30_000.0
+"""A recorded caller has time, and a recogniser of the house on a busy machine may need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ async def _call(command: CallCommand) -> int:
     from roomkit.cli.target import load_kit
     from roomkit.kit import RoomKit
     from roomkit.voice.pipeline import AudioPipelineConfig
+    from roomkit.voice.turn import TurnOptions
 
     line = find_provider("wavfiles", "audio")
     phone = VoiceChannel(
@@ -65,7 +68,7 @@ async def _call(command: CallCommand) -> int:
         tts=command.tts,
         backend=line,
         pipeline=AudioPipelineConfig(),
-        options=VoiceOptions(language=command.language),
+        options=VoiceOptions(language=command.language, turns=TurnOptions(transcript_ms=TRANSCRIPT_MS)),
     )
     kit: Any = load_kit(command.target) if command.target else RoomKit()
     if command.target is None:
