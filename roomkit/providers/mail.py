@@ -183,7 +183,11 @@ class MailDesk:
         if url.startswith("data:"):
             return data_of(url)[1]
         if url.startswith(("https://", "http://")):
-            return (await fetch(url)).body
+            try:
+                return (await fetch(url)).body
+            except ProviderError as error:
+                error.ambiguous = False  # whatever became of the file, no letter was sent
+                raise
         data = message.extra.get("files", {}).get(url)
         if data is None:
             raise Refused(self._name, "a file of the message cannot be read any more, or is too large", code="no_file")

@@ -207,6 +207,22 @@ async def test_no_answer_is_ambiguous():
     await nameless.aclose()
 
 
+async def test_a_file_that_does_not_come_leaves_no_doubt_about_the_letter():
+    fake = FakeSendGrid()
+
+    async def public(host: str, port: int, /) -> list[str]:
+        return ["93.184.215.14"]
+
+    def broken(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ReadError("gone", request=request)
+
+    mine = SendGridProvider(fake.options(), transport=httpx2.MockTransport(broken), resolver=public)
+    with pytest.raises(ProviderError) as caught:
+        await mine.send(message_to(ADA, MediaContent(url="https://files.example/a.png", mime_type="image/png")))
+    assert (caught.value.retryable, caught.value.ambiguous) == (True, False)
+    await mine.aclose()
+
+
 async def test_what_cannot_be_sent_is_told_before_sending():
     fake = FakeSendGrid()
     big = MediaContent(url="data:image/png;base64," + "A" * 4000, mime_type="image/png")
