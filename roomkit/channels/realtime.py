@@ -212,7 +212,7 @@ class RealtimeVoiceChannel(Channel):
                 content=SystemContent(code="call_started", data={"session": session.id, **metadata}),
                 type=EventType.SYSTEM,
                 external_id=f"call:{session.id}",
-                assurance=self.options.assurance,
+                assurance=session.assurance or self.options.assurance,
                 metadata={"voice_session_id": session.id},
             )
             result = await self._port().process_inbound(message, room_id=room_id)

@@ -184,7 +184,7 @@ class RealtimeRoom:
             external_id=f"{session.id}:{self._written}",
             addressed_to=self.channel.options.addressed_to,
             visibility=self.channel.options.transcripts_to,
-            assurance=self.channel.options.assurance,
+            assurance=session.assurance or self.channel.options.assurance,
             sent_at=self._stamp(placed.spoken_at),
             metadata=metadata,
         )

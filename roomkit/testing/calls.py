@@ -18,6 +18,7 @@ from roomkit.models.audio import (
     FRAME_MS,
     AudioFrame,
     AudioSignal,
+    DtmfDigit,
     SessionState,
     SpeechEnded,
     SpeechStarted,
@@ -137,6 +138,11 @@ class ScriptedBackend:
         line = self._lines.get(session.id)
         if line is not None:
             line.ended.set()
+
+    def presses(self, session: VoiceSession, key: str) -> None:
+        """The caller presses a key, now."""
+        for observer in tuple(self._observers):
+            observer(BackendEvent("dtmf", session, DtmfDigit(key)))
 
     def disconnects(self, session: VoiceSession) -> None:
         """The far end goes away."""

@@ -14,7 +14,7 @@ from roomkit.channels.voice import VoiceOptions
 from roomkit.core.courtesy import Courtesy
 from roomkit.dsp.pcm import dbfs
 from roomkit.errors import ProviderError
-from roomkit.models.audio import DtmfDigit, SpokenText, VoiceSession
+from roomkit.models.audio import SpokenText, VoiceSession
 from roomkit.testing.calls import FRAME, RATE, ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
 from roomkit.voice.courtesy import clip_or_tones, falling_notes
 
@@ -166,7 +166,7 @@ async def test_a_clip_of_ones_own_and_one_that_cannot_be_read(tmp_path: Path) ->
 
 async def press(shop: Shop, session: VoiceSession, *keys: tuple[str, float]) -> None:
     for key, after in keys:
-        shop.phone._calls[session.id].hearing.noticed(DtmfDigit(key))
+        shop.line.presses(session, key)
         await asyncio.sleep(after)
 
 
