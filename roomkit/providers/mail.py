@@ -138,7 +138,7 @@ class MailDesk:
             message_id=f"{mark}@{self.domain}",
             reply_to=marked_address(settings.reply_to, mark) if settings.reply_to else None,
             in_reply_to=answers,
-            references=(root, *extra.get("references", ()), *((answers,) if answers else ())),
+            references=(*extra.get("references", ()), *((answers,) if answers else ())) or (root,),
             headers=self._headers(extra, answers),
             files=await self._files(message, fetch),
         )
