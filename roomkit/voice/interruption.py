@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 _WORDS: dict[str, tuple[str, ...]] = {
-    "en": ("uh huh", "mhm", "mm hmm", "hmm", "mm", "yeah", "ok", "okay", "right", "sure", "i see", "got it", "ah"),
-    "de": ("mhm", "hm", "ja", "genau", "okay", "ok", "stimmt", "klar", "ach so", "aha", "verstehe", "gut"),
-    "fr": ("mm", "hm", "oui", "ouais", "d accord", "ok", "okay", "ah", "ah oui", "je vois", "bien sur", "voila"),
-    "es": ("mm", "aja", "si", "ya", "claro", "vale", "ok", "okay", "entiendo", "ah", "ah si", "bueno"),
+    "en": ("uh huh", "mhm", "mm hmm", "hmm", "hm", "mm", "yeah", "yep", "yup", "ok", "okay", "right", "all right",
+           "alright", "sure", "i see", "got it", "ah", "oh", "aha"),
+    "de": ("mhm", "hm", "hmm", "mm", "ja", "genau", "okay", "ok", "stimmt", "richtig", "klar", "alles klar", "ach so",
+           "achso", "aha", "ah", "oh", "verstehe", "ich verstehe", "gut"),
+    "fr": ("mm", "mhm", "hm", "hmm", "hum", "oui", "ouais", "d accord", "ok", "okay", "ah", "ah oui", "ah bon",
+           "je vois", "je comprends", "bien sur", "voila", "c est ca", "exactement", "tres bien"),
+    "es": ("mm", "mhm", "hm", "hmm", "aja", "aha", "si", "ya", "ya veo", "claro", "vale", "ok", "okay", "entiendo",
+           "de acuerdo", "exacto", "ah", "ah si", "bueno"),
 }  # fmt: skip
 MOST_WORDS = 4
 

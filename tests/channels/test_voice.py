@@ -17,6 +17,7 @@ from roomkit.errors import ConfigError, UsageError
 from roomkit.models import voice as told
 from roomkit.models.audio import SessionState, VoiceSession
 from roomkit.models.hooks import Block, Modify
+from roomkit.models.room import Assurance
 from roomkit.ports.speech import TurnVerdict
 from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
 from roomkit.testing.loop import run
@@ -343,3 +344,32 @@ async def test_a_detector_that_listens_gets_the_last_sound_of_the_caller() -> No
         # Two seconds that end with 500 ms of silence and the time of the transcript.
         assert first == (2_000, pytest.approx(1_400, abs=40), "tell me a story")
         assert second == (2_000, pytest.approx(400, abs=40), "a short one")
+
+
+@pytest.mark.parametrize(
+    "given, known, expected",
+    [(None, None, "claimed"), ("verified", None, "verified"), (None, "authenticated", "authenticated")],
+)
+async def test_how_well_a_caller_is_known_holds_for_all_they_say(
+    given: str | None, known: str | None, expected: str
+) -> None:
+    async with Phone() as phone:
+        seen: list[str] = []
+        port = phone.channel.port
+        assert port is not None
+        inbound = port.process_inbound
+
+        class Listens:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(port, name)
+
+            async def process_inbound(self, message: Any, *, room_id: str | None = None) -> Any:
+                seen.append(message.assurance.value)
+                return await inbound(message, room_id=room_id)
+
+        phone.channel.port = Listens()  # type: ignore[assignment]
+        phone.line.speaks(phone.session, "tell me a story", 200, 1000)
+        phone.session.assurance = Assurance(known) if known else None
+        await phone.channel.answer(phone.session, assurance=Assurance(given) if given else None)
+        await asyncio.sleep(3)
+        assert seen == [expected, expected]
