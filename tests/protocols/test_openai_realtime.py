@@ -144,6 +144,17 @@ def test_every_call_of_a_response_is_answered_before_the_next_is_asked_for() -> 
     assert kinds(it) == ["conversation.item.create", "response.create"]
 
 
+def test_a_response_of_the_server_s_own_answers_what_was_owed() -> None:
+    it = ready()
+    respond(it)
+    it.send(rt.InjectText("and another thing"))
+    done(it, output=[{"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}])
+    said(it)
+    respond(it, "the-server-s-own")
+    done(it, "the-server-s-own")
+    assert kinds(it) == []
+
+
 def test_what_was_owed_already_waits_for_the_answers_to_what_a_reply_has_asked_for() -> None:
     it = ready()
     respond(it)

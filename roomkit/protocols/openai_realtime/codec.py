@@ -279,6 +279,8 @@ class OpenAIRealtimeCodec:
 
     def _response(self, rest: str, event: JSON) -> list[RealtimeEvent]:
         if rest == "created":
+            if not self._creating:  # the server's own answers what we would have asked for, too
+                self._wanted = False
             self._active, self._creating, self._server_cancels = str(event["response"]["id"]), "", False
             return [rt.ReplyBegan(self._active)]
         if rest == "done":
