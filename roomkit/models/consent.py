@@ -93,8 +93,8 @@ class Digests:
     `KitOptions(digests=Digests())`, or with a mapping of tenants.
 
     After `over` messages of other people within `window_s` seconds the rest of them waits until the window is over, and
-    comes as one, of at most `lines` lines; so does what has waited for quiet hours to end, from `over` messages on. What
-    an AI or the host says, files, and messages with a purpose of their own are never held or gathered.
+    comes as one, of at most `lines` lines; so does what has waited for quiet hours to end, from `over` messages on.
+    What an AI or the host says, files, and messages with a purpose of their own are never held or gathered.
     """
 
     over: int = 5

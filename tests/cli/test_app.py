@@ -24,7 +24,7 @@ WRONG = [
     (["send", "--channel", "sms", "--from", "+15550123"], "Missing option '--text'"),
     (["send", "--channel", "sms", "--from", "+15550123", "--text", "hi", "--url", "host"], "is not a URL"),
     (["send", "--channel", "sms", "--from", "+15550123", "--text", "hi"], "TWILIO_ACCOUNT_SID"),
-    (["send", "--channel", "x", "--from", "a", "--text", "hi", "--provider", "acme"], "twilio or http"),
+    (["send", "--channel", "x", "--from", "a", "--text", "hi", "--provider", "acme"], "use twilio or"),
     (["send", "--channel", "x", "--from", "a", "--text", "hi", "--provider", "http"], "ROOMKIT_WEBHOOK_SECRET"),
     (["send", "--channel", "x", "--from", "a", "--text", "hi", "--db", "no.db"], '"no.db" does not exist'),
     (["doctor", "app.py:kot"], "did you mean"),

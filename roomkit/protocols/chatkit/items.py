@@ -99,7 +99,7 @@ def content_of(item: UserMessageItem, urls: dict[str, str]) -> Content | None:
     ]
     if not parts:
         return None
-    return parts[0] if len(parts) == 1 else CompositeContent(parts=tuple(parts))  # type: ignore[arg-type]
+    return parts[0] if len(parts) == 1 else CompositeContent(parts=tuple(parts))
 
 
 def said(event: RoomEvent) -> str:

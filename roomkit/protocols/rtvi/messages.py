@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from roomkit.errors import RemoteProtocolError
+from roomkit.errors import ProtocolError
 
 LABEL, VERSION = "rtvi-ai", "2.2.0"
 MOST_CHARS = 1_048_576
@@ -102,7 +102,7 @@ KINDS: dict[str, type[_Data]] = {
 }
 
 
-class BadMessage(RemoteProtocolError):
+class BadMessage(ProtocolError):
     """A client message that cannot be taken; `id` is the one to answer, empty when it has none."""
 
     def __init__(self, message: str, message_id: str = "") -> None:

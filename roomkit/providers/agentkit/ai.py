@@ -27,6 +27,7 @@ from roomkit.models.ai import (
     ToolCallChunk,
     ToolCallPart,
 )
+from roomkit.net.redaction import register_secret
 from roomkit.runtime import bounded
 
 try:
@@ -68,6 +69,8 @@ class AgentKitProvider:
         conversations: int = 1_000,
     ) -> None:
         self.target = target
+        if token:
+            register_secret(token, token.removeprefix("Bearer "))
         self._metadata = ((header.lower(), token),) if token else ()
         self._tls = tls
         self._assistant_id = assistant_id
