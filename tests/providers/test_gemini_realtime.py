@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -261,3 +262,47 @@ async def test_over_a_real_socket() -> None:
         await connection.aclose()
         await reading
     await fake.aclose()
+
+
+async def _a_bad_day(seed: int) -> None:
+    """Breaks, goodbyes, calls that are taken back, interruptions, drawn from one number."""
+    chance = random.Random(seed)
+    placed: list[int] = []
+
+    async def order(name: str, arguments: dict[str, Any]) -> str:
+        placed.append(arguments["number"])
+        await asyncio.sleep(chance.uniform(0, 1.5))
+        return f"order {arguments['number']} placed"
+
+    async with call(tools=[TOOL], tool_handler=order) as it:
+        manners = it.fake.manners
+        manners.speed = chance.choice((1.0, 3.0, 20.0))
+        manners.withdraws, manners.handles = chance.random() < 0.5, chance.random() < 0.7
+        manners.goes_away_s = chance.choice((None, None, 6.0))
+        await it.start()
+        for number in range(chance.randint(2, 4)):
+            calls = tuple(("find_order", {"number": number * 10 + n}) for n in range(chance.choice((0, 0, 1, 2))))
+            words = " ".join(f"{number}.{word}" for word in "abcdef")
+            it.fake.script(Spoken(words, chance.choice((300, 2_000, 6_000)), calls))
+            await it.say(f"question {number}")
+            await asyncio.sleep(chance.uniform(0, 3))
+            if chance.random() < 0.2:
+                it.fake.cut()
+                await asyncio.sleep(1)
+        await asyncio.sleep(8)
+        log = await it.log()
+        await it.channel.end_session(it.session)
+    asked = [text for role, text in log if role == "user"]
+    assert asked == sorted(asked)
+    assert len(asked) == len(set(asked))
+    heard = [word for role, text in log if role == "assistant" for word in text.split() if "." in word]
+    heard = [word for word in heard if "Yes." not in word]
+    assert len(heard) == len(set(heard)), heard
+    assert len(placed) == len(set(placed)), placed
+    results = [call_id for call_id, _ in it.fake.results]
+    assert len(results) == len(set(results))
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_bad_day_of_the_vendor_s_leaves_the_room_in_order(seed: int) -> None:
+    await _a_bad_day(seed)
