@@ -152,7 +152,6 @@ async def test_calls_that_are_taken_back_are_not_answered() -> None:
         return "too late"
 
     async with call(tools=[TOOL], tool_handler=slow) as it:
-        it.fake.manners.withdraws = True
         it.fake.script(Spoken("", 0, (("find_order", {"number": 7}),)), Spoken("Never mind then.", 300))
         await it.start()
         await it.say("where is it")
@@ -277,7 +276,7 @@ async def _a_bad_day(seed: int) -> None:
     async with call(tools=[TOOL], tool_handler=order) as it:
         manners = it.fake.manners
         manners.speed = chance.choice((1.0, 3.0, 20.0))
-        manners.withdraws, manners.handles = chance.random() < 0.5, chance.random() < 0.7
+        manners.handles = chance.random() < 0.7
         manners.goes_away_s = chance.choice((None, None, 6.0))
         await it.start()
         for number in range(chance.randint(2, 4)):

@@ -44,15 +44,13 @@ class Spoken:
 @dataclass(slots=True)
 class Manners:
     """`speed` is how much faster than sound it speaks; `binary` sends JSON in binary frames; `underscores` names keys
-    so; `goes_away_s` says goodbye after so long, ten seconds before; `handles` hands out handles to resume with;
-    `withdraws` takes tool calls back when the caller speaks."""
+    so; `goes_away_s` says goodbye after so long, ten seconds before; `handles` hands out handles to resume with."""
 
     speed: float = 8.0
     binary: bool = False
     underscores: bool = False
     goes_away_s: float | None = None
     handles: bool = True
-    withdraws: bool = False
 
 
 class FakeGeminiLive(FakeSpeech):
@@ -233,7 +231,7 @@ class _Session:
         if self.turn is None or self.turn.done():
             return
         self.turn.cancel()
-        if self.calls and self.vendor.manners.withdraws:
+        if self.calls:
             await self.say(toolCallCancellation={"ids": list(self.calls)})
             self.calls.clear()
         await self.say(serverContent={"interrupted": True})
