@@ -29,7 +29,7 @@ from roomkit.core.state import event_by_id
 from roomkit.core.table import RoomTable
 from roomkit.core.timers import Timers
 from roomkit.core.turns import Turns
-from roomkit.errors import Fenced, StateError, StoreUnavailable
+from roomkit.errors import StateError, StoreUnavailable
 from roomkit.models.event import RoomEvent
 from roomkit.models.hooks import BreakerChanged, Trouble
 from roomkit.models.room import (
@@ -361,21 +361,8 @@ class Engine:
         await self.insist(lambda: self.store.commit(batch), "a write")
 
     def write_soon(self, batch: Batch) -> None:
-        self.insist_soon(lambda: self.store.commit(batch), "a write")
-
-    def insist_soon(self, attempt: Callable[[], Awaitable[object]], what: str) -> None:
-        """As `insist`, in the background. What a closing kit, or one that has lost the room, does not write is found
-        again by whoever has it next."""
         if not self.eager.scope.closed:
-            self.eager.start(self._insist_quietly(attempt, what))
-
-    async def _insist_quietly(self, attempt: Callable[[], Awaitable[object]], what: str) -> None:
-        try:
-            await self.insist(attempt, what)
-        except (Fenced, StoreUnavailable) as error:
-            if isinstance(error, Fenced) and self.nodes is None:
-                raise
-            log.info("%s is left to the next owner of its room: %s", what, error)
+            self.eager.start(self.commit_until_done(batch))
 
     async def forget_row(self, actor: RoomActor, record: Record) -> None:
         gone = RecordKey(record.kind, record.tenant, record.key)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core import alarms
 from roomkit.core.state import key
-from roomkit.errors import Elsewhere, Fenced
+from roomkit.errors import Elsewhere, Fenced, StoreUnavailable
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
 from roomkit.runtime import Wakeup
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
     from roomkit.core.engine import Engine
 
+log = logging.getLogger(__name__)
 LONGEST_SLEEP = 3600.0
 
 
@@ -39,7 +41,19 @@ class Timers:
     def set(self, actor: RoomActor, name: str, seconds: float, data: dict[str, Any]) -> None:
         record = self.plan(actor, name, seconds, data)
         self.arm(record)
-        self._engine.insist_soon(lambda: self._keep(actor, record), f"a timer of {actor.room_id}")
+        engine = self._engine
+        if not engine.eager.scope.closed:
+            engine.eager.start(self._insist(actor, record))
+
+    async def _insist(self, actor: RoomActor, record: Record) -> None:
+        """What a closing kit, or one that has lost the room, does not write is armed by whoever has it next."""
+        engine = self._engine
+        try:
+            await engine.insist(lambda: self._keep(actor, record), f"a timer of {actor.room_id}")
+        except (Fenced, StoreUnavailable) as error:
+            if isinstance(error, Fenced) and engine.nodes is None:
+                raise
+            log.info("a timer of %s is left to the next owner of the room: %s", actor.room_id, error)
 
     async def _keep(self, actor: RoomActor, record: Record) -> None:
         """While the store refused it, it may have been moved, or have rung: then it is written no more."""

@@ -211,18 +211,8 @@ class Turns:
             settle(gone)
             running = lane.running
             if running is not None and any(trigger.event.id in ids for trigger in running.triggers):
-                self._ask_others_again(lane, running, ids)
+                _ask_others_again(lane, running, ids)
                 running.cancel("erased")
-
-    def _ask_others_again(self, lane: TurnLane, running: Running, ids: Container[str]) -> None:
-        """The questions beside an erased one begin another turn, unless this one has said or done something."""
-        reply = running.reply
-        if running.cancelled or running.ending or reply.text or reply.journal.begun:
-            return
-        others = [trigger for trigger in running.triggers if trigger.event.id not in ids]
-        running.triggers[:] = [trigger for trigger in running.triggers if trigger.event.id in ids]
-        reply.turn_rows = turn_rows(lane.actor, lane.channel_id, running.triggers)
-        lane.pending[:0] = others
 
     def abandon(self) -> None:
         """The kit has closed: nobody waits any longer for what the next start will do."""
@@ -438,6 +428,17 @@ def _undo(turns: Turns, cut: _Cut) -> None:
     for lane, triggers in cut.waiting:
         lane.pending[:0] = triggers
         turns.wake(lane)
+
+
+def _ask_others_again(lane: TurnLane, running: Running, ids: Container[str]) -> None:
+    """The questions beside an erased one begin another turn, unless this one has said or done something."""
+    reply = running.reply
+    if running.cancelled or running.ending or reply.text or reply.journal.begun:
+        return
+    others = [trigger for trigger in running.triggers if trigger.event.id not in ids]
+    running.triggers[:] = [trigger for trigger in running.triggers if trigger.event.id in ids]
+    reply.turn_rows = turn_rows(lane.actor, lane.channel_id, running.triggers)
+    lane.pending[:0] = others
 
 
 def turn_rows(actor: RoomActor, channel_id: str, triggers: list[Trigger]) -> list[RecordKey]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from roomkit.testing.loop import VirtualLoop
+from roomkit.testing.simulation.deeds import include
 from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.process import Points, note_tasks
 from roomkit.testing.simulation.world import World
@@ -70,7 +71,7 @@ def simulate(
             loop.set_exception_handler(lambda _, context: world.wrong.append(f"loop: {context.get('message')}"))
             if tight:
                 world.options = replace(world.options, resident_rooms=1)
-            world.include(features)
+            include(world, features)
             if prepare is not None:
                 prepare(world)
             with _segments("segments" in world.features):

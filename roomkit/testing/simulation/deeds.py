@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -298,6 +298,29 @@ class Shop:
         done = Consumed(world.loop.time(), process.number, event.tenant, event.room_id, event.index)
         world.consumed.append(done)
         world.trace("shop", f"p{process.number} has done {event.tenant}/{event.room_id}[{event.index}]")
+
+
+def include(world: World, features: Iterable[str]) -> None:
+    """What happens in this schedule beside what its dice say. To be called before it begins."""
+    world.features |= frozenset(features)
+    world.more = tuple(name for name in MORE if name in world.features)
+
+
+def more_people(world: World) -> list[Coroutine[Any, Any, None]]:
+    """Those whom the features bring along."""
+    dice, lives = world.extra, list[Coroutine[Any, Any, None]]()
+
+    def own() -> random.Random:
+        return random.Random(world.dice.getrandbits(64))
+
+    if "newcomer" in world.features:
+        world.newcomers = [Newcomer(world, f"n{n}", dice.choice(world.spots)[0], own()) for n in range(2)]
+        lives += [one.live(dice.choice((2, 3))) for one in world.newcomers]
+    if "erase" in world.features:
+        lives.append(forget(world, dice.choice(world.phones), own()))
+    if world.more:
+        lives.append(Desk(world, "d", world.spots, own()).live(4))
+    return lives
 
 
 class SimInbox:

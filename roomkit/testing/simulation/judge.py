@@ -272,7 +272,7 @@ def _tools(world: World, logs: Logs) -> Iterator[str]:
         if count > 1 and told[key].name != "lookup":
             yield f"{told[key].name} ran {count} times under {key}, although it must not be run again"
     granted = Counter(
-        _told(event, "arguments")["order"]
+        _told(event, "arguments").get("order")  # Who asked for it may have been erased.
         for log in logs.values()
         for event in log
         if event.type is EventType.APPROVAL_ANSWERED and _told(event, "granted")

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from roomkit.errors import RoomKitError
 from roomkit.runtime import Scope
 
 if TYPE_CHECKING:
@@ -137,6 +138,14 @@ class Process:
         if self.ownership is None:
             return self.stale
         return self.world.disk.leases.holder(tenant, room_id) != self.ownership.node
+
+    async def retire(self) -> None:
+        """As a rolling restart has it do."""
+        self.world.trace(self.name, "is asked to stop")
+        with contextlib.suppress(Lost, RoomKitError):
+            await self.call(self.kit.drain, 2.0)
+            await self.call(self.kit.aclose)
+        self.die("after it was asked to stop")
 
     async def thawed(self) -> None:
         """Waits while it is frozen."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from dataclasses import replace
@@ -27,8 +26,20 @@ from roomkit.servers.door import Door
 from roomkit.servers.options import ServerOptions
 from roomkit.servers.socket import SocketDoor
 from roomkit.testing.clock import VirtualClock
+from roomkit.testing.simulation.aftermath import behind
 from roomkit.testing.simulation.clients import Page, Phone, Said, Spot
-from roomkit.testing.simulation.deeds import DEEDS, MORE, Consumed, Copy, Desk, Newcomer, Shop, SimInbox, forget
+from roomkit.testing.simulation.deeds import (
+    DEEDS,
+    MORE,
+    Consumed,
+    Copy,
+    Desk,
+    Newcomer,
+    Shop,
+    SimInbox,
+    include,
+    more_people,
+)
 from roomkit.testing.simulation.disk import Disk, SimStore
 from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.nodes import Network, SimLink, SimOwnership
@@ -37,8 +48,6 @@ from roomkit.testing.simulation.process import Lost, Process
 from roomkit.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from roomkit.rooms import Rooms
     from roomkit.testing.loop import VirtualLoop
 
@@ -96,17 +105,12 @@ class World:
         self.deeds: tuple[str, ...] = tuple(DEEDS)
         self._doors: dict[Process, SocketDoor] = {}
         self._choose()
-        self._extra = random.Random(f"{seed} and more")
+        self.extra = random.Random(f"{seed} and more")
         self.features = frozenset[str]()
         self.more: tuple[str, ...] = ()
-        self.include(self._extra.sample(FEATURES, self._extra.choice((0, 1, 2, 3))))
+        include(self, self.extra.sample(FEATURES, self.extra.choice((0, 1, 2, 3))))
         self.nodes = self.dice.choice(NODES) if nodes is None else nodes
         self.network = Network(self, self._fork())
-
-    def include(self, features: Iterable[str]) -> None:
-        """What happens in this schedule beside what its dice say. To be called before it begins."""
-        self.features |= frozenset(features)
-        self.more = tuple(name for name in MORE if name in self.features)
 
     def _fork(self) -> random.Random:
         return random.Random(self.dice.getrandbits(64))
@@ -163,7 +167,7 @@ class World:
         if "shop" in self.features:
             for tenant in dict.fromkeys(tenant for tenant, _ in self.spots):
                 rooms = self.rooms(process, tenant)
-                rooms.consume(CONSUMER, Shop(self, tenant, self._extra).take, retries=50, concurrency=2)
+                rooms.consume(CONSUMER, Shop(self, tenant, self.extra).take, retries=50, concurrency=2)
         self._doors[process] = SocketDoor(
             Door(kit, replace(options, heartbeat_s=1e6, max_connections_per_principal=1000))
         )
@@ -263,18 +267,7 @@ class World:
             lives.append(page.live(dice.choice((0, 1, 2))))
         for number in range(dice.choice((0, 1, 1, 2))):
             lives.append(Desk(self, f"s{number}", self.spots, self._fork()).live(dice.choice((1, 2, 4))))
-        return lives + self._more_people()
-
-    def _more_people(self) -> list[Any]:
-        dice, lives = self._extra, list[Any]()
-        if "newcomer" in self.features:
-            self.newcomers = [Newcomer(self, f"n{n}", dice.choice(self.spots)[0], self._fork()) for n in range(2)]
-            lives += [one.live(dice.choice((2, 3))) for one in self.newcomers]
-        if "erase" in self.features:
-            lives.append(forget(self, dice.choice(self.phones), self._fork()))
-        if self.more:
-            lives.append(Desk(self, "d", self.spots, self._fork()).live(4))
-        return lives
+        return lives + more_people(self)
 
     def _troubles(self) -> list[Any]:
         troubles: list[Any] = []
@@ -294,20 +287,12 @@ class World:
             if not self.crashes or not process.alive or process.crash_at or not process.started:
                 continue
             if "drain" in self.features and self.nodes > 1 and self.dice.random() < 0.5:
-                self.scope.spawn(self._drain(process), name="drain")
+                self.scope.spawn(process.retire(), name="drain")
             elif self.dice.random() < 0.5:
                 process.die("at some moment")
             else:
                 process.freeze()
                 self.loop.call_later(self.dice.choice((0.5, 2.5, 4.0)), process.thaw)
-
-    async def _drain(self, process: Process) -> None:
-        """As a rolling restart does."""
-        self.trace(process.name, "is asked to stop")
-        with contextlib.suppress(Lost, RoomKitError):
-            await process.call(process.kit.drain, 2.0)
-            await process.call(process.kit.aclose)
-        process.die("after it was asked to stop")
 
     async def _part(self) -> None:
         while True:
@@ -357,7 +342,7 @@ class World:
             settled = all(one.ready and not one.stale for one in self.slots.values())
             if settled and process is not None and await self._quiet(process):
                 await asyncio.sleep(3.0)
-                left = any(one.stale and one.alive for one in self.processes) or self.behind()
+                left = any(one.stale and one.alive for one in self.processes) or behind(self)
                 if all(page.through for page in self.pages) and not left:
                     return
             await asyncio.sleep(0.5 if look < PATIENCE / 2 else 10.0)  # A breaker may be open for minutes.
@@ -373,18 +358,8 @@ class World:
                 return False
         engines = [one.kit.engine for one in self.slots.values() if one.alive]
         kinds = ("outbox", "turn", "stream", "inbox")
-        rows = any(self.disk.read(RecordQuery(kind, None, limit=1)) for kind in kinds) or self.behind()
+        rows = any(self.disk.read(RecordQuery(kind, None, limit=1)) for kind in kinds) or behind(self)
         return not rows and not any(e.turns.active() or e.turns.waiting() or e.lanes.backlog for e in engines)
-
-    def behind(self) -> list[tuple[str, str, int]]:
-        """Events that the consumer has not done: (tenant, room, index)."""
-        if "shop" not in self.features:
-            return []
-        done = {(one.tenant, one.room, one.index) for one in self.consumed}
-        tenants = {tenant for tenant, _ in self.spots}
-        heads = [head for tenant in sorted(tenants) for head in self.disk.read(RecordQuery("head", tenant, limit=1000))]
-        places = [(h.tenant, h.key, index) for h in heads for index in range(h.value["next_index"])]
-        return [one for one in places if one not in done and (one[0], one[1]) not in self.copies]
 
     async def stop(self) -> None:
         """Leaves nothing behind."""
