@@ -4,7 +4,7 @@ SHELL := /bin/sh
 .PHONY: help demo test lint prove bench docs clean
 
 BIN := .venv/bin
-# -qq: errors only
+# -qq: errors only. Development compiles what it imports, not all that it installs, which would take longer than the rest.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 ARGS ?=
 
@@ -53,7 +53,7 @@ clean: ## removes environments, caches and built files
 
 .venv/.dev: pyproject.toml | .venv/.created
 	@echo "roomkit: installing what development needs (once)"
-	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-compile -e '.[dev]'
 	@touch $@ .venv/.demo
 
 .venv/.docs: pyproject.toml | .venv/.created
