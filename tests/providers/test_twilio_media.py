@@ -43,10 +43,10 @@ def made(clock: VirtualClock | None = None) -> TwilioMediaBackend:
     return TwilioMediaBackend(TwilioOptions("AC1", auth_token=TOKEN), clock=clock)
 
 
-def asked(**more: str) -> WebhookRequest:
+def asked(query: str = "", **more: str) -> WebhookRequest:
     body = urlencode({**FORM, **more}).encode()
     headers = {"content-type": "application/x-www-form-urlencoded"}
-    return KEYS.sign(WebhookRequest("POST", f"{PUBLIC}/voice/phone", headers, body))
+    return KEYS.sign(WebhookRequest("POST", f"{PUBLIC}/voice/phone{query}", headers, body))
 
 
 def parameters(twiml: bytes) -> dict[str, str]:
@@ -162,10 +162,14 @@ async def test_a_ticket_is_for_one_connection_of_one_call_within_a_minute() -> N
 
 async def test_a_call_whose_server_went_away_is_connected_again_and_one_that_we_hung_up_ends() -> None:
     first = made().reply(asked(), "wss://x/voice/phone").body.decode()
-    assert first.endswith(f'<Pause length="2"/><Redirect method="POST">{PUBLIC}/voice/phone</Redirect></Response>')
+    assert first.endswith(
+        f'<Pause length="2"/><Redirect method="POST">{PUBLIC}/voice/phone?again=1</Redirect></Response>'
+    )
     assert "again" not in parameters(first.encode())
+    outgoing = made().reply(asked(CallStatus="in-progress"), "wss://x/voice/phone").body
+    assert "again" not in parameters(outgoing), "the first question about a call that we made"
     backend = made()  # the next process, which knows nothing of the call
-    told = parameters(backend.reply(asked(CallStatus="in-progress"), "wss://x/voice/phone").body)
+    told = parameters(backend.reply(asked("?again=1", CallStatus="in-progress"), "wss://x/voice/phone").body)
     assert told["again"] == "1"
     async with Scope("phone") as scope:
         line = MemoryLine()
@@ -178,13 +182,15 @@ async def test_a_call_whose_server_went_away_is_connected_again_and_one_that_we_
         await backend.hang_up(far.session)
         line.put(None)
         await asyncio.sleep(0.01)
-    ended = backend.reply(asked(CallStatus="in-progress"), "wss://x/voice/phone").body
+    ended = backend.reply(asked("?again=1", CallStatus="in-progress"), "wss://x/voice/phone").body
     assert b"<Response><Hangup/></Response>" in ended
 
 
 def test_a_stream_that_fails_each_time_does_not_ring_for_ever() -> None:
     backend = made()
-    replies = [backend.reply(asked(CallStatus="in-progress"), "wss://x/voice/phone").body for _ in range(11)]
+    replies = [
+        backend.reply(asked("?again=1", CallStatus="in-progress"), "wss://x/voice/phone").body for _ in range(11)
+    ]
     assert [b"<Hangup/>" in reply for reply in replies] == [False] * 10 + [True]
     plain = TwilioMediaBackend(TwilioOptions("AC1", auth_token=TOKEN), reconnect=False)
     assert b"<Redirect" not in plain.reply(asked(), "wss://x/voice/phone").body
@@ -223,6 +229,12 @@ async def test_a_phone_call_through_the_door() -> None:
         reply = await home.http.post("/voice/phone", content=request.body, headers=dict(request.headers))
         assert reply.headers["content-type"].startswith("text/xml")
         assert '<Connect><Stream url="wss://calls.example/voice/phone">' in reply.text
+        later = asked("?again=1")
+        back = await home.http.post("/voice/phone?again=1", content=later.body, headers=dict(later.headers))
+        assert back.status_code == 200, back.text
+        assert parameters(back.content)["again"] == "1"
+        forged = await home.http.post("/voice/phone?again=1", content=request.body, headers=dict(request.headers))
+        assert forged.status_code == 403
         async with AsgiSocket(home.app, "/voice/phone", headers=upgrade()) as socket, Scope("phone") as scope:
             told = parameters(reply.content)
             far = FakeTwilioCall(

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 RATE = 8_000
 FRAME = RATE * FRAME_MS // 1000
 TICKET_S = 60
+_AGAIN = "again=1"
 _XML = '<?xml version="1.0" encoding="UTF-8"?>'
 MARK_EVERY = RATE // 10
 """A mark every 100 ms: in between the clock says what has sounded."""
@@ -94,7 +95,9 @@ class TwilioMediaBackend(LiveBackend[_Wire]):
             raise ProtocolError("a call's webhook names the call (CallSid)")
         if not stream_url.startswith(("ws://", "wss://")):
             raise ConfigError("Twilio has to know where to connect: kit.asgi(public_url=...)")
-        again = told.get("CallStatus") == "in-progress"
+        query = request.url.partition("?")[2]
+        again = _AGAIN in query.split("&")
+        back = request.url if again else f"{request.url}{'&' if query else '?'}{_AGAIN}"
         if again and not self._once_more(call):
             return WebhookReply(200, f"{_XML}<Response><Hangup/></Response>".encode(), "text/xml")
         values = {"ticket": self._ticket(call), "from": told.get("From", ""), "to": told.get("To", "")}
@@ -102,7 +105,7 @@ class TwilioMediaBackend(LiveBackend[_Wire]):
             values["again"] = "1"
         parameters = "".join(f'<Parameter name="{name}" value="{escape(value)}"/>' for name, value in values.items())
         connect = f'<Connect><Stream url="{escape(stream_url)}">{parameters}</Stream></Connect>'
-        later = f'<Pause length="{AGAIN_S}"/><Redirect method="POST">{escape(request.url)}</Redirect>'
+        later = f'<Pause length="{AGAIN_S}"/><Redirect method="POST">{escape(back)}</Redirect>'
         twiml = f"{_XML}<Response>{connect}{later if self._reconnect else ''}</Response>"
         return WebhookReply(200, twiml.encode(), "text/xml")
 
