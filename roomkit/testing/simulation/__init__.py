@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import itertools
 import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
@@ -74,7 +75,7 @@ def simulate(
             include(world, features)
             if prepare is not None:
                 prepare(world)
-            with _segments("segments" in world.features):
+            with _own(world.features):
                 wrong = _play(world)
         finally:
             loop.close()
@@ -117,13 +118,17 @@ def _quiet() -> Generator[None]:
 
 
 @contextmanager
-def _segments(short: bool) -> Generator[None]:
-    """Where they are short, replies of a few words have rows of their own beside the reply's."""
-    module = importlib.import_module("roomkit.core.checkpoint")
+def _own(features: frozenset[str]) -> Generator[None]:
+    """What is one for all kits of a process, made this schedule's own: the numbers of enqueued rows; and where segments
+    are short, replies of a few words have rows beside their own."""
+    changed: list[tuple[str, str, Any]] = [("inbox", "_numbers", itertools.count())]
+    if "segments" in features:
+        changed += [("checkpoint", "SEGMENT", 16), ("checkpoint", "EVERY_CHARS", 8)]
     with ExitStack() as stack:
-        for name, size in (("SEGMENT", 16), ("EVERY_CHARS", 8)) if short else ():
+        for where, name, value in changed:
+            module = importlib.import_module(f"roomkit.core.{where}")
             stack.callback(setattr, module, name, getattr(module, name))
-            setattr(module, name, size)
+            setattr(module, name, value)
         yield
 
 
