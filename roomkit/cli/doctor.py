@@ -40,6 +40,7 @@ EXTRAS = {
     "slack": ("httpx2",),
     "discord": ("cryptography", "httpx2"),
     "teams": ("jwt", "cryptography", "httpx2"),
+    "gemini": ("websockets", "httpx2"),
     "deepgram": ("websockets", "httpx2", "numpy"),
     "elevenlabs": ("websockets", "httpx2", "numpy"),
     "sphinx": ("pocketsphinx", "numpy"),
@@ -50,6 +51,7 @@ EXTRAS = {
 KEYS = {
     "OPENAI_API_KEY": "openai",
     "ANTHROPIC_API_KEY": "anthropic",
+    "GEMINI_API_KEY": "gemini",
     "DEEPGRAM_API_KEY": "deepgram",
     "ELEVENLABS_API_KEY": "elevenlabs",
     "TWILIO_ACCOUNT_SID": "twilio",
