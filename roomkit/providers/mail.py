@@ -29,6 +29,7 @@ from roomkit.models.content import (
 from roomkit.models.delivery import Attachment, DeliveryState, DeliveryStatus, InboundMessage, Outgoing
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import Assurance, Category, ChannelBinding
+from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Fetched
 from roomkit.ports.channel import RoomContext
 from roomkit.protocols.mail.compose import Mail, split_address, subject_line
@@ -97,6 +98,7 @@ class MailDesk:
     def __init__(self, name: str, settings: MailSettings, key: str) -> None:
         self._name = name
         self.settings = settings
+        register_secret(key, settings.thread_secret or "")
         self._secret = thread_secret(settings.thread_secret, key)
         self._ahead: dict[bytes, Letter] = {}
         self._threads: WorkerPool | None = None

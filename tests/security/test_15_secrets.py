@@ -26,6 +26,7 @@ from roomkit.net.ssrf import Credentials
 from roomkit.net.tokens import Tokens
 from roomkit.providers.anthropic.ai import AnthropicProvider
 from roomkit.providers.http.http import HTTPWebhookOptions, HTTPWebhooks
+from roomkit.providers.mail import MailSettings
 from roomkit.providers.openai.ai import OpenAIProvider
 from roomkit.providers.redis import RedisBus
 from roomkit.providers.sse.source import SSESource
@@ -92,6 +93,8 @@ def _filler(name: str, kind: str) -> Any:
         return "wss://a.example/x" if "ws" in name else "https://a.example/x"
     if "Options" in kind or "Callable" in kind or name in ("parse", "options"):
         return None
+    if kind == "MailSettings":
+        return MailSettings()
     return f"any-{name}"
 
 
