@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,8 +21,8 @@ from roomkit.core.keywords import keyword
 from roomkit.core.outgoing import address_of
 from roomkit.errors import UsageError
 from roomkit.models.addresses import normal
-from roomkit.models.consent import ALL, ConsentEntry, ConsentPolicy, Keyword, family, of_tenant
-from roomkit.models.content import TextContent, text_of
+from roomkit.models.consent import ALL, FORMER, ConsentEntry, ConsentPolicy, Keyword, family, of_tenant
+from roomkit.models.content import CompositeContent, MediaContent, TextContent, VideoContent, text_of
 from roomkit.models.event import EventDraft, EventType, RoomEvent
 from roomkit.models.room import Assurance
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
@@ -29,6 +30,7 @@ from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
     from roomkit.core.erasure import Person
+    from roomkit.models.content import Content
     from roomkit.models.delivery import InboundMessage
     from roomkit.models.room import ChannelBinding
     from roomkit.ports.channel import Channel
@@ -52,10 +54,19 @@ class Subject:
     @property
     def names(self) -> Iterable[tuple[str, str]]:
         """(who, the key of its rows without the purpose)."""
+        return ((who, keys[0]) for who, keys in self.kept)
+
+    @property
+    def kept(self) -> Iterable[tuple[str, tuple[str, ...]]]:
+        """(who, the keys under which rows may stand: that of today first)."""
+        kinds = (self.channel_type, *FORMER.get(self.channel_type, ()))
         for sign, who in (("at", self.address), ("id", self.identity)):
             if who:
-                told = f"{self.tenant}\n{self.channel_type}\n{sign}:{who}"
-                yield who, f"{self.channel_type}\n{hashlib.sha256(told.encode()).hexdigest()[:32]}\n"
+                yield who, tuple(self._prefix(kind, sign, who) for kind in kinds)
+
+    def _prefix(self, kind: str, sign: str, who: str) -> str:
+        told = f"{self.tenant}\n{kind}\n{sign}:{who}"
+        return f"{kind}\n{hashlib.sha256(told.encode()).hexdigest()[:32]}\n"
 
 
 class Consent:
@@ -78,10 +89,10 @@ class Consent:
     async def attend(self, actor: RoomActor, entry: Entry, change: Change, origin: InboundMessage | None) -> bool:
         """Takes a keyword to the ledger, in the commit of the message that is one; whether it was one. Runs in the
         actor. A message that is blocked for another reason counts too: who says stop has said it. In a group nobody
-        speaks for the others."""
+        speaks for the others, and the account's own owner (`from_me`) never for the person at the other end."""
         policy, draft = self.policy(actor.tenant), entry.draft
         channel = self._engine.channels.get(draft.source.channel_id)
-        if policy is None or channel is None or channel.reach != "outbox" or origin is None or origin.group:
+        if policy is None or channel is None or channel.reach != "outbox" or origin is None or not _speaks(origin):
             return False
         told = _told(draft, channel.channel_type, policy)
         if told is None or draft.type is not EventType.MESSAGE:
@@ -92,8 +103,9 @@ class Consent:
             return False
         identity = _identity(actor, draft.source.participant_id)
         subject = self.subject(actor.tenant, channel.channel_type, origin.address, identity)
-        stopped = await self.refusal(subject, ALL, policy) == STOPPED
-        if kind is Keyword.START and not stopped:
+        purpose = _purpose(draft)
+        stopped = await self.refusal(subject, purpose, policy) == STOPPED
+        if kind is Keyword.START and (not stopped or await self._stops_more(subject, purpose, policy)):
             return False
         entry.draft, entry.wakes, entry.targets = _marked(draft, kind.value), False, ()
         if kind is not Keyword.HELP and stopped is not (kind is Keyword.STOP):
@@ -101,7 +113,8 @@ class Consent:
             entry.draft = entry.draft.replaced(event_id=event_id)
             granted = kind is Keyword.START
             source, said = "vendor" if by_vendor else "keyword", draft.text[:80] or kind.value
-            change.put.extend(self.rows(subject, ALL, granted, source, said, room_id=actor.room_id, event_id=event_id))
+            where = {"room_id": actor.room_id, "event_id": event_id}
+            change.put.extend(self.rows(subject, purpose, granted, source, said, **where))
             self._engine.count("consent_started" if granted else "consent_stopped")
         elif kind is Keyword.STOP:
             return True
@@ -113,17 +126,21 @@ class Consent:
         """A stop in a message that is turned away (a limit, a closed room, a sender whom nobody knows) counts too; it
         is not answered. `START` has to be let in."""
         policy = self.policy(tenant)
-        if policy is None or channel.reach != "outbox" or message.group or message.type is not EventType.MESSAGE:
+        if policy is None or channel.reach != "outbox" or message.type is not EventType.MESSAGE or not _speaks(message):
             return
         told = _told(message, channel.channel_type, policy)
         if told is None or told[0] is not Keyword.STOP or not (told[2] or _sure(policy, channel, message)):
             return
-        subject = self.subject(tenant, channel.channel_type, message.address)
-        if await self.refusal(subject, ALL, policy) != STOPPED:
+        subject, purpose = self.subject(tenant, channel.channel_type, message.address), _purpose(message)
+        if await self.refusal(subject, purpose, policy) != STOPPED:
             said = text_of(message.content)[:80] or Keyword.STOP.value
-            rows = self.rows(subject, ALL, False, "vendor" if told[2] else "keyword", said)
+            rows = self.rows(subject, purpose, False, "vendor" if told[2] else "keyword", said)
             await self._engine.store.commit(Batch(tenant, self._engine.epoch, put=rows))
             self._engine.count("consent_stopped")
+
+    async def _stops_more(self, subject: Subject, purpose: str, policy: ConsentPolicy) -> bool:
+        """Whether more is stopped than `purpose`: to allow that alone lifts no stop of everything."""
+        return purpose != ALL and await self.refusal(subject, ALL, policy) == STOPPED
 
     async def vendor_said(self, actor: RoomActor, channel: Channel, binding: ChannelBinding, code: str | None) -> bool:
         """Keeps what a vendor's refusal says about its own list; whether this was such a refusal."""
@@ -155,12 +172,14 @@ class Consent:
         return await self.refusal(self.of_seat(actor, channel, binding), purpose, policy)
 
     async def refusal(self, subject: Subject, purpose: str, policy: ConsentPolicy) -> str:
-        """A stop of the address counts as much as one of the identity; of two lines the later one holds."""
+        """A stop of the address counts as much as one of the identity; of two lines the later one holds, of two at the
+        same time the stop."""
         allowed = purpose not in policy.opt_in
-        for _, prefix in subject.names:
-            rows = await self._engine.store.records(RecordQuery(STATE, subject.tenant, prefix=prefix))
-            about = [row.value for row in rows if row.value["purpose"] in (ALL, purpose)]
-            if about and not max(about, key=lambda value: value["at"])["granted"]:
+        store = self._engine.store
+        for _, prefixes in subject.kept:
+            found = [await store.records(RecordQuery(STATE, subject.tenant, prefix=prefix)) for prefix in prefixes]
+            about = [row.value for rows in found for row in rows if row.value["purpose"] in (ALL, purpose)]
+            if about and not max(about, key=_order)["granted"]:
                 return STOPPED
             allowed = allowed or any(value["granted"] and value["purpose"] == purpose for value in about)
         return "" if allowed else NOT_ALLOWED
@@ -277,15 +296,17 @@ async def erase(engine: Engine, tenant: str, person: Person) -> tuple[list[Recor
 
 
 async def merged(engine: Engine, tenant: str, keep: str, gone: str) -> list[Record]:
-    """The stops of an identity that becomes another: a stop of either holds; what `gone` allowed, `keep` did not."""
+    """The stops of an identity that becomes another: a stop of either holds; what `gone` allowed, `keep` did not. They
+    are said anew now, so that nothing that `keep` has allowed before outdoes them."""
     made: list[Record] = []
+    now = engine.now().isoformat()
     for row in await _all(engine, STATE, tenant):
         value = row.value
         kind = str(value["channel_type"])
         mine = any(row.key.startswith(prefix) for _, prefix in Subject(tenant, kind, None, gone).names)
         if mine and not value["granted"]:
             for who, prefix in Subject(tenant, kind, None, keep).names:
-                made.append(Record(STATE, tenant, prefix + value["purpose"], {**value, "who": who}))
+                made.append(Record(STATE, tenant, prefix + value["purpose"], {**value, "who": who, "at": now}))
     return made
 
 
@@ -293,6 +314,21 @@ def _theirs(row: Record, person: Person) -> bool:
     kind = str(row.value["channel_type"])
     addresses = {normal(kind, one) for one in person.addresses}
     return row.value["who"] in person.ids | addresses or row.value.get("address") in addresses
+
+
+def _order(value: Mapping[str, Any]) -> tuple[datetime, bool]:
+    """Texts of times do not sort by time: some have fractions of a second and some have none."""
+    return datetime.fromisoformat(value["at"]), not value["granted"]
+
+
+def _speaks(message: InboundMessage) -> bool:
+    """Whether what it says is said for whoever is reached there."""
+    return not message.group and not message.metadata.get("from_me")
+
+
+def _purpose(said: EventDraft | InboundMessage) -> str:
+    told = said.metadata.get("opt_out_purpose")
+    return told if isinstance(told, str) and told else ALL
 
 
 def _sure(policy: ConsentPolicy, channel: Channel, message: InboundMessage) -> bool:
@@ -306,9 +342,22 @@ def _told(
     by_vendor = said.metadata.get("opt_out")
     if by_vendor in tuple(Keyword):
         return Keyword(by_vendor), "", True
-    content = said.content
-    found = keyword(content.text, channel_type, policy) if isinstance(content, TextContent) else None
+    found = keyword(_words(said.content), channel_type, policy)
     return (*found, False) if found is not None else None
+
+
+def _words(content: Content) -> str:
+    """What somebody wrote; a picture or a logo beside it changes nothing, other words do."""
+    match content:
+        case TextContent(text=text):
+            return text
+        case MediaContent(caption=text) | VideoContent(caption=text):
+            return text or ""
+        case CompositeContent(parts=parts):
+            spoken = [part for part in parts if text_of(part).strip()]
+            return _words(spoken[0]) if len(spoken) == 1 else ""
+        case _:
+            return ""
 
 
 def _marked(draft: EventDraft, what: str) -> EventDraft:

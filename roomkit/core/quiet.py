@@ -116,6 +116,8 @@ async def _awake(engine: Engine, actor: RoomActor, binding: ChannelBinding, hour
         if (now - event.created_at).total_seconds() > hours.awake_s:
             return False
         if event.source.channel_id == binding.channel_id and event.source.direction == "inbound":
+            if event.metadata.get("from_me"):  # the account's own owner, who wakes nobody
+                continue
             return True
     return False
 

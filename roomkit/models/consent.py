@@ -14,8 +14,14 @@ from roomkit.models.room import Assurance, ChannelType
 T = TypeVar("T")
 ALL = "all"
 """The purpose of a stop that names none: nothing at all is sent."""
-FAMILIES: Mapping[str, str] = {ChannelType.RCS: ChannelType.SMS, "mms": ChannelType.SMS}
+FAMILIES: Mapping[str, str] = {
+    ChannelType.RCS: ChannelType.SMS,
+    "mms": ChannelType.SMS,
+    ChannelType.WHATSAPP_PERSONAL: ChannelType.WHATSAPP,
+}
 """Channel types that reach the same inbox: who stops one of them has stopped the other."""
+FORMER: Mapping[str, tuple[str, ...]] = {ChannelType.WHATSAPP: (ChannelType.WHATSAPP_PERSONAL,)}
+"""Families under whose members' own names older rows stand."""
 
 
 class Keyword(StrEnum):

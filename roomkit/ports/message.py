@@ -29,7 +29,8 @@ class MessageProvider(Protocol):
     for in `extra["via"]` ("sms"), and `adapt_sms(capabilities)`, what SMS carries then. `webhook_bytes` is how large
     its webhooks may be, where that is more than the server's limit. `opt_out_codes` are the vendor's codes for a
     recipient who wants nothing more (or a mapping of them to the purpose that is refused); a message's metadata
-    `opt_out` ("stop", "start" or "help") says that the vendor has understood a keyword and answered it.
+    `opt_out` ("stop", "start" or "help") says that the vendor has understood a keyword and answered it, and
+    `opt_out_purpose` ("marketing") that it is about that alone.
     """
 
     name: str

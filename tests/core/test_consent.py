@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from roomkit import InboundMessage, KitOptions, Modify, RoomKit
+from roomkit.core.consent import Subject
 from roomkit.errors import UsageError
 from roomkit.models.consent import ConsentPolicy
+from roomkit.models.content import AudioContent, CompositeContent, MediaContent, TextContent, VideoContent
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState, DeliveryStatus
 from roomkit.models.hooks import IdentityAnswer, IdentityQuestion
 from roomkit.models.room import Assurance, Identity
+from roomkit.ports.store import Batch
 from roomkit.testing import FakeChannel, VirtualClock
 from tests.core.rooms import Brain, kit_with, said, say
 
@@ -355,3 +359,92 @@ async def test_a_repeated_stop_webhook_is_one_line_and_a_blocked_one_counts() ->
         assert blocked.blocked
         assert not await kit.consent.may("sms", "+15550124")
         assert ("sms", "STOP", "blocked") in await said(kit, blocked.room_id)
+
+
+async def test_the_owner_of_the_account_says_nothing_for_the_other_end() -> None:
+    """WhatsApp on the owner's own phone: what they write there has the customer's conversation and not their word."""
+    sms = FakeChannel()
+    async with kit_with(sms, options=options()) as kit:
+
+        async def mine(text: str) -> Any:
+            return await say(kit, text, who="+15559999", conversation_id=WHO, metadata={"from_me": True})
+
+        room = await room_of(kit)
+        await mine("stop")
+        await kit.close_room(room)
+        await mine("stop")
+        assert await kit.consent.may("sms", WHO)
+        await kit.consent.stop("sms", WHO)
+        await mine("start")
+        assert not await kit.consent.may("sms", WHO)
+        assert [e.source for e in await kit.consent.entries()] == ["host"]
+
+
+PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
+
+
+@pytest.mark.parametrize(
+    "content, counts",
+    [
+        (PICTURE.replaced(caption="STOP"), True),
+        (VideoContent(url="https://x.example/a.mp4", mime_type="video/mp4", caption="Stop!"), True),
+        (CompositeContent(parts=(TextContent(text="STOP"), PICTURE)), True),
+        (CompositeContent(parts=(CompositeContent(parts=(PICTURE, TextContent(text="stop"))), PICTURE)), True),
+        (CompositeContent(parts=(TextContent(text="STOP"), PICTURE.replaced(caption="the bus"))), False),
+        (AudioContent(url="https://x.example/a.ogg", mime_type="audio/ogg", transcript="stop"), False),
+    ],
+)
+async def test_a_stop_with_a_picture_or_a_logo_is_a_stop(content: Any, counts: bool) -> None:
+    async with kit_with(FakeChannel(), options=options()) as kit:
+        await kit.process_inbound(InboundMessage(channel_id="sms", sender_id=WHO, content=content))
+        assert await kit.consent.may("sms", WHO) is not counts
+
+
+async def test_of_two_lines_the_later_holds_and_of_two_at_once_the_stop() -> None:
+    async with kit_with(FakeChannel(), options=options()) as kit:
+        clock = [datetime(2026, 11, 21, 8, tzinfo=UTC)]
+        kit.engine.now = lambda: clock[0]  # type: ignore[method-assign]
+        await kit.consent.allow("sms", WHO)
+        clock[0] += timedelta(seconds=0.5)
+        await kit.consent.stop("sms", WHO, purpose="conversation")
+        assert not await kit.consent.may("sms", WHO)
+        await kit.consent.allow("sms", WHO)
+        assert not await kit.consent.may("sms", WHO)
+        clock[0] += timedelta(seconds=0.5)
+        await kit.consent.allow("sms", WHO)
+        assert await kit.consent.may("sms", WHO)
+
+
+async def test_both_ways_of_whatsapp_are_one_also_in_older_rows() -> None:
+    async with kit_with(FakeChannel(), options=options()) as kit:
+        await kit.consent.stop("whatsapp", WHO)
+        assert not await kit.consent.may("whatsapp_personal", WHO)
+        other = "+15550124"
+        old = Subject("default", "whatsapp_personal", other)
+        rows = kit.engine.consent.rows(old, "all", False, "keyword", "STOP")  # type: ignore[union-attr]
+        await kit.engine.store.commit(Batch("default", kit.engine.epoch, put=rows))
+        for kind in ("whatsapp", "whatsapp_personal"):
+            assert not await kit.consent.may(kind, other)
+        await asyncio.sleep(1)
+        await kit.consent.allow("whatsapp_personal", other)
+        assert await kit.consent.may("whatsapp", other)
+
+
+async def test_what_a_vendor_says_of_one_purpose_is_of_that_one() -> None:
+    async with kit_with(FakeChannel(), options=options()) as kit:
+
+        async def may() -> list[bool]:
+            return [await kit.consent.may("sms", WHO, purpose=one) for one in ("marketing", "conversation")]
+
+        async def wish(kind: str) -> None:
+            await say(kit, f"to {kind}", who=WHO, metadata={"opt_out": kind, "opt_out_purpose": "marketing"})
+            await asyncio.sleep(1)
+
+        await wish("stop")
+        assert await may() == [False, True]
+        await wish("start")
+        assert await may() == [True, True]
+        await kit.consent.stop("sms", WHO)
+        await asyncio.sleep(1)
+        await wish("start")
+        assert await may() == [False, False], "a stop of everything is not lifted for one purpose"

@@ -288,3 +288,15 @@ async def test_tenants_share_nobody() -> None:
             await kit.tenant("acme").merge_identities("ann", "a.lee")
         result = await kit.tenant("acme").process_inbound(InboundMessage.text("sms", WHO, "hi"))
         assert (await kit.tenant("acme").participants(result.room_id or ""))[0].identity_id is None
+
+
+async def test_a_stop_of_one_purpose_outlives_a_merge_with_who_has_allowed_more_since() -> None:
+    kit, _ = await merged_kit()
+    async with kit:
+        await kit.consent.stop("sms", identity="a.lee", purpose="marketing")
+        await asyncio.sleep(1)
+        await kit.consent.allow("sms", identity="ann")
+        await asyncio.sleep(1)
+        await kit.merge_identities("ann", "a.lee")
+        assert not await kit.consent.may("sms", identity="ann", purpose="marketing")
+        assert await kit.consent.may("sms", identity="ann")

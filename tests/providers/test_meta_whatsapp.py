@@ -672,6 +672,7 @@ def test_what_there_is_no_content_for_is_visible():
         "app_echo": ("smb_message_echoes", None),
         "status_not_yet_known": ("status_levitating", None),
     }
+    assert told["user_preferences"].metadata == {"opt_out": "stop", "opt_out_purpose": "marketing"}
     assert made(FakeMeta()).parse(FakeMeta().json({"object": "page", "entry": []}), "wa")[0].content.kind == "page"  # type: ignore[union-attr]
 
 

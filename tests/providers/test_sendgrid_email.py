@@ -380,7 +380,7 @@ async def test_events_move_states_and_the_rest_is_seen():
     for name, said in (
         ("spamreport", "stop"),
         ("unsubscribe", "stop"),
-        ("group_resubscribe", "start"),
+        ("group_resubscribe", None),
         ("account_status_change", None),
     ):
         (item,) = mine.parse(golden("sendgrid", name)[0], "email")

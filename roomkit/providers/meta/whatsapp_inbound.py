@@ -36,6 +36,7 @@ STATES = {
 }
 FILES = ("image", "video", "audio", "document", "sticker")
 GROUP = "group:"
+_MARKETING = "marketing_messages"
 
 
 def read(body: Raw, channel_id: str, media_url: str, account: str) -> Iterator[Item]:
@@ -66,7 +67,7 @@ def _change(owner: str, change: Raw, value: Raw, channel_id: str, media_url: str
     wishes = parts(value.get("user_preferences")) if field == "user_preferences" else []
     for wish in wishes:
         sender, told = person(str(wish.get("wa_id") or "")) or str(wish.get("user_id") or "unknown"), wish.get("detail")
-        yield _unknown(channel_id, field, wish, sender, str(told)[:300] if told else None)
+        yield _unknown(channel_id, field, wish, sender, str(told)[:300] if told else None, _wish(wish))
     if not wishes and (field != "messages" or not (messages or statuses)):
         errors = parts(value.get("errors"))
         told = str(errors[0].get("title") or errors[0].get("message"))[:300] if errors else None
@@ -259,7 +260,9 @@ def _status(status: Raw, value: Raw, channel_id: str) -> Item:
     )
 
 
-def _unknown(channel_id: str, kind: str, raw: Raw, sender: str, text: str | None = None) -> InboundMessage:
+def _unknown(
+    channel_id: str, kind: str, raw: Raw, sender: str, text: str | None = None, said: Raw | None = None
+) -> InboundMessage:
     return InboundMessage(
         channel_id=channel_id,
         sender_id=sender,
@@ -267,7 +270,14 @@ def _unknown(channel_id: str, kind: str, raw: Raw, sender: str, text: str | None
         external_id=own_id(raw),
         provider="meta",
         raw_payload=raw,
+        metadata=dict(said or {}),
     )
+
+
+def _wish(wish: Raw) -> Raw:
+    """What somebody has set in the app, as the ledger of consent takes it: marketing alone."""
+    kind = {"stop": "stop", "resume": "start"}.get(str(wish.get("value")))
+    return {"opt_out": kind, "opt_out_purpose": "marketing"} if kind and wish.get("category") == _MARKETING else {}
 
 
 def _name(message: Raw) -> str:

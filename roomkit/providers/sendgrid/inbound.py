@@ -32,8 +32,8 @@ _OPT_OUTS = {
     "unsubscribe": "stop",
     "group_unsubscribe": "stop",
     "spamreport": "stop",
-    "group_resubscribe": "start",
 }
+"""Who comes back to one group has not come back to everything: `group_resubscribe` lifts no stop."""
 _DKIM = re.compile(r"@([^\s:{}]{1,255})\s*:\s*([a-z]{2,20})", re.IGNORECASE)
 _MOST_EVENTS = 1_000
 
