@@ -26,7 +26,8 @@ from starlette.routing import Route
 
 from roomkit.ai.tools import Tool
 from roomkit.channels.websocket import WebSocketChannel
-from roomkit.errors import Overloaded, RoomKitError, UsageError
+from roomkit.errors import AccessDenied, Overloaded, RoomKitError, UsageError
+from roomkit.models.access import Principal
 from roomkit.models.content import ReactionContent
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import FloorMode
@@ -57,11 +58,12 @@ from roomkit.protocols.chatkit.package import (
     WidgetItem,
 )
 from roomkit.runtime import Scope
+from roomkit.servers.access import Action
 from roomkit.servers.chatkit_store import RoomStore, Waiting
 from roomkit.servers.client_tools import ClientTools
 from roomkit.servers.door import Door
 from roomkit.servers.options import ServerOptions
-from roomkit.servers.problems import answer, problem
+from roomkit.servers.problems import TooLarge, answer, problem
 from roomkit.servers.rest.api import read_body
 
 if TYPE_CHECKING:
@@ -236,9 +238,9 @@ class RoomChatKitServer(ChatKitServer[Any]):
         """Makes a tool of a typed function whose body the page has: the model reads its name, docstring and types."""
         return self._tools.tool(function)
 
-    def _ask_the_page(self, room_id: str, call_id: str, name: str, arguments: dict[str, Any]) -> bool:
+    def _ask_the_page(self, tenant: str, room_id: str, call_id: str, name: str, arguments: dict[str, Any]) -> bool:
         live = self.rooms.live.get(room_id)
-        if live is None:
+        if live is None or tenant != self.rooms.rooms.tenant_id:
             return False
         item = ClientToolCallItem(
             id=f"tc_{call_id}",
@@ -251,13 +253,13 @@ class RoomChatKitServer(ChatKitServer[Any]):
         live.post(item)
         return True
 
-    def _give_up(self, room_id: str, call_id: str) -> None:
-        del call_id
+    def _give_up(self, tenant: str, room_id: str, call_id: str) -> None:
+        del tenant, call_id
         if (paused := self._paused.pop(room_id, None)) is not None:
             self.rooms.leave(room_id, paused[0].visit)
 
     def _completed(self, item: ClientToolCallItem) -> None:
-        self._tools.answered(item.thread_id, item.call_id, item.output)
+        self._tools.answered(self.rooms.rooms.tenant_id, item.thread_id, item.call_id, item.output)
 
 
 async def _settled(waiting: Waiting) -> None:
@@ -323,22 +325,9 @@ def chatkit_app(server: RoomChatKitServer, **options: Any) -> Starlette:
     (`GET /refresh.js` does it). `options` are those of `kit.asgi()`: who may come in is the same as everywhere."""
     door = Door(server.kit, ServerOptions(**options))
 
-    def guarded(endpoint: Callable[[Request, Any], Coroutine[Any, Any, Response]]) -> Any:
-        async def run(request: Request) -> Response:
-            try:
-                return await endpoint(request, await door.authenticate(request))
-            except NotFoundError as error:
-                return answer(404, "not_found", str(error))
-            except (ValidationError, ValueError) as error:
-                log.info("a ChatKit request was not understood: %s", type(error).__name__)
-                return answer(400, "bad_request", "the request is not one of ChatKit's")
-            except RoomKitError as error:
-                return problem(error)
-
-        return run
-
     async def talk(request: Request, principal: Any) -> Response:
         body = await read_body(request, MOST_BYTES, door.options.request_s)
+        await _allowed(door, principal, body)
         result = await server.process(body, principal)
         if isinstance(result, StreamingResult):
             events = result.json_events
@@ -346,11 +335,15 @@ def chatkit_app(server: RoomChatKitServer, **options: Any) -> Starlette:
                 first = await anext(events)  # What is wrong with the request itself is said with a status.
             except StopAsyncIteration:
                 first = b""
-            return StreamingResponse(_sse(first, events), media_type="text/event-stream", headers=_UNCACHED)
+            stream = _sse(first, events, server.rooms.let_go)
+            return StreamingResponse(stream, media_type="text/event-stream", headers=_UNCACHED)
         return Response(result.json, media_type="application/json", headers=_UNCACHED)
 
     async def changes(request: Request, principal: Any) -> Response:
-        visit = await server.rooms.visit(request.query_params.get("thread_id", ""), principal)
+        thread_id = request.query_params.get("thread_id", "")
+        if door.options.authorize is not None:
+            await door.demand(principal, Action.READ_ROOM, thread_id)
+        visit = await server.rooms.visit(thread_id, principal)
         return StreamingResponse(_changes(visit), media_type="text/event-stream", headers=_UNCACHED)
 
     async def script(request: Request) -> Response:
@@ -359,22 +352,67 @@ def chatkit_app(server: RoomChatKitServer, **options: Any) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/", guarded(talk), methods=["POST"]),
-            Route("/changes", guarded(changes)),
+            Route("/", _guarded(door, server, talk), methods=["POST"]),
+            Route("/changes", _guarded(door, server, changes)),
             Route("/refresh.js", script),
         ]
     )
 
 
+def _guarded(
+    door: Door, server: RoomChatKitServer, endpoint: Callable[[Request, Any], Coroutine[Any, Any, Response]]
+) -> Any:
+    """Who may not come in, and what goes wrong before an answer begins, as statuses."""
+
+    async def run(request: Request) -> Response:
+        try:
+            if not door.origin_allowed(request.headers.get("origin"), request.headers.get("host")):
+                raise AccessDenied("requests of this page's origin are not allowed; add it to allowed_origins")
+            principal = await door.authenticate(request)
+            if principal.tenant != server.rooms.rooms.tenant_id:
+                raise AccessDenied("this door is of another tenant")
+            return await endpoint(request, principal)
+        except NotImplementedError:
+            return answer(501, "not_implemented", "this server does not do that")
+        except NotFoundError as error:
+            return answer(404, "not_found", str(error))
+        except (ValidationError, ValueError) as error:
+            log.info("a ChatKit request was not understood: %s", type(error).__name__)
+            return answer(400, "bad_request", "the request is not one of ChatKit's")
+        except RoomKitError as error:
+            return problem(error)
+
+    return run
+
+
 _UNCACHED = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-async def _sse(first: bytes, events: Any) -> AsyncIterator[bytes]:
-    async with aclosing(events):
-        if first:
-            yield first
-        async for event in events:
-            yield event
+async def _allowed(door: Door, principal: Principal, body: bytes) -> None:
+    """What the host's own `authorize` says of a request's thread; everybody's threads are their own in any case."""
+    try:
+        asked: Any = json.loads(body)
+        params = asked["params"]
+        thread_id = params.get("thread_id")
+        said: Any = params.get("input") or {}
+        words = "".join(str(part.get("text", "")) for part in said.get("content", ()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # The package refuses it.
+    if len(words) > door.options.limits.text_chars:
+        raise TooLarge(f"a message has at most {door.options.limits.text_chars} characters")
+    if door.options.authorize is not None:
+        await door.demand(principal, Action.WRITE, thread_id if isinstance(thread_id, str) else None)
+
+
+async def _sse(first: bytes, events: Any, let_go: Callable[[Any], None]) -> AsyncIterator[bytes]:
+    try:
+        async with aclosing(events):
+            if first:
+                yield first
+            async for event in events:
+                yield event
+    finally:
+        let_go(asyncio.current_task())
 
 
 async def _changes(visit: Visit) -> AsyncIterator[bytes]:

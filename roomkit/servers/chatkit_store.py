@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from roomkit.protocols.chatkit.package import (
     ThreadMetadata,
     UserMessageItem,
 )
+from roomkit.servers.lobby import GONE
 from roomkit.servers.visit import Visit
 
 if TYPE_CHECKING:
@@ -56,11 +58,12 @@ _attachments: TypeAdapter[Any] = TypeAdapter(Attachment)
 class Waiting:
     """What a message has set off, kept for `respond`: the visit that was opened before it was said, and its result."""
 
-    __slots__ = ("result", "visit")
+    __slots__ = ("by", "result", "visit")
 
     def __init__(self, visit: Visit, result: InboundResult) -> None:
         self.visit = visit
         self.result = result
+        self.by = asyncio.current_task()
 
 
 class RoomStore(Store[Any]):
@@ -120,7 +123,10 @@ class RoomStore(Store[Any]):
             room = await self.rooms.get_room(thread_id)
         except (RoomNotFound, StateError):
             raise NotFoundError(f"thread {thread_id} is not there") from None
-        if room.metadata.get(OWNER) != self.user_of(context) or room.metadata.get("deleted"):
+        user = self.user_of(context)
+        if room.metadata.get(OWNER) != user or room.metadata.get("deleted"):
+            raise NotFoundError(f"thread {thread_id} is not there")
+        if any(one.id == user and one.status in GONE for one in await self.rooms.participants(thread_id)):
             raise NotFoundError(f"thread {thread_id} is not there")
         return room
 
@@ -158,10 +164,14 @@ class RoomStore(Store[Any]):
             self.completed(item)
 
     async def delete_thread_item(self, thread_id: str, item_id: str, context: Any) -> None:
-        """A message is deleted in the room, for everybody; any other item only here."""
-        person = self.user_of(context)
+        """The owner's own message and a brain's answer are deleted in the room, for everybody; whatever else there is,
+        what people of the house have said above all, is only left out here."""
+        person, brains = self.user_of(context), self.kit.engine.channels
         for event in await self._events(thread_id, context):
-            if event.type is EventType.MESSAGE and item_of(event, person).id == item_id:
+            if event.type is not EventType.MESSAGE or item_of(event, person).id != item_id:
+                continue
+            brain = brains.get(event.source.channel_id)
+            if event.source.participant_id == person or (brain is not None and brain.reach == "turn"):
                 await self._write(thread_id, DeleteContent(target_event_id=event.id, delete_type="system"))
         await self.keep(thread_id, removed(item_id))
 
@@ -187,6 +197,13 @@ class RoomStore(Store[Any]):
         """What `add_thread_item` has begun, for whoever answers."""
         return self._waiting.pop((thread_id, item_id), None)
 
+    def let_go(self, request: Any) -> None:
+        """A request is over: what it has begun and nobody has taken up is given up."""
+        for key, waiting in tuple(self._waiting.items()):
+            if waiting.by is request:
+                del self._waiting[key]
+                self.leave(key[0], waiting.visit)
+
     def leave(self, thread_id: str, visit: Visit) -> None:
         """Nobody waits for an answer any more."""
         visit.close()
@@ -194,7 +211,8 @@ class RoomStore(Store[Any]):
             del self.live[thread_id]
 
     async def visit(self, thread_id: str, context: Any) -> Visit:
-        """A seat in the thread's room, from now on."""
+        """A seat in the thread's room, from now on. Raises `NotFoundError` unless it is the caller's own."""
+        await self.room(thread_id, context)
         visit = Visit(self.rooms, thread_id, self.channel_id, self.user_of(context))
         await visit.enter(create=False)
         return visit

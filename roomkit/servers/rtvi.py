@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from roomkit.kit import RoomKit
 
 log = logging.getLogger(__name__)
-FRAMES = 1_000
+FRAMES, HANDLED = 1_000, 32
 NOT_SENT = "this message could not be sent"
 OnMessage = Callable[["Client", str, Any], Any]
 """(client, type, data) -> what to answer; None answers nothing, and an exception refuses."""
@@ -82,25 +83,30 @@ class RTVIServer:
         self.options = options or RTVIOptions()
         if self.options.channel_id not in kit.engine.channels:
             kit.register_channel(WebSocketChannel(self.options.channel_id))
-        self.clients: set[Client] = set()
+        self.clients: dict[Client, None] = {}
         self._tools = ClientTools(self._ask, self.options.tool_s)
 
     def client_tool(self, function: Callable[..., Any]) -> Tool:
         """Makes a tool of a typed function whose body the client has (`registerFunctionCallHandler` there)."""
         return self._tools.tool(function)
 
-    def push(self, room_id: str, data: Any) -> int:
+    def push(self, room_id: str, data: Any, *, tenant: str = "default") -> int:
         """Sends a message of the app's own to every client in the room; returns how many there are."""
-        here = [client for client in self.clients if client.room_id == room_id]
+        here = [client for client in self.clients if (client.tenant, client.room_id) == (tenant, room_id)]
         for client in here:
             client.post(client.session.push(data))
         return len(here)
 
-    def answered(self, room_id: str, call_id: str, result: Any) -> None:
-        self._tools.answered(room_id, call_id, result)
+    def answered(self, tenant: str, room_id: str, call_id: str, result: Any) -> None:
+        self._tools.answered(tenant, room_id, call_id, result)
 
-    def _ask(self, room_id: str, call_id: str, name: str, arguments: dict[str, Any]) -> bool:
-        here = [client for client in self.clients if client.room_id == room_id and client.session.ready]
+    def _ask(self, tenant: str, room_id: str, call_id: str, name: str, arguments: dict[str, Any]) -> bool:
+        """Of several clients in a room the one that came first is asked."""
+        here = [
+            client
+            for client in self.clients
+            if (client.tenant, client.room_id) == (tenant, room_id) and client.session.ready
+        ]
         for client in here[:1]:
             client.post(client.session.function(call_id, name, arguments))
         return bool(here)
@@ -110,9 +116,14 @@ class Client:
     """One connection."""
 
     def __init__(self, server: RTVIServer, door: Door, principal: Principal, room_id: str) -> None:
-        self.principal = principal
+        self.principal: Principal | None = principal
+        self.staff = False
         self.room_id = room_id
         self.session = Session()
+        self._door = door
+        self._who = principal
+        self._handling = 0
+        self._code = (1000, "")
         self._server = server
         self._rooms = door.rooms(principal)
         self._out: BlockingBuffer[bytes] = BlockingBuffer(FRAMES)
@@ -120,12 +131,17 @@ class Client:
         self._limits = door.options.limits
         self._visit = Visit(self._rooms, room_id, server.options.channel_id, principal.id, name=principal.display_name)
 
+    @property
+    def tenant(self) -> str:
+        return self._who.tenant
+
     async def run(self, socket: WebSocket) -> None:
         """Serves the connection until one side ends it."""
         server = self._server
         try:
-            await self._visit.enter(create=self.principal.room_id is None)
-            server.clients.add(self)
+            await self._visit.enter(create=self._who.room_id is None)
+            server.clients[self] = None
+            self._door.lobby.enter(self, (self.tenant, self.room_id))
             self._scope.spawn(self._listen(), name="room")
             self._scope.spawn(self._write(socket), name="writer")
             while True:
@@ -134,7 +150,9 @@ class Client:
                     return
                 await self._hear(frame)
         finally:
-            server.clients.discard(self)
+            server.clients.pop(self, None)
+            self._door.lobby.leave(self, (self.tenant, self.room_id))
+            self._door.lobby.remove(self)
             self._visit.close()
             self._out.close()
             await self._scope.aclose()
@@ -149,6 +167,25 @@ class Client:
                     self._out.close()
             except BufferClosed:
                 return
+
+    # -- as a connection of the lobby, which sweeps out who may stay no longer -----------------------------------------
+
+    def tell(self, kind: str, /, **fields: Any) -> None:
+        """What is told of rooms here, RTVI has no words for."""
+
+    def cut(self, code: int, reason: str) -> None:
+        log.info("an RTVI client of room %s is cut (%d): %s", self.room_id, code, reason)
+        self._code = (code, reason)
+        self._visit.finish()
+        self._out.close()
+
+    def check(self, now: float, stamp: float) -> None:
+        del now
+        if self.principal is not None and not self._door.alive(self.principal, stamp):
+            self.cut(4003, "the token has expired or was revoked")
+
+    def expel(self) -> None:
+        self.cut(4003, "removed from the room")
 
     def _fail(self, error: BaseException) -> None:
         log.warning("an RTVI client of room %s was let go: %s", self.room_id, error)
@@ -179,10 +216,13 @@ class Client:
                 self.post([act])
             case Say():
                 await self._say(act)
+            case Asked() if self._handling >= HANDLED:
+                self.post([self.session.refuse(act.message_id, "too many messages are being answered; wait for some")])
             case Asked():
+                self._handling += 1
                 self._scope.spawn(self._answer(act), name="message")
             case Result(call_id=call_id, result=result):
-                self._server.answered(self.room_id, call_id, result)
+                self._server.answered(self._who.tenant, self.room_id, call_id, result)
             case Pressed(buttons=buttons):
                 await self._say(Say("", buttons, now=True), metadata={"dtmf": buttons})
             case Shown(kind=kind, data=data):
@@ -199,7 +239,10 @@ class Client:
         try:
             if act.now and await self._visit.interrupt("the user spoke up"):
                 self.post(self.session.interrupted())
-            external = f"{self.principal.id}:{act.message_id}" if act.message_id else None
+            if not self._door.writes.try_acquire((self._who.tenant, self._who.id)):
+                self.post([self.session.refuse(act.message_id, "too many messages; slow down")])
+                return
+            external = f"{self._who.id}:{act.message_id}" if act.message_id else None
             result = await self._visit.say(
                 valid_text(act.text),
                 external_id=external,
@@ -217,14 +260,14 @@ class Client:
             self.post([self.session.refuse(act.message_id, NOT_SENT)])
             return
         stamp = result.event.created_at.isoformat()
-        self.post(self.session.heard(act.text, self.principal.id, stamp, act.message_id))
+        self.post(self.session.heard(act.text, self._who.id, stamp, act.message_id))
 
     async def _answer(self, asked: Asked) -> None:
         handler = self._server.options.on_message
-        if handler is None:
-            self.post([self.session.refuse(asked.message_id, f"nobody here answers {asked.kind[:100]!r}")])
-            return
         try:
+            if handler is None:
+                self.post([self.session.refuse(asked.message_id, f"nobody here answers {asked.kind[:100]!r}")])
+                return
             data = handler(self, asked.kind, asked.data)
             if inspect.isawaitable(data):
                 data = await data
@@ -232,6 +275,8 @@ class Client:
             log.exception("the handler of an app's message failed")
             self.post([self.session.refuse(asked.message_id, "Exception processing message")])
             return
+        finally:
+            self._handling -= 1
         if data is not None:
             self.post([self.session.answer(asked, data)])
 
@@ -242,7 +287,7 @@ class Client:
             while True:
                 await socket.send_bytes(await self._out.get())
         except BufferClosed:
-            await socket.close(1000)
+            await socket.close(*self._code)
         except (WebSocketDisconnect, RuntimeError, OSError):
             return  # It has gone; the reader hears of it.
 
@@ -265,7 +310,7 @@ class Client:
         assert isinstance(event, RoomEvent)
         if isinstance(event.content, ToolCallContent):
             return []
-        if event.type is not EventType.MESSAGE or event.source.participant_id == self.principal.id:
+        if event.type is not EventType.MESSAGE or event.source.participant_id == self._who.id:
             return []
         return session.said(event.id, text_of(event.content))
 
@@ -288,24 +333,40 @@ def rtvi_app(server: RTVIServer, **options: Any) -> Starlette:
         if not door.origin_allowed(socket.headers.get("origin"), socket.headers.get("host")):
             await _refuse(socket, 4403, "origin not allowed")
             return
-        if door.draining or len(server.clients) >= door.options.max_connections:
+        if door.draining or door.lobby.full:
             await _refuse(socket, 1013, "too many connections")
             return
         try:
             principal = await _who(door, socket)
             room_id = _room(server, principal, dict(socket.query_params))
-            await door.demand(principal, Action.WRITE, room_id)
-        except (Unauthenticated, AccessDenied, Overloaded) as error:
-            await _refuse(socket, 4003, str(error))
+            if principal.room_id is not None or not await door.may(principal, Action.WRITE, room_id):
+                await door.demand(principal, Action.WRITE, room_id)
+        except RoomKitError as error:
+            reason = str(error) if isinstance(error, (Unauthenticated, AccessDenied, Overloaded)) else "no such room"
+            await _refuse(socket, 4003, reason)
+            return
+        if not door.lobby.admit(principal):
+            await _refuse(socket, 1013, "too many connections of yours")
             return
         await socket.accept()
         try:
-            await Client(server, door, principal, room_id).run(socket)
+            client = Client(server, door, principal, room_id)
+            door.lobby.add(client)
+            await client.run(socket)
         except RoomKitError as error:
             log.info("an RTVI client could not come in: %s", error)
             await _close(socket, 1008)
 
-    return Starlette(routes=[WebSocketRoute("/", endpoint)])
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+        """Run where the app stands alone; mounted, its clients end with their connections."""
+        del app
+        yield
+        door.lobby.cut_all(1001, "going away")
+        door.lobby.close()
+        await door.scope.aclose()
+
+    return Starlette(routes=[WebSocketRoute("/", endpoint)], lifespan=lifespan)
 
 
 async def _who(door: Door, socket: WebSocket) -> Principal:

@@ -59,6 +59,10 @@ class Visit:
                 pass  # It is there already.
         room = await self.rooms.get_room(self.room_id)
         if self.channel_id not in {binding.channel_id for binding in await self.rooms.bindings(self.room_id)}:
+            engine = self.rooms._engine  # pyright: ignore[reportPrivateUsage] - what was taken away has no surface
+            state = await engine.table.look(self.rooms.tenant_id, self.room_id)
+            if state is not None and self.channel_id in state.detached:
+                raise StateError(f'the channel "{self.channel_id}" was taken away from this room')
             await self.rooms.attach_channel(self.room_id, self.channel_id, assurance=Assurance.AUTHENTICATED)
         if self.person not in {one.id for one in await self.rooms.participants(self.room_id)}:
             await self.rooms.add_member(self.room_id, self.person, display_name=self.name, channel_id=self.channel_id)

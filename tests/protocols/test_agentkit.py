@@ -71,6 +71,14 @@ def test_a_new_message_interrupts_as_well() -> None:
     assert sent(machine.said("c", "Yes")) == [("m2", "Yes", True)]
 
 
+def test_the_same_message_again_has_no_second_effect() -> None:
+    machine = begun()
+    machine.hear(said("hi"))
+    machine.grows("a", "One ")
+    assert machine.hear(said("hi")) == []
+    assert sent(machine.said("a", "One two")) == [("m1", "One two", True)]
+
+
 def test_nobody_waits_for_nothing() -> None:
     machine = begun()
     machine.hear(said("hi"))

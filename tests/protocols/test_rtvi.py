@@ -125,16 +125,34 @@ def test_a_reply_is_told_in_chunks_and_sentences() -> None:
     ]
 
 
-def test_replies_do_not_mix() -> None:
+def test_of_two_replies_at_once_one_is_told_and_then_the_other_whole() -> None:
     session = ready()
     session.starts("a")
-    session.starts("b")
-    assert session.grows("b", "hidden") == []
+    assert session.starts("b") == []
+    assert session.grows("b", "B-first ") == []
     assert told(session.grows("a", "One"))[0]["data"] == {"text": "One"}
-    whole = [one["type"] for one in told(session.said("b", "Two"))]
-    assert whole == ["bot-llm-started", "bot-llm-text", "bot-output", "bot-llm-stopped"]
-    assert told(session.withdrawn("a"))[0]["type"] == "bot-llm-stopped"
+    assert session.said("b", "B-first B-second") == [], "not inside of another"
+    ended = told(session.withdrawn("a"))
+    kinds = [one["type"] for one in ended]
+    assert kinds == ["bot-llm-stopped", "bot-llm-started", "bot-llm-text", "bot-output", "bot-llm-stopped"]
+    assert ended[2]["data"] == {"text": "B-first B-second"}
     assert session.withdrawn("a") == []
+
+
+def test_what_was_changed_before_it_was_stored_is_not_said_again() -> None:
+    session = ready()
+    session.starts("a")
+    session.grows("a", "My card is 4111")
+    told_now = told(session.said("a", "My card is [redacted]"))
+    assert "4111" not in str(told_now)
+    assert "My card is [redacted]" in str(told_now)
+
+
+def test_an_id_that_no_wire_takes_is_refused() -> None:
+    (answer,) = told(ready().hear(client("send-text", {"content": "hi"}, "\ud800")))
+    assert (answer["type"], answer["data"]["fatal"]) == ("error", False)
+    assert ready("\ud800").ready
+    assert told(ready().hear(client("dtmf", {"button": "any words"})))[0]["type"] == "error-response"
 
 
 def test_functions_of_the_client() -> None:

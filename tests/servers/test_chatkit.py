@@ -74,7 +74,10 @@ async def served(
 
     def who(request: Any) -> Principal | None:
         name = request.headers.get("x-user")
-        return user(name) if name else None
+        if not name:
+            return None
+        person, _, tenant = name.partition("@")
+        return user(person).replaced(tenant=tenant or "default")
 
     app = chatkit_app(server, authenticate=who)
     async with kit:
@@ -138,12 +141,45 @@ async def test_nobody_sees_the_threads_of_others() -> None:
         assert len(await page().items(thread)) == 2
 
 
+async def test_no_door_leads_into_rooms_that_are_no_threads_of_ones_own() -> None:
+    async with served(brain("Hello", "Again")) as (kit, _, page):
+        thread = (await page().say("hi"))[0].thread.id
+        await kit.create_room("private", channels=[])
+        for room in ("private", thread, "nope"):
+            eve = page("eve").client
+            assert (await eve.get("/changes", params={"thread_id": room})).status_code == 404
+            await page("eve").ask("items.feedback", 404, thread_id=room, item_ids=["x"], kind="positive")
+        assert [p.id for p in await kit.participants("private")] == []
+        assert "eve" not in [p.id for p in await kit.participants(thread)]
+        foreign = await page("ann@acme").client.post("/", json={"type": "threads.list", "params": {}})
+        assert foreign.status_code == 403
+        evil = {"origin": "https://evil.example"}
+        refused = await page().client.post("/", json={"type": "threads.list", "params": {}}, headers=evil)
+        assert refused.status_code == 403
+        await kit.remove_member(thread, "ann", ban=True)
+        await page().ask("threads.get_by_id", 404, thread_id=thread)
+
+
+async def test_a_retry_takes_nothing_away_that_the_house_has_said() -> None:
+    async with served(brain("First", "Second")) as (kit, _, page):
+        events = await page().say("tell me")
+        thread, asked = events[0].thread.id, events[1].item.id
+        await kit.send(thread, "Sam's promise", by="sam")
+        await page().stream("threads.retry_after_item", thread_id=thread, item_id=asked)
+        promises = [e for e in await kit.events(thread) if text_of(e.content) == "Sam's promise"]
+        assert len(promises) == 1, "it stands in the room"
+        assert "Sam's promise" not in str(await page().items(thread)), "and is left out of the thread"
+
+
 async def test_what_is_no_request_is_refused() -> None:
     async with served() as (_, _, page):
         for body in (b"", b"[]", b"{", b'{"type": "threads.fly", "params": {}}', b'{"type": "threads.create"}'):
             response = await page().client.post("/", content=body)
             assert response.status_code == 400, body
         assert (await page().client.post("/", content=b"x" * 1_100_000)).status_code == 413
+        said = {"content": [{"type": "input_text", "text": "x" * 900_000}], "attachments": [], "inference_options": {}}
+        await page().ask("threads.create", 413, input=said)
+        await page().ask("input.transcribe", 501, audio_base64="AA==", mime_type="audio/wav")
         await page().ask("threads.get_by_id", 404, thread_id="thr_none")
         await page().ask("threads.get_by_id", 404, thread_id="../~\n")
 

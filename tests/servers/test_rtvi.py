@@ -174,6 +174,30 @@ async def test_who_may_not_come_in_and_what_is_no_frame() -> None:
             await client.until("bot-llm-stopped")
 
 
+async def test_who_is_removed_or_expired_is_cut_at_once() -> None:
+    async with served(ScriptedAI("ok", repeat=True)) as (kit, server, url):
+        async with websockets.connect(f"{url}?token={token(kit, 'eve')}") as socket:
+            client = Client(socket)
+            await client.ready()
+            await kit.send("r", "hello eve", by="sam", addressed_to=())
+            await client.until("bot-llm-stopped")
+            await kit.remove_member("r", "eve", ban=True)
+            with pytest.raises(websockets.ConnectionClosed):
+                await client.until("never")
+            assert socket.close_code == 4003
+        short = kit.tokens.issue(PrincipalRole.GUEST, "r", 0.5, id="bob").token
+        async with websockets.connect(f"{url}?token={short}") as socket:
+            await Client(socket).ready()
+            with pytest.raises(websockets.ConnectionClosed):
+                await Client(socket).until("never")
+        assert server.push("r", {"a": 1}, tenant="acme") == 0
+        nowhere = kit.tokens.issue(PrincipalRole.GUEST, "nope", id="bob").token
+        async with websockets.connect(f"{url}?token={nowhere}") as socket:
+            with pytest.raises(websockets.ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 4003
+
+
 @pytest.mark.time_limit(60)
 async def test_the_real_client_talks_in_node() -> None:
     node = shutil.which("node")

@@ -108,6 +108,8 @@ class Conversation:
             return [self._refuse(501, "this agent takes text: set the assistant's stream mode to text")]
         if len(message.text) > self._most_text:
             return [self._final(message.id, "That was too much at once. Please say it in fewer words.")]
+        if message.id and message.id == self.current:
+            return []  # The same message once more: it is being answered, or was.
         interrupts = not self._answered
         self._drop_open()
         self.current, self._answered = message.id, False

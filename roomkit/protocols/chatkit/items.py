@@ -168,6 +168,7 @@ def items_of(events: Iterable[RoomEvent], person: str) -> list[Any]:
 
 def page_of(rows: Sequence[Any], after: str | None, limit: int, order: str) -> Page[Any]:
     """`after` is the id of the last row that was given; an unknown one begins anew."""
+    limit = max(1, min(limit, 1_000))
     ordered = list(rows) if order == "asc" else list(rows)[::-1]
     start = next((at + 1 for at, row in enumerate(ordered) if row.id == after), 0) if after else 0
     data = ordered[start : start + limit]

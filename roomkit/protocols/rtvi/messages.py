@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from roomkit.errors import ProtocolError
+from roomkit.models.content import valid_text
 
 LABEL, VERSION = "rtvi-ai", "2.2.0"
 MOST_CHARS = 1_048_576
@@ -52,10 +53,11 @@ class Dtmf(_Data):
     buttons: list[str] = []
     button: str | None = None
 
-    @field_validator("buttons")
+    @field_validator("buttons", "button")
     @classmethod
-    def _keys(cls, value: list[str]) -> list[str]:
-        if any(len(one) != 1 or one not in "0123456789*#" for one in value):
+    def _keys(cls, value: list[str] | str | None) -> list[str] | str | None:
+        pressed = value if isinstance(value, list) else [] if value is None else [value]
+        if any(len(one) != 1 or one not in "0123456789*#" for one in pressed):
             raise ValueError("a button is one of 0-9, * and #")
         return value
 
@@ -123,6 +125,8 @@ def parse(text: str) -> tuple[str, str, Any] | None:
     kind, message_id, data = (envelope.get(name) for name in ("type", "id", "data"))  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if not isinstance(kind, str) or not isinstance(message_id, str):
         raise BadMessage("Invalid message: it needs a type and an id")
+    if valid_text(message_id) != message_id or len(message_id) > 200:
+        raise BadMessage("Invalid message: its id is no short, valid text")
     model = KINDS.get(kind)
     if model is None:
         raise BadMessage(f"Unsupported type {kind[:100]}", message_id)
@@ -143,7 +147,7 @@ def message(kind: str, data: Any = None, *, message_id: str | None = None) -> st
         envelope["id"] = message_id
     if data is not None:
         envelope["data"] = data
-    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(envelope, separators=(",", ":"))
 
 
 def version_of(text: str) -> tuple[int, int, int] | None:

@@ -87,6 +87,7 @@ class Session:
         self.version: tuple[int, int, int] = (2, 0, 0)
         self._capabilities = capabilities or {"audio_in": False, "audio_out": False, "metrics": False}
         self._texts: dict[str, str] = {}
+        self._held: list[str] = []
         self._functions: set[str] = set()
 
     @property
@@ -203,14 +204,15 @@ class Session:
         return acts
 
     def starts(self, stream_id: str) -> list[Act]:
-        if not self.ready or stream_id in self._texts:
+        """Of several replies at once the first is told while it grows, the others whole when it has ended."""
+        if not self.ready or self._texts:
             return []
         self._texts[stream_id] = ""
-        return [Send(message("bot-llm-started"))] if len(self._texts) == 1 else []
+        return [Send(message("bot-llm-started"))]
 
     def grows(self, stream_id: str, delta: str) -> list[Act]:
-        """A part of the reply; of several at once the first is told while it grows."""
-        if not self.ready or stream_id != next(iter(self._texts), None) or not delta:
+        """A part of the reply that is being told."""
+        if not self.ready or stream_id not in self._texts or not delta:
             return []
         before = self._texts[stream_id]
         self._texts[stream_id] = text = before + delta
@@ -227,27 +229,38 @@ class Session:
         """A whole message of somebody else's, the end of a growing one too."""
         if not self.ready:
             return []
-        first = next(iter(self._texts), None)
         told = self._texts.pop(event_id, None)
-        if told is not None and event_id == first:
-            start = max((cut.end() for cut in _SENTENCE.finditer(told)), default=0)
-            acts: list[Act] = []
-            if text[: len(told)] == told and len(text) > len(told):
+        if told is None and self._texts:
+            self._held.append(text)  # A reply is being told: this one comes after it.
+            return []
+        if told is None:
+            return self._whole(text)
+        acts: list[Act] = []
+        if text.startswith(told):
+            if len(text) > len(told):
                 acts.append(Send(message("bot-llm-text", {"text": text[len(told) :]})))
-            rest = (text if text[: len(told)] == told else told)[start:].strip()
-            acts += self._output(rest)
-            return [*acts, Send(message("bot-llm-stopped"))]
-        acts = [Send(message("bot-llm-started")), Send(message("bot-llm-text", {"text": text}))]
+            start = max((cut.end() for cut in _SENTENCE.finditer(told)), default=0)
+            acts += self._output(text[start:].strip())
+            acts.append(Send(message("bot-llm-stopped")))
+        else:  # What is stored is not what was told: it is said anew, and nothing of the other again.
+            acts += [Send(message("bot-llm-stopped")), *self._whole(text)]
+        return [*acts, *self._let_go()]
+
+    def _let_go(self) -> list[Act]:
+        held, self._held = self._held, []
+        return [act for text in held for act in self._whole(text)]
+
+    def _whole(self, text: str) -> list[Act]:
+        acts: list[Act] = [Send(message("bot-llm-started")), Send(message("bot-llm-text", {"text": text}))]
         for sentence in filter(None, map(str.strip, _SENTENCE.split(text))):
             acts += self._output(sentence)
         return [*acts, Send(message("bot-llm-stopped"))]
 
     def withdrawn(self, stream_id: str) -> list[Act]:
         """The reply has come to nothing."""
-        first = next(iter(self._texts), None)
-        if self._texts.pop(stream_id, None) is None or stream_id != first or not self.ready:
+        if self._texts.pop(stream_id, None) is None or not self.ready:
             return []
-        return [Send(message("bot-llm-stopped"))]
+        return [Send(message("bot-llm-stopped")), *self._let_go()]
 
     def interrupted(self) -> list[Act]:
         return [Send(message("bot-interrupted"))] if self.ready and self.version >= (2, 2, 0) else []
