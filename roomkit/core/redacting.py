@@ -24,6 +24,8 @@ _ADDRESSES = frozenset(
     | {"channel", "by", "value", "provider_message_id", "created_at", "updated_at", "at"}
 )
 """What a text under this name is: no words of anybody's, and a promise that it stays as it is."""
+_BESIDE = ("subject", "quoted", "signature", "html")
+"""What stands beside the content and is words all the same."""
 
 
 class Redactions:
@@ -75,8 +77,10 @@ class Redactions:
         if kind == "event":
             before = value["content"]
             content = _walk(redactor, before)
-            found = _found(redactor, before)
-            source = value["source"] if not found else {**value["source"], "raw_payload": None}
+            found = _found(redactor, [before, _spoken(value["channel_data"])])
+            source = value["source"]
+            if found or _found(redactor, source.get("raw_payload")):
+                source = {**source, "raw_payload": None}
             beside = {name: _without(redactor, value[name], found) for name in ("metadata", "channel_data")}
             return {**value, "content": content, "source": source, **beside}
         if kind == "record" and value["kind"] in (*_RECORDS, "mutation", "approval"):
@@ -87,12 +91,18 @@ class Redactions:
 def _entry(redactor: Redactor, entry: Entry) -> None:
     draft = entry.draft
     content = _content(redactor, draft.content)
-    if content is draft.content:
+    raw, spoken = draft.source.raw_payload, _spoken(draft.channel_data)
+    found = _found(redactor, spoken) if spoken else frozenset[str]()
+    if content is not draft.content:
+        found |= _found(redactor, draft.content.model_dump(mode="json"))
+    source = draft.source
+    if raw is not None and (found or content is not draft.content or _found(redactor, raw)):
+        source = source.replaced(raw_payload=None)
+    if content is draft.content and source is draft.source and not found:
         return
-    found = _found(redactor, draft.content.model_dump(mode="json"))
     entry.draft = draft.replaced(
         content=content,
-        source=draft.source.replaced(raw_payload=None),
+        source=source,
         metadata=_without(redactor, draft.metadata, found),
         channel_data=_without(redactor, draft.channel_data, found),
     )
@@ -150,6 +160,19 @@ def _found(redactor: Redactor, value: Any) -> frozenset[str]:
         elif isinstance(one, str):
             found.update(one[start:end] for start, end, _ in redactor.spans(one))
     return frozenset(found)
+
+
+def _spoken(channel_data: Any) -> list[str]:
+    """The words in what a channel keeps beside the content."""
+    found: list[str] = []
+    stack = [channel_data]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            table = cast("dict[str, Any]", one)
+            found += [words for name in _BESIDE if isinstance(words := table.get(name), str)]
+            stack.extend(table.values())
+    return found
 
 
 def _without(redactor: Redactor, value: Any, found: frozenset[str]) -> Any:

@@ -192,3 +192,30 @@ def test_a_log_is_always_clean(caplog: pytest.LogCaptureFixture) -> None:
     RoomKit()
     logging.getLogger("roomkit.elsewhere").error("%s and %s", MAIL, PHONE, extra={"who": MAIL})
     clean(caplog.records[-1].getMessage(), str(vars(caplog.records[-1])["who"]))
+
+
+def letter_beside(raw: Any, text: str = "Thanks", **more: str) -> InboundMessage:
+    beside = {"subject": f"call {PHONE}", "quoted": f"> my card is {CARD}", "signature": MAIL, "html": f"<p>{CARD}</p>"}
+    data = {**beside, "message_id": "<9@mail.example.com>", **more}
+    return InboundMessage.text("sms", "+15550101", text, raw_payload=raw, channel_data=data)
+
+
+async def test_the_words_beside_a_letter_are_words_too() -> None:
+    """What is quoted, the subject and the signature, where the letter itself says nothing of it."""
+    want = {"subject": "call [phone]", "quoted": "> my card is [card]", "signature": "[email]", "html": "<p>[card]</p>"}
+    async with make(STORE) as kit:
+        event = (await kit.process_inbound(letter_beside({"text": CARD}))).event
+        assert event is not None
+        assert event.channel_data == {**want, "message_id": "<9@mail.example.com>"}
+        assert event.source.raw_payload is None
+        nothing = dict.fromkeys(want, "")
+        only = (await kit.process_inbound(letter_beside({"text": [CARD]}, **nothing))).event
+        assert only is not None
+        assert only.source.raw_payload is None, "the vendor's copy may say more than the message"
+        plain = (await kit.process_inbound(letter_beside({"text": "Thanks"}, **nothing))).event
+        assert plain is not None
+        assert plain.source.raw_payload == {"text": "Thanks"}
+    async with make(Redaction(model=False)) as kit:
+        room = (await kit.process_inbound(letter_beside({"text": CARD}))).room_id or ""
+        await kit.process_inbound(letter_beside({"text": CARD}, **nothing))
+        clean(*[line async for line in kit.export_room(room)])

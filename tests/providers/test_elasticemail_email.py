@@ -37,6 +37,7 @@ from roomkit.models.content import CompositeContent, MediaContent, TemplateConte
 from roomkit.models.delivery import DeliveryState, DeliveryStatus, InboundMessage, WebhookRequest
 from roomkit.models.room import Assurance
 from roomkit.providers.elasticemail.email import ElasticEmailProvider, provider
+from roomkit.providers.elasticemail.inbound import ElasticEmailKeys
 from roomkit.testing import VirtualClock, check_message_provider
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.elasticemail import FakeElasticEmail
@@ -291,3 +292,17 @@ async def test_an_answer_finds_its_room_though_the_vendor_names_the_letter():
                 await kit.delivery_status(status)
         assert (await kit.deliveries("bill"))[0].state is DeliveryState.READ
         assert (await kit.deliveries("lamp"))[0].state is DeliveryState.SENT
+
+
+async def test_an_empty_secret_opens_nothing():
+    fake = FakeElasticEmail()
+    notice = fake.notice({"status": "Sent", "messageid": "m"})
+    stamp = notice.headers["x-elasticemail-timestamp"].encode()
+    signature = hmac.new(b"", stamp + b"." + notice.body, hashlib.sha256).hexdigest()
+    forged = replace(notice, headers={**notice.headers, "x-elasticemail-signature": f"v1={signature}"})
+    with pytest.raises(AccessDenied, match="neither secret nor token"):
+        made(fake, signing_secrets=("",), webhook_token=None).verify(forged)
+    with pytest.raises(AccessDenied, match="signature does not match"):
+        made(fake).verify(forged)
+    with pytest.raises(AccessDenied, match="neither secret nor token"):
+        ElasticEmailKeys((), "", ("timestamp", "body"), fake.clock, 300.0).verify(fake.letter(ADA, "hello"))

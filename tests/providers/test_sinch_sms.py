@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import json
 import random
 from collections.abc import Sequence
@@ -316,3 +319,14 @@ async def test_media_is_fetched_without_credentials():
     assert (got.body, got.content_type) == (b"png bytes", "image/png")
     assert fake.leaks == []
     await sinch.aclose()
+
+
+def test_an_empty_secret_opens_nothing():
+    fake = FakeSinch()
+    request = WebhookRequest("POST", "https://x.example/", {}, b"{}")
+    stamp = str(int(VirtualClock().now().timestamp()))
+    signature = base64.b64encode(hmac.new(b"", request.body + f".n.{stamp}".encode(), hashlib.sha256).digest()).decode()
+    name = "x-sinch-webhook-signature"
+    forged = replace(request, headers={name: signature, f"{name}-nonce": "n", f"{name}-timestamp": stamp})
+    with pytest.raises(AccessDenied, match="no secret"):
+        made(fake, webhook_secrets=("",)).verify(forged)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 from collections.abc import Sequence
@@ -567,3 +568,12 @@ def test_secrets_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(AccessDenied) as caught:
         made(fake).verify(webhook("form_command"))
     assert fake.signing_secret not in caplog.text + str(caught.value)
+
+
+def test_an_empty_secret_opens_nothing() -> None:
+    request = FakeSlack().message("U1", "a")
+    signed = f"v0:{request.headers['x-slack-request-timestamp']}:".encode() + request.body
+    signature = f"v0={hmac.new(b'', signed, 'sha256').hexdigest()}"
+    forged = replace(request, headers={**request.headers, "x-slack-signature": signature})
+    with pytest.raises(AccessDenied, match="no signing secret"):
+        made(FakeSlack(), signing_secrets=("",)).verify(forged)

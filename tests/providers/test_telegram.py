@@ -906,3 +906,12 @@ async def test_after_a_week_of_silence_a_lower_number_is_not_lost():
 def test_polling_needs_a_channel_of_telegrams():
     with pytest.raises(ConfigError, match="TelegramChannel"):
         TelegramPolling(TelegramChannel("tg"))
+
+
+def test_a_picture_of_impossible_size_is_read_all_the_same():
+    sizes = [{"file_id": "a", "width": 1, "height": 1}, {"file_id": "b", "width": float("inf"), "height": 2}]
+    message = {"message_id": 1, "chat": {"id": 7, "type": "private"}, "from": {"id": 7}, "photo": sizes}
+    body = json.dumps({"update_id": 1, "message": message}).encode()
+    (item,) = made(FakeTelegram()).parse(WebhookRequest("POST", "https://x.example/", {}, body), "tg")
+    assert isinstance(item, InboundMessage)
+    assert [one.url for one in item.attachments] == ["telegram:a"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -37,6 +39,7 @@ from roomkit.models.content import (
     UnknownContent,
 )
 from roomkit.models.delivery import DeliveryState, DeliveryStatus, InboundMessage, WebhookRequest, forward
+from roomkit.providers.twilio.signature import TwilioKeys
 from roomkit.providers.twilio.sms import TwilioSMSProvider, provider
 from roomkit.runtime import monotonic
 from roomkit.testing import FakeTwilio, check_message_provider, fuzz_signatures
@@ -494,3 +497,13 @@ async def test_exactly_one_effect(tmp_path: Path):
     fake = FakeTwilio()
     webhooks = golden_form("twilio")
     await exactly_once(lambda _: made(fake), lambda cid, p: SMSChannel(cid, provider=p), webhooks, folder=tmp_path)
+
+
+def test_an_empty_key_opens_nothing():
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    request = WebhookRequest("POST", "https://x.example/webhooks/sms", form, b"Body=a")
+    for algorithm, settings in (("sha1", {}), ("sha256", {SETTINGS: "key=one,algorithm=HMAC_SHA256"})):
+        signature = base64.b64encode(hmac.new(b"", request.url.encode() + b"Bodya", algorithm).digest()).decode()
+        forged = replace(request, headers={**form, **settings, "x-twilio-signature": signature})
+        with pytest.raises(AccessDenied, match="configured"):
+            TwilioKeys(("",), {"one": ""}).verify(forged)

@@ -55,6 +55,11 @@ class ElasticEmailKeys:
     clock: Clock
     freshness_s: float
 
+    def __post_init__(self) -> None:
+        """An empty secret or token is anybody's: it counts as none."""
+        object.__setattr__(self, "secrets", tuple(filter(None, self.secrets)))
+        object.__setattr__(self, "token", self.token or None)
+
     def verify(self, request: WebhookRequest) -> None:
         """Raises `AccessDenied` unless it is signed and fresh, or has the token."""
         if not self.secrets and self.token is None:

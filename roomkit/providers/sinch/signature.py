@@ -26,7 +26,7 @@ class SinchKeys:
     """The secrets that webhooks may be signed with: the first signs, all are accepted."""
 
     def __init__(self, keys: Sequence[str], *, clock: Clock, freshness_s: float) -> None:
-        self._keys = keys
+        self._keys = tuple(filter(None, keys))  # an empty one is anybody's
         self._clock = clock
         self._freshness_s = freshness_s
 

@@ -16,6 +16,7 @@ TIMESTAMP = "x-slack-request-timestamp"
 
 def verify(request: WebhookRequest, secrets: Sequence[str], now: float, freshness_s: float) -> None:
     """Raises `AccessDenied` unless one of the secrets has signed the body, and lately (`now` is Unix time)."""
+    secrets = [one for one in secrets if one]  # an empty one is anybody's
     if not secrets:
         raise AccessDenied("slack webhook: no signing secret is configured, so nothing is accepted")
     stamp = request.headers.get(TIMESTAMP, "")
@@ -30,10 +31,10 @@ def verify(request: WebhookRequest, secrets: Sequence[str], now: float, freshnes
 
 def sign(request: WebhookRequest, secrets: Sequence[str], now: float) -> WebhookRequest:
     """The request as Slack would send it, signed with the first secret."""
-    if not secrets:
+    if not any(secrets):
         raise ConfigError("slack webhook: no secret to sign with; set SLACK_SIGNING_SECRET")
     stamp = str(int(now))
-    signature = _signature(secrets[0], stamp, request.body).decode()
+    signature = _signature(next(filter(None, secrets)), stamp, request.body).decode()
     return replace(request, headers={**request.headers, TIMESTAMP: stamp, SIGNATURE: signature})
 
 

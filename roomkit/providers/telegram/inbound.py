@@ -210,7 +210,7 @@ def _attachments(message: Raw) -> tuple[Attachment, ...]:
     for kind in _FILES:
         value = message.get(kind)
         if kind == "photo" and (sizes := _objects(value)):
-            value = max(sizes, key=lambda size: int(size.get("width", 0)) * int(size.get("height", 0)))
+            value = max(sizes, key=_area)
         if isinstance(value, dict) and (file := cast("Raw", value)).get("file_id"):
             size = file.get("file_size")
             return (
@@ -223,6 +223,14 @@ def _attachments(message: Raw) -> tuple[Attachment, ...]:
                 ),
             )
     return ()
+
+
+def _area(size: Raw) -> float:
+    """0 where the sizes are no numbers that can be."""
+    try:
+        return int(size.get("width", 0)) * int(size.get("height", 0))
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _mime(kind: str, file: Raw) -> str:

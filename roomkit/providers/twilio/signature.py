@@ -58,12 +58,13 @@ class TwilioKeys:
 
     def _keys_for(self, settings: str | None) -> tuple[Sequence[str], str]:
         if not settings:
-            if not self.auth_tokens:
+            tokens = tuple(filter(None, self.auth_tokens))  # an empty one is anybody's
+            if not tokens:
                 raise AccessDenied("twilio webhook: no auth token is configured, so nothing is accepted")
-            return self.auth_tokens, "sha1"
+            return tokens, "sha1"
         named = dict(part.strip().split("=", 1) for part in settings.split(",") if "=" in part)
         key = self.shared_keys.get(named.get("key", ""))
-        if key is None or named.get("algorithm", "").upper() != "HMAC_SHA256":
+        if not key or named.get("algorithm", "").upper() != "HMAC_SHA256":
             raise AccessDenied("twilio webhook: it is signed with a key or in a way that is not configured")
         return (key,), "sha256"
 
