@@ -21,10 +21,11 @@ from roomkit.core.identity import MERGED
 from roomkit.core.inbox import KIND as INBOX
 from roomkit.core.inbox import REFUSED
 from roomkit.core.state import key, participant_record
+from roomkit.models.addresses import PHONE, normal
 from roomkit.models.content import Frozen, SystemContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventType, RoomEvent
 from roomkit.models.hooks import PersonErased
-from roomkit.models.room import ChannelBinding, Identity, Membership, Participant, person_token
+from roomkit.models.room import ChannelBinding, ChannelType, Identity, Membership, Participant, person_token
 from roomkit.ports.store import Batch, EventQuery, Record, RecordKey, RecordQuery
 
 if TYPE_CHECKING:
@@ -97,11 +98,13 @@ async def erase_person(engine: Engine, tenant: str, who: str, erase_in: EraseIn)
 
 
 async def find_person(engine: Engine, tenant: str, who: str) -> Person:
-    """Looks through all identities, participants and seats: it is done seldom, and must miss nobody."""
-    person = Person({who}, {who})
+    """Looks through all identities, participants and seats: it is done seldom, and must miss nobody. However an address
+    is written, it is the same."""
+    people = await _all(engine, "participant", tenant)
     identities = [Identity.model_validate(r.value) for r in await _all(engine, "identity", tenant)]
+    person = Person({who}, _spellings(engine, who, identities, people))
     for one in identities:
-        if one.id == who or any(who in addresses for addresses in one.addresses.values()):
+        if one.id == who or any(not person.addresses.isdisjoint(addresses) for addresses in one.addresses.values()):
             person.identities.append(one)
     if len(person.identities) > 1:  # An address that several people share tells only of what came from it.
         person.identities = []
@@ -109,22 +112,46 @@ async def find_person(engine: Engine, tenant: str, who: str) -> Person:
     own = {a for one in person.identities for addresses in one.addresses.values() for a in addresses}
     shared = {a for one in identities if one not in person.identities for b in one.addresses.values() for a in b}
     person.addresses |= own - shared
-    people = await _all(engine, "participant", tenant)
     known = -1
     while known != (known := len(person.ids) + len(person.addresses)):
         for record in people:
             value, address = record.value, record.value.get("address")
-            if value["id"] in person.ids or value.get("identity_id") in person.ids or address in person.addresses:
+            same = _same(engine, value["channel_id"], address)
+            theirs = not person.addresses.isdisjoint((address, same))
+            if value["id"] in person.ids or value.get("identity_id") in person.ids or theirs:
                 person.rooms.add(record.room_id or "")
                 person.ids.add(value["id"])
                 person.names.add(value.get("display_name") or "")
-                if address and address not in shared:
-                    person.addresses.add(address)
+                if address and shared.isdisjoint((address, same)):
+                    person.addresses.update((address, same))
     for record in await _all(engine, "binding", tenant):
-        metadata = record.value.get("metadata", {})
-        if metadata.get("address") in person.addresses or record.value.get("participant_id") in person.ids:
+        address = record.value.get("metadata", {}).get("address")
+        theirs = not person.addresses.isdisjoint((address, _same(engine, record.value["channel_id"], address)))
+        if theirs or record.value.get("participant_id") in person.ids:
             person.rooms.add(record.room_id or "")
+        if theirs:
+            person.addresses.add(address)
     return person
+
+
+def _spellings(engine: Engine, who: str, identities: list[Identity], people: list[Record]) -> set[str]:
+    """`who`, also as numbers and mail addresses are kept. Bare digits that are somebody's id as they stand are no
+    number."""
+    if who.isdigit() and not who.startswith("0"):
+        known = {a for one in identities for addresses in one.addresses.values() for a in addresses}
+        known.update(one.id for one in identities)
+        known.update(r.value.get(name) or "" for r in people for name in ("id", "identity_id", "address"))
+        if who in known:
+            return {who}
+    return {who, normal(ChannelType.EMAIL, who), normal(PHONE, who, engine.options.phone_region)}
+
+
+def _same(engine: Engine, channel_id: str, address: Any) -> Any:
+    """The address as the ledger and the address book have it; as it stands where the channel is not known."""
+    channel = engine.channels.get(channel_id)
+    if channel is None or not isinstance(address, str):
+        return address
+    return normal(channel.channel_type, address, engine.options.phone_region)
 
 
 async def _scrub_tenant(engine: Engine, tenant: str, person: Person) -> int:

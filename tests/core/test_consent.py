@@ -448,3 +448,18 @@ async def test_what_a_vendor_says_of_one_purpose_is_of_that_one() -> None:
         await asyncio.sleep(1)
         await wish("start")
         assert await may() == [False, False], "a stop of everything is not lifted for one purpose"
+
+
+@pytest.mark.parametrize("asked", ["020 7946 0101", "+442079460101"])
+async def test_who_is_erased_by_a_number_of_the_region_leaves_no_line(asked: str) -> None:
+    pytest.importorskip("phonenumbers")
+    sms = FakeChannel()
+    async with kit_with(sms, options=KitOptions(consent=ConsentPolicy(), phone_region="GB")) as kit:
+        await room_of(kit, who="020 7946 0101")
+        await (await say(kit, "STOP", who="020 7946 0101")).settled()
+        await kit.consent.stop("sms", "+44 20 7946 0101", purpose="marketing")
+        receipt = await kit.erase_person(asked)
+        assert len(receipt.rooms) == 1
+        assert await kit.consent.entries() == []
+        assert "79460101" not in repr(await kit.engine.store.records(_query("consent")))
+        assert not await kit.consent.may("sms", "020 7946 0101")

@@ -321,7 +321,7 @@ async def test_media_is_fetched_without_credentials():
     await sinch.aclose()
 
 
-def test_an_empty_secret_opens_nothing():
+async def test_an_empty_secret_opens_nothing():
     fake = FakeSinch()
     request = WebhookRequest("POST", "https://x.example/", {}, b"{}")
     stamp = str(int(VirtualClock().now().timestamp()))
