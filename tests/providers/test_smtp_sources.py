@@ -95,11 +95,10 @@ async def test_idle_hears_at_once_and_ends_at_once(server: Mailbox):
         server.put(letter("a question"), "two")
         server.put(bounce("rk" + "a" * 26 + "@shop.example"), "two")
         await until(lambda: handle.health.messages == 2)
+        await until(lambda: sum(one.name.endswith("S") for one in (server.folder / "mail/two/cur").iterdir()) == 2)
         async with asyncio.timeout(2):
             await handle.aclose()
         assert await texts(kit) == ["a question"], "the bounce is news of a delivery"
-    seen = [one.name for one in (server.folder / "mail/two/cur").iterdir() if one.name.endswith("S")]
-    assert len(seen) == 2
 
 
 async def test_a_mailbox_without_idle_is_looked_at(server: Mailbox):
