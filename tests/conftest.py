@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 
@@ -9,6 +10,13 @@ import pytest
 
 # Named here as well as by the entry point, so that tests run from a checkout which is not installed.
 pytest_plugins = ["roomkit.testing.pytest_plugin"]
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests and what they import live until the end: the collector need not go through them each time,
+    which takes a second on a slow machine, and then a loop seems blocked."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

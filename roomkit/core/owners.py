@@ -25,7 +25,7 @@ class Owners:
         self._dead = ""
         self._inheriting = 0.0
         self._news: asyncio.Future[None] | None = None
-        self._asked: dict[str, set[Callable[[], object]]] = {}
+        self._asked: dict[str, dict[Callable[[], object], None]] = {}  # In the order in which they asked.
 
     @property
     def inheriting(self) -> bool:
@@ -67,12 +67,12 @@ class Owners:
     @contextmanager
     def asking(self, address: str, cut: Callable[[], object]) -> Generator[None]:
         """While the node there is asked: `cut` is called as soon as it is known to be gone."""
-        waiting = self._asked.setdefault(address, set())
-        waiting.add(cut)
+        waiting = self._asked.setdefault(address, {})
+        waiting[cut] = None
         try:
             yield
         finally:
-            waiting.discard(cut)
+            waiting.pop(cut, None)
             if not waiting and self._asked.get(address) is waiting:
                 del self._asked[address]
 

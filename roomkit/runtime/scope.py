@@ -37,7 +37,7 @@ class Scope:
     def __init__(self, name: str, *, on_failure: Callable[[TaskFailure], object] | None = None) -> None:
         self.name = name
         self._on_failure = on_failure
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # A dict keeps their order, so that closing repeats itself.
         self._closed = False
 
     def spawn(self, coro: Coroutine[Any, Any, T], *, name: str, awaited: bool = False) -> asyncio.Task[T]:
@@ -50,8 +50,8 @@ class Scope:
             coro.close()
             raise StateError(f'scope "{self.name}" is closed and cannot start "{name}"; spawn before closing it')
         task = asyncio.get_running_loop().create_task(coro, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard if awaited else self._done)
+        self._tasks[task] = None
+        task.add_done_callback(self._forget if awaited else self._done)
         return task
 
     def cancel(self) -> None:
@@ -67,7 +67,7 @@ class Scope:
         """
         self._closed = True
         current = asyncio.current_task()
-        tasks = {task for task in self._tasks if task is not current}
+        tasks = [task for task in self._tasks if task is not current]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -84,7 +84,7 @@ class Scope:
         loop = asyncio.get_running_loop()
         current = asyncio.current_task()
         deadline = None if timeout is None else loop.time() + timeout
-        while tasks := {task for task in self._tasks if task is not current}:
+        while tasks := [task for task in self._tasks if task is not current]:
             left = None if deadline is None else max(0.0, deadline - loop.time())
             _, running = await asyncio.wait(tasks, timeout=left)
             if running:
@@ -118,8 +118,11 @@ class Scope:
     def __repr__(self) -> str:
         return f"Scope({self.name!r}, running={len(self._tasks)}{', closed' if self._closed else ''})"
 
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._forget(task)
         if task.cancelled():
             return
         error = task.exception()
