@@ -187,6 +187,8 @@ class RoomData:
         given = {"by": by, "channel_id": channel_id, "visibility": visibility, "metadata": metadata}
         value = {name: one for name, one in given.items() if one is not None}
         value |= {"content": valid(body).model_dump(mode="json")}
+        if self._engine.redactions is not None:
+            value = self._engine.redactions.enqueued(self.tenant_id, value)
         if idempotency_key is not None:
             value["idempotency_key"] = idempotency_key
         key = row_key(self._engine)

@@ -271,6 +271,8 @@ class AIChannel(Channel):
         history = await context.history(2 * getattr(self.memory, "reach", limit))
         gone = {event.id for event in history if event.metadata.get("deleted")}
         events = [event for event in events if event.id not in gone]  # Deleted before its turn came.
+        if context.turn is not None:
+            history, events = list(context.turn.for_model(history)), context.turn.for_model(events)
         for event in events:
             await self.memory.ingest(room_id, event)
         past = remembered(history, self.channel_id)

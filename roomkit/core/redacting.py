@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from roomkit.core.actor import Change, Entry
@@ -14,6 +14,7 @@ from roomkit.net.personal import Redactor, StreamRedactor
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
+    from roomkit.models.event import RoomEvent
     from roomkit.ports.store import Record
 
 Point = Literal["store", "model", "export"]
@@ -26,6 +27,10 @@ _ADDRESSES = frozenset(
 """What a text under this name is: no words of anybody's, and a promise that it stays as it is."""
 _BESIDE = ("subject", "quoted", "signature", "html")
 """What stands beside the content and is words all the same."""
+_SAID = ("arguments", "reason")
+"""In what the framework writes, the words that are not its own."""
+_OPEN = ("pending", "granted")
+"""An approval that is still good for a call."""
 
 
 class Redactions:
@@ -69,6 +74,23 @@ class Redactions:
         same = all(new is old for new, old in zip(told, request.messages, strict=True))
         return request if same else request.replaced(messages=told)
 
+    def told(self, tenant: str, events: Sequence[RoomEvent]) -> Sequence[RoomEvent]:
+        """The events as a model may be told of them, or whoever makes a summary or an index of them."""
+        redactor = self.at("model", tenant)
+        if redactor is None:
+            return events
+        words = [(event, _content(redactor, event.content)) for event in events]
+        return [event if new is event.content else event.replaced(content=new) for event, new in words]
+
+    def enqueued(self, tenant: str, value: dict[str, Any]) -> dict[str, Any]:
+        """A row of the host's inbox, which stays where no room takes it."""
+        redactor = self.at("store", tenant)
+        if redactor is None:
+            return value
+        found = _found(redactor, value["content"])
+        beside = {"metadata": _without(redactor, value["metadata"], found)} if "metadata" in value else {}
+        return {**value, **beside, "content": _walk(redactor, value["content"])}
+
     def exported(self, tenant: str, kind: str, value: Any) -> Any:
         """One line of an export."""
         redactor = self.at("export", tenant)
@@ -83,8 +105,8 @@ class Redactions:
                 source = {**source, "raw_payload": None}
             beside = {name: _without(redactor, value[name], found) for name in ("metadata", "channel_data")}
             return {**value, "content": content, "source": source, **beside}
-        if kind == "record" and value["kind"] in (*_RECORDS, "mutation", "approval"):
-            return {**value, "value": _walk(redactor, value["value"])}
+        if kind == "record":
+            return {**value, "value": _value(redactor, value["kind"], value["value"])}
         return value
 
 
@@ -109,8 +131,13 @@ def _entry(redactor: Redactor, entry: Entry) -> None:
 
 
 def _content(redactor: Redactor, content: Content) -> Content:
-    if isinstance(content, SystemContent):  # written by the framework: ids and reasons
-        return content
+    if isinstance(
+        content, SystemContent
+    ):  # written by the framework: ids, and what somebody gave as arguments or reason
+        data = _parts(redactor, content.data, _SAID)
+        if data is content.data:
+            return content
+        return content.replaced(data=data, message=redactor.text(content.message))
     return _words(redactor, content)
 
 
@@ -187,11 +214,31 @@ def _without(redactor: Redactor, value: Any, found: frozenset[str]) -> Any:
 
 
 def _record(redactor: Redactor, record: Record) -> Record:
-    """A call that has not ended keeps its arguments: it may have to be run again with them."""
-    if record.kind not in _RECORDS or (record.kind == "journal" and record.value.get("status") == "pending"):
+    """A call that has not ended, or still needs its permission, keeps its arguments: it is run with them."""
+    status = record.value.get("status")
+    if (record.kind == "journal" and status == "pending") or (record.kind == "approval" and status in _OPEN):
         return record
-    value = _walk(redactor, record.value)
+    value = _value(redactor, record.kind, record.value)
     return record if value is record.value else record._replace(value=value)
+
+
+def _value(redactor: Redactor, kind: str, value: dict[str, Any]) -> dict[str, Any]:
+    """A record's words redacted; names and marks beside them stay, or they would fit the log no more."""
+    if kind == "approval":
+        return _parts(redactor, value, _SAID)
+    if kind == "mutation":
+        edits = value.get("edits", ())
+        new = [_parts(redactor, edit, ("content",)) for edit in edits]
+        if any(a is not b for a, b in zip(new, edits, strict=True)):
+            value = {**value, "edits": new}
+        return _parts(redactor, value, _SAID)
+    return _walk(redactor, value) if kind in _RECORDS else value
+
+
+def _parts(redactor: Redactor, table: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The table with what stands under these names redacted; the very same one where nothing was found."""
+    fresh = {name: new for name in names if name in table and (new := _walk(redactor, table[name])) is not table[name]}
+    return {**table, **fresh} if fresh else table
 
 
 def _message(redactor: Redactor, message: AIMessage) -> AIMessage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roomkit.core import approvals, floor, messages
@@ -60,6 +60,10 @@ class Turn:
         if redactions is None or isinstance(guarded, Block):
             return guarded
         return redactions.request(self._actor.tenant, guarded)
+
+    def for_model(self, events: Sequence[RoomEvent]) -> Sequence[RoomEvent]:
+        redactions = self._engine.redactions
+        return events if redactions is None else redactions.told(self._actor.tenant, events)
 
     async def guard_tool(self, call: ToolCallContent) -> ToolCallContent | Block:
         return await self._guard(BeforeToolUse, call)

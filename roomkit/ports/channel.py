@@ -186,6 +186,10 @@ class TurnPort(Protocol):
         """Runs the `BeforeGeneration` guards: returns the request to use or a `Block`."""
         ...
 
+    def for_model(self, events: Sequence[RoomEvent]) -> Sequence[RoomEvent]:
+        """The events without what the kit's redaction keeps from models: for who sums them up or makes an index."""
+        ...
+
     async def guard_tool(self, call: ToolCallContent) -> Any:
         """Runs the `BeforeToolUse` guards: returns the call to run or a `Block`."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -52,6 +52,9 @@ class FakeTurn:
 
     async def guard_generation(self, request: AIRequest) -> Any:
         return self.guard_request(request)
+
+    def for_model(self, events: Sequence[RoomEvent]) -> Sequence[RoomEvent]:
+        return events
 
     async def guard_tool(self, call: ToolCallContent) -> Any:
         return self.guard(call)

@@ -15,6 +15,7 @@ from roomkit import BeforeCommit, KitOptions, RoomKit
 from roomkit.core.memory import MemoryStore
 from roomkit.errors import UsageError
 from roomkit.models.content import MediaContent
+from roomkit.models.redaction import Redaction
 from roomkit.ports.node import NodeOptions
 from roomkit.ports.store import Batch, Record, RecordQuery
 from roomkit.runtime import Wakeup
@@ -152,6 +153,17 @@ async def test_what_no_room_can_take_is_put_aside_and_holds_up_nothing(cluster: 
             ("shut", "room_closed"),
         ]
         assert kit.stats()["inbox_refused"] == 2
+
+
+async def test_a_row_keeps_nothing_that_the_store_is_not_to_keep(cluster: PostgresCluster, url: str) -> None:
+    options = KitOptions(redaction=Redaction(store=True))
+    async with RoomKit(url, options=options) as kit, host(cluster) as connection:
+        about = {"subject": "of ann@example.com", "order": "4711"}
+        await kit.enqueue(connection, "none", "write to ann@example.com", metadata=about)
+        await until(lambda: empty(kit))
+        (aside,) = await kit.engine.store.records(RecordQuery("inbox_refused", "default"))
+        assert aside.value["content"]["text"] == "write to [email]"
+        assert aside.value["metadata"] == {"subject": "of [email]", "order": "4711"}
 
 
 async def test_psycopg_works_as_well(cluster: PostgresCluster, url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sqlite3
@@ -13,11 +14,21 @@ from typing import Any
 import pytest
 
 from roomkit import AIChannel, ChannelOutput, InboundMessage, KitOptions, RoomKit
+from roomkit.ai.memory import Summarizing
 from roomkit.ai.tools import tool
-from roomkit.models.content import Card, CompositeContent, EditContent, MediaContent, RichContent, TextContent
+from roomkit.models.content import (
+    Card,
+    CompositeContent,
+    EditContent,
+    MediaContent,
+    ReactionContent,
+    RichContent,
+    TextContent,
+)
 from roomkit.models.event import EventType
 from roomkit.models.redaction import Redaction
 from roomkit.models.stream import StreamChunk, StreamEnd, TextDelta
+from roomkit.ports.store import RecordQuery
 from roomkit.testing import FakeChannel, VirtualClock
 from roomkit.testing.ai import ScriptedAI, call
 
@@ -96,8 +107,61 @@ async def test_every_kind_of_content_is_looked_through_and_links_stay(content: A
         clean(event.content)
         if isinstance(content, MediaContent):
             assert event.content.url == content.url  # type: ignore[union-attr]
-        edit = await kit.send("r", EditContent(target_event_id=event.id, new_content=TextContent(text=MAIL)), by="host")
-        clean(edit)
+
+
+async def test_an_edit_brings_nothing_back() -> None:
+    """Nor does it in the row that says how the message reads today, which is what the audit compares with the log."""
+    kit = RoomKit(clock=VirtualClock(), options=KitOptions(redaction=STORE, audit=True))
+    kit.register_channel(FakeChannel())
+    async with kit:
+        event = (await kit.process_inbound(InboundMessage.text("sms", "+15550123", "hello"))).event
+        assert event is not None
+        room = event.room_id
+        edit = EditContent(target_event_id=event.id, new_content=TextContent(text=f"write to {MAIL}"))
+        await kit.process_inbound(InboundMessage(channel_id="sms", sender_id="+15550123", content=edit))
+        heart = ReactionContent(target_event_id=event.id, emoji="+")
+        await kit.process_inbound(InboundMessage(channel_id="sms", sender_id="+15550123", content=heart))
+        shown = next(e for e in await kit.events(room) if e.id == event.id)
+        assert shown.text == "write to [email]"
+        assert shown.metadata["reactions"] == {"+": ["sms:+15550123"]}
+        rows = await kit.engine.store.records(RecordQuery("mutation", "default"))
+        clean(*rows, *await kit.events(room, raw=True))
+        await asyncio.sleep(10)
+        report = await kit.audit_room(room)
+        assert (report.problem, report.unsealed) == (None, 0)
+
+
+async def test_what_an_approval_was_asked_for_stays_only_until_it_is_used() -> None:
+    ran: list[str] = []
+
+    @tool(needs_approval=True)
+    def write_to(who: str) -> str:
+        """Writes."""
+        ran.append(who)
+        return "done"
+
+    async with make(
+        STORE, AIChannel("ai", ScriptedAI([call("write_to", who=MAIL)], "ok")).configure(tools=[write_to])
+    ) as kit:
+        result = await kit.process_inbound(InboundMessage.text("sms", "+1", "please"))
+        await asyncio.sleep(1)
+        (asked,) = await kit.approvals()
+        assert asked["arguments"] == {"who": MAIL}, "whoever decides has to see it"
+        await kit.answer_approval(asked["id"], True, by="boss", reason=f"{PHONE} said so")
+        await result.settled()
+        assert ran == [MAIL]
+        clean(*await kit.events(result.room_id or "", raw=True), *await kit.approvals(status="used"))
+
+
+async def test_who_sums_up_is_a_model_too() -> None:
+    short, brain = ScriptedAI("All was said.", repeat=True), ScriptedAI("ok", repeat=True)
+    ai = AIChannel("ai", brain, memory=Summarizing(short, window_tokens=20))
+    async with make(Redaction(), ai) as kit:
+        for text in (EVERYTHING, "and then?", "what else?", EVERYTHING):
+            await (await kit.process_inbound(InboundMessage.text("sms", "+1", text))).settled()
+    assert short.requests
+    clean(*short.requests, *brain.requests)
+    assert "[card]" in str(short.requests)
 
 
 async def test_a_reply_in_pieces_shows_nothing_on_the_way() -> None:
