@@ -52,7 +52,7 @@ class WebRTCOptions:
     browser: bool = True
 
 
-class _Wire:
+class Wire:
     """One peer connection and what is to be played over it."""
 
     def __init__(self, peer: Any) -> None:
@@ -61,7 +61,7 @@ class _Wire:
         self.blocks = Reblock(FRAME * 2)
         self.pulled = 0
         self.jitter = JitterBuffer(RATE)
-        self.call: LiveCall[_Wire] | None = None
+        self.call: LiveCall[Wire] | None = None
         self.came_at = 0.0
 
     def pull(self) -> bytes:
@@ -75,7 +75,7 @@ class _Wire:
         return pcm
 
 
-class WebRTCBackend(LiveBackend[_Wire]):
+class WebRTCBackend(LiveBackend[Wire]):
     """A `VoiceBackend` for WebRTC. Raises `MissingExtra` without aiortc."""
 
     def __init__(self, options: WebRTCOptions | None = None) -> None:
@@ -85,6 +85,8 @@ class WebRTCBackend(LiveBackend[_Wire]):
         self._options = options
         self._rtc = _aiortc()
         self._scope = Scope("webrtc")
+        self.unreadable = (ValueError, KeyError, IndexError, AttributeError, AssertionError, *self._rtc.errors)
+        """What aiortc raises for descriptions of which it can make nothing."""
 
     async def offer(
         self, session: VoiceSession, description: dict[str, str], answer: Callable[[], Awaitable[None]]
@@ -95,15 +97,26 @@ class WebRTCBackend(LiveBackend[_Wire]):
             line for line in sdp.splitlines() if line.startswith("m=audio ")
         ][:1]:
             raise ProtocolError("an offer carries one stream of sound and nothing else")
+        return await self.agree(session, sdp, answer)
+
+    async def agree(
+        self,
+        session: VoiceSession,
+        sdp: str,
+        answer: Callable[[], Awaitable[None]],
+        prepare: Callable[[Wire], None] = lambda _: None,
+    ) -> dict[str, str]:
+        """The reply to an offer whose first stream is sound. `prepare` sees the wire before the answer is made."""
         peer = self._peer()
-        wire = _Wire(peer)
+        wire = Wire(peer)
         try:
             await peer.setRemoteDescription(self._rtc.RTCSessionDescription(sdp, "offer"))
             peer.addTrack(_mouth()(wire))
             if session.listen_only:  # no uplink at all, not even on the wire
                 peer.getTransceivers()[0].direction = "sendonly"
+            prepare(wire)
             await peer.setLocalDescription(await peer.createAnswer())
-        except (ValueError, KeyError, IndexError, AttributeError, AssertionError, self._rtc.InvalidStateError) as error:
+        except self.unreadable as error:
             await peer.close()
             raise ProtocolError("the offer cannot be read") from error
         except BaseException:
@@ -123,7 +136,7 @@ class WebRTCBackend(LiveBackend[_Wire]):
         # An empty list, not None: that would mean somebody else's STUN server.
         return self._rtc.RTCPeerConnection(self._rtc.RTCConfiguration(iceServers=servers))
 
-    async def _carry(self, call: LiveCall[_Wire], answer: Callable[[], Awaitable[None]]) -> None:
+    async def _carry(self, call: LiveCall[Wire], answer: Callable[[], Awaitable[None]]) -> None:
         """One call from its connection to its end."""
         peer, over = call.wire.peer, asyncio.Event()
         connected = asyncio.Event()
@@ -155,7 +168,7 @@ class WebRTCBackend(LiveBackend[_Wire]):
                 await scope.aclose()
                 self._calls.pop(call.session.id, None)
 
-    async def _hear(self, call: LiveCall[_Wire], track: Any, over: asyncio.Event) -> None:
+    async def _hear(self, call: LiveCall[Wire], track: Any, over: asyncio.Event) -> None:
         """What comes, by its time stamps, into the jitter buffer."""
         first, position, blocks = None, 0, call.wire.blocks
         try:
@@ -175,7 +188,7 @@ class WebRTCBackend(LiveBackend[_Wire]):
         except self._rtc.MediaStreamError:
             over.set()
 
-    async def _pace(self, call: LiveCall[_Wire], over: asyncio.Event) -> None:
+    async def _pace(self, call: LiveCall[Wire], over: asyncio.Event) -> None:
         due = call.wire.came_at = monotonic()
         while not over.is_set():
             if due - call.wire.came_at > SILENT_S:
@@ -184,15 +197,15 @@ class WebRTCBackend(LiveBackend[_Wire]):
             await asyncio.sleep(max(due - monotonic(), 0))
             self.take(call, call.wire.jitter.pull())
 
-    async def put(self, call: LiveCall[_Wire], frame: AudioFrame) -> None:
+    async def put(self, call: LiveCall[Wire], frame: AudioFrame) -> None:
         if len(call.wire.queue) < MOST_QUEUED:
             call.wire.queue.append(frame.pcm)
 
-    async def forget(self, call: LiveCall[_Wire], epoch: int) -> None:
+    async def forget(self, call: LiveCall[Wire], epoch: int) -> None:
         call.wire.queue.clear()
         call.wire.pulled = 0
 
-    async def leave(self, call: LiveCall[_Wire]) -> None:
+    async def leave(self, call: LiveCall[Wire]) -> None:
         await call.wire.peer.close()
 
     async def aclose(self) -> None:
@@ -223,7 +236,7 @@ class _Names:
         self.RTCConfiguration = rtc.RTCConfiguration
         self.RTCIceServer = rtc.RTCIceServer
         self.RTCSessionDescription = rtc.RTCSessionDescription
-        self.InvalidStateError = rtc.InvalidStateError
+        self.errors = (rtc.InvalidStateError, import_module("aiortc.exceptions").OperationError)
         self.MediaStreamError: Any = import_module("aiortc.mediastreams").MediaStreamError
 
 
@@ -244,7 +257,7 @@ def _mouth() -> Any:
     class Mouth(streams.MediaStreamTrack):
         kind = "audio"
 
-        def __init__(self, wire: _Wire) -> None:
+        def __init__(self, wire: Wire) -> None:
             super().__init__()  # pyright: ignore[reportUnknownMemberType]
             self._wire = wire
             self._pts = 0
