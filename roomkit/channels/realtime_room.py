@@ -127,10 +127,10 @@ class RealtimeRoom:
         own = event.source.channel_id == self.channel.channel_id
         if own or event.type is not EventType.MESSAGE or event.blocked or not event.text:
             return
-        role = self._role(event)
+        role, veil = self._role(event), self.live.veil
         for call in self.calls.values():
             text = event.text if event.source.participant_id == call.session.participant_id else _named(event)
-            self.channel.spawn(call.inject(text, role, respond=role == "user"), "a text for the model")
+            self.channel.spawn(call.inject(veil(text), role, respond=role == "user"), "a text for the model")
 
     def _role(self, event: RoomEvent) -> InjectedRole:
         """From above the model hears the host's own whisper, and whom the host has made a supervisor (D10)."""
@@ -254,14 +254,15 @@ class RealtimeRoom:
             history=context.history,
         )
         record, text = await self.tools[call.session.id].run(asked, context, tool_context, turn, ready)
-        return ToolOutput(record, cut(text, self.channel.tool_result_max_length), record.status != "completed")
+        shown = cut(self.live.veil(text), self.channel.tool_result_max_length)
+        return ToolOutput(record, shown, record.status != "completed")
 
     async def past(self, call: RealtimeCall) -> tuple[PastTurn, ...]:
         limit = self.channel.options.history_events
         if not limit:
             return ()
         turns = [turn for event in await self._history(limit) if (turn := self._past(event)) is not None]
-        return tuple(turns)
+        return tuple(PastTurn(turn.role, self.live.veil(turn.text)) for turn in turns)
 
     def _past(self, event: RoomEvent) -> PastTurn | None:
         if event.blocked or event.metadata.get("deleted"):

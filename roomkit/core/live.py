@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,6 +35,12 @@ class LiveRooms:
     def __init__(self, engine: Engine, tenant: str) -> None:
         self._engine = engine
         self._tenant = tenant
+
+    @property
+    def veil(self) -> Callable[[str], str]:
+        redactions = self._engine.redactions
+        redactor = redactions.at("model", self._tenant) if redactions is not None else None
+        return redactor.text if redactor is not None else str
 
     def wanted(self, kind: type[Any]) -> bool:
         hooks = self._engine.hooks

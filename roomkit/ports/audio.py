@@ -119,6 +119,11 @@ class SpeechDetector(Protocol):
 class LivePort(Protocol):
     """What a live call asks of its room beyond messages; `RoomPort.live`."""
 
+    @property
+    def veil(self) -> Callable[[str], str]:
+        """Takes out of words what the kit's redaction keeps from models."""
+        ...
+
     def wanted(self, kind: type[Any]) -> bool:
         """Whether any guard or observer is registered for this kind of moment or notice."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from roomkit import RoomKit
+from roomkit import KitOptions, RoomKit
 from roomkit.ai.tools import Toolbox, tool
 from roomkit.channels import RealtimeVoiceChannel
 from roomkit.channels.live_tools import ToolRules
@@ -21,6 +21,7 @@ from roomkit.models import voice as told
 from roomkit.models.audio import SessionState, VoiceSession
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.hooks import BeforeToolUse, Block, Committed, Modify
+from roomkit.models.redaction import Redaction
 from roomkit.models.room import Access, FloorMode
 from roomkit.ports.realtime import RealtimeTraits
 from roomkit.testing import FakeChannel
@@ -77,7 +78,7 @@ class Desk:
 async def desk(**options: Any) -> AsyncGenerator[Desk]:
     provider = options.pop("provider", None) or MockRealtimeProvider()
     line = options.pop("transport") if "transport" in options else MockRealtimeTransport()
-    async with RoomKit() as kit:
+    async with RoomKit(options=options.pop("kit", None)) as kit:
         channel = RealtimeVoiceChannel("voice", provider=provider, transport=line, **options)
         kit.register_channel(channel)
         yield Desk(kit, channel, provider, line)
@@ -645,6 +646,28 @@ async def test_what_cannot_change_within_a_session_moves_to_one_that_remembers()
         it.model.calls(("find_order", {"number": 7}))
         await asyncio.sleep(0.5)
         assert not it.model.of(rt.ToolAnswer)[0].is_error
+
+
+async def test_what_models_are_not_told_is_not_told_this_one_in_words() -> None:
+    """History, texts of others and what tools say; the caller's own voice it hears."""
+
+    async def found(name: str, arguments: dict[str, Any]) -> str:
+        return "ann@example.com has it"
+
+    options = {"kit": KitOptions(redaction=Redaction()), "tools": [ORDER_TOOL], "tool_handler": found}
+    async with desk(**options) as it:
+        it.kit.register_channel(FakeChannel("web", "web"))
+        await it.kit.create_room("r", channels=["voice", "web"])
+        said = InboundMessage.text("web", "bob", "I am bob@example.com", participant_id="bob", sender_name="Bob")
+        await it.kit.process_inbound(said, room_id="r")
+        await it.channel.start_session("r", "caller", "wire")
+        await it.kit.process_inbound(said.replaced(external_id="2"), room_id="r")
+        it.model.calls(("find_order", {"number": 7}))
+        await asyncio.sleep(1)
+        assert [turn.text for turn in it.model.config.history] == ["I am [email]"]
+        assert [each.text for each in it.model.of(rt.InjectText)] == ["bob: I am [email]"]
+        assert [each.output for each in it.model.of(rt.ToolAnswer)] == ["[email] has it"]
+        assert "I am bob@example.com" in [e.text for e in await it.kit.events("r")], "people read it"
 
 
 async def test_a_session_may_override_what_the_channel_says() -> None:  # S135
