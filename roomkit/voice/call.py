@@ -31,6 +31,7 @@ from roomkit.voice.hearing import Hearing
 from roomkit.voice.mouth import Mouth, Utterance
 from roomkit.voice.pipeline import AudioPipelineConfig, Pipeline
 from roomkit.voice.playout import Playout
+from roomkit.voice.progress import Progress
 from roomkit.voice.recorder import Recorder
 from roomkit.voice.sentences import FilterChoice
 from roomkit.voice.speaker import Speaker
@@ -164,6 +165,7 @@ class Call:
         self._spoke = ""
         """Who answered last: what the house adds is said in the same voice."""
         self.times = TurnClock()
+        self.progress = Progress(lambda said: host.sign(self, "voice_spoken", said))
         self.turns = 0
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -341,6 +343,8 @@ class Call:
         utterance, heard = self.mouth.stop(generation)
         asked = self._asked.pop(generation, None)
         text = utterance.speaker.ledger.text if utterance is not None and utterance.speaker is not None else ""
+        self.progress.over(utterance, heard.text)
+        self.host.sign(self, "voice_cut", {"reason": reason})
         if text:
             self.tell(told.TTSCancelled, reason, heard.text, heard.share)
             if reason == "barge_in":
@@ -435,6 +439,7 @@ class Call:
             self.tell(told.TurnTimes, self.turns, *late.values())
             self.host.sign(self, "voice_turn", {"turn": self.turns, **late})
         self.step(AudioMoved(generation))
+        self.progress.moved(self.mouth.current, self.playout.heard(generation), self.at_ms)
 
     def _said(self, generation: int, spoke: bool) -> None:
         if not spoke:
@@ -445,6 +450,8 @@ class Call:
         utterance = self.mouth.played_out(generation)
         if utterance is not None and utterance.speaker is not None:
             self.tell(told.AfterTTS, utterance.speaker.ledger.text)
+            whole = utterance.failed_at is None
+            self.progress.over(utterance, utterance.speaker.ledger.text if whole else Mouth.heard_of(utterance).text)
             self._write_down_failed(utterance)
         self.step(PlayedOut(generation))
 

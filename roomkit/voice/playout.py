@@ -117,6 +117,10 @@ class Playout:
         self._wake.set()
         return heard
 
+    def heard(self, generation: int) -> int:
+        """How many of its samples have been played."""
+        return self._heard.get(generation, 0)
+
     def pause(self) -> None:
         """Falls silent and keeps what has not been played."""
         if self._paused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -73,6 +74,43 @@ class FunctionResult(_Data):
     result: Any = None
 
 
+class RawAudio(_Data):
+    """Sound of clients whose transport has no way of its own for it."""
+
+    base64Audio: str | None = None  # noqa: N815 - the protocol's name
+    base64AudioBatch: list[str] = Field(default=[], max_length=1_000)  # noqa: N815 - the protocol's name
+    sampleRate: int  # noqa: N815 - the protocol's name
+    numChannels: int  # noqa: N815 - the protocol's name
+
+    @property
+    def pcm(self) -> bytes:
+        """Raises `ValueError` for what is not base64."""
+        return b"".join(b64decode(one, validate=True) for one in (self.base64Audio, *self.base64AudioBatch) if one)
+
+
+class FileSource(_Data):
+    type: Literal["bytes", "url"]
+    bytes: str = ""
+    url: str = ""
+
+
+class SentFile(_Data):
+    format: str = Field(max_length=200)
+    name: str | None = Field(default=None, max_length=255)
+    source: FileSource
+
+
+class SendFile(_Data):
+    content: str = ""
+    file: SentFile
+    options: TextOptions = Field(default_factory=TextOptions)
+
+
+class UICancel(_Data):
+    job_id: str
+    reason: str | None = None
+
+
 class UIEvent(_Data):
     event: str
     payload: Any = None
@@ -91,11 +129,15 @@ KINDS: dict[str, type[_Data]] = {
     "disconnect-bot": Nothing,
     "client-message": ClientMessage,
     "send-text": SendText,
+    "send-file": SendFile,
     "append-to-context": AppendToContext,
+    "raw-audio": RawAudio,
+    "raw-audio-batch": RawAudio,
     "dtmf": Dtmf,
     "llm-function-call-result": FunctionResult,
     "ui-event": UIEvent,
     "ui-snapshot": UISnapshot,
+    "ui-cancel-job-group": UICancel,
     "describe-config": Nothing,
     "get-config": Nothing,
     "update-config": Nothing,

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from base64 import b64decode
+from dataclasses import dataclass, field
 from typing import Any
 
 from roomkit.protocols.rtvi.messages import (
@@ -16,11 +17,14 @@ from roomkit.protocols.rtvi.messages import (
     ClientReady,
     Dtmf,
     FunctionResult,
+    RawAudio,
+    SendFile,
     SendText,
     message,
     parse,
     version_of,
 )
+from roomkit.protocols.rtvi.speech import Speech
 
 _SENTENCE = re.compile(r"(?<=[.!?…])\s+|\n+")
 
@@ -33,12 +37,25 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file of the person's: its bytes, or where it is."""
+
+    mime: str
+    name: str | None
+    data: bytes | None = field(default=None, repr=False)
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
-    """The person has written. `now`: what is being said is interrupted; otherwise nobody is asked to answer yet."""
+    """The person has written. `now`: what is being said is interrupted; otherwise nobody is asked to answer yet.
+    `aloud`: the answer may be spoken."""
 
     message_id: str
     text: str
     now: bool
+    aloud: bool = True
+    file: File | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +81,18 @@ class Pressed:
 
 
 @dataclass(frozen=True, slots=True)
+class Sound:
+    """The person speaks: 16-bit PCM."""
+
+    message_id: str
+    pcm: bytes = field(repr=False)
+    rate: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
-    """What the client's page shows, or what was done there: "ui-event" or "ui-snapshot"."""
+    """What the client's page shows, or what was done there: "ui-event", "ui-snapshot" or "ui-cancel-job-group"."""
 
     kind: str
     data: dict[str, Any]
@@ -76,7 +103,7 @@ class Leave:
     """The client wants the conversation to end."""
 
 
-Act = Send | Say | Asked | Result | Pressed | Shown | Leave
+Act = Send | Say | Asked | Result | Pressed | Sound | Shown | Leave
 
 
 class Session:
@@ -89,6 +116,17 @@ class Session:
         self._texts: dict[str, str] = {}
         self._held: list[str] = []
         self._functions: set[str] = set()
+        self._told: list[Act] = []
+        self.speech = Speech(self._emit)
+
+    def _emit(self, kind: str, data: Any = None) -> None:
+        if self.ready:
+            self._told.append(Send(message(kind, data)))
+
+    def spoken(self) -> list[Act]:
+        """What `speech` has had to say since the last time."""
+        told, self._told = self._told, []
+        return told
 
     @property
     def old(self) -> bool:
@@ -124,7 +162,7 @@ class Session:
             told = f"version {data.version[:20] or 'unknown'} is not one of 1.x and 2.x; it may work in part"
             acts.append(self.refuse(message_id, told))
         else:
-            self.version = found
+            self.version = self.speech.version = found
         self.ready = True
         ready: dict[str, Any] = {"version": data.version if self.old else VERSION, "about": {"library": "roomkit"}}
         if not self.old:
@@ -136,10 +174,14 @@ class Session:
             case ClientMessage():
                 return [Asked(message_id, data.t, data.d)]
             case SendText():
-                return self._said(message_id, data.content, now=data.options.run_immediately)
+                return self._said(message_id, data.content, data.options.run_immediately, data.options.audio_response)
+            case SendFile():
+                return self._sent(message_id, data)
+            case RawAudio():
+                return self._sounded(message_id, data)
             case AppendToContext() if data.role == "user":
                 text = data.content if isinstance(data.content, str) else json.dumps(data.content)
-                return self._said(message_id, text, now=data.run_immediately)
+                return self._said(message_id, text, data.run_immediately)
             case AppendToContext():
                 return [self.refuse(message_id, "only words of the user are taken from a client")]
             case Dtmf():
@@ -155,7 +197,7 @@ class Session:
     def _others(self, kind: str, message_id: str, data: Any) -> list[Act]:
         if kind == "disconnect-bot":
             return [Leave()]
-        if kind in ("ui-event", "ui-snapshot"):
+        if kind in ("ui-event", "ui-snapshot", "ui-cancel-job-group"):
             return [Shown(kind, data.model_dump())]
         if not self.old:
             return [self.refuse(message_id, f"Unsupported type {kind}")]
@@ -171,10 +213,27 @@ class Session:
             return [Send(message(name, body, message_id=message_id))]
         return [self.refuse(message_id, "there are no actions; send a client-message")]
 
-    def _said(self, message_id: str, text: str, *, now: bool) -> list[Act]:
+    def _said(self, message_id: str, text: str, now: bool, aloud: bool = True) -> list[Act]:
         if not text.strip():
             return [self.refuse(message_id, "Invalid message: the text is empty")]
-        return [Say(message_id, text, now)]
+        return [Say(message_id, text, now, aloud)]
+
+    def _sent(self, message_id: str, sent: SendFile) -> list[Act]:
+        source, options = sent.file.source, sent.options
+        try:
+            data = b64decode(source.bytes, validate=True) if source.type == "bytes" else None
+        except ValueError:
+            data = b""
+        if not data and not source.url.startswith("https://"):
+            return [self.refuse(message_id, "Invalid message: a file is base64, or an https URL")]
+        file = File(sent.file.format, sent.file.name, data, source.url if data is None else "")
+        return [Say(message_id, sent.content, options.run_immediately, options.audio_response, file)]
+
+    def _sounded(self, message_id: str, data: RawAudio) -> list[Act]:
+        try:
+            return [Sound(message_id, data.pcm, data.sampleRate, data.numChannels)]
+        except ValueError:
+            return [self.refuse(message_id, "Invalid message: the sound is not base64")]
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -208,6 +267,7 @@ class Session:
         if not self.ready or self._texts:
             return []
         self._texts[stream_id] = ""
+        self.speech.replying = True
         return [Send(message("bot-llm-started"))]
 
     def grows(self, stream_id: str, delta: str) -> list[Act]:
@@ -263,7 +323,9 @@ class Session:
         return [Send(message("bot-llm-stopped")), *self._let_go()]
 
     def interrupted(self) -> list[Act]:
-        return [Send(message("bot-interrupted"))] if self.ready and self.version >= (2, 2, 0) else []
+        self.speech.replying = True
+        self.speech.interrupted()
+        return self.spoken()
 
     def function(self, call_id: str, name: str, arguments: dict[str, Any]) -> list[Act]:
         """The client is to run a function: it is told its name and arguments, which it needs."""
@@ -288,6 +350,8 @@ class Session:
         if self.old:
             output: dict[str, Any] = {"text": sentence, "spoken": False, "aggregated_by": "sentence"}
             return [Send(message("bot-transcription", {"text": sentence})), Send(message("bot-output", output))]
+        if self.speech.live:
+            return []  # It is told as it is heard.
         names = dict.fromkeys(("output_type", "text_type", "aggregated_by"), "sentence")
         output = {"text": sentence, **names, "will_be_spoken": False, "spoken_status": "new"}
         return [Send(message("bot-output", output))]
