@@ -10,29 +10,21 @@ agents, a person who took over) streams back. Needs the [chatkit] extra.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import ValidationError
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
-
 from roomkit.ai.tools import Tool
 from roomkit.channels.websocket import WebSocketChannel
-from roomkit.errors import AccessDenied, Overloaded, RoomKitError, UsageError
-from roomkit.models.access import Principal
+from roomkit.errors import Overloaded, RoomKitError, UsageError
 from roomkit.models.content import ReactionContent
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import FloorMode
 from roomkit.models.stream import StreamChunk, StreamEnd, StreamError, StreamStart
-from roomkit.protocols.chatkit.items import said, stored
+from roomkit.protocols.chatkit.items import Link, plain, said, stored
 from roomkit.protocols.chatkit.package import (
     AssistantMessageContent,
     AssistantMessageContentPartAdded,
@@ -43,10 +35,8 @@ from roomkit.protocols.chatkit.package import (
     ChatKitServer,
     ClientToolCallItem,
     CustomStreamError,
-    NotFoundError,
     ProgressUpdateEvent,
     SDKHiddenContextItem,
-    StreamingResult,
     ThreadItemAddedEvent,
     ThreadItemDoneEvent,
     ThreadItemRemovedEvent,
@@ -58,20 +48,16 @@ from roomkit.protocols.chatkit.package import (
     WidgetItem,
 )
 from roomkit.runtime import Scope
-from roomkit.servers.access import Action
+from roomkit.servers.chatkit_files import RoomAttachments
+from roomkit.servers.chatkit_http import chatkit_app
 from roomkit.servers.chatkit_store import RoomStore, Waiting
 from roomkit.servers.client_tools import ClientTools
-from roomkit.servers.door import Door
-from roomkit.servers.options import ServerOptions
-from roomkit.servers.problems import TooLarge, answer, problem
-from roomkit.servers.rest.api import read_body
 
 if TYPE_CHECKING:
     from roomkit.kit import RoomKit
     from roomkit.servers.visit import Visit
 
 log = logging.getLogger(__name__)
-MOST_BYTES, MOST_UPLOAD = 1_000_000, 20_000_000
 NOT_SENT = "This message could not be sent."
 TAKEN_BACK = "The answer could not be given. Please try again."
 
@@ -109,6 +95,11 @@ class RoomChatKitServer(ChatKitServer[Any]):
             kit.register_channel(WebSocketChannel(self.options.channel_id))
         self.rooms = RoomStore(kit, self.options.channel_id, self.options.user_of, tenant=self.options.tenant)
         self.rooms.completed = self._completed
+        self.files: RoomAttachments | None = None
+        """What `chatkit_app` uploads into; None where the host has an attachment store of its own."""
+        if attachment_store is None:
+            attachment_store = self.files = RoomAttachments(self.rooms.files, self.options.user_of)
+            self.rooms.fresh, self.rooms.link = self.files.fresh, self.files.link
         super().__init__(self.rooms, attachment_store)
         self._paused: dict[str, tuple[Waiting, set[str]]] = {}
         self._tools = ClientTools(self._ask_the_page, self.options.tool_s, self._give_up)
@@ -163,7 +154,7 @@ class RoomChatKitServer(ChatKitServer[Any]):
                         paused = True
                         yield ThreadItemDoneEvent(item=item)
                         return
-                    async for event in _events(cast("Any", item), visit, told):
+                    async for event in _events(cast("Any", item), visit, told, self.rooms.link):
                         answers += isinstance(event, ThreadItemDoneEvent)
                         yield event
                     if answers and await self._person_speaks(thread.id):
@@ -273,7 +264,7 @@ async def _after(visit: Visit, seconds: float) -> None:
     visit.finish()
 
 
-async def _events(item: Any, visit: Visit, told: set[str]) -> AsyncIterator[ThreadStreamEvent]:
+async def _events(item: Any, visit: Visit, told: set[str], link: Link) -> AsyncIterator[ThreadStreamEvent]:
     """An item of the room as ChatKit's events; `told` are replies that the page has seen the beginning of."""
     if isinstance(item, StreamStart):
         if item.stream_id not in told:
@@ -293,9 +284,9 @@ async def _events(item: Any, visit: Visit, told: set[str]) -> AsyncIterator[Thre
             yield ThreadItemRemovedEvent(item_id=item.stream_id)
     elif isinstance(item, (StreamEnd, RoomEvent)):
         event = item.event if isinstance(item, StreamEnd) else item
-        if event.type is not EventType.MESSAGE or event.source.participant_id == visit.person or not said(event):
+        if event.type is not EventType.MESSAGE or event.source.participant_id == visit.person or not said(event, link):
             return
-        whole = _whole(event)
+        whole = _whole(event, link)
         if event.id in told:
             done = AssistantMessageContentPartDone(content_index=0, content=whole.content[0])
             yield ThreadItemUpdatedEvent(item_id=event.id, update=done)
@@ -304,8 +295,8 @@ async def _events(item: Any, visit: Visit, told: set[str]) -> AsyncIterator[Thre
         yield item
 
 
-def _whole(event: RoomEvent) -> AssistantMessageItem:
-    content = [AssistantMessageContent(text=said(event))]
+def _whole(event: RoomEvent, link: Link = plain) -> AssistantMessageItem:
+    content = [AssistantMessageContent(text=said(event, link))]
     return AssistantMessageItem(id=event.id, thread_id=event.room_id, created_at=event.created_at, content=content)
 
 
@@ -316,142 +307,5 @@ def _says(item: UserMessageItem) -> bool:
 def _now(kit: Any) -> datetime:
     return kit.engine.now() if hasattr(kit, "engine") else kit.now()
 
-
-# -- HTTP ------------------------------------------------------------------------------------------------------
-
-
-def chatkit_app(server: RoomChatKitServer, **options: Any) -> Starlette:
-    """ChatKit's one endpoint as an app to mount: `POST /`; `GET /changes?thread_id=` tells a page when to look again
-    (`GET /refresh.js` does it). `options` are those of `kit.asgi()`: who may come in is the same as everywhere."""
-    door = Door(server.kit, ServerOptions(**options))
-
-    async def talk(request: Request, principal: Any) -> Response:
-        body = await read_body(request, MOST_BYTES, door.options.request_s)
-        await _allowed(door, principal, body)
-        result = await server.process(body, principal)
-        if isinstance(result, StreamingResult):
-            events = result.json_events
-            try:
-                first = await anext(events)  # What is wrong with the request itself is said with a status.
-            except StopAsyncIteration:
-                first = b""
-            stream = _sse(first, events, server.rooms.let_go)
-            return StreamingResponse(stream, media_type="text/event-stream", headers=_UNCACHED)
-        return Response(result.json, media_type="application/json", headers=_UNCACHED)
-
-    async def changes(request: Request, principal: Any) -> Response:
-        thread_id = request.query_params.get("thread_id", "")
-        if door.options.authorize is not None:
-            await door.demand(principal, Action.READ_ROOM, thread_id)
-        visit = await server.rooms.visit(thread_id, principal)
-        return StreamingResponse(_changes(visit), media_type="text/event-stream", headers=_UNCACHED)
-
-    async def script(request: Request) -> Response:
-        del request
-        return Response(REFRESH, media_type="text/javascript")
-
-    return Starlette(
-        routes=[
-            Route("/", _guarded(door, server, talk), methods=["POST"]),
-            Route("/changes", _guarded(door, server, changes)),
-            Route("/refresh.js", script),
-        ]
-    )
-
-
-def _guarded(
-    door: Door, server: RoomChatKitServer, endpoint: Callable[[Request, Any], Coroutine[Any, Any, Response]]
-) -> Any:
-    """Who may not come in, and what goes wrong before an answer begins, as statuses."""
-
-    async def run(request: Request) -> Response:
-        try:
-            if not door.origin_allowed(request.headers.get("origin"), request.headers.get("host")):
-                raise AccessDenied("requests of this page's origin are not allowed; add it to allowed_origins")
-            principal = await door.authenticate(request)
-            if principal.tenant != server.rooms.rooms.tenant_id:
-                raise AccessDenied("this door is of another tenant")
-            return await endpoint(request, principal)
-        except NotImplementedError:
-            return answer(501, "not_implemented", "this server does not do that")
-        except NotFoundError as error:
-            return answer(404, "not_found", str(error))
-        except (ValidationError, ValueError) as error:
-            log.info("a ChatKit request was not understood: %s", type(error).__name__)
-            return answer(400, "bad_request", "the request is not one of ChatKit's")
-        except RoomKitError as error:
-            return problem(error)
-
-    return run
-
-
-_UNCACHED = {"cache-control": "no-store", "x-accel-buffering": "no"}
-
-
-async def _allowed(door: Door, principal: Principal, body: bytes) -> None:
-    """What the host's own `authorize` says of a request's thread; everybody's threads are their own in any case."""
-    try:
-        asked: Any = json.loads(body)
-        params = asked["params"]
-        thread_id = params.get("thread_id")
-        said: Any = params.get("input") or {}
-        words = "".join(str(part.get("text", "")) for part in said.get("content", ()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return  # The package refuses it.
-    if len(words) > door.options.limits.text_chars:
-        raise TooLarge(f"a message has at most {door.options.limits.text_chars} characters")
-    if door.options.authorize is not None:
-        await door.demand(principal, Action.WRITE, thread_id if isinstance(thread_id, str) else None)
-
-
-async def _sse(first: bytes, events: Any, let_go: Callable[[Any], None]) -> AsyncIterator[bytes]:
-    try:
-        async with aclosing(events):
-            if first:
-                yield first
-            async for event in events:
-                yield event
-    finally:
-        let_go(asyncio.current_task())
-
-
-async def _changes(visit: Visit) -> AsyncIterator[bytes]:
-    """One line for each message that others have written: the page then fetches the thread again."""
-    try:
-        yield b": hello\n\n"
-        async for item in visit:
-            event = item.event if isinstance(item, StreamEnd) else item
-            if isinstance(event, RoomEvent) and event.source.participant_id != visit.person:
-                yield f"data: {json.dumps({'thread_id': visit.room_id, 'index': event.index})}\n\n".encode()
-    finally:
-        visit.close()
-
-
-REFRESH = """// Fetches a thread again when somebody else has written in its room: watch(element, "/chatkit", token).
-export function watch(element, url, token) {
-  let stop = null;
-  const follow = async (threadId) => {
-    if (stop) stop.abort();
-    if (!threadId) return;
-    const here = (stop = new AbortController());
-    while (!here.signal.aborted) {
-      try {
-        const answer = await fetch(`${url}/changes?thread_id=${encodeURIComponent(threadId)}`, {
-          headers: { authorization: `Bearer ${token}` }, signal: here.signal });
-        const reader = answer.body.getReader();
-        for (;;) {
-          const { done, value } = await reader.read();
-          if (done) break;
-          if (new TextDecoder().decode(value).includes("data:")) await element.fetchUpdates();
-        }
-      } catch (error) {
-        if (here.signal.aborted) return;
-      }
-      await new Promise((go) => setTimeout(go, 2000));
-    }
-  };
-  element.addEventListener("chatkit.thread.change", (event) => follow(event.detail.threadId));
-}
-"""
 
 __all__ = ["ChatKitOptions", "RoomChatKitServer", "chatkit_app"]

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
 from roomkit.core import messages
 from roomkit.core.actor import SYSTEM
 from roomkit.core.results import Settlement
@@ -18,11 +16,13 @@ from roomkit.models.event import EventDraft, EventType, RoomEvent
 from roomkit.models.room import Room
 from roomkit.protocols.chatkit.items import (
     KEY,
+    Link,
     content_of,
     item_of,
     items_of,
     kept_of,
     page_of,
+    plain,
     removed,
     stored,
     thread_of,
@@ -39,20 +39,23 @@ from roomkit.protocols.chatkit.package import (
     ThreadMetadata,
     UserMessageItem,
 )
+from roomkit.servers.chatkit_files import ThreadFiles
 from roomkit.servers.lobby import GONE
 from roomkit.servers.visit import Visit
 
 if TYPE_CHECKING:
     from roomkit.core.results import InboundResult
     from roomkit.kit import RoomKit
-    from roomkit.ports.channel import VaultPort
     from roomkit.rooms import Rooms
 
 OWNER = "chatkit_owner"
 PAGE, MOST_ITEMS = 500, 10_000
 MOST_WAITING = 1_000
 _PREFIXES = {"message": "msg", "tool_call": "tc", "task": "tsk", "workflow": "wf", "attachment": "atc"}
-_attachments: TypeAdapter[Any] = TypeAdapter(Attachment)
+
+
+def _as_it_is(attachment: Attachment) -> Attachment:
+    return attachment
 
 
 class Waiting:
@@ -77,8 +80,12 @@ class RoomStore(Store[Any]):
         self.rooms: Rooms = kit if tenant is None else kit.tenant(tenant)
         self.channel_id = channel_id
         self.user_of = user_of
+        self.files = ThreadFiles(kit, self.rooms, channel_id)
         self.live: dict[str, Visit] = {}
         """Pages that wait for an answer, by thread."""
+        self.fresh: Callable[[Attachment], Attachment] = _as_it_is
+        """An attachment as it is shown now: the links of those that the server keeps expire."""
+        self.link: Link = plain
         self._waiting: dict[tuple[str, str], Waiting] = {}
 
     def generate_thread_id(self, context: Any) -> str:
@@ -119,11 +126,13 @@ class RoomStore(Store[Any]):
 
     async def room(self, thread_id: str, context: Any) -> Room:
         """The thread's room. Raises `NotFoundError` unless it is there and the caller's own."""
+        return await self.room_of(thread_id, self.user_of(context))
+
+    async def room_of(self, thread_id: str, user: str) -> Room:
         try:
             room = await self.rooms.get_room(thread_id)
         except (RoomNotFound, StateError):
             raise NotFoundError(f"thread {thread_id} is not there") from None
-        user = self.user_of(context)
         if room.metadata.get(OWNER) != user or room.metadata.get("deleted"):
             raise NotFoundError(f"thread {thread_id} is not there")
         if any(one.id == user and one.status in GONE for one in await self.rooms.participants(thread_id)):
@@ -177,7 +186,11 @@ class RoomStore(Store[Any]):
 
     async def items(self, thread_id: str, context: Any) -> list[Any]:
         """All items, oldest first. Copies: whoever changes one changes nothing here."""
-        return items_of(await self._events(thread_id, context), self.user_of(context))
+        found = items_of(await self._events(thread_id, context), self.user_of(context), self.link)
+        for item in found:
+            if isinstance(item, UserMessageItem):
+                item.attachments = [self.fresh(one) for one in item.attachments]
+        return found
 
     async def keep(self, thread_id: str, content: Content, *, internal: bool = False) -> None:
         await self._write(thread_id, content, "internal" if internal else self.channel_id)
@@ -219,12 +232,7 @@ class RoomStore(Store[Any]):
 
     async def _say(self, thread_id: str, item: UserMessageItem, context: Any, *, again: str = "") -> None:
         await self.room(thread_id, context)
-        urls: dict[str, str] = {}
-        for attachment in item.attachments:
-            kept = await self._vault().get(f"attachment:{attachment.id}")
-            if kept is not None and kept["owner"] == self.user_of(context) and kept.get("url"):
-                urls[attachment.id] = kept["url"]
-        content = content_of(item, urls)
+        content = content_of(item, await self.files.urls(item.attachments, self.user_of(context), thread_id))
         if content is None:
             return
         visit = self.live[thread_id] = await self.visit(thread_id, context)
@@ -276,38 +284,14 @@ class RoomStore(Store[Any]):
     # -- attachments ----------------------------------------------------------------------------------------------
 
     async def save_attachment(self, attachment: Attachment, context: Any) -> None:
-        name = f"attachment:{attachment.id}"
-        kept = await self._vault().get(name)
-        owner = self.user_of(context)
-        if kept is not None and kept["owner"] not in (owner, ""):
-            raise NotFoundError(f"attachment {attachment.id} is not there")
-        value = {**(kept or {}), "owner": owner, "attachment": attachment.model_dump(mode="json")}
-        await self._vault().put(name, value)
+        await self.files.save(attachment, self.user_of(context))
 
     async def load_attachment(self, attachment_id: str, context: Any) -> Attachment:
-        kept = await self._vault().get(f"attachment:{attachment_id}")
-        if kept is None or kept["owner"] != self.user_of(context) or kept.get("attachment") is None:
-            raise NotFoundError(f"attachment {attachment_id} is not there")
-        return _attachments.validate_python(kept["attachment"])
+        return self.fresh(await self.files.load(attachment_id, self.user_of(context)))
 
     async def delete_attachment(self, attachment_id: str, context: Any) -> None:
-        kept = await self._vault().get(f"attachment:{attachment_id}")
-        if kept is None or kept["owner"] != self.user_of(context):
-            return
-        blobs = self.kit.engine.blobs
-        if blobs is not None and str(kept.get("url", "")).startswith("blob:"):
-            await blobs().delete(self.rooms.tenant_id, kept["url"].removeprefix("blob:"))
-        await self._vault().put(f"attachment:{attachment_id}", {"owner": kept["owner"]})
+        await self.files.delete(attachment_id, self.user_of(context))
 
     async def uploaded(self, attachment_id: str, url: str, context: Any) -> None:
-        """The file of an attachment has come, and is kept at `url`."""
-        name = f"attachment:{attachment_id}"
-        kept = await self._vault().get(name)
-        if kept is None or kept["owner"] != self.user_of(context):
-            raise NotFoundError(f"attachment {attachment_id} is not there")
-        await self._vault().put(name, {**kept, "url": url})
-
-    def _vault(self) -> VaultPort:
-        port = self.kit.engine.channels[self.channel_id].port
-        assert port is not None, "a registered channel has its port"
-        return port.vault
+        """The file of an attachment has come, and is kept at `url`: for hosts with an attachment store of their own."""
+        await self.files.uploaded(attachment_id, url, self.user_of(context))

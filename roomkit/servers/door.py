@@ -36,10 +36,15 @@ if TYPE_CHECKING:
 
 MAX_WINDOWS = 20
 MAX_PRESENT = 2_000
+FULL_S = 5.0
 
 
 class Unauthenticated(AccessDenied):
     """Nobody we know is asking (401, as opposed to 403)."""
+
+
+class TooMany(Overloaded):
+    """One caller asks too often."""
 
 
 class Door:
@@ -98,6 +103,19 @@ class Door:
         if principal.expires_at is not None and principal.expires_at <= self.now():
             raise Unauthenticated("the token has expired; get a new one")
         return principal
+
+    def pace(self, tenant: str, who: str) -> None:
+        """Counts a request of somebody's. Raises `TooMany` when they ask too often."""
+        if not self.writes.try_acquire((tenant, who)):
+            raise TooMany("too many requests; slow down", retry_after=self.writes.retry_in((tenant, who)))
+
+    def admit(self, principal: Principal) -> None:
+        """Counts an open connection or stream, which `lobby.remove` gives back. Raises `Overloaded` where there are too
+        many, of this principal or at all."""
+        if self.draining or self.lobby.full:
+            raise Overloaded("too many connections; come again", retry_after=FULL_S)
+        if not self.lobby.admit(principal):
+            raise Overloaded("too many connections of this principal", retry_after=FULL_S)
 
     async def may(self, principal: Principal, action: Action, room_id: str | None = None) -> bool:
         verdict = self._authorize(principal, action, room_id)

@@ -58,7 +58,7 @@ class Lobby:
         self._count: dict[tuple[str, str], int] = {}
         self._dirty: set[RoomKey] = set()
         self._left = Wakeup()
-        self._sweeping = False
+        self._sweeper: asyncio.Task[None] | None = None
         self._telling = False
         self._unhook: dict[str, Callable[[], None]] = {}
         self._unwatch: Callable[[], None] | None = None
@@ -81,9 +81,8 @@ class Lobby:
 
     def add(self, connection: Connection) -> None:
         self._connections.add(connection)
-        if not self._sweeping:
-            self._sweeping = True
-            self._door.scope.spawn(self._sweep(), name="sweep sockets")
+        if self._sweeper is None:
+            self._sweeper = self._door.scope.spawn(self._sweep(), name="sweep sockets")
 
     def remove(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -95,6 +94,9 @@ class Lobby:
         self.watch(connection, on=False)
         if not self._connections:
             self._left.set()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                self._sweeper = None
 
     async def emptied(self) -> None:
         """Waits until everybody has left. For one caller at a time."""
@@ -154,14 +156,11 @@ class Lobby:
             self._unwatch = None
 
     async def _sweep(self) -> None:
-        try:
-            while self._connections:
-                await asyncio.sleep(SWEEP_S)
-                now, stamp = monotonic(), self._door.now()
-                for connection in tuple(self._connections):
-                    connection.check(now, stamp)
-        finally:
-            self._sweeping = False
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now, stamp = monotonic(), self._door.now()
+            for connection in tuple(self._connections):
+                connection.check(now, stamp)
 
     def _hook(self, name: str, hear: Callable[[Committed], Any], where: Filter | None) -> None:
         if self._unwatch is None and self._door.kit.engine.nodes is not None:

@@ -21,7 +21,7 @@ from roomkit.errors import (
     StoreError,
     UsageError,
 )
-from roomkit.servers.door import Unauthenticated
+from roomkit.servers.door import TooMany, Unauthenticated
 
 RETRY_S = 2.0
 
@@ -40,10 +40,6 @@ class TooSlow(UsageError):
 
 class UnsupportedType(UsageError):
     """The media type is not accepted."""
-
-
-class TooMany(Overloaded):
-    """One caller asks too often."""
 
 
 class Draining(RoomKitError):

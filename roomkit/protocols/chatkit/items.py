@@ -6,7 +6,7 @@ stands in a system event of its own, seen by the ChatKit channel alone; the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -38,6 +38,9 @@ from roomkit.protocols.chatkit.package import (
 
 ITEM, REMOVED, KEY = "chatkit_item", "chatkit_removed", "chatkit"
 """Codes of our system events, and the name under which rooms and events keep what is ChatKit's own."""
+Link = Callable[[str], str | None]
+"""The address under which the page fetches a file of the room, if it can."""
+_UNBRACKETED = str.maketrans("[]()", "    ")
 _items: TypeAdapter[Any] = TypeAdapter(ThreadItem)
 _statuses: TypeAdapter[Any] = TypeAdapter(ThreadStatus)
 
@@ -102,19 +105,23 @@ def content_of(item: UserMessageItem, urls: dict[str, str]) -> Content | None:
     return parts[0] if len(parts) == 1 else CompositeContent(parts=tuple(parts))
 
 
-def said(event: RoomEvent) -> str:
+def plain(url: str) -> str | None:
+    """The link to a file that anybody can fetch; None for others."""
+    return url if url.startswith(("https:", "http:")) else None
+
+
+def said(event: RoomEvent, link: Link = plain) -> str:
     """An event's words for a thread: files as links, which is all that ChatKit shows of them."""
-    text = text_of(event.content)
     parts = event.content.parts if isinstance(event.content, CompositeContent) else (event.content,)
     links = [
-        f"[{getattr(part, 'filename', None) or part.type}]({part.url})"
+        f"[{(getattr(part, 'filename', None) or part.type).translate(_UNBRACKETED)}]({url})"
         for part in parts
-        if isinstance(part, (MediaContent, AudioContent, VideoContent)) and part.url.startswith(("https:", "http:"))
+        if isinstance(part, (MediaContent, AudioContent, VideoContent)) and (url := link(part.url)) is not None
     ]
-    return "\n\n".join(filter(None, (text, *links)))
+    return "\n\n".join(filter(None, (text_of(event.content), *links)))
 
 
-def item_of(event: RoomEvent, person: str) -> Any:
+def item_of(event: RoomEvent, person: str, link: Link = plain) -> Any:
     """The item that a message is for `person`: their own words, or somebody else's."""
     own = event.source.participant_id == person
     kept: dict[str, Any] = event.channel_data.get(KEY) or {}
@@ -129,7 +136,7 @@ def item_of(event: RoomEvent, person: str) -> Any:
                 "id": kept.get("id") or event.id,
                 "thread_id": event.room_id,
                 "created_at": event.created_at,
-                "content": [UserMessageTextContent(text=said(event))],
+                "content": [UserMessageTextContent(text=said(event, link))],
                 "inference_options": {},
             }
         )
@@ -137,21 +144,21 @@ def item_of(event: RoomEvent, person: str) -> Any:
         id=event.id,
         thread_id=event.room_id,
         created_at=event.created_at,
-        content=[AssistantMessageContent(text=said(event))],
+        content=[AssistantMessageContent(text=said(event, link))],
     )
 
 
-def items_of(events: Iterable[RoomEvent], person: str) -> list[Any]:
+def items_of(events: Iterable[RoomEvent], person: str, link: Link = plain) -> list[Any]:
     """The thread as `person` has it, oldest first: edits applied, deleted messages and removed items left out."""
     found: dict[str, Any] = {}
     for event in events:
         if event.blocked:
             continue
         if event.type is EventType.MESSAGE:
-            item = item_of(event, person)
+            item = item_of(event, person, link)
             if event.metadata.get("deleted"):
                 continue
-            if not said(event) and isinstance(item, AssistantMessageItem):
+            if not said(event, link) and isinstance(item, AssistantMessageItem):
                 continue
             found.pop(item.id, None)  # A message that was sent again stands where it was said last.
             found[item.id] = item

@@ -16,7 +16,7 @@ from roomkit.errors import RoomKitError, UsageError
 from roomkit.models.access import Principal
 from roomkit.runtime import bounded
 from roomkit.servers.access import Action
-from roomkit.servers.problems import Draining, TooLarge, TooMany, TooSlow, problem
+from roomkit.servers.problems import Draining, TooLarge, TooSlow, problem
 
 if TYPE_CHECKING:
     from roomkit.rooms import Rooms
@@ -124,9 +124,7 @@ async def _serve(door: Door, row: Endpoint, request: Request) -> Response:
     if row.method != "GET":
         if door.draining:
             raise Draining("the server is going away; try again in a moment")
-        who = (principal.tenant, principal.id)
-        if not door.writes.try_acquire(who):
-            raise TooMany("too many requests; slow down", retry_after=door.writes.retry_in(who))
+        door.pace(principal.tenant, principal.id)
     call = Call(door, request, principal, room_id)
     return await row.handler(call, await _read(door, row, request))
 

@@ -71,16 +71,17 @@ async def media_link(call: Call, _: Nothing) -> Response:
 
 def link(door: Door, request: Request, info: BlobInfo) -> tuple[str, float]:
     """A path that carries its own permission."""
-    path, expires_at = _signed(door, info.id, info.tenant, door.options.media_link_s)
+    path, expires_at = signed(door, info.id, info.tenant, door.options.media_link_s)
     return f"{request.scope.get('root_path', '')}{path}", expires_at
 
 
 def public_link(door: Door, blob_id: str, tenant: str) -> str:
     """The same for a vendor that fetches the file: the whole URL, under the configured public one."""
-    return f"{door.options.base_url}{_signed(door, blob_id, tenant, door.options.vendor_link_s)[0]}"
+    return f"{door.options.base_url}{signed(door, blob_id, tenant, door.options.vendor_link_s)[0]}"
 
 
-def _signed(door: Door, blob_id: str, tenant: str, seconds: float) -> tuple[str, float]:
+def signed(door: Door, blob_id: str, tenant: str, seconds: float) -> tuple[str, float]:
+    """The path of a link that holds for `seconds`, and when that ends."""
     expires_at = float(int(door.now() + seconds))
     proof = door.kit.tokens.sign(PURPOSE, _claim(tenant, blob_id), expires_at)
     query = urlencode({"t": tenant, "e": int(expires_at), "s": proof})
@@ -101,6 +102,11 @@ async def _download(door: Door, request: Request) -> Response:
     if not (expires.isascii() and expires.isdecimal() and len(expires) < 15):
         raise AccessDenied("this link is not whole; ask for a new one")
     door.kit.tokens.check(PURPOSE, _claim(tenant, blob_id), float(expires), query.get("s", ""))
+    return await served(door, tenant, blob_id)
+
+
+async def served(door: Door, tenant: str, blob_id: str) -> Response:
+    """The file itself, as a browser may have it. Raises `NotFound`."""
     info = await door.kit.blobs.info(tenant, blob_id)
     if info is None:
         raise NotFound("the file is gone")
