@@ -9,7 +9,7 @@ behind it where it is known: a row is found by a digest, so that a stop outlives
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -19,6 +19,7 @@ from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
 from roomkit.core.catalogue import phrase
 from roomkit.core.keywords import keyword
 from roomkit.core.outgoing import address_of
+from roomkit.core.state import all_of
 from roomkit.errors import UsageError
 from roomkit.models.addresses import normal
 from roomkit.models.consent import ALL, FORMER, ConsentEntry, ConsentPolicy, Keyword, family, of_tenant
@@ -260,7 +261,7 @@ class ConsentLedger:
         """The log, oldest first: everybody's, or that of one identity or address. JSON by `model_dump_json`."""
         region = self._engine.options.phone_region
         wanted = {who, *(normal(kind, who, region) for kind in ("sms", "email"))} if who else set[str]()
-        found = [ConsentEntry.model_validate(row.value) for row in await _all(self._engine, LOG, self._tenant)]
+        found = [ConsentEntry.model_validate(row.value) for row in await all_of(self._engine.store, LOG, self._tenant)]
         return [entry for entry in found if not wanted or {entry.who, entry.address} & wanted]
 
     def _known(self) -> Consent:
@@ -284,8 +285,8 @@ async def erase(engine: Engine, tenant: str, person: Person) -> tuple[list[Recor
     """What becomes of a person's lines: the log goes, and of the rest only that they said stop stays, without a name:
     nobody writes to them again because they were forgotten."""
     put: list[Record] = []
-    gone = [RecordKey(LOG, tenant, row.key) for row in await _all(engine, LOG, tenant) if _theirs(row, person)]
-    for row in await _all(engine, STATE, tenant):
+    gone = [RecordKey(LOG, tenant, row.key) for row in await all_of(engine.store, LOG, tenant) if _theirs(row, person)]
+    for row in await all_of(engine.store, STATE, tenant):
         if _theirs(row, person):
             if row.value["granted"]:
                 gone.append(RecordKey(STATE, tenant, row.key))
@@ -300,7 +301,7 @@ async def merged(engine: Engine, tenant: str, keep: str, gone: str) -> list[Reco
     are said anew now, so that nothing that `keep` has allowed before outdoes them."""
     made: list[Record] = []
     now = engine.now().isoformat()
-    for row in await _all(engine, STATE, tenant):
+    for row in await all_of(engine.store, STATE, tenant):
         value = row.value
         kind = str(value["channel_type"])
         mine = any(row.key.startswith(prefix) for _, prefix in Subject(tenant, kind, None, gone).names)
@@ -379,13 +380,3 @@ def _notice(actor: RoomActor, channel_id: str, kind: Keyword, language: str, pol
         metadata={"consent": NOTICE},
     )
     return Entry(draft, targets=(channel_id,), wakes=False)
-
-
-async def _all(engine: Engine, kind: str, tenant: str) -> Sequence[Record]:
-    found: list[Record] = []
-    while True:
-        after = found[-1].key if found else None
-        page = await engine.store.records(RecordQuery(kind, tenant, after=after, limit=_PAGE))
-        found += page
-        if len(page) < _PAGE:
-            return found

@@ -6,7 +6,7 @@ Who is flooded is counted in memory; what waits is durable, as for quiet hours.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 IN_DIGEST = "in_digest"
 _LINE = 200
+_GONE = "…"
 _MOST_LANES = 10_000
 
 
@@ -93,6 +94,15 @@ async def gather(actor: RoomActor, channel_id: str, rows: Sequence[Record], chan
         change.put.append(_told(actor, channel_id, event))
     actor.engine.count("digests")
     return [row for row in rows if row.key not in events]
+
+
+def without_lines(content: TextContent, parts: Sequence[str], gone: Collection[str]) -> TextContent:
+    """A digest of these events without the words of those that are gone. Its first line is its heading; where there are
+    fewer lines than events, the last one counts the rest."""
+    head, *lines = content.text.split("\n")
+    shown = [_GONE if part in gone else line for part, line in zip(parts, lines, strict=False)]
+    text = "\n".join([head, *shown, *lines[len(shown) :]])
+    return content if text == content.text else content.replaced(text=text)
 
 
 def _told(actor: RoomActor, channel_id: str, event: RoomEvent) -> Record:

@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any, cast
 from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
 from roomkit.core.audit import forget_salts
 from roomkit.core.consumers import DEAD
+from roomkit.core.digests import without_lines
 from roomkit.core.identity import MERGED
 from roomkit.core.inbox import KIND as INBOX
 from roomkit.core.inbox import REFUSED
-from roomkit.core.state import key, participant_record
+from roomkit.core.state import all_of, key, participant_record
 from roomkit.models.addresses import PHONE, normal
-from roomkit.models.content import Frozen, SystemContent, ToolCallContent
+from roomkit.models.content import Frozen, SystemContent, TextContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventType, RoomEvent
 from roomkit.models.hooks import PersonErased
 from roomkit.models.room import ChannelBinding, ChannelType, Identity, Membership, Participant, person_token
-from roomkit.ports.store import Batch, EventQuery, Record, RecordKey, RecordQuery
+from roomkit.ports.store import Batch, EventQuery, Record, RecordKey
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
@@ -100,8 +101,8 @@ async def erase_person(engine: Engine, tenant: str, who: str, erase_in: EraseIn)
 async def find_person(engine: Engine, tenant: str, who: str) -> Person:
     """Looks through all identities, participants and seats: it is done seldom, and must miss nobody. However an address
     is written, it is the same."""
-    people = await _all(engine, "participant", tenant)
-    identities = [Identity.model_validate(r.value) for r in await _all(engine, "identity", tenant)]
+    people = await all_of(engine.store, "participant", tenant)
+    identities = [Identity.model_validate(r.value) for r in await all_of(engine.store, "identity", tenant)]
     person = Person({who}, _spellings(engine, who, identities, people))
     for one in identities:
         if one.id == who or any(not person.addresses.isdisjoint(addresses) for addresses in one.addresses.values()):
@@ -124,7 +125,7 @@ async def find_person(engine: Engine, tenant: str, who: str) -> Person:
                 person.names.add(value.get("display_name") or "")
                 if address and shared.isdisjoint((address, same)):
                     person.addresses.update((address, same))
-    for record in await _all(engine, "binding", tenant):
+    for record in await all_of(engine.store, "binding", tenant):
         address = record.value.get("metadata", {}).get("address")
         theirs = not person.addresses.isdisjoint((address, _same(engine, record.value["channel_id"], address)))
         if theirs or record.value.get("participant_id") in person.ids:
@@ -161,12 +162,12 @@ async def _scrub_tenant(engine: Engine, tenant: str, person: Person) -> int:
     gone: list[RecordKey] = []
     put: list[Record] = []
     for kind in (INBOX, REFUSED):
-        for record in await _all(engine, kind, tenant):
+        for record in await all_of(engine.store, kind, tenant):
             if record.value.get("by") in person.ids or record.value.get("by") in person.addresses:
                 gone.append(RecordKey(kind, tenant, record.key))
             elif kind == REFUSED and (new := scrub.value(record.value)) != record.value:
                 put.append(record._replace(value=new))
-    for record in await _all(engine, DEAD, tenant):
+    for record in await all_of(engine.store, DEAD, tenant):
         room_id, index = record.value["room_id"], record.value["index"]
         found = await engine.store.events(EventQuery(tenant, room_id, start=index, stop=index + 1, limit=1))
         theirs = not found or found[0].metadata.get("erased") or person.wrote(found[0])
@@ -177,7 +178,7 @@ async def _scrub_tenant(engine: Engine, tenant: str, person: Person) -> int:
 
     lines, over = await consent.erase(engine, tenant, person)
     put, gone = put + lines, gone + over
-    merges = await _all(engine, MERGED, tenant)
+    merges = await all_of(engine.store, MERGED, tenant)
     gone += [RecordKey(MERGED, tenant, m.key) for m in merges if person.ids & {m.key, m.value["into"]}]
     for first in range(0, max(len(put), len(gone)), PAGE):
         kept, left = tuple(put[first : first + PAGE]), tuple(gone[first : first + PAGE])
@@ -201,16 +202,12 @@ async def erase_in_room(actor: RoomActor, ids: list[str], addresses: list[str]) 
     await _announce(actor, graves)
     await forget_salts(actor, graves)
     counts = {"events": len(erased), "blobs": 0, "records": await _scrub_records(actor, scrub, erased, replies)}
+    counts["blobs"] = await _delete_files(actor, blobs)  # Before what names them is written over.
     for first in range(0, len(graves), PAGE):
         page = tuple(graves[first : first + PAGE])
         await engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, erase=page))
     engine.lanes.drop_events(actor, erased)
     engine.turns.drop_events(actor, erased)
-    if engine.blobs is not None:
-        for blob_id in blobs:
-            info = await engine.blobs().info(actor.tenant, blob_id)
-            if info is not None and info.room_id in (None, actor.room_id):
-                counts["blobs"] += await engine.blobs().delete(actor.tenant, blob_id)
     await _forget(actor, scrub)
     engine.hooks.tell(PersonErased(actor.tenant, actor.room_id, tuple(sorted(erased))))
     return counts
@@ -223,6 +220,8 @@ class Scrub:
         self.person = person
         self.pseudonyms = pseudonyms
         self.names = frozenset(names)
+        self.causes: dict[str, tuple[str, ...]] = {}
+        """For each approval the events that it was asked about."""
         self._tokens = {person_token(one): person_token(pseudonyms.get(one, "erased")) for one in person.ids}
         self._inside = sorted({one for one in (*person.addresses, *person.ids) if len(one) > 4}, key=len, reverse=True)
 
@@ -268,14 +267,21 @@ class Scrub:
         )
 
     def beside(self, event: RoomEvent, wrote: set[str]) -> RoomEvent:
-        """An event of others: what they said stays, what the framework notes of the person does not."""
+        """An event of others: what they said stays, what the framework notes of the person does not. `wrote` has the
+        ids of the person's events and calls."""
         content, metadata = event.content, event.metadata
         if isinstance(content, SystemContent):
             data = self.value(content.data)
+            if "arguments" in data and not wrote.isdisjoint(self.causes.get(data.get("id", ""), ())):
+                data["arguments"] = {}
             if data != content.data:
                 content = content.replaced(data=data, message="")
-        elif isinstance(content, ToolCallContent) and metadata.get("cause") in wrote:
-            content = content.replaced(result=None, error=None, arguments={})
+        elif isinstance(content, TextContent) and event.source.channel_id == SYSTEM.channel_id and "digest" in metadata:
+            content = without_lines(content, metadata["digest"], wrote)
+        elif isinstance(content, ToolCallContent):
+            caused_by = (metadata.get("cause"), event.correlation_id, metadata.get("voice_session_id"))
+            if not wrote.isdisjoint(caused_by):
+                content = content.replaced(result=None, error=None, arguments={})
         source = event.source
         known = {name: getattr(source, name) for name in ("participant_id", "external_id")}
         scrubbed = {name: self.text(one) if one else one for name, one in known.items()}
@@ -295,6 +301,8 @@ async def _graves(actor: RoomActor, scrub: Scrub) -> tuple[list[RoomEvent], set[
     """The events to be written over; the replies that answered the person; the files that nobody else named."""
     wrote: set[str] = set()
     replies: set[str] = set()
+    for asked in await all_of(actor.engine.store, "approval", actor.tenant, actor.room_id):
+        scrub.causes[asked.value["id"]] = tuple(asked.value.get("causes", ()))
     changed: list[RoomEvent] = []
     mine: dict[str, None] = {}
     others: set[str] = set()
@@ -303,10 +311,12 @@ async def _graves(actor: RoomActor, scrub: Scrub) -> tuple[list[RoomEvent], set[
         for event in await actor.engine.store.events(query):
             found = _BLOB.findall(json.dumps(event.model_dump(mode="json", include={"content", "metadata", "source"})))
             if scrub.person.wrote(event):
-                wrote.add(event.id)
+                wrote.update((event.id, event.metadata.get("voice_session_id", event.id)))
                 mine.update(dict.fromkeys(found))
                 new = scrub.grave(event)
             else:
+                if event.metadata.get("erased"):  # perhaps by an attempt at this that a crash has cut
+                    wrote.add(event.id)
                 others.update(found)
                 if event.metadata.get("cause") in wrote and event.correlation_id:
                     replies.add(event.correlation_id)
@@ -316,13 +326,23 @@ async def _graves(actor: RoomActor, scrub: Scrub) -> tuple[list[RoomEvent], set[
     return changed, replies, [blob for blob in mine if blob not in others]
 
 
+async def _delete_files(actor: RoomActor, blob_ids: list[str]) -> int:
+    engine, count = actor.engine, 0
+    if engine.blobs is not None:
+        for blob_id in blob_ids:
+            info = await engine.blobs().info(actor.tenant, blob_id)
+            if info is not None and info.room_id in (None, actor.room_id):
+                count += await engine.blobs().delete(actor.tenant, blob_id)
+    return count
+
+
 async def _scrub_records(actor: RoomActor, scrub: Scrub, erased: dict[str, int], replies: set[str]) -> int:
     """Rows beside the log: those about an erased event are emptied or dropped, the others lose only who it was."""
     put: list[Record] = []
     gone: list[RecordKey] = []
     places = set(erased.values())
     for kind in (*DROPPED, *SCRUBBED):
-        for record in await _all(actor.engine, kind, actor.tenant, actor.room_id):
+        for record in await all_of(actor.engine.store, kind, actor.tenant, actor.room_id):
             value = record.value
             about = not erased.keys().isdisjoint((value.get("event_id"), value.get("id"), *value.get("causes", ())))
             about = (
@@ -433,15 +453,3 @@ def _seat(binding: ChannelBinding, scrub: Scrub) -> ChannelBinding | None:
         binding = binding.replaced(participant_id=None, metadata=scrub.value(binding.metadata))
     visibility = scrub.text(binding.visibility)
     return binding if visibility == binding.visibility else binding.replaced(visibility=visibility)
-
-
-async def _all(engine: Engine, kind: str, tenant: str, room_id: str | None = None) -> list[Record]:
-    found: list[Record] = []
-    after: str | None = None
-    while True:
-        query = RecordQuery(kind, tenant, room_id=room_id, after=after, limit=PAGE)
-        page = await engine.store.records(query)
-        found += page
-        if len(page) < PAGE:
-            return found
-        after = page[-1].key

@@ -145,7 +145,8 @@ def state_of(records: Mapping[str, Sequence[Record]], capabilities: dict[str, Ch
     return state
 
 
-async def all_of(store: Store, kind: str, tenant: str, room_id: str) -> list[Record]:
+async def all_of(store: Store, kind: str, tenant: str, room_id: str | None = None) -> list[Record]:
+    """Every record of a kind: of one room, or of all the tenant's."""
     found: list[Record] = []
     after: str | None = None
     while True:

@@ -670,6 +670,21 @@ async def test_what_models_are_not_told_is_not_told_this_one_in_words() -> None:
         assert "I am bob@example.com" in [e.text for e in await it.kit.events("r")], "people read it"
 
 
+async def test_what_a_caller_had_tools_do_goes_with_them() -> None:
+    async with desk(tools=[ORDER_TOOL], tool_handler=_found) as it:
+        await it.call()
+        it.model.calls(("find_order", {"number": 4711}))
+        await asyncio.sleep(0.5)
+        it.model.hears("my number is 4711")
+        it.model.calls(("find_order", {"number": 4711}))
+        await asyncio.sleep(1)
+        assert "4711" in str(await it.kit.events(it.room))
+        await it.kit.erase_person("caller")
+        events = await it.kit.events(it.room, raw=True)
+        assert [e.content.name for e in events if e.type == "tool_call_end"] == ["find_order"] * 2  # type: ignore[union-attr]
+        assert "4711" not in str(events)
+
+
 async def test_a_session_may_override_what_the_channel_says() -> None:  # S135
     async with desk(system_prompt="a", voice="b", temperature=0.1, tools=[ORDER_TOOL]) as it:
         await it.call(

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from roomkit import AIChannel, InboundMessage, RoomKit
+from roomkit import AIChannel, InboundMessage, KitOptions, RoomKit
 from roomkit.ai.tools import tool
 from roomkit.core import transfer
 from roomkit.core.erasure import Erasure, erase_person
 from roomkit.core.memory import MemoryStore
 from roomkit.errors import StateError, Unavailable
+from roomkit.models.consent import Digests
 from roomkit.models.content import EditContent, MediaContent, ReactionContent, SystemContent, TextContent
 from roomkit.models.delivery import DeliveryPolicy
 from roomkit.models.event import EventType
@@ -399,3 +400,62 @@ async def test_what_others_asked_beside_the_erased_is_asked_again() -> None:
         await asyncio.sleep(20)
         assert brain.seen[2:] == [["and mine"]]
         assert await kit.engine.store.records(RecordQuery("turn", "default")) == []
+
+
+async def test_a_digest_loses_the_words_of_the_erased_alone() -> None:
+    async with kit_with(Phone(), options=KitOptions(digests=Digests(over=2, window_s=60, lines=4))) as kit:
+        kit.register_channel(FakeChannel("web", "web"))
+        await kit.create_room("r", channels=["web"])
+        await kit.attach_channel("r", "sms", metadata={"address": "+15550199", "timezone": "UTC"}, participant_id="eve")
+        for number, who in enumerate(["bob", "bob", "bob", "amy", "bob", "bob", "amy", "bob"]):
+            text = f"{SECRET if who == 'bob' else 'tea'} {number}"
+            said = InboundMessage.text("web", who, text, participant_id=who)
+            await (await kit.process_inbound(said, room_id="r")).settled()
+        await asyncio.sleep(61)
+        (digest,) = [e for e in await kit.events("r") if "digest" in e.metadata]
+        assert digest.text.split("\n")[1:] == [f"{SECRET} 2", "tea 3", f"{SECRET} 4", f"{SECRET} 5", "… and 2 more"]
+        await kit.erase_person("bob")
+        (digest,) = [e for e in await kit.events("r") if "digest" in e.metadata]
+        assert digest.text.split("\n")[1:] == ["…", "tea 3", "…", "…", "… and 2 more"]
+        assert await left(kit, SECRET) == []
+
+
+async def test_what_an_approval_was_asked_for_goes_with_whoever_it_was_about() -> None:
+    @tool(needs_approval=True)
+    def buy(item: str) -> str:
+        """Buys something."""
+        return "bought"
+
+    script = ([call("buy", item=f"{SECRET} tea")], "done", [call("buy", item="coffee")], "done")
+    ai = AIChannel("ai", ScriptedAI(*script)).configure(tools=(buy,))
+    async with kit_with(Phone(), ai) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        for who in ("amy", "bob"):
+            asked = await kit.process_inbound(
+                InboundMessage.text("sms", who, f"I am {who}", participant_id=who), room_id="r"
+            )
+            await asyncio.sleep(1)
+            (approval,) = await kit.approvals()
+            await kit.answer_approval(approval["id"], True, by="desk", reason="fine")
+            await asked.settled()
+        assert len(await left(kit, SECRET)) >= 5
+        await kit.erase_person("amy")
+        assert await left(kit, SECRET) == []
+        assert len(await left(kit, "coffee")) >= 5, "what others asked for stays"
+
+
+async def test_files_go_before_what_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And whatever is left of an erasure that was cut in the middle of a room goes the next time."""
+    async with kit_with() as kit:
+        room_id = await conversation(kit)
+        blobs, delete = kit.blobs, kit.blobs.delete
+
+        async def dies(*_: Any) -> bool:
+            raise OSError("power cut")
+
+        monkeypatch.setattr(blobs, "delete", dies)
+        with pytest.raises(OSError, match="power cut"):
+            await kit.erase_person("cust-1")
+        monkeypatch.setattr(blobs, "delete", delete)
+        assert (await kit.erase_person("cust-1")).blobs == 1
+        assert await left(kit, SECRET, PHONE) == [], room_id
