@@ -24,7 +24,8 @@ Ready = Callable[[ToolCallContent], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class ToolRules:
     """What holds for the tools of a channel's calls. Times in seconds. `functions` are typed functions and tool sources
-    besides the channel's `tools` and `tool_handler`; `human_tool` offers `request_human`."""
+    besides the channel's `tools` and `tool_handler`; `human_tool` offers `request_human`. On a speech-to-speech channel
+    `budget` counts the model's replies, too; a call whose budget is used up ends, and none begins."""
 
     functions: Sequence[ToolSource | Tool | Callable[..., Any]] = ()
     policy: ToolPolicy = field(default_factory=ToolPolicy)

@@ -107,6 +107,8 @@ class RealtimeVoiceChannel(Channel):
         self.tool_handler = tool_handler
         self.tool_result_max_length = tool_result_max_length
         self._specs = tuple(spec_of(each) for each in tools or ())
+        if self.options.tools.budget is not None:
+            self.options.tools.budget.serve(channel_id)
         functions = [each for each in self.options.tools.functions if not isinstance(each, ToolSource)]
         self._functions = Toolbox([each for each in functions if isinstance(each, Tool) or callable(each)])
         self._transport_rate = transport_sample_rate
@@ -220,7 +222,7 @@ class RealtimeVoiceChannel(Channel):
                 raise StateError(f"the call was not taken: {result.reason}")
             if not session.participant_id and result.event is not None:
                 session.participant_id = result.event.source.participant_id or ""
-            await self._begin(session, result.room_id)
+            await self._begin(session, result.room_id, result.event)
         except BaseException:
             await self._abandon(session)
             raise
@@ -275,7 +277,7 @@ class RealtimeVoiceChannel(Channel):
             )
         await accept(session, connection)
 
-    async def _begin(self, session: VoiceSession, room_id: str) -> None:
+    async def _begin(self, session: VoiceSession, room_id: str, asked: RoomEvent | None = None) -> None:
         if session.state is SessionState.ENDED:
             raise StateError(f"call {session.id} has ended")
         if session.id in self._calls:
@@ -297,6 +299,8 @@ class RealtimeVoiceChannel(Channel):
         call = RealtimeCall(session, self.backend, provider, room, self._config, audio, self._call_options)
         self._calls[session.id] = room.calls[session.id] = call
         room.tools[session.id] = self._tools(session.metadata.get("tools"))
+        if asked is not None:
+            room.asked(session.id, asked)
         await room.opened()
         await self._prepare(call, room)
         await call.start()
@@ -316,6 +320,7 @@ class RealtimeVoiceChannel(Channel):
         asked, tools = call.session.metadata, room.tools[call.session.id]
         await tools.open(self._port())
         context, turn = await room.context(call)
+        await room.admit(call, turn)
         overrides = {name: asked[name] for name in _OVERRIDES if asked.get(name) is not None}
         extra = {**self._config.extra, **asked.get("provider_config", {})}
         call.configure(replace(self._config, tools=tools.offered(context, turn), extra=extra, **overrides))

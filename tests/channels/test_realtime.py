@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from roomkit import KitOptions, RoomKit
+from roomkit.ai.budget import Budget, SpendLimits
+from roomkit.ai.policy import RoleOverride, ToolPolicy
 from roomkit.ai.tools import Toolbox, tool
 from roomkit.channels import RealtimeVoiceChannel
 from roomkit.channels.live_tools import ToolRules
@@ -1056,3 +1058,56 @@ async def test_a_permission_that_comes_after_the_call_runs_nothing_and_breaks_no
         message = InboundMessage.text("voice", "caller", "still open", participant_id="caller")
         result = await it.kit.process_inbound(message, room_id=it.room)
         assert result.event is not None
+
+
+# -- who pays, and who may ---------------------------------------------------------------------------------------------
+
+
+async def test_replies_are_in_the_budget_and_a_call_that_has_used_it_up_ends() -> None:
+    budget = Budget(SpendLimits(room_tokens=50))
+    async with desk(options=RealtimeOptions(tools=ToolRules(budget=budget))) as it:
+        await it.call()
+        it.model.says("one", ms=100)
+        await asyncio.sleep(0.5)
+        assert it.session.state is SessionState.ACTIVE
+        it.model.says("two", ms=100)
+        await asyncio.sleep(0.5)
+        assert it.session.state is SessionState.ENDED
+        assert len(it.line) == 0
+        with pytest.raises(StateError, match="tokens limit of this room is used up"):
+            await it.call()
+        assert len(it.provider.sessions) == 1
+        assert len(it.line) == 0
+
+
+async def test_a_tool_runs_for_everybody_whose_words_are_being_answered() -> None:  # D30
+    ran: list[int] = []
+
+    async def handler(name: str, arguments: dict[str, Any]) -> str:
+        ran.append(arguments["number"])
+        return "done"
+
+    never = RoleOverride("restrict", deny=("find_order",))
+    policy = ToolPolicy(roles={"unknown": never, "observer": never})
+    async with desk(
+        tools=[ORDER_TOOL], tool_handler=handler, options=RealtimeOptions(tools=ToolRules(policy=policy))
+    ) as it:
+        it.kit.register_channel(FakeChannel("sms", "sms"))
+        await it.call()
+        assert [spec.name for spec in it.model.config.tools] == ["find_order"], "the caller is known from the start"
+        await it.kit.attach_channel(it.room, "sms")
+        it.model.hears("hello")
+        it.model.says("hello", ms=100)
+        await asyncio.sleep(0.5)
+        for text in ("hello all", "place an order for me"):
+            written = await it.kit.process_inbound(InboundMessage.text("sms", "tom", text), room_id=it.room)
+            assert written.event is not None
+            await it.kit.update_member(it.room, str(written.event.source.participant_id), role="observer")
+        await asyncio.sleep(0.1)
+        it.model.calls(("find_order", {"number": 1}))
+        await asyncio.sleep(0.2)
+        assert ran == []
+        it.model.hears("and one for me")
+        it.model.calls(("find_order", {"number": 2}))
+        await asyncio.sleep(0.2)
+        assert ran == [2]

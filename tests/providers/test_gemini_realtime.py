@@ -292,7 +292,7 @@ async def _a_bad_day(seed: int) -> None:
         await asyncio.sleep(8)
         log = await it.log()
         await it.channel.end_session(it.session)
-    asked = [text for role, text in log if role == "user"]
+    asked = [text for role, text in log if role == "user" and text != "question"]  # of which a break kept the rest
     assert asked == sorted(asked)
     assert len(asked) == len(set(asked))
     heard = [word for role, text in log if role == "assistant" for word in text.split() if "." in word]

@@ -7,7 +7,8 @@ gates, the model's comes down at the pace of sound, and what both said goes to t
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -35,6 +36,8 @@ from roomkit.voice.timeline import TurnClock
 
 log = logging.getLogger(__name__)
 _GRACE_S = 5.0
+_AUDIBLE_S = 0.3
+"""A caller of whom nothing has come for so long is not speaking, whatever a detector says that waits for sound."""
 
 
 class RealtimeHost(Protocol):
@@ -120,6 +123,10 @@ class RealtimeCall:
         self._speaking = False
         self._speech_name = ""
         self._speech_began = 0.0
+        self._heard_at = 0.0
+        self._unnamed: deque[str] = deque(maxlen=8)
+        """With our own ears: what the provider has no name for yet, the oldest first."""
+        self._named: deque[str] = deque(maxlen=64)
         self._replying = ""
         self._owed = False
 
@@ -139,7 +146,8 @@ class RealtimeCall:
         self.link.config = config
 
     async def start(self) -> None:
-        """Connects to the model. Raises `ProviderError`; then nothing is left open."""
+        """Connects to the model. Raises `ProviderError`, `SessionEnded` where it was closed meanwhile; then nothing is
+        left open."""
         await self.link.open()
         self.session.state = SessionState.ACTIVE
         self.minutes.start(self._scope)
@@ -156,7 +164,8 @@ class RealtimeCall:
             pass
 
     async def aclose(self, reason: str = "hung_up") -> None:
-        """Silence, what was heard written down, tools given a moment to finish, everything closed. Idempotent."""
+        """Silence, what was heard written down, the line dropped, tools given a moment to finish, everything closed.
+        Idempotent."""
         if self.session.state is SessionState.ENDED:
             return
         self.session.state = SessionState.ENDED
@@ -164,6 +173,8 @@ class RealtimeCall:
             self._cut(reason)
         await self.link.aclose()
         self.minutes.flush()
+        if self.minutes.begun:
+            await self._backend.hang_up(self.session)  # nobody waits on a dead line for the tools
         await self.tools.aclose()
         await self.minutes.aclose(_GRACE_S)
         if self.minutes.begun:
@@ -182,6 +193,7 @@ class RealtimeCall:
             self.noticed(signal)
         if current is None:
             return
+        self._heard_at = monotonic()
         self.host.overheard(self, current)
         if self.held and "responds" not in self._provider.traits.reconfigures:
             return
@@ -195,8 +207,9 @@ class RealtimeCall:
     def noticed(self, signal: AudioSignal) -> None:
         """Something in the sound, from the pipeline or from a transport that looks for itself."""
         match signal:
-            case SpeechStarted(pre_roll=pre_roll) if self._own_vad:
+            case SpeechStarted(pre_roll=pre_roll) if self._own_vad and not self._speaking:
                 self._speech_on("")
+                self._unnamed.append(self._speech_name)
                 self.link.hear(rt.UserSpeech(True))
                 self._send_sound(pre_roll)
             case SpeechEnded() if self._own_vad and self._speaking:
@@ -222,7 +235,9 @@ class RealtimeCall:
 
     def _forget_input(self) -> None:
         if self._speaking:
-            self._speech_off(self._speech_name)
+            self._speech_off("")
+            if self._unnamed and self._unnamed[-1] == self._speech_name:
+                self.minutes.said(self._unnamed.pop(), "")  # forgotten, it gets no name and no words
         self.pipeline.reset()
         self.spawn(self.link.tell(rt.ForgetInput()), "forget input")
 
@@ -241,6 +256,19 @@ class RealtimeCall:
         self.minutes.began(self._speech_name)
         self.tell(told.SpeechStart)
         self.host.sign(self, "voice_phase", {"phase": "hearing"})
+
+    def _call_it(self, name: str) -> None:
+        """With our own ears: the provider's name for what has waited longest for one. By now the caller may have begun
+        again."""
+        if not name or name in self._named:
+            return
+        self._named.append(name)
+        while self._unnamed:
+            ours = self._unnamed.popleft()
+            if ours == self._speech_name:
+                self._speech_name = name
+            if self.minutes.rename(ours, name):
+                return
 
     def _speech_off(self, name: str) -> None:
         if name and self._speech_name.startswith("speech-"):
@@ -262,6 +290,8 @@ class RealtimeCall:
     def take(self, event: RealtimeEvent) -> None:
         """One event of the model's, in order; never waits."""
         match event:
+            case rt.SpeechBegan(item_id=item_id) | rt.SpeechStopped(item_id=item_id) if self._own_vad:
+                self._call_it(item_id)
             case rt.SpeechBegan(item_id=item_id):
                 self._speech_on(item_id)
             case rt.SpeechStopped(item_id=item_id):
@@ -298,11 +328,11 @@ class RealtimeCall:
                 pass
 
     def _user_text(self, event: rt.UserText) -> None:
-        if self._own_vad and not self._provider.traits.marks_speech and self._speech_name.startswith("speech-"):
-            self.minutes.rename(self._speech_name, event.item_id)
-            self._speech_name = event.item_id
+        if self._own_vad:
+            self._call_it(event.item_id)
         self.minutes.began(event.item_id)
         if not event.final:
+            self.minutes.partly(event.item_id, event.text.strip())
             self.tell(told.PartialTranscript, event.text)
             data = {"text": event.text, "participant": self.session.participant_id, "item": event.item_id}
             self.host.sign(self, "voice_partial", data)
@@ -320,7 +350,15 @@ class RealtimeCall:
         self._replying, self._owed = reply_id, False
         self.turns += 1
         self.times.stamp("decided", self.at_ms)
+        if self._talking and self.config.interruptible:
+            self._owed = True
+            self.interrupt("barge_in")  # asked for before the caller began: the answer to all of it comes after
+            return
         self.host.sign(self, "voice_phase", {"phase": "thinking"})
+
+    @property
+    def _talking(self) -> bool:
+        return self._speaking and monotonic() - self._heard_at < _AUDIBLE_S
 
     def _reply(self, event: rt.ReplyAudio | rt.ReplyText | rt.ReplySaid) -> None:
         match event:
@@ -351,7 +389,7 @@ class RealtimeCall:
         self.host.sign(self, "voice_trouble", {"error": type(error).__name__})
 
     def moved(self, how: How, reason: str) -> None:
-        """A new connection: what the old one had not finished saying ends here."""
+        """A new connection: what the old one had not finished saying, or writing down, ends here."""
         self.tell(rt.SessionMoved, how, reason)
         self.host.sign(self, "voice_moved", {"how": how})
         if self._replying:
@@ -360,6 +398,7 @@ class RealtimeCall:
         if self._speaking:
             self._speech_off(self._speech_name)
             self._owed = False  # the provider's own ears have the rest of it
+        self.minutes.settle()
         if self._owed and how == "seeded" and not self.tools.running:
             self._owed = False
             self.spawn(self.link.tell(rt.Respond()), "answer what was asked")
@@ -435,9 +474,14 @@ class RealtimeCall:
 
     # -- what the channel does ---------------------------------------------------------------------------------------
 
-    async def inject(self, text: str, role: rt.InjectedRole, *, respond: bool) -> None:
+    async def inject(
+        self, text: str, role: rt.InjectedRole, *, respond: bool, known: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`known` says whether a model that was seeded meanwhile has read the text in the room's log."""
         respond = respond and not self.held
-        if await self.link.tell(rt.InjectText(text, role, respond)):
+        self._owed = self._owed or respond
+        said = rt.InjectText(text, role, respond)
+        if await self.link.tell(said, memory=self.link.memory) or (not known() and await self.link.tell(said)):
             self.tell(rt.TextInjected, text, role)
 
     async def hold(self, held: bool) -> None:

@@ -14,11 +14,16 @@ from typing import Literal, Protocol
 from roomkit.errors import ProviderError, ProviderTimeout, SessionEnded
 from roomkit.models.realtime import (
     AppendAudio,
+    Complaint,
     GoingAway,
+    LimitsTold,
     PastTurn,
     RealtimeCommand,
     RealtimeConfig,
     RealtimeEvent,
+    Reconfigure,
+    ReplyBegan,
+    ReplyOver,
     ResumeHandle,
     SessionReady,
     UserSpeech,
@@ -92,8 +97,13 @@ class Link:
         self._over = False
 
     async def open(self) -> None:
-        """The first connection, seeded with the room's past. Raises `ProviderError` or `ConfigError`."""
-        self._take_up(await self._connect(self._config_seeded(await self._host.past()), None))
+        """The first connection, seeded with the room's past. Raises `ProviderError` or `ConfigError`, `SessionEnded`
+        when the call was over before it was there."""
+        connection = await self._connect(self._config_seeded(await self._host.past()), None)
+        if self._over:
+            await connection.aclose()
+            raise SessionEnded("the call is over")
+        self._take_up(connection)
 
     def start(self) -> None:
         self._scope.spawn(self._read(), name="listen to the model")
@@ -127,21 +137,31 @@ class Link:
     async def reconfigure(self, config: RealtimeConfig, changed: frozenset[str]) -> None:
         """Makes the session as `config` says: within the connection where the provider can, else over a new one. Raises
         `ProviderError`, then everything is as it was."""
-        if changed <= self._provider.traits.reconfigures:
-            from roomkit.models.realtime import Reconfigure
+        if not changed <= self._provider.traits.reconfigures:
+            await self.move("reconfigured", config, changed)
+            return
+        async with self._moving:  # else it could be told to a connection that is just being left
+            self.config = _changed(self.config, config, changed)
+            connection = self._connection
+            if connection is None or not self._up.is_set():
+                return  # the next one is made like this
+            try:
+                await connection.send(Reconfigure(self.config))
+            except ProviderError as error:
+                log.info("a command did not reach the model: %s", error)
+                await self._broken(connection)
 
-            self.config = config
-            await self.tell(Reconfigure(config))
-        else:
-            await self.move("reconfigured", config)
-
-    async def move(self, reason: str, config: RealtimeConfig | None = None) -> None:
-        """Goes over to a new connection; the old one serves until it is there. Raises `ProviderError`."""
+    async def move(
+        self, reason: str, config: RealtimeConfig | None = None, changed: frozenset[str] = frozenset()
+    ) -> None:
+        """Goes over to a new connection, `changed` as `config` says; the old one serves until it is there. Raises
+        `ProviderError`."""
         async with self._moving:
             old, before = self._connection, self.config
             if self._over:
                 raise SessionEnded("the call is over")
-            self.config = config or before
+            if config is not None:
+                self.config = _changed(before, config, changed)
             try:
                 new, how = await self._again()
             except BaseException:
@@ -212,7 +232,7 @@ class Link:
         if connection is self._connection and not self._over:
             try:
                 await self.move("session_limit")
-            except ProviderError as error:
+            except (ProviderError, SessionEnded) as error:
                 log.warning("the connection could not be replaced before its end: %s", error)
 
     async def _broken(self, connection: RealtimeConnection) -> None:
@@ -245,8 +265,8 @@ class Link:
                 self._handle = handle or self._handle
             case GoingAway(seconds=seconds):
                 self._scope.spawn(self._roll(connection, 0, seconds * 0.6), name="replace the connection")
-            case SessionReady():
-                self._host.take(event)
+            case SessionReady() | Complaint() | LimitsTold() | ReplyBegan() | ReplyOver(status="failed" | "incomplete"):
+                self._host.take(event)  # a model that dies of every reply brings nothing
             case _:
                 self._fruitless = 0
                 self._host.take(event)
@@ -287,3 +307,8 @@ class Link:
                 return
             if not await self.tell(piece):
                 return
+
+
+def _changed(config: RealtimeConfig, to: RealtimeConfig, names: frozenset[str]) -> RealtimeConfig:
+    """Only what is meant to change does: something else may have changed meanwhile."""
+    return replace(config, **{name: getattr(to, name) for name in names})

@@ -43,6 +43,7 @@ class Minutes:
         self._entries: BlockingBuffer[Placed[Entry]] = BlockingBuffer(MOST_ENTRIES)
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._partial: dict[str, str] = {}
 
     @property
     def begun(self) -> bool:
@@ -59,12 +60,23 @@ class Minutes:
         self._order.stopped(name, monotonic())
         self._arm()
 
-    def rename(self, name: str, to: str) -> None:
-        self._order.rename(name, to)
+    def rename(self, name: str, to: str) -> bool:
+        return self._order.rename(name, to)
 
-    def said(self, name: str, text: str) -> None:
+    def partly(self, name: str, text: str) -> None:
+        """The caller's words so far; they count should the whole of them never come."""
+        self._partial[name] = text
+
+    def said(self, name: str, text: str, **metadata: Any) -> None:
         """The caller's words; none takes no place."""
-        self._place(self._order.said(name, Entry("user", text, name) if text else None, monotonic()))
+        self._partial.pop(name, None)
+        entry = Entry("user", text, name, metadata=metadata) if text else None
+        self._place(self._order.said(name, entry, monotonic()))
+
+    def settle(self) -> None:
+        """Whoever was telling the caller's words is gone: what was told so far is all there is."""
+        for name, text in tuple(self._partial.items()):
+            self.said(name, text, unfinished=True)
 
     def add(self, entry: Entry) -> None:
         """Something that has its place here and now."""
@@ -76,6 +88,7 @@ class Minutes:
 
     def flush(self) -> None:
         """Nobody's words are waited for any more."""
+        self.settle()
         self._place(self._order.flush())
 
     async def aclose(self, timeout: float) -> None:

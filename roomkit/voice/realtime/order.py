@@ -52,7 +52,7 @@ class Order(Generic[T]):
 
     def began(self, name: str, now: float) -> None:
         """The caller begins to say what will be told as `name`."""
-        if name not in self._seen and self._slot(name) is None:
+        if name not in self._seen and name not in self._missed and self._slot(name) is None:
             self._slots.append(_Slot(name, spoken_at=now))
 
     def stopped(self, name: str, now: float) -> None:
@@ -61,11 +61,13 @@ class Order(Generic[T]):
         if slot is not None and slot.until is None:
             slot.until = now + self.wait_s
 
-    def rename(self, name: str, to: str) -> None:
-        """The provider has a name for speech that it had none for."""
+    def rename(self, name: str, to: str) -> bool:
+        """The provider has a name for speech that it had none for. False when nothing is awaited as `name`."""
         slot = self._slot(name)
-        if slot is not None and self._slot(to) is None:
-            slot.name = to
+        if slot is None or self._slot(to) is not None:
+            return False
+        slot.name = to
+        return True
 
     def said(self, name: str, item: T | None, now: float) -> list[Placed[T]]:
         """The caller's words; None: there are none. Told twice, they count once."""
