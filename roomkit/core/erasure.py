@@ -21,6 +21,7 @@ from roomkit.core.digests import without_lines
 from roomkit.core.identity import MERGED
 from roomkit.core.inbox import KIND as INBOX
 from roomkit.core.inbox import REFUSED
+from roomkit.core.ledger import VALUE
 from roomkit.core.state import all_of, key, participant_record
 from roomkit.models.addresses import PHONE, normal
 from roomkit.models.content import Frozen, SystemContent, TextContent, ToolCallContent
@@ -110,9 +111,10 @@ async def find_person(engine: Engine, tenant: str, who: str) -> Person:
     if len(person.identities) > 1:  # An address that several people share tells only of what came from it.
         person.identities = []
     person.ids.update(one.id for one in person.identities)
-    own = {a for one in person.identities for addresses in one.addresses.values() for a in addresses}
+    listed = {a for one in person.identities for addresses in one.addresses.values() for a in addresses}
     shared = {a for one in identities if one not in person.identities for b in one.addresses.values() for a in b}
-    person.addresses |= own - shared
+    person.addresses |= listed - shared
+    seats = await all_of(engine.store, "binding", tenant)
     known = -1
     while known != (known := len(person.ids) + len(person.addresses)):
         for record in people:
@@ -125,13 +127,15 @@ async def find_person(engine: Engine, tenant: str, who: str) -> Person:
                 person.names.add(value.get("display_name") or "")
                 if address and shared.isdisjoint((address, same)):
                     person.addresses.update((address, same))
-    for record in await all_of(engine.store, "binding", tenant):
-        address = record.value.get("metadata", {}).get("address")
-        theirs = not person.addresses.isdisjoint((address, _same(engine, record.value["channel_id"], address)))
-        if theirs or record.value.get("participant_id") in person.ids:
-            person.rooms.add(record.room_id or "")
-        if theirs:
-            person.addresses.add(address)
+        for record in seats:
+            address = record.value.get("metadata", {}).get("address")
+            same = _same(engine, record.value["channel_id"], address)
+            theirs = not person.addresses.isdisjoint((address, same))
+            own = record.value.get("participant_id") in person.ids  # their way alone, whatever it is called
+            if theirs or own:
+                person.rooms.add(record.room_id or "")
+            if theirs or (own and address and shared.isdisjoint((address, same))):
+                person.addresses.update((address, same))
     return person
 
 
@@ -174,6 +178,11 @@ async def _scrub_tenant(engine: Engine, tenant: str, person: Person) -> int:
         told = "erased" if theirs else scrub.text(record.value["told"])
         if told != record.value["told"]:
             put.append(record._replace(value={**record.value, "told": told}))
+    # What a channel remembers of a conversation has its address at the end of its name.
+    kept = {
+        one.key: one.key.rpartition("\n")[2].rpartition(" ")[2] for one in await all_of(engine.store, VALUE, tenant)
+    }
+    gone += [RecordKey(VALUE, tenant, name) for name, address in kept.items() if address in person.addresses]
     from roomkit.core import consent
 
     lines, over = await consent.erase(engine, tenant, person)

@@ -158,7 +158,8 @@ class LedgerPort(Protocol):
 
 
 class VaultPort(Protocol):
-    """Small durable values of a channel's own, by name, that live as long as the store."""
+    """Small durable values of a channel's own, by name, that live as long as the store; one whose name ends in " " and
+    an address, until whoever is reached there is erased."""
 
     async def get(self, name: str) -> dict[str, Any] | None: ...
 

@@ -459,3 +459,22 @@ async def test_files_go_before_what_names_them(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(blobs, "delete", delete)
         assert (await kit.erase_person("cust-1")).blobs == 1
         assert await left(kit, SECRET, PHONE) == [], room_id
+
+
+async def test_a_conversation_of_one_s_own_is_a_way_to_them_and_goes() -> None:
+    """Where a network answers in a conversation and not to a person, as Teams does."""
+    chat = FakeChannel("chat", "teams")
+    async with kit_with(chat) as kit:
+        assert chat.port is not None
+        vault = chat.port.vault
+        for who in ("user-amy", "user-bob"):
+            message = InboundMessage.text("chat", who, "hi", conversation_id=f"a:{who[5:]}")
+            assert (await kit.process_inbound(message)).room_id
+            await vault.put(f"conversation a:{who[5:]}", {"service": "https://example.com"})
+        await kit.erase_person("user-amy")
+        for room in await kit.list_rooms():
+            await (await kit.send(room.id, "still there?")).settled()
+        assert chat.texts == ["still there?"], "one of two"
+        assert await vault.get("conversation a:amy") is None
+        assert await vault.get("conversation a:bob") is not None
+        assert await left(kit, "a:amy", "user-amy") == []
