@@ -9,8 +9,9 @@ import pytest
 
 from roomkit import AudioPipelineConfig, RoomKit, VoiceChannel
 from roomkit.channels.voice import VoiceOptions
-from roomkit.errors import FloorTaken
+from roomkit.errors import FloorTaken, StateError
 from roomkit.models.audio import DtmfDigit, VoiceSession
+from roomkit.models.hooks import BeforeCommit, Block
 from roomkit.orchestration.transfer import warm_transfer
 from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
 
@@ -112,6 +113,37 @@ async def test_a_colleague_who_hangs_up_leaves_the_caller_in_the_queue() -> None
         await leaving
         assert [one.id for one in await desk.kit.attention()] == [room]
         assert (await desk.kit.get_room(room)).floor.mode == "ai"
+
+
+async def test_a_colleague_whom_the_room_does_not_take_leaves_the_caller_in_the_queue() -> None:
+    desk = Desk()
+    async with desk.kit:
+        _, room = await desk.begin()
+        await desk.kit.add_member(room, "eve")
+        await desk.kit.remove_member(room, "eve", ban=True)
+        with pytest.raises(StateError, match="source_banned"):
+            await warm_transfer(desk.kit, desk.phone, room, desk.colleague(), who="eve")
+        assert [one.id for one in await desk.kit.attention()] == [room]
+        assert (await desk.kit.get_room(room)).floor.mode == "ai"
+
+
+async def test_what_was_blocked_is_not_told_in_the_briefing() -> None:
+    desk = Desk()
+
+    @desk.kit.before(BeforeCommit)
+    async def polite(moment: Any) -> Any:
+        return Block("rude") if "idiot" in moment.value.text else None
+
+    async with desk.kit:
+        caller, room = await desk.begin()
+        desk.line.speaks(caller, "you idiot", 100, 500)
+        await asyncio.sleep(4)
+        eve = desk.colleague()
+        assert await warm_transfer(desk.kit, desk.phone, room, eve, who="eve")
+        assert desk.heard(eve)[:2] == [
+            "A caller for you. a refund above the limit.",
+            "The last they said: I want my money back",
+        ]
 
 
 async def test_nobody_hears_anything_of_a_transfer_that_cannot_be() -> None:
