@@ -136,8 +136,9 @@ async def test_what_was_blocked_is_not_told_in_the_briefing() -> None:
 
     async with desk.kit:
         caller, room = await desk.begin()
-        desk.line.speaks(caller, "you idiot", 100, 500)
+        desk.line.speaks(caller, "you idiot", 8_000, 500)
         await asyncio.sleep(4)
+        assert [e.text for e in await desk.kit.events(room) if e.blocked] == ["you idiot"]
         eve = desk.colleague()
         assert await warm_transfer(desk.kit, desk.phone, room, eve, who="eve")
         assert desk.heard(eve)[:2] == [
