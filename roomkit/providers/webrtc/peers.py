@@ -27,9 +27,9 @@ MOST_UNSENT = 4_194_304
 class Hearer(Protocol):
     """What a peer's data channel brings. Nothing here waits."""
 
-    def told(self, text: str) -> None: ...
+    def told(self, peer: Peer, text: str) -> None: ...
 
-    def gone(self) -> None:
+    def gone(self, peer: Peer) -> None:
         """The peer has gone, or was never there. Told once."""
         ...
 
@@ -78,7 +78,7 @@ class Peer:
         if self.wire is not None:
             self.wire.came_at = monotonic()
         if isinstance(message, str) and not message.startswith("ping: "):
-            self.hearer.told(message)
+            self.hearer.told(self, message)
 
 
 class PeerBackend(WebRTCBackend):
@@ -129,11 +129,11 @@ class PeerBackend(WebRTCBackend):
     def _event(self, event: BackendEvent) -> None:
         if event.kind == "disconnected" and (peer := self._of.pop(event.session.id, None)) is not None:
             self.peers.pop(peer.id, None)
-            peer.hearer.gone()
+            peer.hearer.gone(peer)
 
     async def hang_up(self, session: VoiceSession) -> None:
         peer = self._of.pop(session.id, None)
         await super().hang_up(session)
         if peer is not None:
             self.peers.pop(peer.id, None)
-            peer.hearer.gone()
+            peer.hearer.gone(peer)
