@@ -300,7 +300,7 @@ class RealtimeVoiceChannel(Channel):
         self._calls[session.id] = room.calls[session.id] = call
         room.tools[session.id] = self._tools(session.metadata.get("tools"))
         if asked is not None:
-            room.asked(session.id, asked)
+            room.asked[session.id].add(asked)
         await room.opened()
         await self._prepare(call, room)
         await call.start()
@@ -320,7 +320,7 @@ class RealtimeVoiceChannel(Channel):
         asked, tools = call.session.metadata, room.tools[call.session.id]
         await tools.open(self._port())
         context, turn = await room.context(call)
-        await room.admit(call, turn)
+        await room.account.admit(call, turn)
         overrides = {name: asked[name] for name in _OVERRIDES if asked.get(name) is not None}
         extra = {**self._config.extra, **asked.get("provider_config", {})}
         call.configure(replace(self._config, tools=tools.offered(context, turn), extra=extra, **overrides))

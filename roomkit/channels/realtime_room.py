@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.ai.tools import ToolContext
 from roomkit.channels.live_tools import LiveTools, cut
+from roomkit.channels.realtime_account import Account
 from roomkit.errors import Elsewhere, StateError
 from roomkit.models import voice as told
-from roomkit.models.ai import COUNTERS, ToolCallPart, Usage
+from roomkit.models.ai import ToolCallPart, Usage
 from roomkit.models.audio import AudioFrame, Transcript
 from roomkit.models.content import SystemContent, TextContent, ToolCallContent
 from roomkit.models.delivery import InboundMessage
@@ -36,23 +38,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _REMEMBERED_RESULT = 500
-_TURN = ("tokens", "money")
 HUMAN = frozenset({FloorMode.HUMAN, FloorMode.WAITING, FloorMode.NONE})
 """Floors in which no machine speaks."""
 
 
 @dataclass(slots=True)
-class _Asked:
-    """What one call's model is answering: everybody whose words are in it, and what was last said on the line."""
+class Asked:
+    """What one call's model is answering: everybody whose words are in it, and what was last said on the line. `read`
+    is up to which event the model was seeded with the log."""
 
     events: list[RoomEvent] = field(default_factory=lambda: [])
     answered: bool = False
     said: RoomEvent | None = None
+    read: int = -1
 
     def add(self, event: RoomEvent) -> None:
         if self.answered:
             self.events, self.answered = [], False
         self.events.append(event)
+
+    def knows(self, event: RoomEvent) -> bool:
+        return event.index <= self.read
 
 
 class RealtimeRoom:
@@ -71,9 +77,8 @@ class RealtimeRoom:
         self._binding: ChannelBinding | None = None
         self._leave: Callable[[], None] | None = None
         self._opening = asyncio.Lock()
-        self._asked: dict[str, _Asked] = {}
-        self._read: dict[str, int] = {}
-        """Up to which event each call's newest model was seeded."""
+        self.asked: defaultdict[str, Asked] = defaultdict(Asked)
+        self.account = Account(channel, port.live)
         self._written = 0
 
     # -- the room ----------------------------------------------------------------------------------------------------
@@ -105,13 +110,8 @@ class RealtimeRoom:
     def part(self, session_id: str) -> None:
         self.calls.pop(session_id, None)
         self.tools.pop(session_id, None)
-        self._asked.pop(session_id, None)
-        self._read.pop(session_id, None)
+        self.asked.pop(session_id, None)
         self.bridge.leave(session_id)
-
-    def asked(self, session_id: str, event: RoomEvent) -> None:
-        """Whose words the tools of this call run for, from now on."""
-        self._asked.setdefault(session_id, _Asked()).add(event)
 
     def gate(self, binding: ChannelBinding) -> None:
         self._binding = binding
@@ -154,14 +154,12 @@ class RealtimeRoom:
         role, veil = self._role(event), self.live.veil
         for call in self.calls.values():
             text = event.text if event.source.participant_id == call.session.participant_id else _named(event)
-            self.asked(call.session.id, event)
-            known = partial(self._knows, call.session.id, event)
+            asked = self.asked[call.session.id]
+            asked.add(event)
+            known = partial(asked.knows, event)
             self.channel.spawn(
                 call.inject(veil(text), role, respond=role == "user", known=known), "a text for the model"
             )
-
-    def _knows(self, session_id: str, event: RoomEvent) -> bool:
-        return event.index <= self._read.get(session_id, -1)
 
     def _role(self, event: RoomEvent) -> InjectedRole:
         """From above the model hears the host's own whisper, and whom the host has made a supervisor (D10)."""
@@ -221,22 +219,22 @@ class RealtimeRoom:
         )
         result = await self._port.process_inbound(message, room_id=self.room_id)
         if result.event is not None:
-            self.asked(session.id, result.event)
-            self._asked[session.id].said = result.event
+            self.asked[session.id].add(result.event)
+            self.asked[session.id].said = result.event
 
     async def _own(
         self, call: RealtimeCall, content: Any, kind: EventType, *, metadata: dict[str, Any], visibility: str = "all"
     ) -> None:
         channel = self.channel
         source = EventSource(channel_id=channel.channel_id, channel_type=channel.channel_type, direction="outbound")
-        asked = self._asked.get(call.session.id)
+        said = self.asked[call.session.id].said
         draft = EventDraft(
             source=source,
             content=content,
             type=kind,
             visibility=visibility,
             addressed_to=channel.options.addressed_to,
-            correlation_id=asked.said.id if asked is not None and asked.said is not None else None,
+            correlation_id=said.id if said is not None else None,
             metadata={"voice_session_id": call.session.id, **metadata},
         )
         await self._port.submit(self.room_id, draft)
@@ -248,8 +246,7 @@ class RealtimeRoom:
         """The room as it is now, for the gate; no turn where another process has the room: then no tool may run."""
         view = await self._port.watch.open_view(self.room_id, _nobody, tail=0)
         view.close()
-        asked = self._asked.get(call.session.id)
-        events = tuple(asked.events) if asked is not None else ()
+        events = tuple(self.asked[call.session.id].events)
         binding = next((one for one in view.bindings if one.channel_id == self.channel.channel_id), self._binding)
         if binding is None:
             raise StateError(f'channel "{self.channel.channel_id}" has no seat in room "{self.room_id}"')
@@ -295,7 +292,7 @@ class RealtimeRoom:
             return ()
         view = await self._port.watch.open_view(self.room_id, _nobody, tail=limit)
         view.close()
-        self._read[call.session.id] = view.index
+        self.asked[call.session.id].read = view.index
         turns = [turn for event in view.events if (turn := self._past(event)) is not None]
         return tuple(PastTurn(turn.role, self.live.veil(turn.text)) for turn in turns)
 
@@ -320,38 +317,11 @@ class RealtimeRoom:
         self.channel.trace("realtime", call.session.id, kind=kind, **data)
 
     def spent(self, call: RealtimeCall, usage: Usage) -> None:
-        if call.session.id in self._asked:
-            self._asked[call.session.id].answered = True
+        self.asked[call.session.id].answered = True
         self.channel.trace("usage", call.session.id, input=usage.input_tokens, output=usage.output_tokens)
-        if usage != Usage():
-            self.channel.spawn(self._pay(call, usage), "count what a reply has cost")
-
-    async def _pay(self, call: RealtimeCall, usage: Usage) -> None:
-        """A reply is in the budget when it is over; a call whose budget is used up ends."""
-        channel, budget = self.channel, self.channel.options.tools.budget
-        where, model = (call.session.tenant, self.room_id), getattr(channel.provider, "model", None)
-        counters = {counter: getattr(usage, counter) for counter in COUNTERS}
-        money = budget.spend_tokens(*where, counters, model) if budget is not None else 0.0
-        if budget is not None and (reason := budget.refusal(*where, *_TURN)):
-            log.warning("call %s ends: %s", call.session.id, reason)
+        if usage != Usage() and self.account.charge(call, usage):
             self.sign(call, "voice_trouble", {"error": "budget"})
             self.ended(call, "budget")
-        try:
-            turn = await self.live.turn(self.room_id, channel.channel_id, f"{call.session.id}-{call.turns}", ())
-        except Elsewhere:
-            return
-        if budget is not None:
-            budget.keep(turn, *where)
-        turn.spent(counters, model, money)
-
-    async def admit(self, call: RealtimeCall, turn: TurnPort | None) -> None:
-        """Raises `StateError` when there is nothing left to spend."""
-        budget = self.channel.options.tools.budget
-        if budget is None:
-            return
-        await budget.open(turn, call.session.tenant, self.room_id)
-        if reason := budget.refusal(call.session.tenant, self.room_id, *_TURN):
-            raise StateError(f"the call was not taken: {reason}")
 
     def overheard(self, call: RealtimeCall, frame: AudioFrame) -> None:
         if self.bridge.busy:

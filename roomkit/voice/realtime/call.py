@@ -7,7 +7,6 @@ gates, the model's comes down at the pace of sound, and what both said goes to t
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -124,9 +123,6 @@ class RealtimeCall:
         self._speech_name = ""
         self._speech_began = 0.0
         self._heard_at = 0.0
-        self._unnamed: deque[str] = deque(maxlen=8)
-        """With our own ears: what the provider has no name for yet, the oldest first."""
-        self._named: deque[str] = deque(maxlen=64)
         self._replying = ""
         self._owed = False
 
@@ -209,7 +205,7 @@ class RealtimeCall:
         match signal:
             case SpeechStarted(pre_roll=pre_roll) if self._own_vad and not self._speaking:
                 self._speech_on("")
-                self._unnamed.append(self._speech_name)
+                self.minutes.unnamed(self._speech_name)
                 self.link.hear(rt.UserSpeech(True))
                 self._send_sound(pre_roll)
             case SpeechEnded() if self._own_vad and self._speaking:
@@ -236,8 +232,7 @@ class RealtimeCall:
     def _forget_input(self) -> None:
         if self._speaking:
             self._speech_off("")
-            if self._unnamed and self._unnamed[-1] == self._speech_name:
-                self.minutes.said(self._unnamed.pop(), "")  # forgotten, it gets no name and no words
+            self.minutes.forget(self._speech_name)
         self.pipeline.reset()
         self.spawn(self.link.tell(rt.ForgetInput()), "forget input")
 
@@ -256,19 +251,6 @@ class RealtimeCall:
         self.minutes.began(self._speech_name)
         self.tell(told.SpeechStart)
         self.host.sign(self, "voice_phase", {"phase": "hearing"})
-
-    def _call_it(self, name: str) -> None:
-        """With our own ears: the provider's name for what has waited longest for one. By now the caller may have begun
-        again."""
-        if not name or name in self._named:
-            return
-        self._named.append(name)
-        while self._unnamed:
-            ours = self._unnamed.popleft()
-            if ours == self._speech_name:
-                self._speech_name = name
-            if self.minutes.rename(ours, name):
-                return
 
     def _speech_off(self, name: str) -> None:
         if name and self._speech_name.startswith("speech-"):
@@ -291,7 +273,7 @@ class RealtimeCall:
         """One event of the model's, in order; never waits."""
         match event:
             case rt.SpeechBegan(item_id=item_id) | rt.SpeechStopped(item_id=item_id) if self._own_vad:
-                self._call_it(item_id)
+                self.minutes.named(item_id)  # by now the caller may have begun again
             case rt.SpeechBegan(item_id=item_id):
                 self._speech_on(item_id)
             case rt.SpeechStopped(item_id=item_id):
@@ -329,7 +311,7 @@ class RealtimeCall:
 
     def _user_text(self, event: rt.UserText) -> None:
         if self._own_vad:
-            self._call_it(event.item_id)
+            self.minutes.named(event.item_id)
         self.minutes.began(event.item_id)
         if not event.final:
             self.minutes.partly(event.item_id, event.text.strip())
@@ -350,15 +332,12 @@ class RealtimeCall:
         self._replying, self._owed = reply_id, False
         self.turns += 1
         self.times.stamp("decided", self.at_ms)
-        if self._talking and self.config.interruptible:
+        talking = self._speaking and monotonic() - self._heard_at < _AUDIBLE_S
+        if talking and self.config.interruptible:
             self._owed = True
             self.interrupt("barge_in")  # asked for before the caller began: the answer to all of it comes after
             return
         self.host.sign(self, "voice_phase", {"phase": "thinking"})
-
-    @property
-    def _talking(self) -> bool:
-        return self._speaking and monotonic() - self._heard_at < _AUDIBLE_S
 
     def _reply(self, event: rt.ReplyAudio | rt.ReplyText | rt.ReplySaid) -> None:
         match event:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from roomkit.voice.realtime.order import Order, Placed
 
 log = logging.getLogger(__name__)
 MOST_ENTRIES = 1_000
+MOST_NAMES = 64
 
 
 @dataclass(eq=False, slots=True)
@@ -44,6 +46,8 @@ class Minutes:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._partial: dict[str, str] = {}
+        self._unnamed: deque[str] = deque(maxlen=8)
+        self._names: dict[str, str] = {}
 
     @property
     def begun(self) -> bool:
@@ -57,8 +61,32 @@ class Minutes:
         self._order.began(name, monotonic())
 
     def stopped(self, name: str) -> None:
-        self._order.stopped(name, monotonic())
+        ours = (theirs for theirs, ours in self._names.items() if ours == name)
+        self._order.stopped(next(ours, name), monotonic())
         self._arm()
+
+    def unnamed(self, name: str) -> None:
+        """Our own ears have heard this begin; the provider will have a name for it."""
+        self._unnamed.append(name)
+
+    def named(self, theirs: str) -> None:
+        """The provider's name for what has waited longest for one."""
+        if not theirs or theirs in self._names:
+            return
+        ours = ""
+        while self._unnamed and not ours:
+            ours = self._unnamed.popleft()
+            if not self._order.rename(ours, theirs):
+                ours = ""
+        self._names[theirs] = ours
+        if len(self._names) > MOST_NAMES:
+            del self._names[next(iter(self._names))]
+
+    def forget(self, name: str) -> None:
+        """This gets no name, and no words."""
+        if name in self._unnamed:
+            self._unnamed.remove(name)
+            self.said(name, "")
 
     def rename(self, name: str, to: str) -> bool:
         return self._order.rename(name, to)
