@@ -22,12 +22,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from roomkit.core.policy import may_see
-from roomkit.errors import AccessDenied, ConfigError, MissingExtra, Overloaded, RoomKitError, UsageError
+from roomkit.errors import (
+    AccessDenied,
+    ConfigError,
+    MissingExtra,
+    Overloaded,
+    RoomClosed,
+    RoomKitError,
+    RoomNotFound,
+    StateError,
+    UsageError,
+)
 from roomkit.models.content import ToolCallContent, text_of, valid_text
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.stream import StreamChunk, StreamEnd, StreamError, StreamStart
 from roomkit.runtime import BlockingBuffer, BufferClosed, Scope
-from roomkit.servers.visit import Heard, Visit
+from roomkit.servers.problems import spoken
+from roomkit.servers.visit import GONE_WORDS, Heard, Visit
 
 try:
     import grpc
@@ -55,6 +66,13 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 FRAMES = 1_000
 """Frames that wait for a platform which takes them slowly; then the call waits too, and in the end it is let go."""
+_STATUSES = (
+    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (AccessDenied, grpc.StatusCode.PERMISSION_DENIED),
+    (RoomNotFound, grpc.StatusCode.NOT_FOUND),
+    (StateError, grpc.StatusCode.FAILED_PRECONDITION),
+)
+"""What ends a call that may not begin or go on: the room is closed, say, or the caller was sent away."""
 TOOL_TYPES = (EventType.TOOL_CALL_START, EventType.TOOL_CALL_END)
 
 
@@ -138,8 +156,11 @@ class _Call:
         self._out.close()
 
     async def _read(self, frames: AsyncIterator[pb.TalkInput]) -> None:
-        async for frame in frames:
-            await self._do(self._machine.hear(frame))
+        try:
+            async for frame in frames:
+                await self._do(self._machine.hear(frame))
+        except (AccessDenied, StateError) as error:
+            self._end(error)  # It may not begin, or not go on.
         self._end()
 
     async def _do(self, acts: Iterable[Act]) -> None:
@@ -164,6 +185,9 @@ class _Call:
         known = {"conversation_id": begin.conversation_id, "assistant_id": begin.assistant_id, **begin.details}
         self._visit = Visit(self._rooms, room_id, options.channel_id, f"agentkit:{who}", name=begin.phone)
         await self._visit.enter(metadata={"agentkit": known}, internal=True)
+        room = await self._rooms.get_room(room_id)
+        if not room.open:
+            raise RoomClosed(room_id, room.status)
         self._scope.spawn(self._listen(self._visit), name="room")
 
     async def _say(self, act: Say) -> None:
@@ -173,10 +197,14 @@ class _Call:
         external = f"{self._conversation}:{act.message_id}" if act.message_id else None
         try:
             result = await self._visit.say(valid_text(act.text), external_id=external)
+        except RoomClosed:
+            raise
         except RoomKitError as error:
             log.warning("what a caller of AgentKit has said was not taken: %s", error)
             await self._do(self._machine.settled(act.message_id, refused=True))
             return
+        if result.reason == "room_closed":
+            raise RoomClosed(self._visit.room_id)
         self._scope.spawn(self._settled(act.message_id, result), name="settled")
 
     async def _interrupt(self) -> None:
@@ -191,8 +219,11 @@ class _Call:
     # -- what the room says -----------------------------------------------------------------------------------------
 
     async def _listen(self, visit: Visit) -> None:
-        async for item in visit:
-            await self._do(await self._heard(visit, item))
+        try:
+            async for item in visit:
+                await self._do(await self._heard(visit, item))
+        except (AccessDenied, StateError) as error:
+            self._end(error)
 
     async def _heard(self, visit: Visit, item: Heard) -> list[Act]:
         machine = self._machine
@@ -208,6 +239,8 @@ class _Call:
         event = item.event if isinstance(item, StreamEnd) else item
         if event.type in TOOL_TYPES:
             return self._tool(event)
+        if visit.sent_away(event):
+            raise AccessDenied(GONE_WORDS)
         grown = event.id in self._seen
         self._seen.discard(event.id)
         if event.type is not EventType.MESSAGE or event.source.participant_id == visit.person:
@@ -313,10 +346,8 @@ class AgentKitServer:
                 talk = cast("AsyncIterator[pb.TalkOutput]", self.agent.Talk(frames, context))
             async for frame in talk:
                 yield frame
-        except Overloaded as error:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        except AccessDenied as error:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        except (Overloaded, AccessDenied, StateError) as error:
+            await context.abort(_status(error), spoken(error))
         except asyncio.CancelledError:
             raise
         except Exception:  # a call must not take the others with it
@@ -394,6 +425,10 @@ class AgentKitServer:
                     given = given[7:]
                 return hmac.compare_digest(given.strip(), self._token)
         return False
+
+
+def _status(error: RoomKitError) -> grpc.StatusCode:
+    return next(status for kind, status in _STATUSES if isinstance(error, kind))
 
 
 def _auth(config: Mapping[str, Any]) -> tuple[str, bytes | None]:

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MOST_BYTES = 1_000_000
-SAYING = ("threads.add_user_message", "threads.retry_after_item")
+SAYING = (
+    *("threads.add_user_message", "threads.retry_after_item", "threads.add_client_tool_output"),
+    *("threads.add_structured_input", "items.feedback"),
+)
+"""What a closed room does not take."""
 Endpoint = Callable[[Request, Principal], Coroutine[Any, Any, Response]]
 
 

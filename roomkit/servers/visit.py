@@ -8,14 +8,15 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.streams import Viewer, ViewLost
-from roomkit.errors import Overloaded, RoomNotFound, StateError, UsageError
-from roomkit.models.content import Content, TextContent
+from roomkit.errors import AccessDenied, Overloaded, RoomNotFound, StateError, UsageError
+from roomkit.models.content import Content, SystemContent, TextContent
 from roomkit.models.delivery import InboundMessage
-from roomkit.models.event import RoomEvent
+from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Assurance
 from roomkit.models.steering import Cancel
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamMessage, StreamStart
 from roomkit.runtime import BufferClosed, CoalescingBuffer
+from roomkit.servers.lobby import GONE
 
 if TYPE_CHECKING:
     from roomkit.core.results import InboundResult
@@ -25,6 +26,7 @@ Heard = RoomEvent | StreamMessage
 BUFFER = 1_000_000
 """Characters kept for a visitor that is behind; then the visit ends."""
 REOPEN_S = 0.1
+GONE_WORDS = "you are not in this room any more"
 
 
 class Visit:
@@ -50,7 +52,8 @@ class Visit:
         self, *, create: bool = True, metadata: dict[str, Any] | None = None, internal: bool = False, after: int = -2
     ) -> list[RoomEvent]:
         """Takes the seat, in a room of its own where there is none and `create` is true. Returns what came after event
-        `after` (-1: everything, -2: nothing of the past). Raises `RoomNotFound` or `StateError`."""
+        `after` (-1: everything, -2: nothing of the past). Raises `RoomNotFound`, `StateError` where the room or the
+        seat is not to be had, and `AccessDenied` for somebody who was sent away."""
         self._internal = internal
         if create:
             try:
@@ -58,13 +61,16 @@ class Visit:
             except StateError:
                 pass  # It is there already.
         room = await self.rooms.get_room(self.room_id)
+        person = next((one for one in await self.rooms.participants(self.room_id) if one.id == self.person), None)
+        if person is not None and person.status in GONE:
+            raise AccessDenied(GONE_WORDS)
         if self.channel_id not in {binding.channel_id for binding in await self.rooms.bindings(self.room_id)}:
             engine = self.rooms._engine  # pyright: ignore[reportPrivateUsage] - what was taken away has no surface
             state = await engine.table.look(self.rooms.tenant_id, self.room_id)
             if state is not None and self.channel_id in state.detached:
                 raise StateError(f'the channel "{self.channel_id}" was taken away from this room')
             await self.rooms.attach_channel(self.room_id, self.channel_id, assurance=Assurance.AUTHENTICATED)
-        if self.person not in {one.id for one in await self.rooms.participants(self.room_id)}:
+        if person is None:
             await self.rooms.add_member(self.room_id, self.person, display_name=self.name, channel_id=self.channel_id)
         return await self._open(room.latest_index if after == -2 else after)
 
@@ -91,6 +97,13 @@ class Visit:
             channel_data=channel_data or {},
         )
         return await self.rooms.process_inbound(message, room_id=self.room_id)
+
+    def sent_away(self, event: RoomEvent) -> bool:
+        """Whether this event tells that the visitor has no business in the room any more."""
+        content = event.content
+        if event.type is not EventType.PARTICIPANT_LEFT or not isinstance(content, SystemContent):
+            return False
+        return content.data.get("participant_id") == self.person
 
     async def interrupt(self, reason: str = "interrupted") -> bool:
         """Stops the reply that is being made; False when there was none."""
@@ -167,4 +180,4 @@ def _size(item: Heard | ViewLost) -> int:
     return 500
 
 
-__all__ = ["Heard", "StreamChunk", "StreamEnd", "StreamError", "StreamStart", "Visit"]
+__all__ = ["GONE_WORDS", "Heard", "StreamChunk", "StreamEnd", "StreamError", "StreamStart", "Visit"]

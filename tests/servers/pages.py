@@ -75,7 +75,7 @@ async def served(
         person, _, tenant = name.partition("@")
         return user(person).replaced(tenant=tenant or "default")
 
-    app = chatkit_app(server, authenticate=who, **doors)
+    app = chatkit_app(server, **{"authenticate": who, **doors})
     async with kit:
 
         def page(name: str | None = "ann") -> Page:

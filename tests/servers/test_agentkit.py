@@ -241,6 +241,39 @@ async def test_the_call_above_the_limit_is_told_so() -> None:
         assert await dial().refusal() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_a_closed_room_takes_no_call_and_ends_one_with_a_clear_status() -> None:
+    async with room(ScriptedAI("Hello", repeat=True)) as (kit, dial):
+        for close, word in ((kit.close_room, "closed"), (kit.archive_room, "archived")):
+            platform = dial()
+            await platform.send(hello())
+            assert (await platform.next()).code == 200
+            await close("agentkit-7")
+            await platform.send(says("Hello?"))
+            assert await platform.refusal() is grpc.StatusCode.FAILED_PRECONDITION
+            again = dial()
+            await again.send(hello(phone=talk.PhoneIdentity(phoneNumber=f"+44{word}")))
+            assert await again.refusal() is grpc.StatusCode.FAILED_PRECONDITION
+            assert word in await again.stream.details()
+            if word == "closed":
+                await kit.reopen_room("agentkit-7")
+
+
+async def test_who_was_sent_away_neither_calls_again_nor_stays() -> None:
+    ann = talk.PhoneIdentity(phoneNumber="+4412345678")
+    async with room(ScriptedAI("Hello", repeat=True)) as (kit, dial):
+        platform = dial()
+        await platform.send(hello(phone=ann))
+        assert (await platform.next()).code == 200
+        await kit.remove_member("agentkit-7", "agentkit:+4412345678", ban=True)
+        assert await platform.refusal() is grpc.StatusCode.PERMISSION_DENIED
+        again = dial()
+        await again.send(hello(phone=ann))
+        assert await again.refusal() is grpc.StatusCode.PERMISSION_DENIED
+        other = dial()
+        await other.send(hello())
+        assert (await other.next()).code == 200
+
+
 async def test_two_calls_do_not_hear_each_other() -> None:
     async with room(ScriptedAI("Answer", repeat=True)) as (_, dial):
         first, second = dial(), dial()

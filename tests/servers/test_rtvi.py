@@ -174,6 +174,19 @@ async def test_who_may_not_come_in_and_what_is_no_frame() -> None:
             await client.until("bot-llm-stopped")
 
 
+async def test_a_closed_room_says_so() -> None:
+    async with served(ScriptedAI("never")) as (kit, _, url):
+        async with websockets.connect(f"{url}?token={token(kit)}") as socket:
+            client = Client(socket)
+            await client.ready()
+            await kit.close_room("r")
+            await client.send("send-text", {"content": "hi"}, "m1")
+            assert (await client.until("error-response"))[-1]["data"]["error"] == "the room is closed"
+        async with websockets.connect(f"{url}?token={token(kit, 'bob')}") as socket:
+            with pytest.raises(websockets.ConnectionClosed, match="is closed and takes no more events"):
+                await socket.recv()
+
+
 async def test_who_is_removed_or_expired_is_cut_at_once() -> None:
     async with served(ScriptedAI("ok", repeat=True)) as (kit, server, url):
         async with websockets.connect(f"{url}?token={token(kit, 'eve')}") as socket:

@@ -17,6 +17,7 @@ from roomkit.errors import AccessDenied, Overloaded, RoomKitError
 from roomkit.models.access import Principal
 from roomkit.servers.door import Door, Unauthenticated
 from roomkit.servers.options import ServerOptions
+from roomkit.servers.problems import spoken
 from roomkit.servers.rtvi.client import Client
 from roomkit.servers.rtvi.entry import admitted, gone
 from roomkit.servers.rtvi.links import SocketLink
@@ -96,7 +97,7 @@ async def _serve(server: RTVIServer, door: Door, socket: WebSocket, principal: P
         await client.run(link)
     except RoomKitError as error:
         log.info("an RTVI client could not come in: %s", error)
-        await _close(socket, 1008)
+        await _close(socket, 4003 if isinstance(error, AccessDenied) else 1008, spoken(error)[:100])
     finally:
         await client.close()
         door.lobby.remove(client)
@@ -107,8 +108,8 @@ async def _refuse(socket: WebSocket, code: int, reason: str) -> None:
     await socket.close(code, reason[:100])
 
 
-async def _close(socket: WebSocket, code: int) -> None:
+async def _close(socket: WebSocket, code: int, reason: str) -> None:
     try:
-        await socket.close(code)
+        await socket.close(code, reason)
     except (RuntimeError, OSError):
         return

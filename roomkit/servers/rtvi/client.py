@@ -28,6 +28,7 @@ from roomkit.protocols.rtvi.session import (
 )
 from roomkit.runtime import Scope
 from roomkit.servers.door import Door
+from roomkit.servers.inbound import refusal_of
 from roomkit.servers.rtvi.links import Link, SocketLink
 from roomkit.servers.visit import Heard, Visit
 
@@ -242,7 +243,7 @@ class Client:
 
     def _took(self, act: Say, result: InboundResult) -> None:
         if result.event is None or result.blocked:
-            self.post([self.session.refuse(act.message_id, NOT_SENT)])
+            self.post([self.session.refuse(act.message_id, refusal_of(result, staff=False).message)])
             return
         stamp = result.event.created_at.isoformat()
         self.post(self.session.heard(act.text, self.who.id, stamp, act.message_id))
