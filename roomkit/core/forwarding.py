@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from roomkit.core import messages
 from roomkit.core.following import serve_view
-from roomkit.core.results import CURRENT, InboundResult, Settlement
+from roomkit.core.port import submit_as
+from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.streams import Viewer
-from roomkit.errors import Elsewhere, Fenced, RoomKitError, RoomNotFound, StateError, StoreUnavailable, UsageError
+from roomkit.errors import Elsewhere, Fenced, RoomKitError, StateError, StoreUnavailable, UsageError
 from roomkit.models.access import Principal
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, RoomEvent
@@ -301,23 +301,14 @@ class Calls:
 
     async def submit(self, tenant: str, room_id: str, channel_id: str, draft: EventDraft) -> RoomEvent:
         """A channel's own event, at the room's owner."""
-        draft = draft.replaced(source=draft.source.replaced(channel_id=channel_id))
 
         async def there(elsewhere: Elsewhere) -> RoomEvent:
             told = draft.model_dump(mode="json")
             asked: Json = {"do": "submit", "tenant": tenant, "room_id": room_id, "channel": channel_id, "draft": told}
             return RoomEvent.model_validate((await self._ask(elsewhere.address, asked))["value"])
 
-        return await self.run(partial(self._submit, tenant, room_id, channel_id, draft), there, once=True)
-
-    async def _submit(self, tenant: str, room_id: str, channel_id: str, draft: EventDraft) -> RoomEvent:
-        actor = await self.nodes.engine.table.require(tenant, room_id)
-        if channel_id not in actor.state.bindings:
-            raise RoomNotFound(room_id)
-        result = await actor.call(messages.submit, messages.Submission(draft, CURRENT.get() or Settlement()))
-        if result.event is None:
-            raise StateError(f'room "{room_id}" did not take the event: {result.reason}')
-        return result.event
+        here = partial(submit_as, self.nodes.engine, tenant, room_id, channel_id, draft)
+        return await self.run(here, there, once=True)
 
     # -- being asked --------------------------------------------------------------------------------------------------
 
@@ -346,7 +337,8 @@ class Calls:
                 return {"value": remote.encode_result(value)}
             case "submit":
                 draft = EventDraft.model_validate(request["draft"])
-                event = await self._submit(request["tenant"], request["room_id"], request["channel"], draft)
+                room = (request["tenant"], request["room_id"])
+                event = await submit_as(self.nodes.engine, *room, request["channel"], draft)
                 return {"value": event.model_dump(mode="json")}
             case "settled":
                 settlement = self._settlements.get(request["token"])

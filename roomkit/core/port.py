@@ -69,14 +69,7 @@ class ChannelPort:
         """Commits as this channel, whatever the draft claims. Raises `StateError` when the room does not take it."""
         if self._engine.nodes is not None:
             return await self._engine.nodes.calls.submit(self.tenant, room_id, self._channel_id, draft)
-        actor = await self._engine.table.require(self.tenant, room_id)
-        if self._channel_id not in actor.state.bindings:
-            raise RoomNotFound(room_id)
-        draft = draft.replaced(source=draft.source.replaced(channel_id=self._channel_id))
-        result = await actor.call(messages.submit, messages.Submission(draft, CURRENT.get() or Settlement()))
-        if result.event is None:
-            raise StateError(f'room "{room_id}" did not take the event: {result.reason}')
-        return result.event
+        return await submit_as(self._engine, self.tenant, room_id, self._channel_id, draft)
 
     def publish(self, message: Ephemeral) -> None:
         self._engine.publish(self.tenant, message)
@@ -115,3 +108,17 @@ class ChannelPort:
 
     def now(self) -> datetime:
         return self._engine.now()
+
+
+async def submit_as(engine: Engine, tenant: str, room_id: str, channel_id: str, draft: EventDraft) -> RoomEvent:
+    """`ChannelPort.submit` where the room is: what kind of channel it is, its seat says."""
+    actor = await engine.table.require(tenant, room_id)
+    seat = actor.state.bindings.get(channel_id)
+    if seat is None:
+        raise RoomNotFound(room_id)
+    source = draft.source.replaced(channel_id=channel_id, channel_type=seat.channel_type)
+    sub = messages.Submission(draft.replaced(source=source), CURRENT.get() or Settlement())
+    result = await actor.call(messages.submit, sub)
+    if result.event is None:
+        raise StateError(f'room "{room_id}" did not take the event: {result.reason}')
+    return result.event

@@ -9,6 +9,7 @@ import pytest
 from roomkit import EventType, InboundMessage, RoomKit, TextContent
 from roomkit.errors import AlreadyRegistered, ChannelNotFound, Overloaded, RoomNotFound, StateError, UsageError
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent
+from roomkit.models.event import EventDraft, EventSource
 from roomkit.models.hooks import ChainDepthExceeded, Committed, RoomRefused
 from roomkit.models.room import Access, AgentResponsePolicy, Role, RoomStatus, RoomTimers
 from roomkit.testing import FakeChannel
@@ -623,3 +624,18 @@ async def test_a_timer_without_a_date_is_refused_before_anything_is_committed(se
             await kit.set_room_timers("r", RoomTimers(closed_after_seconds=seconds))
         assert [room.id for room in await kit.list_rooms()] == ["r"]
         assert (await kit.get_room("r")).timers == RoomTimers()
+
+
+async def test_a_channel_speaks_as_itself_whatever_it_claims() -> None:
+    web = FakeChannel("web", "web")
+    async with kit_with(FakeChannel(), web) as kit:
+        event = (await say(kit, "hello")).event
+        assert event is not None
+        assert web.port is not None
+        await kit.attach_channel(event.room_id, "web")
+        claimed = EventSource(channel_id="system", channel_type="system", direction="internal")
+        content = EditContent(target_event_id=event.id, new_content=TextContent(text="bye"), edit_source="system")
+        with pytest.raises(StateError, match="not_authorized"):
+            await web.port.submit(event.room_id, EventDraft(source=claimed, content=content))
+        mine = await web.port.submit(event.room_id, EventDraft(source=claimed, content=TextContent(text="me")))
+        assert (mine.source.channel_id, mine.source.channel_type) == ("web", "web")
