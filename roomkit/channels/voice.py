@@ -427,7 +427,7 @@ class _Line:
     def welcome(self, call: Call) -> None:
         call.hearing.open = True
         if self._binding is not None:
-            _gate(call, self._binding)
+            self._gate(call, self._binding)
         alone = not self.bridge.busy
         self.bridge.join(call.session.id, call.overhear, speaks=not call.session.listen_only)
         if alone and self.bridge.busy:
@@ -440,7 +440,14 @@ class _Line:
     def gate(self, binding: ChannelBinding) -> None:
         self._binding = binding
         for call in self.calls.values():
-            _gate(call, binding)
+            self._gate(call, binding)
+
+    def _gate(self, call: Call, binding: ChannelBinding) -> None:
+        call.hearing.open = binding.can_write and not binding.muted
+        call.open_out = binding.can_read and not binding.output_muted
+        self.channel.trace("turn", call.session.id, kind="voice_gate", hears=call.hearing.open, speaks=call.open_out)
+        if not call.open_out:
+            call.interrupt("output_muted")
 
     # -- what the room says ---------------------------------------------------------------------------
 
@@ -557,13 +564,6 @@ def _rule(enabled: bool, threshold_ms: int) -> Interruption:
     from roomkit.voice.interruption import Strategy
 
     return Interruption(Strategy.IMMEDIATE if enabled else Strategy.DISABLED, protect_ms=threshold_ms)
-
-
-def _gate(call: Call, binding: ChannelBinding) -> None:
-    call.hearing.open = binding.can_write and not binding.muted
-    call.open_out = binding.can_read and not binding.output_muted
-    if not call.open_out:
-        call.interrupt("output_muted")
 
 
 def _key(tenant: str, room_id: str) -> str:

@@ -36,6 +36,8 @@ class ClientCall:
         self._link: SocketLink | None = None
         self._ready = asyncio.Event()
         self._taken = False
+        self._speaks = getattr(channel, "tts", self) is not None
+        """Replies are spoken to it."""
 
     def _new(self) -> VoiceSession:
         who = self.client.who
@@ -53,7 +55,7 @@ class ClientCall:
         return self._taken and self.session.state is not SessionState.ENDED
 
     def start(self, link: SocketLink | None) -> None:
-        """The client is ready: its sound is heard from now on. `link` is None for a peer, whose sound comes by itself."""
+        """The client is ready: it is heard from now on. `link` is None for a peer, whose sound comes by itself."""
         self._ready.set()
         if link is not None and self._line is None:
             self._link = link
@@ -76,7 +78,7 @@ class ClientCall:
             client.post([client.session.failed("the room does not take this call; text goes on")])
             raise
         self._taken = True
-        client.session.speech.live = getattr(self.channel, "tts", self) is not None
+        client.session.speech.live = self._speaks
 
     def renewed(self) -> None:
         """Another peer takes the place of the one that had this call."""
@@ -135,6 +137,10 @@ class ClientCall:
                 speech.spoken(event, text, over=bool(over))
             case {"kind": "voice_turn"}:
                 speech.times(line)
+            case {"kind": "voice_gate", "hears": hears, "speaks": speaks}:
+                speech.muted(not hears)
+                self._speaks = bool(speaks) and getattr(self.channel, "tts", self) is not None
+                speech.live = self._taken and self._speaks
             case {"protocol": "transport", "event": "disconnected"}:
                 speech.ends()
             case _:
@@ -144,18 +150,9 @@ class ClientCall:
     def told(self, event: RoomEvent) -> bool:
         """An event of the room: True when it was this call's to tell."""
         speech, client = self.client.session.speech, self.client
-        if event.type in (EventType.CHANNEL_MUTED, EventType.CHANNEL_UNMUTED, EventType.CHANNEL_UPDATED):
-            data: Any = getattr(event.content, "data", {})
-            if data.get("channel_id") == self.channel.channel_id:
-                changes = data.get("changes", {})
-                if "muted" in changes:
-                    speech.muted(changes["muted"])
-                if "output_muted" in changes:
-                    speech.live = self.live and not changes["output_muted"]
-        elif event.type is EventType.MESSAGE and event.metadata.get("voice_session_id") == self.session.id:
-            speech.final(event.text, client.who.id, event.created_at.isoformat())
-        else:
+        if event.type is not EventType.MESSAGE or event.metadata.get("voice_session_id") != self.session.id:
             return False
+        speech.final(event.text, client.who.id, event.created_at.isoformat())
         client.post(client.session.spoken())
         return True
 
