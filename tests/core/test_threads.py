@@ -85,6 +85,8 @@ async def test_a_cancelled_call_from_a_thread_changes_nothing() -> None:
         future.cancel()
         await stopped.wait()
         await worker.aclose()
+        assert future.cancelled()
+        assert await kit.list_rooms() == [], "the kit goes on"
 
 
 @pytest.mark.real_time

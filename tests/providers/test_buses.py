@@ -164,7 +164,7 @@ async def test_watchers_hear_of_changed_rooms(ends: Ends) -> None:
         assert ("t", "later") not in seen
 
 
-async def test_a_failing_listener_does_not_silence_the_others(ends: Ends) -> None:
+async def test_a_failing_listener_does_not_silence_the_others(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
     async with opened(ends) as (here, there):
         heard: list[Ephemeral] = []
 
@@ -175,6 +175,9 @@ async def test_a_failing_listener_does_not_silence_the_others(ends: Ends) -> Non
         there.subscribe("t", "r", heard.append)
         here.publish("t", sign("one"))
         await until(lambda: heard == [sign("one")])
+        here.publish("t", sign("two"))
+        await until(lambda: heard == [sign("one"), sign("two")])
+    assert caplog.text.count("RuntimeError: no") == 2, "and is not forgotten for it"
 
 
 async def test_closed_it_is_silent_and_takes_what_comes(ends: Ends) -> None:

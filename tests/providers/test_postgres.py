@@ -579,6 +579,8 @@ async def test_watchers_hear_of_commits_and_of_silent_nodes(url: str) -> None:
             await eventually(lambda: len(heard) == 3)
             await expire(url)
             await eventually(lambda: any(isinstance(sign, NodeSilent) for sign in heard))
+        assert heard[:3] == [Woken()] * 3
+        assert {sign.node for sign in heard if isinstance(sign, NodeSilent)} == {one.ownership.node}
 
 
 async def test_two_ways_of_owning_do_not_mix(url: str) -> None:
