@@ -17,6 +17,8 @@ from roomkit.ports.rtc import RtcEngine, RtcOptions
 from roomkit.servers.realtime_agent.agent import USER_S, InferenceConfig, RealtimeKitAgent
 from roomkit.servers.realtime_agent.local import LocalRtcEngine
 
+READY = "REALTIME_AGENT_READY"
+"""Set by the server for the agents that it starts."""
 log = logging.getLogger("roomkit.servers.realtime_agent")
 SYSTEM_MESSAGE = (
     "You are a friendly, quick-witted voice assistant. Speak like a person on the phone: short sentences, a warm and "
@@ -77,6 +79,8 @@ async def run_agent(options: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
+    if READY in os.environ:
+        await loop.connect_read_pipe(lambda: _Leash(task), sys.stdin)
     try:
         why = await RealtimeKitAgent.setup_and_run_agent(
             engine,
@@ -99,12 +103,22 @@ async def run_agent(options: argparse.Namespace) -> int:
         await engine.aclose()
 
 
+class _Leash(asyncio.Protocol):
+    """The agent's input, on which nothing ever comes: its end is the end of the server, however it died."""
+
+    def __init__(self, task: asyncio.Task[int]) -> None:
+        self._task = task
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._task.cancel()
+
+
 def _announce(engine: RtcEngine, channel_name: str) -> None:
     """Tells whoever started this process, a server or a person, where users come to."""
     local = engine if isinstance(engine, LocalRtcEngine) else None
     join = local.urls(channel_name) if local is not None else {}
     print(json.dumps({"join": join}), flush=True)  # noqa: T201 - read by the server, or by a person
-    if local is not None and "REALTIME_AGENT_READY" not in os.environ:
+    if local is not None and READY not in os.environ:
         print(f"token: {local.token}", flush=True)  # noqa: T201 - who runs one agent by hand needs it
 
 

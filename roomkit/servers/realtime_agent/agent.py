@@ -41,6 +41,8 @@ MOST_FRAMES = 30_000
 LONG_QUEUE = 3_000
 """Frames of 20 ms; a model that is a minute ahead says too much at once."""
 PAST_TURNS = 40
+AUDIBLE_S = 0.3
+"""A user of whom nothing has come for so long is not speaking."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,7 @@ class _Item:
     pushed_ms: float = 0.0
     frames: Reblock | None = None
     cut: bool = False
+    said: bool = False
 
 
 @dataclass(slots=True)
@@ -121,7 +124,7 @@ class RealtimeKitAgent:
         self.message_queue: BlockingBuffer[ChatMessage] = BlockingBuffer(1_000)
         self._rate = options.sample_rate if options is not None else 24_000
         self._user_s = user_s
-        self._scope = Scope("realtime agent")
+        self._scope = Scope("realtime agent", on_failure=lambda _: self._end("failed"))
         self._link = Link(connection, config or RealtimeConfig(), self._scope, self)
         self._down: dict[int, Resampler] = {}
         self._items: dict[str, _Item] = {}
@@ -133,6 +136,9 @@ class RealtimeKitAgent:
         self._clock_ms = 0.0
         self._replying = ""
         self._speaking = False
+        self._heard_at = 0.0
+        self._owed = False
+        self._running = 0
 
     @classmethod
     async def setup_and_run_agent(
@@ -172,7 +178,8 @@ class RealtimeKitAgent:
             await provider.aclose()
 
     async def run(self) -> str:
-        """Serves one user; why it ended: "user_left", "disconnected" or "model_lost"."""
+        """Serves one user; why it ended: "user_left", "disconnected", "model_lost" or "failed" (the network takes or
+        gives no sound any more)."""
         leave = self.channel.observe(self._note)
         try:
             await self._link.open()
@@ -226,6 +233,7 @@ class RealtimeKitAgent:
         try:
             async for frame in self.channel.get_audio_frames(self.subscribe_user):
                 await writer.write(frame)
+                self._heard_at = monotonic()
                 if pcm := up.process(frame):
                     self._link.hear(rt.AppendAudio(pcm))
         finally:
@@ -267,11 +275,13 @@ class RealtimeKitAgent:
                 self._speaking = True
                 self._interrupt()
             case rt.SpeechStopped():
-                self._speaking = False
+                self._speaking, self._owed = False, True
             case rt.Interrupted():
                 self._interrupt()
             case rt.ReplyBegan(reply_id=reply_id):
-                self._replying = reply_id
+                self._replying, self._owed = reply_id, False
+                if self._speaking and monotonic() - self._heard_at < AUDIBLE_S:
+                    self._interrupt()  # asked for before the user began
             case rt.ReplyOver(reply_id=reply_id) if reply_id == self._replying:
                 self._replying = ""
             case rt.ReplyAudio():
@@ -297,7 +307,7 @@ class RealtimeKitAgent:
         for block in item.frames.push(pcm):
             if not self.audio_queue.closed and not self.audio_queue.try_put((item, block)):
                 log.warning("the model says too much at once: a piece is left out")
-        _monitor_queue_size(len(self.audio_queue), "audio_queue")
+            _monitor_queue_size(len(self.audio_queue), "audio_queue")
 
     def _words(self, event: rt.ReplyText | rt.ReplySaid | rt.UserText) -> None:
         match event:
@@ -306,6 +316,7 @@ class RealtimeKitAgent:
                 self._chat(item_id, "response.output_audio_transcript.delta", item_id=item_id, delta=delta)
             case rt.ReplySaid(item_id=item_id, text=text) if item_id in self._items:
                 whole = text or self._items[item_id].words
+                self._items[item_id].said = True
                 self._turns.past.append(PastTurn("assistant", whole))
                 self._chat(item_id, "response.output_audio_transcript.done", item_id=item_id, transcript=whole)
             case rt.UserText(item_id=item_id, text=text, final=True) if text:
@@ -345,7 +356,12 @@ class RealtimeKitAgent:
 
     def moved(self, how: How, reason: str) -> None:
         log.info("the model's session goes on, %s: %s", how, reason)
-        self._replying = ""
+        begun = any(item.reply_id == self._replying for item in self._items.values())
+        self._owed = self._owed or bool(self._replying and not begun)
+        self._replying, self._speaking = "", False
+        if self._owed and how == "seeded" and not self._running:
+            self._owed = False
+            self._scope.spawn(self._link.tell(rt.Respond()), name="answer what was asked")
 
     def lost(self, error: Exception) -> None:
         log.error("the model is lost: %s", error)
@@ -353,10 +369,11 @@ class RealtimeKitAgent:
 
     @property
     def quiet(self) -> bool:
-        return not (self._replying or self._speaking or len(self.audio_queue))
+        return not (self._replying or self._speaking or self._running or len(self.audio_queue))
 
     async def past(self) -> tuple[PastTurn, ...]:
-        return tuple(self._turns.past)
+        begun = (item for item in self._items.values() if item.reply_id == self._replying and not item.said)
+        return (*self._turns.past, *(PastTurn("assistant", item.words) for item in begun if item.words))
 
     # -- texts and tools ------------------------------------------------------------------------------
 
@@ -370,8 +387,14 @@ class RealtimeKitAgent:
             await self.channel.send_message(message)
 
     async def _run_tool(self, call: ToolCallPart) -> None:
-        output, failed = await self._executed(call)
-        await self._link.tell(rt.ToolAnswer(call.call_id, call.name, output, failed))
+        memory = self._link.memory
+        self._running += 1
+        try:
+            output, failed = await self._executed(call)
+        finally:
+            self._running -= 1
+        if not await self._link.tell(rt.ToolAnswer(call.call_id, call.name, output, failed), memory=memory):
+            await self._link.tell(rt.InjectText(f"{call.name} gave: {output}", "system"))  # to the model that follows
 
     async def _executed(self, call: ToolCallPart) -> tuple[str, bool]:
         if self.tools is None or call.malformed is not None:

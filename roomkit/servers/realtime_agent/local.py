@@ -111,11 +111,13 @@ class LocalRtcChannel:
                 await self._reach(user, user.texts(text))
 
     async def _reach(self, user: _User, sending: Awaitable[None]) -> None:
-        """Whoever cannot be reached has gone."""
+        """Whoever cannot be reached has gone, unless come again meanwhile."""
+        play = user.play
         try:
             await bounded(sending, SEND_S, "sending")
         except (TimeoutError, OSError, RuntimeError, WebSocketDisconnect, SessionEnded):
-            self.gone(user.uid)
+            if user.play is play:
+                self.gone(user.uid)
 
     # -- users come and go ----------------------------------------------------------------------------
 
@@ -156,7 +158,7 @@ class LocalRtcEngine:
         self._scope = Scope("rtc engine")
         self._server: uvicorn.Server | None = None
         self._webrtc: OfferBackend | None = None
-        self._calls: dict[str, tuple[LocalRtcChannel, int]] = {}
+        self._calls: dict[str, tuple[LocalRtcChannel, int, Play]] = {}
 
     @property
     def app(self) -> Starlette:
@@ -207,7 +209,7 @@ class LocalRtcEngine:
     async def left(self, channel: LocalRtcChannel) -> None:
         self._channels.pop(channel.options.channel_name, None)
         if self._webrtc is not None:
-            for session_id, (at, _) in tuple(self._calls.items()):
+            for session_id, (at, _, _) in tuple(self._calls.items()):
                 if at is channel:
                     await self._webrtc.hang_up(VoiceSession(session_id))
 
@@ -252,9 +254,9 @@ class LocalRtcEngine:
         except (WebSocketDisconnect, RuntimeError):
             pass
         finally:
-            if sound:
+            if sound and user.play is send:  # else the user has come again meanwhile
                 channel.gone(uid)
-            else:
+            elif user.texts is send:
                 user.texts = None
 
     async def _joined(self, socket_: WebSocket) -> tuple[int, bool] | None:
@@ -262,7 +264,7 @@ class LocalRtcEngine:
             told = json.loads(await bounded(socket_.receive_text(), JOIN_S, "waiting for join"))
             if told["type"] == "join" and self._known(told.get("token")):
                 return int(told["uid"]), told.get("audio") is not False
-        except (TimeoutError, ValueError, KeyError, TypeError, RecursionError, WebSocketDisconnect):
+        except (TimeoutError, ValueError, KeyError, TypeError, OverflowError, RecursionError, WebSocketDisconnect):
             pass
         return None
 
@@ -303,7 +305,7 @@ class LocalRtcEngine:
                 await self._carry(channel, session, uid)
 
             reply = await backend.offer(session, {"type": "offer", "sdp": sdp}, answered)
-        except (ValueError, KeyError, TypeError, RecursionError, ProtocolError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, ProtocolError):
             return JSONResponse({"error": "the offer cannot be read"}, 400)
         except MissingExtra as error:
             return JSONResponse({"error": str(error)}, 501)
@@ -319,8 +321,11 @@ class LocalRtcEngine:
 
     def _webrtc_event(self, event: BackendEvent) -> None:
         at = self._calls.pop(event.session.id, None) if event.kind == "disconnected" else None
-        if at is not None:
-            at[0].gone(at[1])
+        if at is None:
+            return
+        channel, uid, play = at
+        if channel.user(uid).play is play:
+            channel.gone(uid)
 
     async def _carry(self, channel: LocalRtcChannel, session: VoiceSession, uid: int) -> None:
         backend = self._backend()
@@ -340,7 +345,7 @@ class LocalRtcEngine:
             await backend.clear(session)
 
         user.play, user.clear = play, clear
-        self._calls[session.id] = (channel, uid)
+        self._calls[session.id] = (channel, uid, play)
         self._scope.spawn(self._receive(session, user, rate), name="hear a user")
         channel.arrived(user)
 

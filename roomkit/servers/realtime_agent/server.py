@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ MODULE = "roomkit.servers.realtime_agent"
 
 class StartAgentRequestBody(BaseModel):
     channel_name: str = Field(..., description="The name of the channel", pattern=r"^[\w.-]{1,64}$")
-    uid: int = Field(..., description="The UID of the agent in the channel", ge=0)
+    uid: int = Field(..., description="The UID of the agent in the channel", ge=0, le=4_294_967_295)
     language: str = Field("en", description="The language of the agent", pattern=r"^[A-Za-z-]{2,35}$")
 
 
@@ -69,7 +69,8 @@ class AgentServer:
         self.options = options or ServerOptions()
         self.active_processes: dict[str, _Agent] = {}
         self.ended: Callable[[str, int], None] = lambda _channel, _code: None
-        self._starting: set[str] = set()
+        self._starting: dict[str, Process | None] = {}
+        self._over = False
         self._scope = Scope("realtime agents")
 
     # -- HTTP -------------------------------------------------------------------------------------------
@@ -83,16 +84,18 @@ class AgentServer:
         name = body.channel_name
         if name in self.active_processes or name in self._starting:
             return _error(f"Agent already running for channel: {name}", 400)
+        if self._over:
+            return _error("The server ends", 503)
         if len(self.active_processes) + len(self._starting) >= self.options.most:
             return _error("Too many agents are running", 503)
-        self._starting.add(name)
+        self._starting[name] = None
         try:
             agent = await self._start(body)
         except Exception as error:  # noqa: BLE001 - the answer says so, whatever kept the process from starting
             log.warning("the agent of channel %s did not start: %s", name, error)
             return _error(f"Failed to start agent: {error}", 500)
         finally:
-            self._starting.discard(name)
+            del self._starting[name]
         return JSONResponse({"status": "Agent started!", **({"join": agent.join} if agent.join else {})})
 
     async def stop_agent(self, request: Request) -> JSONResponse:
@@ -100,9 +103,13 @@ class AgentServer:
         if isinstance(body, JSONResponse):
             return body
         agent = self.active_processes.get(body.channel_name)
-        if agent is None:
+        starting = self._starting.get(body.channel_name)
+        if agent is not None:
+            await self._stop(agent)
+        elif starting is not None:  # whoever starts it is told that it has ended
+            await self._end(starting)
+        else:
             return _error("No active agent found for the provided channel_name", 404)
-        await self._stop(agent)
         return JSONResponse({"status": "Agent process terminated", "channel_name": body.channel_name})
 
     async def _body(self, request: Request, kind: type[Any]) -> Any:
@@ -110,10 +117,12 @@ class AgentServer:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
             return _error("not allowed", 401)
-        raw = await request.body()
+        raw = bytearray()
         try:
-            if len(raw) > MOST_BODY:
-                raise ValueError("too long")
+            async for piece in request.stream():
+                raw += piece
+                if len(raw) > MOST_BODY:
+                    raise ValueError("too long")
             return kind.model_validate(json.loads(raw))
         except ValidationError as error:
             details = error.errors(include_url=False, include_context=False, include_input=False)
@@ -124,15 +133,19 @@ class AgentServer:
     # -- processes --------------------------------------------------------------------------------------
 
     async def _start(self, body: StartAgentRequestBody) -> _Agent:
-        command = ["-m", MODULE, "agent", "--channel_name", body.channel_name, "--uid", str(body.uid)]
-        command += ["--language", body.language, *self.options.arguments]
+        # One argument each: a name that begins with a dash is a name all the same.
+        command = ["-m", MODULE, "agent", f"--channel_name={body.channel_name}", f"--uid={body.uid}"]
+        command += [f"--language={body.language}", *self.options.arguments]
         token = secrets.token_urlsafe(24)
         environment = {**os.environ, "RTC_TOKEN": token, "REALTIME_AGENT_READY": "1"}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdin=DEVNULL, stdout=PIPE, env=environment
-        )
+            sys.executable, *command, stdin=PIPE, stdout=PIPE, env=environment
+        )  # the agent ends when its input does: it does not outlive a server that is killed
+        self._starting[body.channel_name] = process
         agent = _Agent(body.channel_name, process)
         try:
+            if self._over:
+                raise RuntimeError("the server ends")
             ready = await bounded(self._ready(process), self.options.start_s, "joining the channel")
         except BaseException:
             await self._end(process)
@@ -186,12 +199,16 @@ class AgentServer:
                 log.warning("an agent does not stop when asked: it is killed")
 
     async def shutdown(self) -> None:
-        """Ends every agent. Idempotent."""
+        """Ends every agent, also one that is just starting. Idempotent; none starts any more."""
+        self._over = True
         agents = tuple(self.active_processes.values())
-        if agents:
+        starting = [process for process in self._starting.values() if process is not None]
+        if agents or starting:
             async with Scope("stop agents") as scope:
                 for agent in agents:
                     scope.spawn(self._stop(agent), name=f"stop {agent.channel_name}")
+                for process in starting:
+                    scope.spawn(self._end(process), name="stop an agent that starts")
                 await scope.drain(self.options.stop_s * 2)
         await self._scope.drain(1.0)
         await self._scope.aclose()

@@ -15,6 +15,8 @@ from roomkit.models import realtime as rt
 from roomkit.ports.rtc import ChatMessage, RtcEvent, RtcOptions
 from roomkit.runtime import DropOldestBuffer, monotonic
 from roomkit.servers.realtime_agent.agent import InferenceConfig, RealtimeKitAgent, wait_for_remote_user
+from roomkit.servers.realtime_agent.local import LocalRtcEngine
+from roomkit.servers.realtime_agent.pcm import PCMWriter
 from roomkit.servers.realtime_agent.tools import LocalToolCallExecuted, ShouldPassThroughToolCall, ToolContext
 from roomkit.voice.realtime.mock import MockRealtimeProvider
 
@@ -277,3 +279,126 @@ async def test_both_directions_can_be_dumped(tmp_path: Path, monkeypatch: pytest
     await scene.end()
     files = {path.name.split("_2")[0]: path.read_bytes() for path in tmp_path.iterdir()}
     assert files == {"rtc_to_model": b"\1\0" * 480, "model_to_rtc": b"\5\0" * 2_400}
+
+
+async def test_a_dump_that_the_disk_refuses_costs_the_call_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setenv("WRITE_AGENT_PCM", "true")
+    scene = Scene()
+    await scene.start()
+    scene.provider.session.says("a long answer", ms=4_000)
+    await asyncio.sleep(5)
+    assert sum(len(frame) for _, frame in scene.channel.pushed) == 24_000 * 2 * 4
+    assert await scene.end() == "user_left"
+
+
+async def test_two_agents_of_one_second_write_two_files(tmp_path: Path) -> None:
+    writers = [PCMWriter("rtc", True, 2, folder=tmp_path) for _ in range(2)]
+    for number, writer in enumerate(writers):
+        await writer.write(bytes([number]) * 2)
+        await writer.write(bytes([number]) * 2)
+        await writer.aclose()
+    assert sorted(path.read_bytes() for path in tmp_path.iterdir()) == [b"\0" * 4, b"\1" * 4]
+
+
+async def test_a_result_that_comes_when_the_session_is_another_is_told_all_the_same() -> None:
+    context = ToolContext()
+
+    async def slow() -> str:
+        await asyncio.sleep(1)
+        return "it is noon"
+
+    context.register_function(name="time", parameters={"type": "object", "properties": {}}, fn=slow)
+    scene = Scene(context)
+    await scene.start()
+    scene.provider.session.calls(("time", {}))
+    await asyncio.sleep(0.2)
+    scene.provider.session.breaks()
+    await asyncio.sleep(2)
+    assert not scene.provider.session.of(rt.ToolAnswer)
+    (late,) = scene.provider.session.of(rt.InjectText)
+    assert "it is noon" in late.text
+    assert not scene.provider.session.of(rt.Respond)
+    await scene.end()
+
+
+async def test_a_question_that_a_break_left_open_is_answered() -> None:
+    scene = Scene()
+    await scene.start()
+    scene.provider.session.hears("what time is it?")
+    await asyncio.sleep(0.1)
+    scene.provider.session.breaks()
+    await asyncio.sleep(1)
+    assert len(scene.provider.session.of(rt.Respond)) == 1
+    scene.provider.session.emit(rt.ReplyBegan("r"), rt.ReplyText("r", "i", "It is"))
+    await asyncio.sleep(0.1)
+    scene.provider.session.breaks()
+    await asyncio.sleep(1)
+    history = [turn.text for turn in scene.provider.session.config.history]
+    assert history == ["what time is it?", "It is"]
+    assert not scene.provider.session.of(rt.Respond)
+    await scene.end()
+
+
+async def test_a_network_that_takes_no_sound_ends_the_agent() -> None:
+    scene = Scene()
+    await scene.start()
+
+    async def refuse(frame: bytes) -> None:
+        raise RuntimeError("the network is gone")
+
+    scene.channel.push_audio_frame = refuse  # type: ignore[method-assign]
+    scene.provider.session.says("hello", ms=200)
+    assert await asyncio.wait_for(scene.task, 5) == "failed"
+    assert scene.channel.connected is False
+
+
+async def test_a_queue_that_grows_long_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene()
+    await scene.start()
+    scene.provider.session.says("very long", ms=70_000)
+    await asyncio.sleep(1)
+    assert "queue audio_queue has grown to 3000" in caplog.text
+    await scene.end()
+
+
+class Line:
+    """A web socket of a user's, without a network."""
+
+    def __init__(self, engine: LocalRtcEngine) -> None:
+        self._in: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._in.put_nowait({"type": "websocket.connect"})
+        self.told: list[dict[str, Any]] = []
+        scope = {"type": "websocket", "path": "/rtc/test", "headers": [], "query_string": b"", "subprotocols": []}
+        self.task = asyncio.ensure_future(engine.app(scope, self._in.get, self._tell))
+
+    async def _tell(self, message: Any) -> None:
+        self.told.append(message)
+
+    async def say(self, message: dict[str, Any]) -> None:
+        self._in.put_nowait({"type": "websocket.receive", "text": json.dumps(message)})
+        await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        self._in.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await self.task
+
+
+async def test_who_joins_again_is_not_taken_for_gone_when_the_first_line_closes() -> None:
+    engine = LocalRtcEngine(token="t")
+    channel = engine.create_channel(RtcOptions(channel_name="test", uid=1))
+    gone: list[int] = []
+    channel.observe(lambda event: gone.append(event.uid) if event.kind == "user_left" else None)
+    first, second = Line(engine), Line(engine)
+    for line in (first, second):
+        await line.say({"type": "join", "uid": 7, "token": "t"})
+    await first.close()
+    assert gone == []
+    await channel.push_audio_frame(b"\1\0")
+    assert second.told[-1]["bytes"] == b"\1\0"
+    await second.close()
+    assert gone == [7]

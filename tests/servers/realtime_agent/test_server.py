@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -60,7 +60,7 @@ async def test_an_agent_is_started_spoken_with_and_stopped() -> None:
         again = await client.post("/start_agent", json={"channel_name": "test", "uid": 5})
         assert (again.status_code, again.json()["error"]) == (400, "Agent already running for channel: test")
         pid = agents.active_processes["test"].process.pid
-        async with connect(told["join"]["socket"]) as line:
+        async with connect(told["join"]["socket"], close_timeout=0.5) as line:
             await line.send(json.dumps({"type": "join", "uid": 7, "token": told["join"]["token"]}))
             assert json.loads(await line.recv())["sample_rate"] == 24_000
             talking = asyncio.ensure_future(_say(line, bytes(24 * 400 * 2) + tone(800) + bytes(24 * 1_500 * 2)))
@@ -101,6 +101,47 @@ async def test_a_stop_ends_the_process_and_the_channel_is_free_again() -> None:
             assert answer.json() == {"status": "Agent process terminated", "channel_name": "test"}
             assert process.returncode == 0  # gracefully, not killed
             assert (await client.post("/stop_agent", json={"channel_name": "test"})).status_code == 404
+
+
+async def _until(found: Callable[[], Any]) -> None:
+    for _ in range(500):
+        if found():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never came")
+
+
+@pytest.mark.real_time
+async def test_an_agent_can_be_stopped_while_it_starts_and_does_not_outlive_its_server() -> None:
+    async with house() as (client, agents):
+        starting = asyncio.ensure_future(client.post("/start_agent", json={"channel_name": "-x", "uid": 1}))
+        await _until(lambda: agents._starting.get("-x"))
+        assert (await client.post("/stop_agent", json={"channel_name": "-x"})).status_code == 200
+        assert (await starting).status_code == 500
+        assert agents._starting == {}
+        ended: list[int] = []
+        agents.ended = lambda _, code: ended.append(code)
+        answer = await client.post("/start_agent", json={"channel_name": "-x", "uid": 1})  # a name like an option's
+        assert answer.status_code == 200, answer.text
+        leash = agents.active_processes["-x"].process.stdin
+        assert leash is not None
+        leash.close()  # what is left of a server that was killed
+        await _until(lambda: ended)
+        assert ended == [0]
+
+
+@pytest.mark.real_time
+async def test_a_server_that_ends_leaves_no_agent_that_was_just_starting() -> None:
+    async with house(stop_s=3.0) as (client, agents):
+        starting = asyncio.ensure_future(client.post("/start_agent", json={"channel_name": "test", "uid": 1}))
+        await _until(lambda: agents._starting.get("test"))
+        process = agents._starting["test"]
+        await agents.shutdown()
+        assert process is not None
+        assert process.returncode is not None
+        assert (await starting).status_code == 500
+        answer = await client.post("/start_agent", json={"channel_name": "late", "uid": 1})
+        assert answer.status_code == 503
 
 
 @pytest.mark.real_time
@@ -156,8 +197,18 @@ async def test_requests_that_make_no_sense_are_refused_with_details() -> None:
         assert answer.json()["details"][0]["loc"] == ["uid"]
         for body in (b"{", b"[]", b"x" * 70_000):
             assert (await client.post("/start_agent", content=body, headers=headers)).status_code == 400
-        wrong = {"channel_name": "../etc", "uid": 1}
-        assert (await client.post("/start_agent", json=wrong, headers=headers)).status_code == 400
+        for wrong in ({"channel_name": "../etc", "uid": 1}, {"channel_name": "x", "uid": 2**32}):
+            assert (await client.post("/start_agent", json=wrong, headers=headers)).status_code == 400
+        taken = 0
+
+        async def endless() -> AsyncGenerator[bytes]:
+            nonlocal taken
+            while taken < 100:
+                taken += 1
+                yield b" " * 10_000
+
+        assert (await client.post("/start_agent", content=endless(), headers=headers)).status_code == 400
+        assert taken < 10
         assert (await client.post("/stop_agent", json={}, headers=headers)).status_code == 400
         assert (await client.post("/stop_agent", json={"channel_name": "x"})).status_code == 401
 
