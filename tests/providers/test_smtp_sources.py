@@ -16,6 +16,7 @@ from roomkit import RoomKit
 from roomkit.channels import EmailChannel
 from roomkit.errors import ProviderError, Unauthorized, Unavailable, UsageError
 from roomkit.models.delivery import DeliveryStatus, InboundMessage
+from roomkit.models.hooks import Committed
 from roomkit.providers.mail import MailSettings
 from roomkit.providers.smtp.email import SMTPOptions, SMTPProvider
 from roomkit.providers.smtp.imap import IMAPOptions, IMAPSource
@@ -99,6 +100,26 @@ async def test_idle_hears_at_once_and_ends_at_once(server: Mailbox):
         async with asyncio.timeout(2):
             await handle.aclose()
         assert await texts(kit) == ["a question"], "the bounce is news of a delivery"
+
+
+async def test_a_letter_that_is_announced_under_another_command_does_not_wait(server: Mailbox):
+    kit = RoomKit()
+    email = channel()
+    kit.register_channel(email)
+
+    @kit.on(Committed)
+    async def another(committed: Committed) -> None:
+        if committed.event.text == "first":
+            server.put(letter("second"), "eight")  # The server tells of it while the first is marked as read.
+
+    async with kit:
+        source = IMAPSource(email, options(server, "eight", idle_s=60, from_start=True, mark_seen=True))
+        handle = await kit.attach_source(source)
+        await until(lambda: handle.health.connected)
+        server.put(letter("first"), "eight")
+        await until(lambda: handle.health.messages == 2)
+        await handle.aclose()
+        assert await texts(kit) == ["first", "second"]
 
 
 async def test_a_mailbox_without_idle_is_looked_at(server: Mailbox):

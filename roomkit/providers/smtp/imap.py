@@ -41,7 +41,8 @@ _KNOWN_DAYS = 6  # of the seven for which a message's id is known
 class IMAPOptions:
     """One mailbox. `password` logs in, or `access_token` by XOAUTH2. `security` is "tls" (port 993), "starttls" or
     "none" (port 143). Without a memory of the mailbox reading begins with the next letter, or with `from_start` at its
-    first. Letters over `max_bytes` are taken as their headers only. Times in seconds."""
+    first. Letters over `max_bytes` are taken as their headers only. For `idle_s` the server is trusted to tell of news
+    by itself (IDLE) before it is asked. Times in seconds."""
 
     host: str
     username: str
@@ -53,7 +54,7 @@ class IMAPOptions:
     from_start: bool = False
     mark_seen: bool = False
     idle: bool = True
-    idle_s: float = 300.0
+    idle_s: float = 60.0
     poll_s: float = 30.0
     timeout_s: float = 30.0
     max_bytes: int = 30 * 1024 * 1024
@@ -185,6 +186,7 @@ class _Mailbox:
         self.next_uid = int(found.get(b"UIDNEXT") or 1)
 
     def unread(self) -> list[int]:
+        self._announced()  # whatever was announced so far is found now
         wanted: list[Any] = ["UID", f"{self.last + 1}:*"]
         if self.since is not None:
             wanted += ["SINCE", self.since]
@@ -206,9 +208,30 @@ class _Mailbox:
 
     def wait(self) -> None:
         """Returns when something has happened, or after `idle_s`."""
+        if self._announced():
+            return
         self._client.idle()
-        self._client.idle_check(timeout=self._options.idle_s)
+        if not self._here():
+            self._client.idle_check(timeout=self._options.idle_s)
         self._client.idle_done()
+
+    def _announced(self) -> bool:
+        """Whether the server has told of letters since this was asked last. It tells of each once, in the answer to
+        whatever command it arrives under, and IDLE would wait in vain for what was told before."""
+        return self._client._imap.response("EXISTS")[1] != [None]
+
+    def _here(self) -> bool:
+        """Whether news came in one packet with the answer to IDLE: the library waits at the socket, where
+        they are not any more."""
+        line: socket.socket = self._client.socket()
+        before = line.gettimeout()
+        line.setblocking(False)
+        try:
+            return bool(self._client._imap.file.peek(1))
+        except OSError:
+            return False  # over TLS nothing to read is an error
+        finally:
+            line.settimeout(before)
 
     def look(self) -> None:
         self._client.noop()
