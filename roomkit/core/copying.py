@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
     from roomkit.core.engine import Engine
 
+_BLOB = re.compile(r'"blob:([A-Za-z0-9_-]+)"')
 AT_ONCE = 500
 BREATH = 100
 T = TypeVar("T")
@@ -72,6 +74,11 @@ async def _written(engine: Engine, tenant: str, room_id: str, events: Sequence[R
                 "import into another tenant, or fork that room"
             )
     return done
+
+
+def blobs_in(text: str) -> list[str]:
+    """The ids of the stored files that a JSON text names."""
+    return _BLOB.findall(text)
 
 
 def marks(tenant: str, room_id: str, events: Sequence[RoomEvent]) -> list[Record]:

@@ -7,7 +7,6 @@ finishes what a crash has cut: the people are forgotten last.
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from roomkit.core.actor import SYSTEM, Change, Entry, RoomActor
 from roomkit.core.audit import forget_salts
 from roomkit.core.consumers import DEAD
+from roomkit.core.copying import blobs_in
 from roomkit.core.digests import without_lines
 from roomkit.core.identity import MERGED
 from roomkit.core.inbox import KIND as INBOX
@@ -40,7 +40,6 @@ TOLD_AT_ONCE = 500
 """So many ids stand in one record of what was erased."""
 DROPPED = ("outbox", "held", "turn", "dead")
 SCRUBBED = ("mutation", "delivery", "draft", "approval", "task", "observation", "journal", "stream", "words", "timer")
-_BLOB = re.compile(r'"blob:([A-Za-z0-9_-]+)"')
 
 
 class Erasure(Frozen):
@@ -318,7 +317,7 @@ async def _graves(actor: RoomActor, scrub: Scrub) -> tuple[list[RoomEvent], set[
     for start in range(0, actor.state.next_index, PAGE):
         query = EventQuery(actor.tenant, actor.room_id, start=start, limit=PAGE)
         for event in await actor.engine.store.events(query):
-            found = _BLOB.findall(json.dumps(event.model_dump(mode="json", include={"content", "metadata", "source"})))
+            found = blobs_in(json.dumps(event.model_dump(mode="json", include={"content", "metadata", "source"})))
             if scrub.person.wrote(event):
                 wrote.update((event.id, event.metadata.get("voice_session_id", event.id)))
                 mine.update(dict.fromkeys(found))

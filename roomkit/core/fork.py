@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from roomkit.core.copying import breathing, marks, renamed, write_room
+from roomkit.core.copying import blobs_in, breathing, marks, renamed, write_room
 from roomkit.core.erasure import ERASING
+from roomkit.core.policy import require_room_id
 from roomkit.core.results import Settlement
 from roomkit.errors import StateError, UsageError
 from roomkit.models.content import ToolCallContent
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 PAGE = 500
-_BLOB = re.compile(r'"blob:([A-Za-z0-9_-]+)"')
 
 
 async def fork_room(
@@ -39,8 +38,7 @@ async def fork_room(
     if not 0 <= at < original.state.next_index:
         raise UsageError(f'room "{original.room_id}" has no event {at}; its last is {original.state.next_index - 1}')
     room_id = new_id or engine.new_id()
-    if any(sign in room_id for sign in "/~\n"):
-        raise UsageError(f"{room_id!r} cannot be a room's id: leave out slashes, tildes and line breaks")
+    require_room_id(room_id)
     erased = RecordQuery(ERASING, original.tenant, key=original.room_id)
     mark = await engine.store.records(erased)
 
@@ -88,7 +86,7 @@ async def _events(engine: Engine, original: RoomActor, at: int) -> list[RoomEven
 
 async def _files(engine: Engine, original: RoomActor, room_id: str, log: list[RoomEvent]) -> dict[str, str]:
     """Copies the files that the events name: a room reads only its own. Returns what their URLs are called now."""
-    named = {one for event in log for one in _BLOB.findall(event.model_dump_json(include={"content", "metadata"}))}
+    named = {one for event in log for one in blobs_in(event.model_dump_json(include={"content", "metadata"}))}
     names: dict[str, str] = {}
     if not named or engine.blobs is None:
         return names

@@ -308,6 +308,12 @@ def require_json(value: Mapping[str, object], what: str) -> None:
         raise UsageError(f"{what} holds what JSON cannot: {error}") from None
 
 
+def require_room_id(room_id: str) -> None:
+    """Refuses signs that separate parts of addresses and of the store's keys."""
+    if not room_id or any(sign in room_id for sign in "/~\n"):
+        raise UsageError(f"{room_id!r} cannot be a room's id: leave out slashes, tildes and line breaks")
+
+
 def require_seconds(seconds: float | None, what: str) -> None:
     """Refuses a span that no clock can keep, before anything is committed."""
     if seconds is not None and not (isfinite(seconds) and 0 < seconds <= LONGEST_S):

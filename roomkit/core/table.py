@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core import membership
 from roomkit.core.actor import Change, RoomActor
-from roomkit.core.policy import require_json, wellformed
+from roomkit.core.policy import require_json, require_room_id, wellformed
 from roomkit.core.state import RoomState, load
-from roomkit.errors import Elsewhere, RoomNotFound, StateError, UsageError
+from roomkit.errors import Elsewhere, RoomNotFound, StateError
 from roomkit.models.event import EventType
 from roomkit.models.room import ChannelBinding, Room
 from roomkit.ports.store import RecordQuery
@@ -187,44 +187,21 @@ class RoomTable:
     ) -> RoomActor:
         """Creates a room with its channels in one commit; its first record names them."""
         self._engine.require_started()
-        room_id = room_id or self._engine.new_id()
-        if any(sign in room_id for sign in "/~\n"):  # they separate parts of addresses and of the store's keys
-            raise UsageError(f"{room_id!r} cannot be a room's id: leave out slashes, tildes and line breaks")
-        if await self.actor(tenant, room_id) is not None or (tenant, room_id) in self._actors:
-            raise StateError(f'room "{room_id}" exists already; choose another id or use kit.get_room()')
-        epoch = None
-        if self._engine.nodes is not None:
-            epoch = await self._engine.nodes.acquire(tenant, room_id)
-            if await self._engine.nodes.held.look(tenant, room_id) is not None:  # somebody has made it meanwhile
-                raise StateError(f'room "{room_id}" exists already; choose another id or use kit.get_room()')
-        if metadata:
-            require_json(metadata, "the metadata of a room")
-        now = self._engine.now()
-        with wellformed("a room"):
-            room = Room(
-                id=room_id,
-                tenant=tenant,
-                created_at=now,
-                updated_at=now,
-                external_id=external_id,
-                metadata={**self._engine.template.metadata, **(metadata or {})},
-                **cast("dict[str, Any]", {"timers": self._engine.template.timers, **(settings or {})}),
-            ).lean()
-        membership.require_timers(room.timers)
-        actor = RoomActor(self._engine, RoomState(room))
-        if epoch is not None:
-            actor.epoch = epoch
+        room = self._new(tenant, room_id or self._engine.new_id(), external_id, metadata, settings)
         change = Change(room=room)
         for channel_id in self._wanted(tenant, channels):
             channel = self._engine.registry.require(channel_id, tenant)
-            change.bindings[channel_id] = self._engine.registry.seat(channel, room_id, tenant)
+            change.bindings[channel_id] = self._engine.registry.seat(channel, room.id, tenant)
         if source is not None:
-            change.bindings[source.channel_id] = source.model_copy(update={"room_id": room_id})
+            change.bindings[source.channel_id] = source.model_copy(update={"room_id": room.id})
         change.system(
             EventType.ROOM_CREATED, "room_created", channels=sorted(change.bindings), external_id=external_id, by=sender
         )
+        epoch = await self._claim(tenant, room.id)
+        actor = self._actors[tenant, room.id] = RoomActor(self._engine, RoomState(room))
+        if epoch is not None:
+            actor.epoch = epoch
         membership.plan_timers(actor, change)
-        self._actors[tenant, room_id] = actor
         try:
             await actor.call(_commit, change)
         except BaseException:
@@ -236,6 +213,43 @@ class RoomTable:
                 self._engine.nodes.held.entered(actor)
         self._engine.count("rooms_created")
         return actor
+
+    def _new(
+        self,
+        tenant: str,
+        room_id: str,
+        external_id: str | None,
+        metadata: dict[str, Any] | None,
+        settings: dict[str, Any] | None,
+    ) -> Room:
+        """The room as it is to be. Raises `UsageError` for what no room can be."""
+        require_room_id(room_id)
+        if metadata:
+            require_json(metadata, "the metadata of a room")
+        now, template = self._engine.now(), self._engine.template
+        with wellformed("a room"):
+            room = Room(
+                id=room_id,
+                tenant=tenant,
+                created_at=now,
+                updated_at=now,
+                external_id=external_id,
+                metadata={**template.metadata, **(metadata or {})},
+                **cast("dict[str, Any]", {"timers": template.timers, **(settings or {})}),
+            ).lean()
+        membership.require_timers(room.timers)
+        return room
+
+    async def _claim(self, tenant: str, room_id: str) -> int | None:
+        """The epoch of this process's lease for a room to be made, None where there are no leases. Raises `StateError`
+        for one that exists."""
+        nodes, taken = self._engine.nodes, await self.actor(tenant, room_id) is not None
+        epoch = await nodes.acquire(tenant, room_id) if nodes is not None and not taken else None
+        if nodes is not None and not taken:  # somebody may have made it meanwhile
+            taken = await nodes.held.look(tenant, room_id) is not None
+        if taken or (tenant, room_id) in self._actors:
+            raise StateError(f'room "{room_id}" exists already; choose another id or use kit.get_room()')
+        return epoch
 
     def _wanted(self, tenant: str, channels: tuple[str, ...] | None) -> tuple[str, ...]:
         wanted = channels if channels is not None else self._engine.template.channels

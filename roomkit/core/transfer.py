@@ -11,15 +11,15 @@ import base64
 import binascii
 import hashlib
 import json
-import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import ValidationError
 
-from roomkit.core.copying import breathing, renamed, write_room
+from roomkit.core.copying import blobs_in, breathing, renamed, write_room
 from roomkit.core.erasure import ERASING
+from roomkit.core.policy import require_room_id
 from roomkit.core.state import BINDING, PARTICIPANT, ROOM, SEP
 from roomkit.errors import RoomNotFound, StateError, UsageError
 from roomkit.models.event import SCHEMA_VERSION, RoomEvent
@@ -42,7 +42,6 @@ MAX_BLOB = 25_000_000
 MAX_LINE = 64_000_000
 MAX_EVENTS = 1_000_000
 PAGE = 500
-_BLOB = re.compile(r'"blob:([A-Za-z0-9_-]+)"')
 Media = Literal["inline", "none"]
 
 
@@ -83,13 +82,13 @@ async def export_room(
         for event in events:
             await whole.glance()
             text = line("event", event.model_dump(mode="json", exclude={"tenant"}))
-            blobs.update(dict.fromkeys(_BLOB.findall(text)))
+            blobs.update(dict.fromkeys(blobs_in(text)))
             yield text
     for number, record in enumerate(records):
         await (whole.glance() if number % PAGE else whole.check())
         value = {name: inner for name, inner in record.value.items() if name != "tenant"}
         text = line("record", {"kind": record.kind, "key": record.key, "value": value, "terms": record.terms})
-        blobs.update(dict.fromkeys(_BLOB.findall(text)))
+        blobs.update(dict.fromkeys(blobs_in(text)))
         yield text
     if media == "inline" and blobs and engine.blobs is not None:
         for blob_id in blobs:
@@ -177,8 +176,7 @@ async def import_room(
     """Reads and checks the whole file, then writes it. Raises `UsageError` for what is no whole, unaltered export."""
     file = await _read(lines)
     target = room_id or file.room_id
-    if not target or any(sign in target for sign in "/~\n"):
-        raise UsageError(f"{target!r} cannot be a room's id: leave out slashes, tildes and line breaks")
+    require_room_id(target)
     room, bindings, people, records = _parts(file, tenant, target)
     if await engine.table.look(tenant, target) is not None:
         raise StateError(f'room "{target}" exists already; import it under another id with room_id= (--room)')
