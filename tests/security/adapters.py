@@ -381,7 +381,14 @@ WEBHOOKS: dict[str, WebhookCase] = {
     "SMTPProvider": _smtp(),
     "HTTPWebhooks": _http(),
 }
-AI = ("AgentKitProvider", "AnthropicProvider", "OfflineBrain", "OpenAIAgentProvider", "OpenAIProvider")
+AI = (
+    "AgentKitProvider",
+    "AnthropicProvider",
+    "ClaudeAgentProvider",
+    "OfflineBrain",
+    "OpenAIAgentProvider",
+    "OpenAIProvider",
+)
 STORES = ("PostgresReading", "PostgresStore", "SQLiteReading", "SQLiteStore")
 BLOBS = ("FileBlobStore",)
 SOURCES = ("IMAPSource", "LMTPSource", "NeonizeSource", "SSESource", "TelegramPolling", "WebSocketSource")
