@@ -20,7 +20,7 @@ from roomkit.models.ai import ToolCallPart, Usage
 from roomkit.models.audio import AudioFrame, Transcript
 from roomkit.models.content import SystemContent, TextContent, ToolCallContent
 from roomkit.models.delivery import InboundMessage
-from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
+from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent, who_left
 from roomkit.models.realtime import InjectedRole, PastTurn
 from roomkit.models.room import ChannelBinding, FloorMode, Room
 from roomkit.models.stream import Ephemeral, StreamEnd
@@ -130,9 +130,13 @@ class RealtimeRoom:
                 self.event(event)
             case RoomEvent(type=EventType.FLOOR_CHANGED, content=SystemContent(data=data)):
                 self._floor(str(data.get("mode", "")))
-            case RoomEvent(type=EventType.ROOM_CLOSED):
+            case RoomEvent(type=EventType.ROOM_CLOSED | EventType.ROOM_ARCHIVED):
                 for call in tuple(self.calls.values()):
                     self.ended(call, "room_closed")
+            case RoomEvent(type=EventType.PARTICIPANT_LEFT):
+                for call in tuple(self.calls.values()):
+                    if call.session.participant_id == who_left(item):
+                        self.ended(call, "removed")
             case RoomEvent():
                 self.event(item)
             case _:

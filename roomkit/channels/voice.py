@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from roomkit.models import voice as told
 from roomkit.models.audio import AudioFrame, SessionState, SpeechEnded, SpeechStarted, VoiceSession
 from roomkit.models.content import SystemContent, TextContent
 from roomkit.models.delivery import InboundMessage
-from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent
+from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent, who_left
 from roomkit.models.room import Assurance, ChannelBinding, ChannelCapabilities, ChannelType, Floor, Room
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
 from roomkit.ports.ai import Foresight
@@ -488,8 +489,21 @@ class _Line:
                 self._attended = code == "human_requested"
             case RoomEvent(type=EventType.MESSAGE) if event.text:
                 self._message(event)
+            case RoomEvent(type=EventType.PARTICIPANT_LEFT):
+                for call in tuple(self.calls.values()):
+                    if call.session.participant_id == who_left(event):
+                        self.channel.spawn(self.channel.disconnect_session(call.session, self.room_id), "hang up")
+            case RoomEvent(type=EventType.ROOM_CLOSED | EventType.ROOM_ARCHIVED):
+                self.channel.spawn(self._over(), f"end the calls of {self.room_id}")
             case _:
                 pass
+
+    async def _over(self) -> None:
+        """Nobody says anything more here: everybody is hung up when they have heard what is being said."""
+        with contextlib.suppress(TimeoutError):
+            await self.channel.wait_playback_done(self.room_id)
+        for call in tuple(self.calls.values()):
+            await self.channel.disconnect_session(call.session, self.room_id)
 
     def _message(self, event: RoomEvent) -> None:
         """A whole message: of another channel's people, or of a brain that does not stream."""

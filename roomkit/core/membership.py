@@ -22,6 +22,9 @@ from roomkit.models.room import (
 from roomkit.models.stream import Ephemeral
 from roomkit.ports.store import Record, RecordKey
 
+GONE = (Membership.LEFT, Membership.BANNED)
+"""Who stands so has no business in the room."""
+
 
 def _binding(actor: RoomActor, channel_id: str) -> ChannelBinding:
     found = actor.state.bindings.get(channel_id)
@@ -143,23 +146,14 @@ async def remove_person(actor: RoomActor, participant_id: str, status: Membershi
     person = person.model_copy(update={"status": status})
     change = Change()
     change.participants[person.id] = person
-    _note(
-        actor,
-        change,
-        EventType.PARTICIPANT_LEFT,
-        "participant_left",
-        visibility="transport",
-        participant_id=person.id,
-        name=person.display_name,
-        status=status.value,
-        reason=reason,
-    )
+    _left(actor, change, person, reason)
     await actor.commit(change)
     return person
 
 
 async def update_person(actor: RoomActor, participant_id: str, update: dict[str, Any]) -> Participant:
-    """Renames, re-roles or identifies somebody; no change, no record."""
+    """Renames, re-roles or identifies somebody, or says where they stand; no change, no record. Whoever is put out by
+    it leaves as by `remove_person`."""
     old = _person(actor, participant_id)
     fields = {k: v for k, v in update.items() if getattr(old, k) != v}
     if not fields:
@@ -169,9 +163,18 @@ async def update_person(actor: RoomActor, participant_id: str, update: dict[str,
     kind = EventType.PARTICIPANT_IDENTIFIED if "identity_id" in fields else EventType.PARTICIPANT_UPDATED
     change = Change()
     change.participants[person.id] = person
-    _note(actor, change, kind, kind.value, participant_id=person.id, fields=sorted(fields))
+    if fields.get("status") in GONE:
+        del fields["status"]
+        _left(actor, change, person)
+    if fields:
+        _note(actor, change, kind, kind.value, participant_id=person.id, fields=sorted(fields))
     await actor.commit(change)
     return person
+
+
+def _left(actor: RoomActor, change: Change, person: Participant, reason: str | None = None) -> None:
+    told = {"participant_id": person.id, "name": person.display_name, "status": person.status.value, "reason": reason}
+    _note(actor, change, EventType.PARTICIPANT_LEFT, "participant_left", visibility="transport", **told)
 
 
 def _person(actor: RoomActor, participant_id: str) -> Participant:

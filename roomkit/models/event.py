@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from roomkit.models.content import Content, Frozen, text_of
+from roomkit.models.content import Content, Frozen, SystemContent, text_of
 
 SCHEMA_VERSION = 1
 """Version of the stored form of an event; raised together with a migration."""
@@ -140,3 +140,11 @@ class EventDraft(Frozen):
     @property
     def text(self) -> str:
         return text_of(self.content)
+
+
+def who_left(event: RoomEvent) -> str | None:
+    """The participant of whom this event tells that they left, or were removed or banned."""
+    content = event.content
+    if event.type is not EventType.PARTICIPANT_LEFT or not isinstance(content, SystemContent):
+        return None
+    return content.data.get("participant_id")

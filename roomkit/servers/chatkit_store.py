@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core import messages
 from roomkit.core.actor import SYSTEM
+from roomkit.core.membership import GONE
 from roomkit.core.results import Settlement
 from roomkit.core.streams import Viewer
 from roomkit.errors import RoomNotFound, StateError
@@ -40,7 +41,6 @@ from roomkit.protocols.chatkit.package import (
     UserMessageItem,
 )
 from roomkit.servers.chatkit_files import ThreadFiles
-from roomkit.servers.lobby import GONE
 from roomkit.servers.visit import Visit
 
 if TYPE_CHECKING:

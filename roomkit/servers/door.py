@@ -20,7 +20,7 @@ from roomkit.net.ratelimit import RateLimiter
 from roomkit.protocols.room_socket.codec import Outgoing, merge_outgoing, size_outgoing
 from roomkit.runtime import Metrics, Scope
 from roomkit.servers.access import Action, TokenAuthentication, allowed
-from roomkit.servers.lobby import GONE, Lobby
+from roomkit.servers.lobby import Lobby
 from roomkit.servers.options import ServerOptions
 from roomkit.servers.views import Views
 
@@ -135,7 +135,7 @@ class Door:
         if state is None:
             raise RoomNotFound(room_id)  # without the names of others
         person = state.participants.get(principal.id)
-        if person is not None and person.status in GONE:
+        if person is not None and person.status in membership.GONE:
             raise AccessDenied("you are not in this room any more")
 
     async def shows(self, principal: Principal, room_id: str, event_id: str) -> bool:

@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roomkit.core.hooks import Filter
+from roomkit.core.membership import GONE
 from roomkit.errors import RoomKitError
 from roomkit.models.event import EventType
 from roomkit.models.hooks import Committed
-from roomkit.models.room import Membership
 from roomkit.runtime import Wakeup, monotonic
 from roomkit.servers.views import summary
 
@@ -28,8 +28,6 @@ STATE_EVENTS = frozenset(
     if kind.value.startswith(("room_", "participant_", "channel_", "floor_", "attention_", "approval_"))
 )
 RoomKey = tuple[str, str]
-GONE = (Membership.LEFT, Membership.BANNED)
-"""A guest with this standing has no business in the room."""
 
 
 class Connection(Protocol):

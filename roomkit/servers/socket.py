@@ -13,8 +13,8 @@ from roomkit.core.outlet import Outlet
 from roomkit.core.streams import View, ViewLost
 from roomkit.errors import AccessDenied, Overloaded, RoomClosed, RoomKitError, RoomNotFound, StoreError, UsageError
 from roomkit.models.access import Principal
-from roomkit.models.content import SystemContent, TextContent
-from roomkit.models.event import EventType, RoomEvent
+from roomkit.models.content import TextContent
+from roomkit.models.event import RoomEvent, who_left
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError
 from roomkit.protocols.room_socket.codec import Close, Outgoing, Refused, ServerSession, wire
 from roomkit.protocols.room_socket.messages import (
@@ -335,14 +335,8 @@ class Connection:
             frame = session.stream(item)
         if frame is not None:
             self._out.push(frame)
-        if isinstance(item, RoomEvent) and item.type is EventType.PARTICIPANT_LEFT:
-            self._removed(item)
-
-    def _removed(self, notice: RoomEvent) -> None:
-        """Somebody was removed: if it is this guest, its session ends with the notice."""
-        content, me = notice.content, self.principal
-        if isinstance(content, SystemContent) and me is not None and content.data.get("participant_id") == me.id:
-            self.expel()
+        if isinstance(item, RoomEvent) and self.principal is not None and who_left(item) == self.principal.id:
+            self.expel()  # with the notice
 
     def expel(self) -> None:
         """Ends the session of a guest who is not in the room any more. Staff come and go by their role."""

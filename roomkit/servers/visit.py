@@ -7,16 +7,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from roomkit.core.membership import GONE
 from roomkit.core.streams import Viewer, ViewLost
 from roomkit.errors import AccessDenied, Overloaded, RoomNotFound, StateError, UsageError
-from roomkit.models.content import Content, SystemContent, TextContent
+from roomkit.models.content import Content, TextContent
 from roomkit.models.delivery import InboundMessage
-from roomkit.models.event import EventType, RoomEvent
+from roomkit.models.event import RoomEvent, who_left
 from roomkit.models.room import Assurance
 from roomkit.models.steering import Cancel
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamMessage, StreamStart
 from roomkit.runtime import BufferClosed, CoalescingBuffer
-from roomkit.servers.lobby import GONE
 
 if TYPE_CHECKING:
     from roomkit.core.results import InboundResult
@@ -100,10 +100,7 @@ class Visit:
 
     def sent_away(self, event: RoomEvent) -> bool:
         """Whether this event tells that the visitor has no business in the room any more."""
-        content = event.content
-        if event.type is not EventType.PARTICIPANT_LEFT or not isinstance(content, SystemContent):
-            return False
-        return content.data.get("participant_id") == self.person
+        return who_left(event) == self.person
 
     async def interrupt(self, reason: str = "interrupted") -> bool:
         """Stops the reply that is being made; False when there was none."""

@@ -672,6 +672,15 @@ async def test_what_models_are_not_told_is_not_told_this_one_in_words() -> None:
         assert "I am bob@example.com" in [e.text for e in await it.kit.events("r")], "people read it"
 
 
+async def test_who_is_banned_hears_nothing_more() -> None:
+    async with desk() as it:
+        session = await it.call()
+        await it.kit.remove_member(it.room, "caller", ban=True)
+        await asyncio.sleep(1)
+        assert session.state is SessionState.ENDED
+        assert it.model.closed
+
+
 async def test_what_a_caller_had_tools_do_goes_with_them() -> None:
     async with desk(tools=[ORDER_TOOL], tool_handler=_found) as it:
         await it.call()

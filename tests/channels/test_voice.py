@@ -214,6 +214,34 @@ async def test_a_call_ends_once_with_its_state_and_nothing_left() -> None:
         assert phone.channel.sessions() == []
 
 
+@pytest.mark.parametrize("how", ["removed", "banned", "banned by hand"])
+async def test_who_is_put_out_hears_nothing_more(how: str) -> None:
+    async with Phone() as phone:
+        session = await phone.answer()
+        if how == "banned by hand":
+            await phone.kit.update_member(phone.room, session.participant_id, status="banned")
+        else:
+            await phone.kit.remove_member(phone.room, session.participant_id, ban=how == "banned")
+        await phone.kit.send(phone.room, "a secret of ours")
+        await asyncio.sleep(5)
+        assert session.state is SessionState.ENDED
+        assert phone.tts.said == []
+
+
+async def test_when_the_room_closes_what_is_being_said_is_heard_and_the_call_ends() -> None:
+    async with Phone() as phone:
+        session = await phone.answer()
+        await phone.channel.say(session, "Thank you for your call, and good bye.")
+        await asyncio.sleep(0.5)
+        await phone.kit.close_room(phone.room)
+        await asyncio.sleep(1)
+        assert session.state is SessionState.ACTIVE
+        await asyncio.sleep(15)
+        assert session.state is SessionState.ENDED
+        (spoken,) = phone.line.heard(session)
+        assert spoken.end_ms - spoken.start_ms > 2_000
+
+
 async def test_a_far_end_that_leaves_before_it_is_bound_leaves_nothing() -> None:
     async with Phone() as phone:
         phone.line.disconnects(phone.session)
