@@ -516,6 +516,8 @@ def delivery_record(tenant: str, record: DeliveryRecord) -> Record:
         terms = tuple(f"pmid:{record.channel_id}:{one}" for one in ids)
     value = {name: kept for name, kept in record.__dict__.items() if kept is not None and kept not in ((), {})}
     value["state"] = str(record.state)
+    if record.part_states:
+        value["part_states"] = {part: str(state) for part, state in record.part_states.items()}
     if record.updated_at is not None:
         value["updated_at"] = record.updated_at.isoformat()
     record_key = event_key(record.room_id, record.index, record.channel_id)

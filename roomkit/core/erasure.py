@@ -383,7 +383,7 @@ def _emptied(kind: str, value: dict[str, Any]) -> dict[str, Any]:
         case "approval" | "journal":
             return {**value, "arguments": {}, "result": None, "error": None}
         case "delivery":
-            return {name: inner for name, inner in value.items() if name not in ("reason", "parts")}
+            return {name: inner for name, inner in value.items() if name not in ("reason", "parts", "part_states")}
         case _:
             return value
 

@@ -11,7 +11,7 @@ from roomkit.core.policy import may_see
 from roomkit.core.results import CURRENT
 from roomkit.core.state import event_key
 from roomkit.errors import StateError
-from roomkit.models.delivery import DeliveryRecord, DeliveryStatus
+from roomkit.models.delivery import DeliveryRecord, DeliveryState, DeliveryStatus
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import Batch, EventQuery, Record, RecordKey, RecordQuery
 
@@ -47,20 +47,25 @@ def next_way(actor: RoomActor, event: RoomEvent, channel_id: str) -> str | None:
 
 
 async def by_other_way(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus) -> DeliveryRecord | None:
-    """Of a channel with two ways: what the first could not deliver goes by the second, once. That it does stands in the
-    same transaction as the news of the failure, so that neither a crash nor a repeated report changes it. None where
-    there is no second way, or it has been gone already."""
+    """Of a channel with two ways: what the first could not deliver goes by the second, once and whole (its parts are
+    others there), and the record says so where some of it had arrived. That it does stands in the same transaction as
+    the news of the failure, so that neither a crash nor a repeated report changes it. None where there is no second
+    way, or it has been gone already."""
     channel = actor.engine.channels.get(record.channel_id)
     way = getattr(getattr(channel, "stand_in", None), "way", None)
     refused = getattr(getattr(channel, "provider", None), "opt_out_codes", ())
     if way is None or record.details.get("via") == way or status.code in refused:
         return None
     why = status.error or status.code or "not delivered"
+    arrived = sum(state in (DeliveryState.DELIVERED, DeliveryState.READ) for state in record.part_states.values())
+    if arrived:
+        why = f"{why} ({arrived} of {len(record.parts)} parts had arrived and are repeated)"
     new = record.model_copy(
         update={
             "details": {**record.details, "via": way, "instead_of": why},
             "provider_message_id": None,
             "parts": (),
+            "part_states": {},
             "updated_at": actor.engine.now(),
         }
     )

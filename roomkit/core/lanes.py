@@ -505,6 +505,7 @@ class OutboxLanes:
                 "provider_message_id": result.provider_message_id,
                 "maybe_duplicate": item.maybe_duplicate,
                 "parts": item.parts or result.parts,
+                "part_states": {},
                 "details": details_of(result, item.way),
                 "updated_at": self.engine.now(),
             }

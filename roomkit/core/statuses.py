@@ -10,7 +10,7 @@ from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.lanes import unsettled
 from roomkit.core.outgoing import tell
 from roomkit.core.state import key
-from roomkit.models.delivery import DeliveryRecord, DeliveryState, DeliveryStatus, forward
+from roomkit.models.delivery import DeliveryRecord, DeliveryState, DeliveryStatus, forward, together
 from roomkit.models.hooks import StatusChanged
 from roomkit.ports.store import EventQuery, RecordQuery
 
@@ -50,11 +50,18 @@ async def move(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus)
         RecordQuery("delivery", actor.tenant, key=key(record.room_id, record.index, record.channel_id))
     )
     current = DeliveryRecord.model_validate(found[0].value) if found else record
-    moved = forward(current.state, status.state)
-    if moved is current.state or status.provider_message_id not in (current.provider_message_id, *current.parts):
+    if status.provider_message_id not in (current.provider_message_id, *current.parts):
         return current
-    if moved is DeliveryState.FAILED and (instead := await fallback.by_other_way(actor, current, status)) is not None:
+    moved, parts = _moved(current, status)
+    if moved is current.state and parts == current.part_states:
+        return current
+    fails = moved is DeliveryState.FAILED and current.state is not moved
+    current = current.model_copy(update={"part_states": parts})
+    if fails and (instead := await fallback.by_other_way(actor, current, status)) is not None:
         return instead
+    if moved is current.state:  # one part's news, which is not yet the whole's
+        await actor.commit(Change(activity=False, put=[delivery_record(actor.tenant, current)]))
+        return current
     details = {**current.details, "via": status.via} if status.via else current.details
     reason = status.error or (status.code if moved is DeliveryState.FAILED else current.reason)
     new = current.model_copy(
@@ -73,6 +80,19 @@ async def move(actor: RoomActor, record: DeliveryRecord, status: DeliveryStatus)
         if events:
             await fallback.try_next(actor, events[0], new.channel_id)
     return new
+
+
+def _moved(record: DeliveryRecord, status: DeliveryStatus) -> tuple[DeliveryState, dict[str, DeliveryState]]:
+    """How far the whole is after this news, and each part where there are several: a part that fails is not hidden by
+    one that has arrived."""
+    if len(record.parts) < 2 or record.state is DeliveryState.SKIPPED:
+        return forward(record.state, status.state), record.part_states
+    if record.state is DeliveryState.FAILED and not record.part_states:  # what failed was the sending
+        return record.state, {}
+    parts = record.part_states or dict.fromkeys(record.parts, record.state)
+    name = status.provider_message_id if status.provider_message_id in parts else record.parts[-1]
+    parts = {**parts, name: forward(parts[name], status.state)}
+    return together(parts.values()), parts
 
 
 async def _opted_out(actor: RoomActor, channel_id: str, code: str | None) -> None:

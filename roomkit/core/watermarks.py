@@ -48,5 +48,5 @@ async def _names(engine: Engine, tenant: str, room_id: str, status: DeliveryStat
         since = record.updated_at if record.state is DeliveryState.SENT else made.get(record.index)
         moving = record.channel_id == status.channel_id and record.state in _MOVING and record.provider_message_id
         if moving and since is not None and since <= until:
-            names.append(record.provider_message_id or "")
+            names += record.parts if len(record.parts) > 1 else (record.provider_message_id or "",)
     return names

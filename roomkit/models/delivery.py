@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -132,6 +132,12 @@ def forward(old: DeliveryState, new: DeliveryState) -> DeliveryState:
     return new if _RANK[new] > _RANK[old] else old
 
 
+def together(states: Collection[DeliveryState]) -> DeliveryState:
+    """The state of a message in several parts: failed with any of them, else as far as the one that is least far."""
+    least = min(states, key=_RANK.__getitem__)
+    return DeliveryState.FAILED if DeliveryState.FAILED in states else least
+
+
 class DeliveryResult(Frozen):
     """What a channel or provider says about one delivery. `success=False` reaches retry, breaker and report.
 
@@ -170,8 +176,9 @@ class DeliveryStatus(Frozen):
 class DeliveryRecord(Frozen):
     """The durable record of one event's delivery to one channel: what a dashboard shows, with the reason.
 
-    `details` is what the channel tells: `via` and `instead_of` (why not the usual way), `segments` and `encodings` of
-    each part of an SMS.
+    `parts` are the vendor's names of the parts that a message went in, `part_states` what it has said of each where
+    there are several. `details` is what the channel tells: `via` and `instead_of` (why not the usual way), `segments`
+    and `encodings` of each part of an SMS.
     """
 
     room_id: str
@@ -184,6 +191,7 @@ class DeliveryRecord(Frozen):
     provider_message_id: str | None = None
     maybe_duplicate: bool = False
     parts: tuple[str, ...] = ()
+    part_states: dict[str, DeliveryState] = Field(default_factory=dict)
     details: dict[str, Any] = Field(default_factory=dict)
     updated_at: datetime | None = None
 

@@ -135,6 +135,52 @@ async def test_what_is_reported_as_failed_goes_by_sms_once(vendor: Vendor, tmp_p
         assert (await only(kit)).state is DeliveryState.DELIVERED
 
 
+LONG = "word " * 630  # two parts, at one vendor and the other
+
+
+async def test_a_message_in_parts_is_as_far_as_its_last_part_and_the_record_has_each(vendor: Vendor):
+    async with kit_with(vendor) as kit:
+        await say(kit, LONG)
+        first, second = vendor.fake.messages
+        await report(kit, vendor, vendor.delivered(first))
+        record = await only(kit)
+        assert record.state is DeliveryState.SENT
+        assert list(record.part_states.values()) == [DeliveryState.DELIVERED, DeliveryState.SENT]
+        await report(kit, vendor, vendor.delivered(second))
+        await report(kit, vendor, vendor.failed(first))  # too late to be true
+        assert (await only(kit)).state is DeliveryState.DELIVERED
+        assert [way for way, _ in vendor.sent()] == ["rcs", "rcs"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+async def test_a_part_that_fails_is_not_hidden_by_one_that_has_arrived(vendor: Vendor, order: tuple[int, int]):
+    async with kit_with(vendor) as kit:
+        await say(kit, LONG)
+        arrived, lost = (vendor.fake.messages[at] for at in order)
+        await report(kit, vendor, vendor.delivered(arrived))
+        await asyncio.gather(*(report(kit, vendor, vendor.failed(lost)) for _ in range(5)))
+        await asyncio.sleep(60)
+        record = await only(kit)
+        assert (record.state, record.details["via"], record.part_states) == (DeliveryState.SENT, "sms", {})
+        assert "1 of 2 parts had arrived and are repeated" in record.details["instead_of"]
+        by_sms = " ".join(text for way, text in vendor.sent() if way == "sms")
+        assert by_sms.split() == LONG.split(), "once, and whole"
+
+
+async def test_where_there_is_no_other_way_a_lost_part_is_a_failure(vendor: Vendor):
+    async with kit_with(vendor, fallback=False) as kit:
+        await say(kit, LONG)
+        first, second = vendor.fake.messages
+        await report(kit, vendor, vendor.delivered(second))
+        await report(kit, vendor, vendor.failed(first))
+        await report(kit, vendor, vendor.delivered(second))
+        record = await only(kit)
+        assert record.state is DeliveryState.FAILED
+        assert record.reason
+        assert list(record.part_states.values()) == [DeliveryState.FAILED, DeliveryState.DELIVERED]
+        assert len(vendor.fake.messages) == 2
+
+
 async def test_a_report_that_is_faster_than_the_vendors_answer_is_not_lost(vendor: Vendor):
     async with kit_with(vendor) as kit:
         vendor.fake.delay_s = 1.0
