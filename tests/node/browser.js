@@ -54,8 +54,6 @@ window.join = async (how, address, token) => {
       (seen.texts[kind] ??= []).push(data);
     });
   }
-  client.on(RTVIEvent.LocalAudioLevel, (value) => (seen.local = Math.max(seen.local ?? 0, value)));
-  client.on(RTVIEvent.RemoteAudioLevel, (value) => (seen.remote = Math.max(seen.remote ?? 0, value)));
   client.on(RTVIEvent.TrackStarted, (track, who) => {
     if (how === "websocket" || who?.local || track.kind !== "audio" || window.sound) return;
     const sound = (window.sound = new Audio()); // Chromium decodes what something plays

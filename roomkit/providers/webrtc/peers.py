@@ -6,6 +6,7 @@ off sends no sound at all: what tells that it is there is the ping it sends on t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -15,11 +16,13 @@ from typing import Any, Protocol
 from roomkit.errors import ProtocolError
 from roomkit.models.audio import VoiceSession
 from roomkit.ports.audio import BackendEvent
+from roomkit.providers.live_audio import LiveCall
 from roomkit.providers.webrtc.audio import WebRTCBackend, Wire
 from roomkit.runtime import monotonic
 
 log = logging.getLogger(__name__)
 MOST_CANDIDATES = 100
+PEER_LEFT = '{"type":"signalling","message":{"type":"peerLeft"}}'
 MOST_UNSENT = 4_194_304
 """Bytes that a peer may leave unread on its data channel; then it is gone."""
 
@@ -55,6 +58,14 @@ class Peer:
             return False
         self._channel.send(text)
         return True
+
+    async def drained(self) -> None:
+        """Waits until what was sent is on its way, but not long."""
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            if self._channel is None or not self._channel.bufferedAmount:
+                break
+        await asyncio.sleep(0.05)
 
     def prepare(self, wire: Wire) -> None:
         self.wire = wire
@@ -131,9 +142,15 @@ class PeerBackend(WebRTCBackend):
             self.peers.pop(peer.id, None)
             peer.hearer.gone(peer)
 
+    async def leave(self, call: LiveCall[Wire]) -> None:
+        peer = self._of.get(call.session.id)
+        if peer is not None and peer.send(PEER_LEFT):
+            await peer.drained()
+        await super().leave(call)
+
     async def hang_up(self, session: VoiceSession) -> None:
-        peer = self._of.pop(session.id, None)
         await super().hang_up(session)
+        peer = self._of.pop(session.id, None)
         if peer is not None:
             self.peers.pop(peer.id, None)
             peer.hearer.gone(peer)

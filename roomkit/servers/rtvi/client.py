@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 HANDLED = 32
+LAST_S = 1.0
+"""For the last words to a client that has ended, or is let go."""
 NOT_SENT = "this message could not be sent"
 QUIET = "rtvi_quiet"
 
@@ -84,6 +86,8 @@ class Client:
         reading = self.scope.spawn(self._read(link), name="reader")
         try:
             await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+            self.finish()
+            await asyncio.wait((writing,), timeout=LAST_S)
         finally:
             await self.close()
 

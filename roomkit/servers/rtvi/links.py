@@ -136,9 +136,7 @@ class PeerLink:
             self.finish(1013, "reading too slowly")
 
     def finish(self, code: int = 1000, reason: str = "") -> None:
-        del code, reason  # A data channel has no words for it.
-        if self.peer is not None and not self._over.closed:
-            self.peer.send(json.dumps({"type": "signalling", "message": {"type": "peerLeft"}}))
+        del code, reason  # A data channel has no words for it; the peer hears that we leave when it is hung up.
         self._in.close()
         self._over.close()
 
