@@ -409,7 +409,7 @@ async def test_what_was_read_is_known_by_a_moment_and_never_goes_back():
         first = fake.messages[0].name
         between = ms(h.kit.engine.now())
         await asyncio.sleep(60)
-        await h.kit.send(mine, "second")
+        await h.kit.send(mine, "second " * 400)  # in two parts, of which the moment names neither
         await asyncio.sleep(60)
         seen = fake.event({"read": {"watermark": between}}, sender=TO)
         assert (await post(h, seen)).status_code == 200
