@@ -29,6 +29,7 @@ NAMES = {
     "voice_stages": 40,
     "voice_soak": 1000,
     "barge_in": 3,
+    "google_adk": 1,
     "rtvi": 2,
 }
 """Every proof, and how often `make prove` runs it."""

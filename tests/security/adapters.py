@@ -385,6 +385,7 @@ AI = (
     "AgentKitProvider",
     "AnthropicProvider",
     "ClaudeAgentProvider",
+    "GoogleADKProvider",
     "OfflineBrain",
     "OpenAIAgentProvider",
     "OpenAIProvider",
