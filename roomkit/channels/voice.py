@@ -37,6 +37,8 @@ from roomkit.voice.turn import TurnOptions
 log = logging.getLogger(__name__)
 
 SPOKEN = ChannelCapabilities(audio=True, max_length=None)
+UNSPOKEN = "unspoken_answer"
+"""Metadata of a message: whoever sent it wants to read the answer, and their own call does not speak it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +408,8 @@ class _Line:
         self._growing: dict[str, dict[str, Utterance]] = {}
         self._attended = False
         """A person has the floor, or is waited for."""
+        self._unspoken: dict[str, str] = {}
+        """Who wants to read the answer to their last message, and not to hear it."""
 
     async def opened(self) -> None:
         async with self._opening:
@@ -455,7 +459,7 @@ class _Line:
     def _take(self, item: Any) -> None:
         match item:
             case StreamStart(stream_id=stream_id, source=source) if source.channel_id != self.channel.channel_id:
-                for call in self.calls.values():
+                for call in self._told():
                     utterance = Utterance(source.channel_id, event_id=stream_id)
                     self._growing.setdefault(stream_id, {})[call.session.id] = utterance
                     if self.channel.supports_streaming_delivery:
@@ -507,15 +511,24 @@ class _Line:
 
     def _message(self, event: RoomEvent) -> None:
         """A whole message: of another channel's people, or of a brain that does not stream."""
+        if who := event.source.participant_id:
+            self._unspoken.pop(who, None)
+            if event.metadata.get(UNSPOKEN):
+                self._unspoken[who] = event.id
         if event.source.channel_id == self.channel.channel_id:
             return
-        for call in self.calls.values():
+        for call in self._told(event.correlation_id):
             if event.source.participant_id and event.source.participant_id == call.session.participant_id:
                 continue
             utterance = Utterance(event.source.channel_id, event_id=event.id)
             utterance.write(event.text)
             utterance.close()
             call.speak(utterance, answer=event.source.direction == "outbound")
+
+    def _told(self, asked: str | None = "") -> list[Call]:
+        """The calls that speak a reply: the answer to the message `asked`, or one that begins now."""
+        silent = {who for who, event_id in self._unspoken.items() if asked in ("", event_id)}
+        return [call for call in self.calls.values() if call.session.participant_id not in silent]
 
     # -- what a call asks (CallHost) ------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from roomkit import AIChannel, RoomKit
 from roomkit.channels.voice import VoiceChannel, VoiceOptions
 from roomkit.errors import ConfigError
 from roomkit.models.access import PrincipalRole
-from roomkit.models.content import text_of
+from roomkit.models.content import MediaContent, text_of
 from roomkit.models.event import EventType
 from roomkit.net.room_client import Disconnected
 from roomkit.protocols.rtvi.generated import frames_pb2 as pb
@@ -213,6 +213,47 @@ async def test_who_writes_has_the_word() -> None:
         assert client.kinds().count("bot-interrupted") == 1
         assert client.texts("bot-output")[-1] == "Ok."
         assert "Then one day it rained." not in client.texts("bot-output")
+
+
+async def test_an_answer_that_is_wanted_in_writing_is_not_spoken() -> None:
+    async with house() as home, page(home) as client:
+        home.model.add(["Only ", "in writing."])
+        home.model.add(["Aloud."])
+        await client.ready()
+        await client.send("send-text", {"content": "hush", "options": {"audio_response": False}}, "m1")
+        await asyncio.sleep(2)
+        (output,) = [one["data"] for one in client.told if one["type"] == "bot-output"]
+        assert (output["text"], output["will_be_spoken"]) == ("Only in writing.", False)
+        assert loud(client.speaker.heard) == 0
+        await client.send("send-text", {"content": "and now?"}, "m2")
+        await asyncio.sleep(2)
+        assert client.texts("bot-output")[-1] == "Aloud."
+        assert loud(client.speaker.heard) > LOUD
+
+
+async def test_a_file_is_sent() -> None:
+    async with house() as home, page(home) as client:
+        home.model.add(["Nice."])
+        await client.ready()
+        data = base64.b64encode(b"\x89PNG\r\n\x1a\nand so on").decode()
+        source = {"type": "bytes", "bytes": data}
+        sent = {"content": "look", "file": {"format": "image/png", "name": "a.png", "source": source}}
+        await client.send("send-file", sent, "f1")
+        await asyncio.sleep(2)
+        (content,) = [e.content for e in await home.kit.events("r") if isinstance(e.content, MediaContent)]
+        assert (content.caption, content.filename, content.size_bytes) == ("look", "a.png", 17)
+        blob = b"".join([part async for part in home.kit.blobs.read("default", content.url.removeprefix("blob:"))])
+        assert blob == b"\x89PNG\r\n\x1a\nand so on"
+        assert client.texts("bot-llm-text") == ["Nice."]
+        client.told.clear()
+        for file in (
+            {"format": "application/x-sh", "source": source},
+            {"format": "image/png", "source": {"type": "bytes", "bytes": "?"}},
+            {"format": "image/png", "source": {"type": "url", "url": "file:///etc/passwd"}},
+        ):
+            await client.send("send-file", {"content": "x", "file": file}, "bad")
+        await asyncio.sleep(0.2)
+        assert client.kinds() == ["error-response"] * 3
 
 
 async def test_others_share_the_room_and_the_greeting_is_only_spoken() -> None:

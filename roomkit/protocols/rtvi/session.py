@@ -114,7 +114,8 @@ class Session:
         self.version: tuple[int, int, int] = (2, 0, 0)
         self._capabilities = capabilities or {"audio_in": False, "audio_out": False, "metrics": False}
         self._texts: dict[str, str] = {}
-        self._held: list[str] = []
+        self._held: list[tuple[str, str]] = []
+        self._unspoken: set[str] = set()
         self._functions: set[str] = set()
         self._told: list[Act] = []
         self.speech = Speech(self._emit)
@@ -262,8 +263,11 @@ class Session:
             acts.append(Send(message("user-input", {**said, "msg_id": message_id})))
         return acts
 
-    def starts(self, stream_id: str) -> list[Act]:
-        """Of several replies at once the first is told while it grows, the others whole when it has ended."""
+    def starts(self, stream_id: str, *, aloud: bool = True) -> list[Act]:
+        """Of several replies at once the first is told while it grows, the others whole when it has ended. `aloud`:
+        where there is a call, it is spoken."""
+        if not aloud:
+            self._unspoken.add(stream_id)
         if not self.ready or self._texts:
             return []
         self._texts[stream_id] = ""
@@ -281,43 +285,48 @@ class Session:
         acts: list[Act] = [Send(message("bot-llm-text", {"text": delta}))]
         for end in done:
             if end > start:
-                acts += self._output(text[start:end].strip())
+                acts += self._output(stream_id, text[start:end].strip())
                 start = end
         return acts
 
-    def said(self, event_id: str, text: str) -> list[Act]:
+    def said(self, event_id: str, text: str, *, aloud: bool = True) -> list[Act]:
         """A whole message of somebody else's, the end of a growing one too."""
         if not self.ready:
             return []
+        if not aloud:
+            self._unspoken.add(event_id)
         told = self._texts.pop(event_id, None)
         if told is None and self._texts:
-            self._held.append(text)  # A reply is being told: this one comes after it.
+            self._held.append((event_id, text))  # A reply is being told: this one comes after it.
             return []
         if told is None:
-            return self._whole(text)
+            return self._whole(event_id, text)
         acts: list[Act] = []
         if text.startswith(told):
             if len(text) > len(told):
                 acts.append(Send(message("bot-llm-text", {"text": text[len(told) :]})))
             start = max((cut.end() for cut in _SENTENCE.finditer(told)), default=0)
-            acts += self._output(text[start:].strip())
+            acts += self._output(event_id, text[start:].strip())
             acts.append(Send(message("bot-llm-stopped")))
         else:  # What is stored is not what was told: it is said anew, and nothing of the other again.
-            acts += [Send(message("bot-llm-stopped")), *self._whole(text)]
+            acts += [Send(message("bot-llm-stopped")), *self._whole(event_id, text)]
+        self._unspoken.discard(event_id)
         return [*acts, *self._let_go()]
 
     def _let_go(self) -> list[Act]:
         held, self._held = self._held, []
-        return [act for text in held for act in self._whole(text)]
+        return [act for event_id, text in held for act in self._whole(event_id, text)]
 
-    def _whole(self, text: str) -> list[Act]:
+    def _whole(self, event_id: str, text: str) -> list[Act]:
         acts: list[Act] = [Send(message("bot-llm-started")), Send(message("bot-llm-text", {"text": text}))]
         for sentence in filter(None, map(str.strip, _SENTENCE.split(text))):
-            acts += self._output(sentence)
+            acts += self._output(event_id, sentence)
+        self._unspoken.discard(event_id)
         return [*acts, Send(message("bot-llm-stopped"))]
 
     def withdrawn(self, stream_id: str) -> list[Act]:
         """The reply has come to nothing."""
+        self._unspoken.discard(stream_id)
         if self._texts.pop(stream_id, None) is None or not self.ready:
             return []
         return [Send(message("bot-llm-stopped")), *self._let_go()]
@@ -344,13 +353,13 @@ class Session:
         body = {"tool_call_id": call_id, "cancelled": cancelled, "function_name": name}
         return [Send(message("llm-function-call-stopped", body))]
 
-    def _output(self, sentence: str) -> list[Act]:
+    def _output(self, event_id: str, sentence: str) -> list[Act]:
         if not sentence:
             return []
         if self.old:
             output: dict[str, Any] = {"text": sentence, "spoken": False, "aggregated_by": "sentence"}
             return [Send(message("bot-transcription", {"text": sentence})), Send(message("bot-output", output))]
-        if self.speech.live:
+        if self.speech.live and event_id not in self._unspoken:
             return []  # It is told as it is heard.
         names = dict.fromkeys(("output_type", "text_type", "aggregated_by"), "sentence")
         output = {"text": sentence, **names, "will_be_spoken": False, "spoken_status": "new"}

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from roomkit.channels.voice import UNSPOKEN
 from roomkit.errors import Overloaded, ProtocolError, RemoteProtocolError, RoomKitError
 from roomkit.models.access import Principal
 from roomkit.models.content import Content, MediaContent, TextContent, ToolCallContent, text_of, valid_text
@@ -41,7 +42,6 @@ HANDLED = 32
 LAST_S = 1.0
 """For the last words to a client that has ended, or is let go."""
 NOT_SENT = "this message could not be sent"
-QUIET = "rtvi_quiet"
 
 
 class Client:
@@ -60,6 +60,8 @@ class Client:
         self.link: Link | None = None
         self._door = door
         self._handling = 0
+        self._unspoken = ""
+        """This person's last message, where its answer is wanted in writing alone."""
         self._limits = door.options.limits
         self._visit = Visit(
             door.rooms(principal), room_id, server.options.channel_id, principal.id, name=principal.display_name
@@ -209,7 +211,7 @@ class Client:
                 await self._content(act),
                 external_id=f"{self.who.id}:{act.message_id}" if act.message_id else None,
                 addressed_to=None if act.now else (),
-                metadata=(metadata or {}) | ({} if act.aloud else {QUIET: True}),
+                metadata=(metadata or {}) | ({} if act.aloud else {UNSPOKEN: True}),
             )
         except RoomKitError as error:
             log.warning("what an RTVI client has said was not taken: %s", error)
@@ -282,7 +284,7 @@ class Client:
     def _heard(self, item: Heard) -> list[Act]:
         session = self.session
         if isinstance(item, StreamStart):
-            return session.starts(item.stream_id)
+            return session.starts(item.stream_id, aloud=not self._unspoken)
         if isinstance(item, StreamChunk):
             return session.grows(item.stream_id, item.delta)
         if isinstance(item, StreamError):
@@ -290,12 +292,17 @@ class Client:
         event = item.event if isinstance(item, StreamEnd) else item
         assert isinstance(event, RoomEvent)
         if self.call is not None and self.call.told(event):
+            self._unspoken = ""
             return []
         if isinstance(event.content, ToolCallContent):
             return []
-        if event.type is not EventType.MESSAGE or event.source.participant_id == self.who.id:
+        if event.type is not EventType.MESSAGE:
             return []
-        return session.said(event.id, text_of(event.content))
+        if event.source.participant_id == self.who.id:
+            self._unspoken = event.id if event.metadata.get(UNSPOKEN) else ""
+            return []
+        aloud = not self._unspoken or event.correlation_id != self._unspoken
+        return session.said(event.id, text_of(event.content), aloud=aloud)
 
 
 async def _whole(file: File) -> AsyncIterator[bytes]:
