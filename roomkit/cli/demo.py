@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.cli.console import clean, coloured, paint, say
 from roomkit.cli.environment import need, need_server, secret_of
-from roomkit.cli.serving import Serving, is_loopback, listen, own_origins, run_async, url_of
+from roomkit.cli.serving import Serving, listen, own_origins, run_async, url_of
 from roomkit.errors import ConfigError
+from roomkit.net.addresses import is_loopback
 from roomkit.runtime import WorkerThread
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from roomkit.cli.console import clean, coloured, fail, paint, say
 from roomkit.cli.environment import need, need_server
-from roomkit.cli.serving import Serving, is_loopback, listen, own_origins, run_async, url_of
+from roomkit.cli.serving import Serving, listen, own_origins, run_async, url_of
 from roomkit.cli.target import load_kit, source_of
 from roomkit.core.streams import Viewer
 from roomkit.errors import ConfigError, RoomKitError
@@ -23,6 +23,7 @@ from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Category
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
+from roomkit.net.addresses import is_loopback
 from roomkit.runtime import Scope, WorkerThread
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 import roomkit
 from roomkit.cli.console import clean, paint, say
 from roomkit.cli.environment import PUBLIC_URL, SECRET, version
-from roomkit.cli.serving import is_loopback, listen, run_async
+from roomkit.cli.serving import listen, run_async
 from roomkit.cli.target import load_kit
 from roomkit.errors import RoomKitError, StoreLocked
+from roomkit.net.addresses import is_loopback
 from roomkit.runtime import SystemClock
 
 if TYPE_CHECKING:

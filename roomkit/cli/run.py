@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 from roomkit.cli.console import say
 from roomkit.cli.environment import NODE_URL, PUBLIC_URL, SECRET, need_server
-from roomkit.cli.serving import Serving, is_loopback, listen, run_async, url_of
+from roomkit.cli.serving import Serving, listen, run_async, url_of
 from roomkit.cli.target import load
 from roomkit.errors import ConfigError, UsageError
+from roomkit.net.addresses import is_loopback
 
 if TYPE_CHECKING:
     from roomkit.kit import RoomKit

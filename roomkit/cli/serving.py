@@ -25,15 +25,6 @@ BACKLOG = 4096
 """As many as Linux queues by default: after a restart thousands come at once, and a full queue costs them seconds."""
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def listen(host: str, port: int | None) -> socket.socket:
     """A listening socket. Port None is the first free one from 8000 on; 0 any free one. Raises `UsageError` for a
     taken port, `ConfigError` for an address that is not this machine's."""

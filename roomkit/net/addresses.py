@@ -74,6 +74,16 @@ def parse_networks(allowed: Iterable[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in allowed)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def host_problem(host: str) -> str | None:
     """Why `host` (ASCII, lower case, without brackets) is not acceptable at all, or None.
 

@@ -36,6 +36,7 @@ from roomkit.errors import (
 from roomkit.models.content import ToolCallContent, text_of, valid_text
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.stream import StreamChunk, StreamEnd, StreamError, StreamStart
+from roomkit.net.addresses import is_loopback
 from roomkit.runtime import BlockingBuffer, BufferClosed, Scope
 from roomkit.servers.problems import spoken
 from roomkit.servers.visit import GONE_WORDS, Heard, Visit
@@ -282,7 +283,8 @@ class AgentKitServer:
 
     `ssl_config` has "cert_path" and "key_path", and "ca_path" where clients must show a certificate of that authority.
     `auth_config` has "enabled", "token" and, if it is not "authorization", "header"; the token is taken plain and as
-    "Bearer TOKEN". Of a synchronous `Talk` at most `max_workers` calls run at once. Port 0 takes a free one, see
+    "Bearer TOKEN". Off loopback rooms are served with a token, or to certificates of that authority, unless "enabled"
+    is False. Of a synchronous `Talk` at most `max_workers` calls run at once. Port 0 takes a free one, see
     `port` once it serves."""
 
     def __init__(
@@ -300,6 +302,7 @@ class AgentKitServer:
         self._max_workers = max_workers
         self._ssl = dict(ssl_config or {})
         self._header, self._token = _auth(auth_config or {})
+        self._open = (auth_config or {}).get("enabled") is False
         self._server: Any = None
         self._blocking: Any = None
         self._pool: ThreadPoolExecutor | None = None
@@ -396,12 +399,27 @@ class AgentKitServer:
 
     def _listen(self, server: Any) -> int:
         address = f"{self.host}:{self.port}"
+        credentials = self._credentials() if self._ssl else None
+        self._check_door()
         try:
-            if self._ssl:
-                return int(server.add_secure_port(address, self._credentials()))
-            return int(server.add_insecure_port(address))
+            return int(
+                server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+            )
         except RuntimeError as error:
             raise ConfigError(f"{address} cannot be listened at ({error}); choose another port") from error
+
+    def _check_door(self) -> None:
+        """Off loopback somebody must have decided who may come into the rooms. An agent written for the SDK is served
+        as the SDK serves it."""
+        if self._open or self._token is not None or "ca_path" in self._ssl or is_loopback(self.host.strip("[]")):
+            return
+        told = (
+            f"{self.host} is reachable by others, and nothing says who may call: give AgentKitServer(auth_config="
+            '{"token": ...}) or ssl_config "ca_path", listen at 127.0.0.1, or say auth_config={"enabled": False}'
+        )
+        if isinstance(self.agent, RoomAgent):
+            raise ConfigError(told)
+        log.warning("%s", told)
 
     def _credentials(self) -> Any:
         try:

@@ -7,8 +7,9 @@ import socket
 import pytest
 
 from roomkit.cli import serving
-from roomkit.cli.serving import is_loopback, listen, own_origins, url_of
+from roomkit.cli.serving import listen, own_origins, url_of
 from roomkit.errors import ConfigError, UsageError
+from roomkit.net.addresses import is_loopback
 
 
 def test_a_port_and_its_address() -> None:

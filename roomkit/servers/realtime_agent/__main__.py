@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from roomkit.channels.realtime import model_named
 from roomkit.errors import RoomKitError
+from roomkit.net.addresses import is_loopback
 from roomkit.ports.rtc import RtcEngine, RtcOptions
 from roomkit.servers.realtime_agent.agent import USER_S, InferenceConfig, RealtimeKitAgent
 from roomkit.servers.realtime_agent.local import LocalRtcEngine
@@ -133,7 +134,12 @@ def run_server(options: argparse.Namespace) -> int:
         arguments += ["--origin", origin]
     if options.voice:
         arguments += ["--voice", options.voice]
-    app = init_app(ServerOptions(arguments=arguments))
+    settings = ServerOptions(arguments=arguments)
+    if settings.token is None and not is_loopback(options.host):
+        told = f"{options.host} is reachable by others, and nothing says who may start agents: set REALTIME_AGENT_TOKEN"
+        print(f"{told}, or stay on 127.0.0.1", file=sys.stderr)  # noqa: T201 - what a person reads
+        return 1
+    app = init_app(settings)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=10)
     return 0
 
