@@ -198,7 +198,7 @@ async def _house(bundle: str) -> AsyncIterator[tuple[RoomKit, FakeTwilio, str]]:
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", ws="websockets-sansio")
     web = uvicorn.Server(config)
     async with kit, Scope("web server") as scope:
-        await kit.create_room("r", channels=["sms", "assistant"])
+        await kit.create_room("r", channels=["assistant"])
         serving = scope.spawn(web.serve(), name="uvicorn")
         while not web.started:
             await asyncio.sleep(0.01)

@@ -1,19 +1,6 @@
 // Talks to the door with Pipecat's own client: node rtvi.cjs URL TOKEN. Prints what it saw as one line of JSON.
 "use strict";
-const WebSocket = require("ws");
-class BlobSocket extends WebSocket {
-  constructor(...args) {
-    super(...args);
-    this.binaryType = "blob";
-  }
-}
-globalThis.WebSocket = BlobSocket;
-const define = (name, value) => Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
-define("window", globalThis);
-define("navigator", { userAgent: "node", mediaDevices: { addEventListener() {}, removeEventListener() {} } });
-define("document", { addEventListener() {}, removeEventListener() {}, createElement: () => ({}) });
-define("screen", {});
-
+require("./page.cjs");
 const { PipecatClient, RTVIEvent } = require("@pipecat-ai/client-js");
 const { WebSocketTransport, ProtobufFrameSerializer } = require("@pipecat-ai/websocket-transport");
 

@@ -15,13 +15,17 @@ import uvicorn
 import websockets
 
 from roomkit import AIChannel, RoomKit
+from roomkit.channels.voice import VoiceChannel
 from roomkit.models.access import PrincipalRole
 from roomkit.models.content import text_of
 from roomkit.models.event import EventType
 from roomkit.protocols.rtvi.generated import frames_pb2 as pb
+from roomkit.providers.rtvi.audio import RTVIBackend
 from roomkit.servers.rtvi import RTVIOptions, RTVIServer, rtvi_app
 from roomkit.testing import ScriptedAI
 from roomkit.testing.ai import call
+from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
+from roomkit.voice.pipeline import AudioPipelineConfig
 
 pytestmark = [pytest.mark.real_time, pytest.mark.may_block]
 SECRET = "a secret of the tests, long enough for a key"
@@ -29,8 +33,12 @@ NODE = Path(__file__).parents[1] / "node"
 
 
 @asynccontextmanager
-async def served(model: ScriptedAI, options: RTVIOptions | None = None, **configure: Any) -> AsyncIterator[Any]:
+async def served(
+    model: ScriptedAI, options: RTVIOptions | None = None, *, voice: VoiceChannel | None = None, **configure: Any
+) -> AsyncIterator[Any]:
     kit = RoomKit(token_secrets=SECRET)
+    if voice is not None:
+        kit.register_channel(voice)
     brain = AIChannel("assistant", model)
     kit.register_channel(brain, default=True)
     server = RTVIServer(kit, options)
@@ -211,11 +219,48 @@ async def test_who_is_removed_or_expired_is_cut_at_once() -> None:
             assert socket.close_code == 4003
 
 
-@pytest.mark.time_limit(60)
-async def test_the_real_client_talks_in_node() -> None:
+async def in_node(script: str, url: str, token: str) -> Any:
+    """What the real client saw."""
     node = shutil.which("node")
     if node is None or not (NODE / "node_modules" / "@pipecat-ai").is_dir():
         pytest.skip("the client's packages are not installed (.ci/node does it)")
+    pipe = asyncio.subprocess.PIPE
+    run = await asyncio.create_subprocess_exec(node, str(NODE / script), url, token, stdout=pipe, stderr=pipe)
+    async with asyncio.timeout(50):
+        out, err = await run.communicate()
+    assert run.returncode == 0, err.decode()[-3000:]
+    return json.loads(out.decode().strip().splitlines()[-1])
+
+
+@pytest.mark.time_limit(60)
+async def test_the_real_client_speaks_and_hears_in_node() -> None:
+    script = ScriptedBackend()
+    script.speaks(script.call(), "what time is it", 0, 0)
+    voice = VoiceChannel(
+        "voice",
+        stt=ScriptedSTT(script),
+        tts=ScriptedTTS(),
+        backend=RTVIBackend(),
+        pipeline=AudioPipelineConfig(vad=ScriptedVad, limiter=None),
+    )
+    model = ScriptedAI(["It is noon."])
+    async with served(model, RTVIOptions(voice="voice"), voice=voice) as (kit, _, url):
+        seen = await in_node("sound.cjs", url, token(kit))
+        said = [text_of(e.content) for e in await kit.events("r") if e.type is EventType.MESSAGE]
+    assert said == ["what time is it", "It is noon."]
+    assert [one["text"] for one in seen["transcripts"] if one["final"]] == ["what time is it"]
+    assert seen["outputs"] == ["It is noon."]
+    assert list(dict.fromkeys(seen["events"])) == [
+        "UserStartedSpeaking",
+        "UserStoppedSpeaking",
+        "BotStartedSpeaking",
+        "BotStoppedSpeaking",
+    ]
+    assert 0.6 < seen["loud"] / 24_000 < 0.9, "the answer takes 0.73 s to say"
+
+
+@pytest.mark.time_limit(60)
+async def test_the_real_client_talks_in_node() -> None:
     model = ScriptedAI()
     model.add(["Hello ", "from the room."])
     model.add([call("where", "c1", precise=True)])
@@ -227,18 +272,7 @@ async def test_the_real_client_talks_in_node() -> None:
         return {"echo": data, "person": client.principal.id}
 
     async with served(model, RTVIOptions(on_message=answered), page_tool=True) as (kit, _, url):
-        run = await asyncio.create_subprocess_exec(
-            node,
-            str(NODE / "rtvi.cjs"),
-            url,
-            token(kit),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(50):
-            out, err = await run.communicate()
-        assert run.returncode == 0, err.decode()[-3000:]
-        seen = json.loads(out.decode().strip().splitlines()[-1])
+        seen = await in_node("rtvi.cjs", url, token(kit))
         assert seen["ready"] == "2.2.0"
         assert seen["text"] == "Hello from the room.Graz it is."
         assert seen["answer"] == {"echo": {"a": 1}, "person": "ann"}
