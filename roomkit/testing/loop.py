@@ -36,6 +36,7 @@ _LAST_POLL_S = 0.1  # Before a deadlock is declared: a thread unknown to the loo
 _LAST_SOCKET_POLL_S = 2.0
 _SOCKET_POLL_S = 0.001
 _CLEANUP_S = 5.0
+_CLEANUP_STEPS = 10_000
 
 
 class Deadlock(AssertionError):
@@ -62,7 +63,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """A selector loop whose `time()` is virtual and starts at 0.
 
     `seed` shuffles ready tasks (None: first in, first out). `limit_s` is the real time after which it gives up with
-    `TimeoutError` (None: never). Callbacks taking longer than `blocked_s` of real time are kept in `blocked`.
+    `TimeoutError` (None: never), `limit_steps` the number of callbacks, which is the same on every machine. Callbacks
+    taking longer than `blocked_s` of real time are kept in `blocked`.
     """
 
     virtual_time: ClassVar[bool] = True
@@ -80,13 +82,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     _read_from_self: Callable[[], None]
     _process_events: Callable[[list[Any]], None]
 
-    def __init__(self, *, seed: int | None = None, limit_s: float | None = None, blocked_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        limit_s: float | None = None,
+        limit_steps: int | None = None,
+        blocked_s: float = 1.0,
+    ) -> None:
         self._now = 0.0
         self._random = None if seed is None else random.Random(seed)
         self._arrivals: deque[asyncio.Handle] = deque()
         self._jobs: dict[object, float] = {}
         self._jobs_lock = threading.Lock()
         self._limit_s = limit_s
+        self._limit_steps = limit_steps
         self._deadline = None if limit_s is None else time.perf_counter() + limit_s
         self._blocked_s = blocked_s
         self._queued = _queued_s()
@@ -150,6 +160,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._deadline is not None and time.perf_counter() > self._deadline:
             self._deadline += _CLEANUP_S
             raise TimeoutError(f"the test ran for more than {self._limit_s:g} s of real time\n{self.waiting()}")
+        if self._limit_steps is not None and self.steps > self._limit_steps:
+            steps, self._limit_steps = self._limit_steps, self._limit_steps + _CLEANUP_STEPS
+            raise TimeoutError(f"the test ran for more than {steps} steps\n{self.waiting()}")
         timers = self._scheduled
         if timers and (timers[0]._cancelled or self._timer_cancelled_count > 100):
             self._drop_cancelled_timers()

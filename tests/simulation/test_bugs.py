@@ -15,7 +15,7 @@ def test_there_are_enough_of_them() -> None:
 @pytest.mark.time_limit(240)
 @pytest.mark.parametrize("name", PLANTED)
 def test_the_judge_finds(name: str) -> None:
-    tally = run_some(0, PLANTED[name].within, name)
+    tally = run_some(PLANTED[name].since, PLANTED[name].within, name)
     assert tally.failures, f'"{name}" was not found in {tally.schedules} schedules'
     (report,) = tally.failures.values()
     assert "AttributeError" not in report, "what it breaks is not there any more; plant it anew"

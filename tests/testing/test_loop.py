@@ -203,6 +203,23 @@ def test_an_endless_test_is_stopped_in_real_time() -> None:
     assert ended == ["cleaned up"]
 
 
+def test_an_endless_test_is_stopped_after_the_same_steps_everywhere() -> None:
+    async def endless() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    def steps() -> int:
+        loop = VirtualLoop(limit_steps=500)
+        with (
+            asyncio.Runner(loop_factory=lambda: loop) as runner,
+            pytest.raises(TimeoutError, match="more than 500 steps"),
+        ):
+            runner.run(endless())
+        return loop.steps
+
+    assert 500 < steps() == steps()
+
+
 def test_a_callback_that_blocks_is_kept_in_mind() -> None:
     loop = VirtualLoop(blocked_s=0.01)
 

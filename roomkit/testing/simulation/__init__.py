@@ -26,8 +26,8 @@ from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.process import Points, note_tasks
 from roomkit.testing.simulation.world import World
 
-LIMIT_S = 10.0
-"""Real time after which a schedule is given up."""
+LIMIT_S, LIMIT_STEPS = 60.0, 100_000
+"""After which a schedule is given up: in real time; in steps, the same everywhere (most take 500)."""
 MOST_LINES = 1_000
 
 
@@ -64,7 +64,7 @@ def simulate(
     """Plays one schedule and judges it. The seed decides how many nodes there are unless `nodes` does; a `tight` one
     keeps one idle room in memory; `features` happen in any case; `prepare` may change the world before it begins."""
     with _quiet(), _points() as points:
-        loop = VirtualLoop(seed=seed, limit_s=LIMIT_S)
+        loop = VirtualLoop(seed=seed, limit_s=LIMIT_S, limit_steps=LIMIT_STEPS)
         try:
             asyncio.set_event_loop(None)
             loop.set_task_factory(cast("Any", note_tasks))

@@ -12,8 +12,9 @@ Patch = tuple[Any, str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """`within`: so many schedules are enough to find it. `patches` are (where, name, what is put there). `nodes`,
-    `tight` (one room in memory) and `features` choose the schedules in which it can show."""
+    """`within`: so many schedules are enough to find it, from the seed `since` on (0 unless it shows seldom). `patches`
+    are (where, name, what is put there). `nodes`, `tight` (one room in memory) and `features` choose the schedules in
+    which it can show."""
 
     name: str
     within: int
@@ -21,6 +22,7 @@ class Bug:
     nodes: int | None = None
     tight: bool = False
     features: tuple[str, ...] = ()
+    since: int = 0
 
 
 PLANTED: dict[str, Bug] = {}
@@ -44,6 +46,7 @@ def bug(
     nodes: int | None = None,
     tight: bool = False,
     features: tuple[str, ...] = (),
+    since: int = 0,
 ) -> None:
     """Makes a bug known by its name."""
-    PLANTED[name] = Bug(name, within, patches, nodes, tight, features)
+    PLANTED[name] = Bug(name, within, patches, nodes, tight, features, since)
