@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -11,22 +10,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from roomkit.channels.providers import find_provider
-from roomkit.core.catalogue import phrase
-from roomkit.core.policy import ai_may_answer
+from roomkit.channels.voice_line import VoiceLine, key_of
 from roomkit.errors import ConfigError, StateError, UsageError
 from roomkit.models import voice as told
 from roomkit.models.audio import AudioFrame, SessionState, SpeechEnded, SpeechStarted, VoiceSession
-from roomkit.models.content import SystemContent, TextContent
+from roomkit.models.content import SystemContent
 from roomkit.models.delivery import InboundMessage
-from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent, who_left
-from roomkit.models.room import Assurance, ChannelBinding, ChannelCapabilities, ChannelType, Floor, Room
-from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
+from roomkit.models.event import EventType
+from roomkit.models.room import Assurance, ChannelBinding, ChannelCapabilities, ChannelType
 from roomkit.ports.ai import Foresight
-from roomkit.ports.audio import BackendEvent, LivePort, VoiceBackend
+from roomkit.ports.audio import BackendEvent, VoiceBackend
 from roomkit.ports.channel import Channel, RoomPort
 from roomkit.ports.speech import STT, TTS
 from roomkit.runtime import Scope
-from roomkit.voice.bridge import MOST_CALLERS, Bridge
+from roomkit.voice.bridge import MOST_CALLERS
 from roomkit.voice.call import Call, CallOptions
 from roomkit.voice.interruption import Interruption
 from roomkit.voice.mouth import Utterance
@@ -37,8 +34,6 @@ from roomkit.voice.turn import TurnOptions
 log = logging.getLogger(__name__)
 
 SPOKEN = ChannelCapabilities(audio=True, max_length=None)
-UNSPOKEN = "unspoken_answer"
-"""Metadata of a message: whoever sent it wants to read the answer, and their own call does not speak it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +110,7 @@ class VoiceChannel(Channel):
         rule = interruption or _rule(enable_barge_in, barge_in_threshold_ms)
         self._turns = replace(self.options.turns, speaking=rule, language=self.options.language)
         self._scope = Scope(f"calls of {channel_id}")
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, VoiceLine] = {}
         self._calls: dict[str, Call] = {}
         self._unhook: Callable[[], None] | None = None
         self._traces: list[Callable[[dict[str, Any]], None]] = []
@@ -140,7 +135,7 @@ class VoiceChannel(Channel):
 
     def update_binding(self, binding: ChannelBinding) -> None:
         """Mute, access and visibility reach the audio of every live call of the room at once (S106, S107)."""
-        line = self._lines.get(_key(binding.tenant, binding.room_id))
+        line = self._lines.get(key_of(binding.tenant, binding.room_id))
         if line is not None:
             line.gate(binding)
 
@@ -212,7 +207,7 @@ class VoiceChannel(Channel):
         if call is None:
             session.state = SessionState.ENDED
             return
-        line = self._lines.get(_key(session.tenant, session.room_id))
+        line = self._lines.get(key_of(session.tenant, session.room_id))
         if line is not None:
             line.part(session)
             if not line.calls:
@@ -233,10 +228,10 @@ class VoiceChannel(Channel):
             return
         port = self._port()
         session.room_id, session.channel_id, session.tenant = room_id, self.channel_id, port.tenant
-        key = _key(port.tenant, room_id)
+        key = key_of(port.tenant, room_id)
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = _Line(self, port, room_id)
+            line = self._lines[key] = VoiceLine(self, port, room_id)
         options = CallOptions(
             turns=self._turns,
             streaming=self._streaming,
@@ -390,208 +385,8 @@ class VoiceChannel(Channel):
         return self.port
 
 
-class _Line:
-    """The calls of one room: hears the room once for all of them. A `CallHost`."""
-
-    def __init__(self, channel: VoiceChannel, port: RoomPort, room_id: str) -> None:
-        self.channel = channel
-        self.room_id = room_id
-        self.key = _key(port.tenant, room_id)
-        self.live: LivePort = port.live
-        self.calls: dict[str, Call] = {}
-        self.bridge = Bridge(channel.rate)
-        self._port = port
-        self._room: Room | None = None
-        self._leave: Callable[[], None] | None = None
-        self._opening = asyncio.Lock()
-        self._binding: ChannelBinding | None = None
-        self._growing: dict[str, dict[str, Utterance]] = {}
-        self._attended = False
-        """A person has the floor, or is waited for."""
-        self._unspoken: dict[str, str] = {}
-        """Who wants to read the answer to their last message, and not to hear it."""
-
-    async def opened(self) -> None:
-        async with self._opening:
-            if self._leave is None:
-                view = await self._port.watch.open_view(self.room_id, self._take, tail=0)
-                self._leave, self._room = view.close, view.room
-                self._attended = not ai_may_answer(view.room.floor) or view.room.attention is not None
-                if self.channel.options.ahead is not None:
-                    self.channel.options.ahead.attend(self._port.tenant, self.room_id)
-                mine = [b for b in view.bindings if b.channel_id == self.channel.channel_id]
-                self._binding = mine[0] if mine else None
-
-    def close(self) -> None:
-        if self._leave is not None:
-            self._leave()
-            self._leave = None
-            if self.channel.options.ahead is not None:
-                self.channel.options.ahead.leave(self._port.tenant, self.room_id)
-
-    def welcome(self, call: Call) -> None:
-        call.hearing.open = True
-        if self._binding is not None:
-            self._gate(call, self._binding)
-        alone = not self.bridge.busy
-        self.bridge.join(call.session.id, call.overhear, speaks=not call.session.listen_only)
-        if alone and self.bridge.busy:
-            self.channel.spawn(self.bridge.run(), f"bridge of {self.room_id}")
-
-    def part(self, session: VoiceSession) -> None:
-        self.calls.pop(session.id, None)
-        self.bridge.leave(session.id)
-
-    def gate(self, binding: ChannelBinding) -> None:
-        self._binding = binding
-        for call in self.calls.values():
-            self._gate(call, binding)
-
-    def _gate(self, call: Call, binding: ChannelBinding) -> None:
-        call.hearing.open = binding.can_write and not binding.muted
-        call.open_out = binding.can_read and not binding.output_muted
-        self.channel.trace("turn", call.session.id, kind="voice_gate", hears=call.hearing.open, speaks=call.open_out)
-        if not call.open_out:
-            call.interrupt("output_muted")
-
-    # -- what the room says ---------------------------------------------------------------------------
-
-    def _take(self, item: Any) -> None:
-        match item:
-            case StreamStart(stream_id=stream_id, source=source) if source.channel_id != self.channel.channel_id:
-                for call in self._told():
-                    utterance = Utterance(source.channel_id, event_id=stream_id)
-                    self._growing.setdefault(stream_id, {})[call.session.id] = utterance
-                    if self.channel.supports_streaming_delivery:
-                        call.speak(utterance, answer=True)
-            case StreamChunk(stream_id=stream_id, delta=delta):
-                for utterance in self._growing.get(stream_id, {}).values():
-                    utterance.write(delta)
-            case StreamEnd(stream_id=stream_id):
-                self._end(stream_id)
-            case StreamError(stream_id=stream_id):
-                for session_id, utterance in self._growing.pop(stream_id, {}).items():
-                    if session_id in self.calls:
-                        self.calls[session_id].withdraw(utterance, "withdrawn")
-            case RoomEvent():
-                self._event(item)
-            case _:
-                pass
-
-    def _end(self, stream_id: str) -> None:
-        for session_id, utterance in self._growing.pop(stream_id, {}).items():
-            utterance.close()
-            call = self.calls.get(session_id)
-            if call is not None and not self.channel.supports_streaming_delivery:
-                call.speak(utterance, answer=True)
-
-    def _event(self, event: RoomEvent) -> None:
-        match event:
-            case RoomEvent(type=EventType.FLOOR_CHANGED, content=SystemContent(data=data)):
-                self._attended = not ai_may_answer(Floor(mode=data["mode"]))
-            case RoomEvent(type=EventType.ATTENTION_CHANGED, content=SystemContent(code=code)):
-                self._attended = code == "human_requested"
-            case RoomEvent(type=EventType.MESSAGE) if event.text:
-                self._message(event)
-            case RoomEvent(type=EventType.PARTICIPANT_LEFT):
-                for call in tuple(self.calls.values()):
-                    if call.session.participant_id == who_left(event):
-                        self.channel.spawn(self.channel.disconnect_session(call.session, self.room_id), "hang up")
-            case RoomEvent(type=EventType.ROOM_CLOSED | EventType.ROOM_ARCHIVED):
-                self.channel.spawn(self._over(), f"end the calls of {self.room_id}")
-            case _:
-                pass
-
-    async def _over(self) -> None:
-        """Nobody says anything more here: everybody is hung up when they have heard what is being said."""
-        with contextlib.suppress(TimeoutError):
-            await self.channel.wait_playback_done(self.room_id)
-        for call in tuple(self.calls.values()):
-            await self.channel.disconnect_session(call.session, self.room_id)
-
-    def _message(self, event: RoomEvent) -> None:
-        """A whole message: of another channel's people, or of a brain that does not stream."""
-        if who := event.source.participant_id:
-            self._unspoken.pop(who, None)
-            if event.metadata.get(UNSPOKEN):
-                self._unspoken[who] = event.id
-        if event.source.channel_id == self.channel.channel_id:
-            return
-        for call in self._told(event.correlation_id):
-            if event.source.participant_id and event.source.participant_id == call.session.participant_id:
-                continue
-            utterance = Utterance(event.source.channel_id, event_id=event.id)
-            utterance.write(event.text)
-            utterance.close()
-            call.speak(utterance, answer=event.source.direction == "outbound")
-
-    def _told(self, asked: str | None = "") -> list[Call]:
-        """The calls that speak a reply: the answer to the message `asked`, or one that begins now."""
-        silent = {who for who, event_id in self._unspoken.items() if asked in ("", event_id)}
-        return [call for call in self.calls.values() if call.session.participant_id not in silent]
-
-    # -- what a call asks (CallHost) ------------------------------------------------------------------
-
-    def room(self, room_id: str) -> Room:
-        if self._room is None:
-            raise StateError(f'room "{room_id}" is not open yet')
-        return self._room
-
-    def alone(self, call: Call) -> bool:
-        return not self._attended and not self.bridge.busy and not call.session.listen_only
-
-    def phrase(self, kind: str) -> str | None:
-        """The channel's own words, or the house's in the language of the call."""
-        options = self.channel.options
-        words = getattr(options, kind)
-        language = options.language or (self._room.language if self._room is not None else "en")
-        return phrase(f"call_{kind}", language) if words is True else words
-
-    async def submit(self, call: Call, text: str, generation: int) -> Any:
-        session = call.session
-        message = InboundMessage(
-            channel_id=self.channel.channel_id,
-            sender_id=session.participant_id or session.id,
-            participant_id=session.participant_id or None,
-            content=TextContent(text=text),
-            external_id=f"{session.id}:{generation}",
-            assurance=session.assurance or self.channel.options.assurance,
-            metadata={"voice_session_id": session.id, "spoken": True, "turn": call.turns},
-        )
-        return await self._port.process_inbound(message, room_id=session.room_id)
-
-    async def pressed(self, call: Call, digit: str) -> None:
-        source = EventSource(
-            channel_id=self.channel.channel_id,
-            channel_type=self.channel.channel_type,
-            direction="inbound",
-            participant_id=call.session.participant_id or None,
-        )
-        content = SystemContent(code="dtmf", data={"digit": digit, "session": call.session.id})
-        await self._port.submit(self.room_id, EventDraft(source=source, content=content, type=EventType.DTMF))
-
-    def overheard(self, call: Call, frame: AudioFrame) -> None:
-        if self.bridge.busy:
-            self.bridge.push(call.session.id, frame)
-
-    def sign(self, call: Call, kind: str, data: dict[str, Any]) -> None:
-        sign = Ephemeral(
-            kind=kind,
-            room_id=self.room_id,
-            sender=self.channel.channel_id,
-            visibility="all",
-            data={"session": call.session.id, **data},
-        )
-        self._port.publish(sign)
-        self.channel.trace("turn", call.session.id, kind=kind, **data)
-
-
 def _rule(enabled: bool, threshold_ms: int) -> Interruption:
     """The seed's two settings as a rule (D3)."""
     from roomkit.voice.interruption import Strategy
 
     return Interruption(Strategy.IMMEDIATE if enabled else Strategy.DISABLED, protect_ms=threshold_ms)
-
-
-def _key(tenant: str, room_id: str) -> str:
-    return f"{tenant}\n{room_id}"

@@ -271,7 +271,7 @@ class Call:
         ahead = self.options.ahead
         if ahead is None or not text or any(self.host.live.wanted(kind) for kind in _GUARDS):
             return
-        ahead.foresee(self.session.tenant, self.session.room_id, text)
+        ahead.foresee(self.session.tenant, self.session.room_id, self.host.live.veil(text))
 
     def _told(self, kind: str, text: str) -> None:
         options = self.options

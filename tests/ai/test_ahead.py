@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from roomkit import AIChannel, AudioPipelineConfig, RoomKit, VoiceChannel
+from roomkit import AIChannel, AudioPipelineConfig, KitOptions, RoomKit, VoiceChannel
 from roomkit.ai.ahead import Ahead
 from roomkit.ai.tools import Toolbox
 from roomkit.channels.voice import VoiceOptions
 from roomkit.models.hooks import BeforeGeneration
+from roomkit.models.redaction import Redaction
 from roomkit.ports.speech import TurnVerdict
 from roomkit.testing.ai import ScriptedAI, call
 from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
@@ -29,10 +30,12 @@ class Patient:
 class Talk:
     """A call with two questions; the model thinks for a second before each answer."""
 
-    def __init__(self, *rounds: Any, ahead: bool = True, guard: bool = False, tools: Any = None) -> None:
+    def __init__(
+        self, *rounds: Any, ahead: bool = True, guard: bool = False, tools: Any = None, kit: KitOptions | None = None
+    ) -> None:
         self.line, self.tts, self.brain = ScriptedBackend(), ScriptedTTS(), ScriptedAI(*rounds)
         self.ahead = Ahead(self.brain)
-        self.kit = RoomKit()
+        self.kit = RoomKit(options=kit)
         pipeline = AudioPipelineConfig(vad=ScriptedVad, dtmf=None, limiter=None, turn_detector=Patient())
         options = VoiceOptions(reprompt=None, filler=None, ahead=self.ahead if ahead else None)
         self.phone = VoiceChannel(
@@ -113,6 +116,32 @@ async def test_a_history_that_has_changed_is_asked_about_anew() -> None:
     assert (talk.ahead.used, talk.ahead.wasted) == (0, 1)
     assert talk.brain.requests[-1].messages[-2].text != talk.brain.requests[0].messages[-1].text
     assert talk.brain.opened == talk.brain.closed
+
+
+async def test_a_guess_is_told_no_more_than_the_model_is() -> None:
+    talk = Talk([0.1, "One."], [0.1, "Noted."], kit=KitOptions(redaction=Redaction()))
+    card = "my card is 4111 1111 1111 1111"
+    _, texts = await talk.run((card, 8_000, 1_000))
+    assert texts[-2:] == [card, "Noted."]
+    assert (talk.ahead.used, talk.ahead.wasted) == (1, 0)
+    assert "4111" not in str(talk.brain.requests)
+
+
+async def test_nothing_is_guessed_while_a_person_has_the_floor() -> None:
+    talk = Talk([0.1, "One."], [0.1, "Two."], [0.1, "Three."])
+    async with talk.kit:
+        session = talk.line.call()
+        for text, at_ms in (("first question", 200), ("a word with eve", 8_000), ("hello again", 16_000)):
+            talk.line.speaks(session, text, at_ms, 800)
+        room = await talk.phone.answer(session)
+        await asyncio.sleep(6)
+        await talk.kit.take_over(room, "eve")
+        await asyncio.sleep(8)
+        assert talk.brain.opened == 1, "the model hears nothing of what is said to eve"
+        await talk.kit.release(room, "eve")
+        await asyncio.sleep(12)
+        assert talk.brain.opened == 2
+        assert (talk.ahead.used, talk.ahead.wasted) == (0, 0), "the first turn after that is not guessed"
 
 
 async def test_a_guess_ends_with_its_call() -> None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from roomkit.channels.voice import UNSPOKEN
+from roomkit.channels.voice_line import UNSPOKEN
 from roomkit.errors import Overloaded, ProtocolError, RemoteProtocolError, RoomKitError
 from roomkit.models.access import Principal
 from roomkit.models.content import Content, MediaContent, TextContent, ToolCallContent, text_of, valid_text
