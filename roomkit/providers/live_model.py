@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Protocol
 
 from roomkit.errors import BadResponse, ProviderError, ProviderTimeout, RemoteProtocolError, Unavailable
-from roomkit.models.realtime import RealtimeCommand, RealtimeEvent, SessionReady
+from roomkit.models.realtime import Complaint, RealtimeCommand, RealtimeEvent, ReplyOver, SessionReady, UserTextFailed
 from roomkit.net.redaction import redact
 from roomkit.net.redial import Data, Wire
 from roomkit.net.room_client import Disconnected
@@ -102,9 +103,12 @@ class ModelConnection:
                 raise self._gone(end) from end
             self._heard = monotonic()
             try:
-                events = self._codec.receive(data)
+                events = [_redacted(event) for event in self._codec.receive(data)]
+            except ProviderError as error:
+                error.args = (redact(str(error)),)
+                raise
             except RemoteProtocolError as error:
-                raise BadResponse(self._vendor, str(error), retryable=True) from error
+                raise BadResponse(self._vendor, redact(str(error)), retryable=True) from error
             await self._flush()
             return events
 
@@ -126,3 +130,15 @@ class ModelConnection:
         retryable = end.code not in (1002, 1003, 1007, 1008)
         message = f"the connection was cut: {end.code} {reason}".rstrip()
         return Unavailable(self._vendor, message, retryable=retryable, code=str(end.code))
+
+
+def _redacted(event: RealtimeEvent) -> RealtimeEvent:
+    """A vendor may quote what it refuses, keys included; its words end up in logs."""
+    match event:
+        case Complaint(error=error):
+            error.args = (redact(str(error)),)
+        case ReplyOver(reason=reason) | UserTextFailed(reason=reason) if reason:
+            return replace(event, reason=redact(reason))
+        case _:
+            pass
+    return event

@@ -80,10 +80,48 @@ def test_words_are_whole_when_the_model_begins() -> None:
     events = content(it, modelTurn={"parts": [TONE]})
     assert types(events) == ["UserText", "ReplyBegan", "ReplyAudio"]
     assert events[0] == rt.UserText(one.item_id, "good day")
-    (tail,) = content(it, inputTranscription={"text": "Tom"})
+    (tail,) = content(it, inputTranscription={"text": " my"})
     assert isinstance(tail, rt.UserText)
-    assert tail.final
+    assert not tail.final
     assert tail.item_id != one.item_id
+    assert types(content(it, modelTurn={"parts": [TONE]})) == ["ReplyAudio"]
+    content(it, inputTranscription={"text": " friend"})
+    events = content(it, turnComplete=True)
+    assert events[0] == rt.UserText(tail.item_id, "my friend"), "what comes late is one thing said, however it is cut"
+
+
+def test_who_interrupts_says_one_thing() -> None:
+    it = ready()
+    content(it, modelTurn={"parts": [TONE]})
+    (stop,) = content(it, inputTranscription={"text": "stop,"})
+    assert isinstance(stop, rt.UserText)
+    content(it, interrupted=True)
+    assert content(it, turnComplete=True) == []
+    content(it, inputTranscription={"text": " I want tea"})
+    assert content(it, modelTurn={"parts": [TONE]})[0] == rt.UserText(stop.item_id, "stop, I want tea")
+
+
+def test_words_are_whole_while_the_model_waits_for_its_tools() -> None:
+    it = ready(RealtimeConfig(tools=(ToolSpec(name="f"),)))
+    content(it, modelTurn={"parts": [TONE]})
+    content(it, inputTranscription={"text": "late"})
+    events = hear(it, toolCall={"functionCalls": [{"id": "a", "name": "f", "args": {}}]})
+    assert types(events) == ["UserText", "ToolAsked"]
+    (more,) = content(it, inputTranscription={"text": "hurry"})
+    assert isinstance(more, rt.UserText)
+    assert more.final
+
+
+def test_a_call_of_a_turn_that_was_interrupted_is_none() -> None:
+    it = ready(RealtimeConfig(tools=(ToolSpec(name="f"),)))
+    content(it, modelTurn={"parts": [TONE]})
+    content(it, interrupted=True)
+    assert hear(it, toolCall={"functionCalls": [{"id": "a", "name": "f", "args": {}}]}) == []
+    content(it, turnComplete=True)
+    assert types(hear(it, toolCall={"functionCalls": [{"id": "b", "name": "f", "args": {}}]})) == [
+        "ReplyBegan",
+        "ToolAsked",
+    ]
 
 
 def test_a_turn_ends_once_with_what_it_took() -> None:
@@ -124,14 +162,19 @@ def test_answers_go_together_and_calls_that_were_taken_back_have_none() -> None:
     it = ready(RealtimeConfig(tools=(ToolSpec(name="f"),)))
     calls = [{"id": name, "name": "f", "args": {}} for name in ("a", "b", "c")]
     assert types(hear(it, toolCall={"functionCalls": calls})) == ["ReplyBegan", "ToolAsked", "ToolAsked", "ToolAsked"]
-    it.send(rt.ToolAnswer("a", "f", "one"))
     it.send(rt.ToolAnswer("b", "f", "two", is_error=True))
+    it.send(rt.ToolAnswer("a", "f", "one"))
     assert said(it) == []
     assert types(hear(it, toolCallCancellation={"ids": ["a", "c"]})) == ["ToolsCancelled"]
     (message,) = said(it)
     assert message["toolResponse"]["functionResponses"] == [{"id": "b", "name": "f", "response": {"error": "two"}}]
     it.send(rt.ToolAnswer("a", "f", "late"))
     assert said(it) == []
+    hear(it, toolCall={"functionCalls": [{"id": name, "name": "f", "args": {}} for name in ("d", "e")]})
+    it.send(rt.ToolAnswer("e", "f", "two"))
+    it.send(rt.ToolAnswer("d", "f", "one"))
+    (message,) = said(it)
+    assert [each["id"] for each in message["toolResponse"]["functionResponses"]] == ["d", "e"]
 
 
 def test_handles_and_goodbyes() -> None:

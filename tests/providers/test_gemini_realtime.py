@@ -4,56 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
-from roomkit import RoomKit
-from roomkit.channels.realtime import RealtimeOptions, RealtimeVoiceChannel
+from roomkit.channels.realtime import RealtimeOptions
 from roomkit.errors import ConfigError, Unauthorized
 from roomkit.models import realtime as rt
-from roomkit.models.audio import VoiceSession
 from roomkit.models.realtime import RealtimeConfig
 from roomkit.providers.gemini.realtime import GeminiLive, GeminiLiveOptions
-from roomkit.providers.wire import WireNames
 from roomkit.testing.calls import ScriptedVad
 from roomkit.testing.realtime import Listener, check_realtime
-from roomkit.testing.vendors.gemini_live import FakeGeminiLive, Spoken
+from roomkit.testing.vendors.gemini_live import FakeGeminiLive, Spoken, _check_server, _client_problem
 from roomkit.voice.pipeline import AudioPipelineConfig
-from roomkit.voice.realtime.mock import MockRealtimeTransport
+from tests.providers.realtime_calls import TOOL, Call, Rig, bad_day, call_at, find
 
 
-class GeminiRig:
-    """The far end for `check_realtime`."""
+@pytest.fixture(scope="module", autouse=True)
+def _types() -> None:
+    """The first look at the vendor's types builds their validators, which takes its time."""
+    _client_problem({"setup": {"model": "m"}})
+    _check_server({"setupComplete": {}})
 
+
+class GeminiRig(Rig):
     def __init__(self) -> None:
-        self.fake = FakeGeminiLive()
-        self.provider = GeminiLive(api_key=self.fake.key, connect=self.fake.connect)
-
-    def will_say(self, text: str, *, ms: int = 500, calls: tuple[tuple[str, dict[str, Any]], ...] = ()) -> None:
-        names = WireNames(name for name, _ in calls)
-        self.fake.script(Spoken(text, ms, tuple((names.wire(name), given) for name, given in calls)))
-
-    def speech(self, text: str, rate: int) -> list[bytes]:
-        return [frame.pcm for frame in self.fake.lexicon.speech(text, rate, silence_ms=800)]
-
-    def outputs(self) -> list[str]:
-        return [output for _, output in self.fake.results]
-
-    def seed(self) -> list[tuple[str, str]]:
-        return self.fake.seeds[-1]
-
-    def cut(self) -> None:
-        self.fake.cut()
-
-    async def aclose(self) -> None:
-        await self.fake.aclose()
-        assert self.fake.violations == []
+        fake = FakeGeminiLive()
+        super().__init__(fake, GeminiLive(api_key=fake.key, connect=fake.connect), Spoken)
 
 
-@pytest.mark.may_block  # The first look at the vendor's types builds their validators.
 async def test_it_passes_the_kit() -> None:
     await check_realtime(GeminiRig)
 
@@ -71,51 +51,13 @@ async def test_it_passes_the_kit_however_the_vendor_behaves(manner: str) -> None
     await check_realtime(Other)
 
 
-class Call:
-    def __init__(self, kit: RoomKit, channel: RealtimeVoiceChannel, line: MockRealtimeTransport, fake: Any) -> None:
-        self.kit, self.channel, self.line = kit, channel, line
-        self.fake: FakeGeminiLive = fake
-        self.room = ""
-        self.session: VoiceSession
-
-    async def start(self, **metadata: Any) -> None:
-        self.room = (await self.kit.create_room()).id
-        self.session = await self.channel.start_session(self.room, "caller", "wire", metadata=metadata)
-
-    async def say(self, text: str) -> None:
-        for frame in self.fake.lexicon.speech(text, 16_000, silence_ms=800):
-            self.line.say(self.session, frame.pcm)
-            await asyncio.sleep(0.02)
-
-    async def log(self) -> list[tuple[str, str]]:
-        events = [event for event in await self.kit.events(self.room) if event.type == "message"]
-        return [(str(event.metadata.get("role")), event.text) for event in events]
-
-
-@asynccontextmanager
-async def call(**options: Any) -> AsyncGenerator[Call]:
+def call(**options: Any) -> AbstractAsyncContextManager[Call]:
     fake = FakeGeminiLive()
-    provider = GeminiLive(api_key=fake.key, connect=fake.connect)
-    line = MockRealtimeTransport()
-    async with RoomKit() as kit:
-        channel = RealtimeVoiceChannel("voice", provider=provider, transport=line, **options)
-        kit.register_channel(channel)
-        yield Call(kit, channel, line, fake)
-        await channel.close()
-    await fake.aclose()
-    assert fake.violations == []
-
-
-TOOL = {"name": "find_order", "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}}}
-
-
-async def _find(name: str, arguments: dict[str, Any]) -> str:
-    await asyncio.sleep(0.3)
-    return f"order {arguments['number']} left"
+    return call_at(fake, GeminiLive(api_key=fake.key, connect=fake.connect), 16_000, **options)
 
 
 async def test_a_whole_conversation_with_tools() -> None:
-    async with call(system_prompt="Be kind.", voice="Puck", temperature=0.3, tools=[TOOL], tool_handler=_find) as it:
+    async with call(system_prompt="Be kind.", voice="Puck", temperature=0.3, tools=[TOOL], tool_handler=find) as it:
         it.fake.script(
             Spoken("Let me see.", 400, (("find_order", {"number": 7}), ("find_order", {"number": 8}))),
             Spoken(" They left yesterday.", 600),
@@ -123,7 +65,7 @@ async def test_a_whole_conversation_with_tools() -> None:
         await it.start()
         await it.say("where are my orders")
         await asyncio.sleep(4)
-        assert await it.log() == [("user", "where are my orders"), ("assistant", "Let me see. They left yesterday.")]
+        assert await it.said() == [("user", "where are my orders"), ("assistant", "Let me see. They left yesterday.")]
         assert [output for _, output in it.fake.results] == ["order 7 left", "order 8 left"]
         setup = it.fake.setups[-1]
         assert setup["systemInstruction"]["parts"][0]["text"] == "Be kind."
@@ -140,7 +82,7 @@ async def test_barge_in_flushes_at_once_and_remembers_what_was_heard() -> None:
         await asyncio.sleep(1.5)
         await it.say("stop")
         await asyncio.sleep(1.5)
-        log = await it.log()
+        log = await it.said()
         assert [role for role, _ in log] == ["user", "assistant", "user", "assistant"]
         assert "one two three four five six seven eight nine ten".startswith(log[1][1])
         assert 0 < len(log[1][1]) < 30
@@ -159,7 +101,7 @@ async def test_calls_that_are_taken_back_are_not_answered() -> None:
         await it.say("forget it")
         await asyncio.sleep(4)
         assert it.fake.results == []
-        assert (await it.log())[-1] == ("assistant", "Never mind then.")
+        assert (await it.said())[-1] == ("assistant", "Never mind then.")
 
 
 async def test_a_handoff_resumes_the_session_with_another_voice() -> None:
@@ -174,7 +116,7 @@ async def test_a_handoff_resumes_the_session_with_another_voice() -> None:
         assert it.fake.setups[-1]["systemInstruction"]["parts"][0]["text"] == "support"
         await it.say("still there")
         await asyncio.sleep(1)
-        assert (await it.log())[-1] == ("assistant", "Yes.")
+        assert (await it.said())[-1] == ("assistant", "Yes.")
 
 
 async def test_a_goodbye_is_answered_by_a_new_connection_in_time() -> None:
@@ -207,7 +149,7 @@ async def test_our_own_vad_brackets_what_is_said() -> None:
         await it.say("hello there")
         await asyncio.sleep(2)
         assert it.fake.setups[-1]["realtimeInputConfig"] == {"automaticActivityDetection": {"disabled": True}}
-        assert [text for _, text in await it.log()] == ["hello there", "Yes."]
+        assert [text for _, text in await it.said()] == ["hello there", "Yes."]
 
 
 async def test_a_person_who_takes_over_is_not_talked_over() -> None:
@@ -221,7 +163,7 @@ async def test_a_person_who_takes_over_is_not_talked_over() -> None:
         await asyncio.sleep(0.1)
         await it.say("and now")
         await asyncio.sleep(1)
-        assert (await it.log())[-1] == ("assistant", "Yes.")
+        assert (await it.said())[-1] == ("assistant", "Yes.")
 
 
 async def test_keys_and_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,45 +206,12 @@ async def test_over_a_real_socket() -> None:
     await fake.aclose()
 
 
-async def _a_bad_day(seed: int) -> None:
-    """Breaks, goodbyes, calls that are taken back, interruptions, drawn from one number."""
-    chance = random.Random(seed)
-    placed: list[int] = []
-
-    async def order(name: str, arguments: dict[str, Any]) -> str:
-        placed.append(arguments["number"])
-        await asyncio.sleep(chance.uniform(0, 1.5))
-        return f"order {arguments['number']} placed"
-
-    async with call(tools=[TOOL], tool_handler=order) as it:
-        manners = it.fake.manners
-        manners.speed = chance.choice((1.0, 3.0, 20.0))
-        manners.handles = chance.random() < 0.7
-        manners.goes_away_s = chance.choice((None, None, 6.0))
-        await it.start()
-        for number in range(chance.randint(2, 4)):
-            calls = tuple(("find_order", {"number": number * 10 + n}) for n in range(chance.choice((0, 0, 1, 2))))
-            words = " ".join(f"{number}.{word}" for word in "abcdef")
-            it.fake.script(Spoken(words, chance.choice((300, 2_000, 6_000)), calls))
-            await it.say(f"question {number}")
-            await asyncio.sleep(chance.uniform(0, 3))
-            if chance.random() < 0.2:
-                it.fake.cut()
-                await asyncio.sleep(1)
-        await asyncio.sleep(8)
-        log = await it.log()
-        await it.channel.end_session(it.session)
-    asked = [text for role, text in log if role == "user" and text != "question"]  # of which a break kept the rest
-    assert asked == sorted(asked)
-    assert len(asked) == len(set(asked))
-    heard = [word for role, text in log if role == "assistant" for word in text.split() if "." in word]
-    heard = [word for word in heard if "Yes." not in word]
-    assert len(heard) == len(set(heard)), heard
-    assert len(placed) == len(set(placed)), placed
-    results = [call_id for call_id, _ in it.fake.results]
-    assert len(results) == len(set(results))
+def _manners(chance: random.Random, manners: Any) -> None:
+    """Breaks, goodbyes, calls that are taken back, interruptions."""
+    manners.handles = chance.random() < 0.7
+    manners.goes_away_s = chance.choice((None, None, 6.0))
 
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_a_bad_day_of_the_vendor_s_leaves_the_room_in_order(seed: int) -> None:
-    await _a_bad_day(seed)
+    await bad_day(call, Spoken, _manners, seed)

@@ -4,60 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
-from roomkit import RoomKit
-from roomkit.channels.realtime import RealtimeOptions, RealtimeVoiceChannel
+from roomkit.channels.realtime import RealtimeOptions
 from roomkit.errors import BadResponse, ConfigError, ProviderTimeout, RateLimited, Unauthorized
 from roomkit.models import realtime as rt
-from roomkit.models.audio import AudioFrame, VoiceSession
+from roomkit.models.audio import AudioFrame
 from roomkit.models.realtime import RealtimeConfig
 from roomkit.providers.openai.realtime import OpenAIRealtime, OpenAIRealtimeOptions
 from roomkit.testing.calls import ScriptedVad
 from roomkit.testing.realtime import Listener, check_realtime
 from roomkit.testing.vendors.lines import Fault
-from roomkit.testing.vendors.openai_realtime import FakeOpenAIRealtime, Spoken
+from roomkit.testing.vendors.openai_realtime import FakeOpenAIRealtime, Spoken, _check_server, _client_problem
 from roomkit.voice.pipeline import AudioPipelineConfig
-from roomkit.voice.realtime.mock import MockRealtimeTransport
+from tests.providers.realtime_calls import TOOL, Call, Rig, bad_day, call_at, find
 
 
-class OpenAIRig:
-    """The far end for `check_realtime`."""
+@pytest.fixture(scope="module", autouse=True)
+def _types() -> None:
+    """The first look at the vendor's types builds their validators, which takes its time."""
+    _client_problem({"type": "response.create"})
+    _check_server({"type": "input_audio_buffer.cleared", "event_id": "e"})
 
+
+class OpenAIRig(Rig):
     def __init__(self) -> None:
-        self.fake = FakeOpenAIRealtime()
-        self.provider = OpenAIRealtime(api_key=self.fake.key, connect=self.fake.connect)
-
-    def will_say(self, text: str, *, ms: int = 500, calls: tuple[tuple[str, dict[str, Any]], ...] = ()) -> None:
-        self.fake.script(Spoken(text, ms, tuple((name.replace(".", "_"), given) for name, given in _wired(calls))))
-
-    def speech(self, text: str, rate: int) -> list[bytes]:
-        return [frame.pcm for frame in self.fake.lexicon.speech(text, rate, silence_ms=800)]
-
-    def outputs(self) -> list[str]:
-        return [output for _, output in self.fake.results]
-
-    def seed(self) -> list[tuple[str, str]]:
-        return self.fake.seeds[-1]
-
-    def cut(self) -> None:
-        self.fake.cut()
-
-    async def aclose(self) -> None:
-        await self.fake.aclose()
-        assert self.fake.violations == []
-
-
-def _wired(calls: tuple[tuple[str, dict[str, Any]], ...]) -> tuple[tuple[str, dict[str, Any]], ...]:
-    """The names as the vendor knows them."""
-    from roomkit.providers.wire import WireNames
-
-    names = WireNames(name for name, _ in calls)
-    return tuple((names.wire(name), given) for name, given in calls)
+        fake = FakeOpenAIRealtime()
+        super().__init__(fake, OpenAIRealtime(api_key=fake.key, connect=fake.connect), Spoken)
 
 
 async def test_it_passes_the_kit() -> None:
@@ -77,58 +53,14 @@ async def test_it_passes_the_kit_however_the_vendor_behaves(manner: str) -> None
     await check_realtime(Bad, hears=manner not in ("transcript_fails", "slow"))
 
 
-class Call:
-    """A whole call through the channel, at the vendor's fake."""
-
-    def __init__(self, kit: RoomKit, channel: RealtimeVoiceChannel, line: MockRealtimeTransport, fake: Any) -> None:
-        self.kit, self.channel, self.line = kit, channel, line
-        self.fake: FakeOpenAIRealtime = fake
-        self.room = ""
-        self.session: VoiceSession
-
-    async def start(self, **metadata: Any) -> None:
-        self.room = (await self.kit.create_room()).id
-        self.session = await self.channel.start_session(self.room, "caller", "wire", metadata=metadata)
-
-    async def say(self, text: str, silence_ms: int = 800) -> None:
-        for frame in self.fake.lexicon.speech(text, 24_000, silence_ms=silence_ms):
-            self.line.say(self.session, frame.pcm)
-            await asyncio.sleep(0.02)
-
-    async def log(self) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
-        for event in await self.kit.events(self.room):
-            if event.type == "message":
-                found.append((str(event.metadata.get("role")), event.text))
-            elif event.type in ("tool_call_start", "tool_call_end"):
-                found.append((event.type.value, event.content.name))  # type: ignore[union-attr]
-        return found
-
-
-@asynccontextmanager
-async def call(**options: Any) -> AsyncGenerator[Call]:
+def call(**options: Any) -> AbstractAsyncContextManager[Call]:
     fake = FakeOpenAIRealtime()
     vendor = OpenAIRealtimeOptions(**options.pop("vendor", {}))
-    provider = OpenAIRealtime(api_key=fake.key, connect=fake.connect, options=vendor)
-    line = MockRealtimeTransport(rate=24_000)
-    async with RoomKit() as kit:
-        channel = RealtimeVoiceChannel("voice", provider=provider, transport=line, **options)
-        kit.register_channel(channel)
-        yield Call(kit, channel, line, fake)
-        await channel.close()
-    await fake.aclose()
-    assert fake.violations == []
-
-
-async def _find(name: str, arguments: dict[str, Any]) -> str:
-    return f"order {arguments['number']} left"
-
-
-TOOL = {"name": "find_order", "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}}}
+    return call_at(fake, OpenAIRealtime(api_key=fake.key, connect=fake.connect, options=vendor), 24_000, **options)
 
 
 async def test_a_whole_conversation_stands_in_the_room_in_its_order() -> None:
-    async with call(system_prompt="Be kind.", voice="marin", tools=[TOOL], tool_handler=_find) as it:
+    async with call(system_prompt="Be kind.", voice="marin", tools=[TOOL], tool_handler=find) as it:
         it.fake.script(Spoken("Let me see.", 400, (("find_order", {"number": 7}),)), Spoken("It left yesterday.", 600))
         it.fake.manners.transcript_s = 1.2  # later than the reply and its tool call
         await it.start()
@@ -355,49 +287,14 @@ async def test_over_a_real_socket() -> None:
     await fake.aclose()
 
 
-async def _a_bad_day(seed: int) -> None:
-    """Jitter, duplicates, late pieces, words that come late, breaks and limits, drawn from one number."""
-    chance = random.Random(seed)
-    placed: list[int] = []
-
-    async def order(name: str, arguments: dict[str, Any]) -> str:
-        placed.append(arguments["number"])
-        await asyncio.sleep(chance.uniform(0, 1.5))
-        return f"order {arguments['number']} placed"
-
-    async with call(tools=[TOOL], tool_handler=order) as it:
-        manners = it.fake.manners
-        manners.twice, manners.late = chance.random() < 0.3, chance.random() < 0.5
-        manners.speed = chance.choice((1.0, 3.0, 20.0))
-        manners.transcript_s = chance.choice((0.05, 0.4, 1.5))
-        manners.old_names = chance.random() < 0.2
-        manners.limit_s = chance.choice((None, None, 12.0))
-        await it.start()
-        for number in range(chance.randint(2, 4)):
-            calls = tuple(("find_order", {"number": number * 10 + n}) for n in range(chance.choice((0, 0, 1, 2))))
-            words = " ".join(f"{number}.{word}" for word in "abcdef")
-            it.fake.script(Spoken(words, chance.choice((300, 2_000, 6_000)), calls))
-            await it.say(f"question {number}")
-            await asyncio.sleep(chance.uniform(0, 3))
-            if chance.random() < 0.2:
-                it.fake.cut()
-                await asyncio.sleep(1)
-        await asyncio.sleep(8)
-        log = await it.log()
-        await it.channel.end_session(it.session)
-    asked = [text for role, text in log if role == "user"]
-    assert asked == sorted(asked)
-    assert len(asked) == len(set(asked))
-    heard = [word for role, text in log if role == "assistant" for word in text.split() if "." in word]
-    heard = [word for word in heard if word != "Yes."]
-    assert len(heard) == len(set(heard)), heard
-    assert len(placed) == len(set(placed)), placed
-    started, ended = (sum(role == kind for role, _ in log) for kind in ("tool_call_start", "tool_call_end"))
-    assert started == len(placed) == ended
-    results = [call_id for call_id, _ in it.fake.results]
-    assert len(results) == len(set(results))
+def _manners(chance: random.Random, manners: Any) -> None:
+    """Jitter, duplicates, late pieces, words that come late, breaks and limits."""
+    manners.twice, manners.late = chance.random() < 0.3, chance.random() < 0.5
+    manners.transcript_s = chance.choice((0.05, 0.4, 1.5))
+    manners.old_names = chance.random() < 0.2
+    manners.limit_s = chance.choice((None, None, 12.0))
 
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_a_bad_day_of_the_vendor_s_leaves_the_room_in_order(seed: int) -> None:
-    await _a_bad_day(seed)
+    await bad_day(call, Spoken, _manners, seed)

@@ -68,6 +68,8 @@ class GeminiLiveCodec:
         self._position = 0
         self._asked: dict[str, str] = {}
         self._answers: list[JSON] = []
+        self._batch: list[str] = []
+        """Calls since the last answers: these go in the order of the calls."""
         self._loud = False
         self._waiting: list[JSON] = []
         self._usage = Usage()
@@ -171,7 +173,9 @@ class GeminiLiveCodec:
     def _flush_answers(self) -> None:
         if self._asked or not self._answers:
             return
-        answers, self._answers = self._answers, []
+        order = {call_id: number for number, call_id in enumerate(self._batch)}
+        answers = sorted(self._answers, key=lambda answer: order.get(answer["id"], 0))
+        self._answers, self._batch = [], []
         if not self._loud:
             answers = [{**answer, "scheduling": "SILENT"} for answer in answers]
         self._expecting = self._expecting or self._loud
@@ -242,7 +246,7 @@ class GeminiLiveCodec:
         if not text and not finished:
             return []
         self._words += text
-        if finished or self._reply:  # a tail that comes when the model speaks already is told by itself
+        if finished or self._asked:  # the model waits: nothing else would tell that they are whole
             return self._said()
         return [rt.UserText(self._name_speech(), self._words.strip(), final=False)]
 
@@ -259,9 +263,10 @@ class GeminiLiveCodec:
         return [rt.UserText(name or self._name("user"), words)]
 
     def _begin(self) -> list[RealtimeEvent]:
-        events = self._said() if self._words or self._speech else []
+        events: list[RealtimeEvent] = []
         self._expecting = False
-        if not self._reply:
+        if not self._reply:  # a tail that comes when the model speaks already is whole at the end of the turn
+            events += self._said() if self._words or self._speech else []
             self._reply, self._item = self._name("reply"), self._name("item")
             self._position, self._cut = 0, False
             events.append(rt.ReplyBegan(self._reply))
@@ -287,7 +292,7 @@ class GeminiLiveCodec:
         return [*said, rt.ReplyOver(reply, cast("Any", status), "", usage)]
 
     def _turn_over(self) -> list[RealtimeEvent]:
-        events = self._said() if self._words else []
+        events = self._said() if self._words and not self._deaf else []  # who interrupts goes on speaking
         if not self._deaf:
             self._expecting = False
             events += self._end("cancelled" if self._cut else "completed")
@@ -298,10 +303,13 @@ class GeminiLiveCodec:
         return events
 
     def _tool_call(self, call: JSON) -> list[RealtimeEvent]:
-        events = self._begin()
+        if self._deaf:
+            return []  # of a turn that is over: its side effects are not wanted
+        events = [*(self._said() if self._words else []), *self._begin()]
         for told in cast("list[JSON]", call.get("functionCalls") or call.get("function_calls") or []):
             call_id, name = str(told.get("id") or self._name("call")), str(told["name"])
             self._asked[call_id] = name
+            self._batch.append(call_id)
             arguments: Any = told.get("args") or {}
             ours = self._tools.ours(name)
             events.append(rt.ToolAsked(self._reply, ToolCallPart(call_id=call_id, name=ours, arguments=arguments)))

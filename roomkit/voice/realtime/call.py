@@ -314,7 +314,8 @@ class RealtimeCall:
             self.minutes.named(event.item_id)
         self.minutes.began(event.item_id)
         if not event.final:
-            self.minutes.partly(event.item_id, event.text.strip())
+            endless = not self._own_vad and not self._provider.traits.marks_speech
+            self.minutes.partly(event.item_id, event.text.strip(), endless=endless)
             self.tell(told.PartialTranscript, event.text)
             data = {"text": event.text, "participant": self.session.participant_id, "item": event.item_id}
             self.host.sign(self, "voice_partial", data)

@@ -91,9 +91,13 @@ class Minutes:
     def rename(self, name: str, to: str) -> bool:
         return self._order.rename(name, to)
 
-    def partly(self, name: str, text: str) -> None:
-        """The caller's words so far; they count should the whole of them never come."""
+    def partly(self, name: str, text: str, *, endless: bool) -> None:
+        """The caller's words so far; they count should the whole of them never come. `endless`: nobody will tell when
+        the speech ends."""
         self._partial[name] = text
+        if endless:
+            self._order.heard(name, monotonic())
+            self._arm()
 
     def said(self, name: str, text: str, **metadata: Any) -> None:
         """The caller's words; none takes no place."""

@@ -61,6 +61,12 @@ class Order(Generic[T]):
         if slot is not None and slot.until is None:
             slot.until = now + self.wait_s
 
+    def heard(self, name: str, now: float) -> None:
+        """More of the words is there, of a provider that does not tell when speech ends: the rest is awaited anew."""
+        slot = self._slot(name)
+        if slot is not None:
+            slot.until = now + self.wait_s
+
     def rename(self, name: str, to: str) -> bool:
         """The provider has a name for speech that it had none for. False when nothing is awaited as `name`."""
         slot = self._slot(name)

@@ -60,6 +60,22 @@ async def test_a_break_in_the_middle_of_the_caller_s_words_holds_up_nothing() ->
         assert said.metadata["unfinished"] is True
 
 
+async def test_words_whose_end_nobody_tells_hold_up_a_tool_for_a_limited_time() -> None:
+    async with desk(provider=_unmarked(), tools=[ORDER_TOOL], tool_handler=_found) as it:
+        await it.call()
+        it.model.emit(rt.UserText("g1", "I would", final=False))
+        await asyncio.sleep(2)
+        it.model.emit(rt.UserText("g1", "I would like", final=False))
+        it.model.calls(("find_order", {"number": 1}))
+        await asyncio.sleep(2)
+        assert not it.model.of(rt.ToolAnswer)
+        await asyncio.sleep(1.5)
+        assert len(it.model.of(rt.ToolAnswer)) == 1
+        it.model.emit(rt.UserText("g1", "I would like tea"))
+        await asyncio.sleep(0.1)
+        assert (await _texts(it))[-1] == "I would like tea"
+
+
 async def test_the_last_words_of_a_caller_who_hangs_up_stand_in_the_room() -> None:
     async with desk(provider=_unmarked()) as it:
         await it.call()
