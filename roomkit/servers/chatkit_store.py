@@ -51,7 +51,14 @@ if TYPE_CHECKING:
 OWNER = "chatkit_owner"
 PAGE, MOST_ITEMS = 500, 10_000
 MOST_WAITING = 1_000
-_PREFIXES = {"message": "msg", "tool_call": "tc", "task": "tsk", "workflow": "wf", "attachment": "atc"}
+_PREFIXES = {
+    "message": "msg",
+    "tool_call": "tc",
+    "task": "tsk",
+    "workflow": "wf",
+    "attachment": "atc",
+    "sdk_hidden_context": "shcx",
+}
 
 
 def _as_it_is(attachment: Attachment) -> Attachment:

@@ -7,6 +7,7 @@ stands in a system event of its own, seen by the ChatKit channel alone; the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -60,7 +61,7 @@ def thread_of(room: Room) -> ThreadMetadata:
         created_at=room.created_at,
         title=kept.get("title"),
         allowed_image_domains=kept.get("allowed_image_domains"),
-        metadata=dict(kept.get("metadata") or {}),
+        metadata=deepcopy(kept.get("metadata") or {}),  # The package's server changes what it has loaded.
         **more,
     )
 
@@ -71,7 +72,7 @@ def kept_of(thread: ThreadMetadata) -> dict[str, Any]:
     return {
         "title": thread.title,
         "allowed_image_domains": thread.allowed_image_domains,
-        "metadata": thread.metadata,
+        "metadata": deepcopy(thread.metadata),
         "status": status,
     }
 
