@@ -318,8 +318,8 @@ class VoiceChannel(Channel):
             self._call(session).say(self.greeting)
 
     async def send_dtmf(self, session: VoiceSession, digits: str, *, duration_ms: int = 160) -> None:
-        """Presses keys towards the far end: 0-9, *, #, A-D; 1 to 10,000 ms each. Signalled where the transport can,
-        played as tones elsewhere. Raises `UsageError` for other keys."""
+        """Presses keys towards the far end: 0-9, *, #, A-D; 1 to 10,000 ms each, played as tones. Raises
+        `UsageError` for other keys."""
         if not digits or any(digit not in "0123456789*#ABCD" for digit in digits) or not 1 <= duration_ms <= 10_000:
             raise UsageError(f"send_dtmf takes keys 0-9, *, #, A-D and 1 to 10000 ms, not {digits!r} for {duration_ms}")
         from roomkit.voice.sound import tones

@@ -47,9 +47,6 @@ class Filter:
         )
 
 
-NO_FILTER = Filter()
-
-
 @dataclass(slots=True, eq=False)
 class Guard:
     moment: type[Moment[Any]]

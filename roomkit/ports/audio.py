@@ -25,7 +25,6 @@ class BackendTraits:
     native_agc: bool = False
     native_noise_suppression: bool = False
     native_dtmf: bool = False
-    dtmf_signalling: bool = False
     marks: bool = False
     detects_speech: bool = False
 
