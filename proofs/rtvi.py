@@ -31,6 +31,7 @@ from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventType
 from roomkit.providers.rtvi.audio import RTVIBackend
 from roomkit.providers.twilio.sms import TwilioSMSProvider
+from roomkit.providers.webrtc.peers import PeerBackend
 from roomkit.runtime import Scope
 from roomkit.servers.rtvi import RTVIOptions, RTVIServer, rtvi_app
 from roomkit.testing import ScriptedAI
@@ -186,7 +187,7 @@ async def _house(bundle: str) -> AsyncIterator[tuple[RoomKit, FakeTwilio, str]]:
             "voice",
             stt="sphinx",
             tts="espeak",
-            backend=RTVIBackend(),
+            backend=RTVIBackend(peers=PeerBackend()),
             pipeline=AudioPipelineConfig(),
             options=VoiceOptions(reprompt=None, filler=None),
         )
@@ -213,7 +214,7 @@ def _bundle(folder: Path) -> str:
     made = folder / "bundle.js"
     esbuild = NODE / "node_modules" / ".bin" / "esbuild"
     command = [str(esbuild), "browser.js", "--bundle", "--format=iife", f"--outfile={made}", "--log-level=error"]
-    if not esbuild.exists() or subprocess.run(command, cwd=NODE, timeout=60).returncode:
+    if not esbuild.exists() or subprocess.run(command, check=False, cwd=NODE, timeout=60).returncode:
         raise RuntimeError("the client's packages cannot be bundled; install them: sh .ci/node")
     return made.read_text()
 

@@ -21,7 +21,7 @@ class Far:
         self.speaker = Loudspeaker(backend.player_rate)
         self.left = 0
         self._backend = backend
-        self._call = backend.sockets.open(self.session, self)
+        self.call = backend.sockets.open(self.session, self)
 
     def play(self, pcm: bytes) -> None:
         self.speaker.add(pcm)
@@ -32,14 +32,14 @@ class Far:
         self.left += 1
 
     async def say(self, pcm: bytes, rate: int = 0, channels: int = 1) -> None:
-        self._backend.sockets.hear(self._call, pcm, rate or self.session.rate, channels)
+        self._backend.sockets.hear(self.call, pcm, rate or self.session.rate, channels)
 
     def heard(self) -> int:
         """In samples of the session."""
         return loud(self.speaker.heard) * self.session.rate // self.speaker.rate
 
     async def hang_up(self) -> None:
-        self._backend.sockets.gone(self._call)
+        self._backend.sockets.gone(self.call)
 
 
 @pytest.mark.parametrize("rate, player", [(16_000, 24_000), (24_000, 24_000)])
@@ -88,6 +88,16 @@ async def test_what_is_no_sound_is_refused_and_rates_that_nobody_has_cost_nothin
             await far.say(pcm, rate, channels)
     with pytest.raises(ConfigError):
         RTVIBackend(16_001)
+
+
+async def test_what_comes_faster_than_sound_is_dropped_before_it_costs_anything() -> None:
+    backend = RTVIBackend()
+    far = Far(backend)
+    for _ in range(600):
+        await far.say(sound(441, 44_100), 44_100)
+    assert far.call.flooded >= 99, "six seconds came at once"
+    with pytest.raises(ProtocolError, match="5 s"):
+        await far.say(bytes(2 * 16_000 * 6))
 
 
 async def test_keys_and_levels() -> None:

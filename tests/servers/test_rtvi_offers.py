@@ -20,6 +20,7 @@ from roomkit.channels.voice import VoiceChannel, VoiceOptions
 from roomkit.models.access import PrincipalRole
 from roomkit.models.audio import AudioFrame, SpokenText
 from roomkit.providers.rtvi.audio import RTVIBackend
+from roomkit.providers.webrtc.peers import PeerBackend
 from roomkit.servers.rtvi import RTVIOptions, RTVIServer, rtvi_app
 from roomkit.testing.calls import ScriptedTTS
 from roomkit.testing.voice import sound
@@ -59,7 +60,7 @@ class House:
         self.voice = VoiceChannel(
             "voice",
             tts=Buzz(),
-            backend=RTVIBackend(),
+            backend=RTVIBackend(peers=PeerBackend()),
             pipeline=AudioPipelineConfig(vad=None, dtmf=None, limiter=None, taps=(lambda *_: self.kept,)),
             options=VoiceOptions(greeting="Good morning to you and to everybody.", again="Here again.", reprompt=None),
         )
@@ -230,4 +231,4 @@ async def test_how_to_begin() -> None:
         assert told.headers["cache-control"] == "no-store"
     async with house(voice=False) as home:
         reply = await home.http.post("/start", json={}, headers=home.headers())
-        assert (reply.status_code, "no voice" in reply.json()["detail"]) == (404, True)
+        assert (reply.status_code, "nobody is heard" in reply.json()["detail"]) == (404, True)

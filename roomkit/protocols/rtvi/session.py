@@ -139,7 +139,8 @@ class Session:
         try:
             found = parse(text)
         except BadMessage as error:
-            return [self._bad(error)]
+            told = Send(message("error", {"error": str(error), "fatal": False}))
+            return [self.refuse(error.id, str(error)) if error.id else told]
         if found is None:
             return []
         kind, message_id, data = found
@@ -148,11 +149,6 @@ class Session:
         if not self.ready:
             return []  # Too early is nobody's fault, and nothing to be told of.
         return self._take(kind, message_id, data)
-
-    def _bad(self, error: BadMessage) -> Send:
-        if error.id:
-            return self.refuse(error.id, str(error))
-        return Send(message("error", {"error": str(error), "fatal": False}))
 
     def _begin(self, message_id: str, data: ClientReady) -> list[Act]:
         if self.ready:

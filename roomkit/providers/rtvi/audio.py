@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Literal
 
 from roomkit.dsp.framing import Reblock
 from roomkit.dsp.pcm import dbfs
@@ -19,36 +19,20 @@ from roomkit.dsp.resample import Resampler
 from roomkit.errors import ConfigError, ProtocolError
 from roomkit.models.audio import FRAME_MS, AudioFrame, DtmfDigit, VoiceSession
 from roomkit.ports.audio import BackendEvent, BackendTraits, VoiceBackend
+from roomkit.ports.rtvi import PeerSound, SoundWire
 from roomkit.providers.live_audio import LiveBackend, LiveCall
 from roomkit.runtime import Scope, monotonic
-
-if TYPE_CHECKING:
-    from roomkit.providers.webrtc.audio import WebRTCOptions
-    from roomkit.providers.webrtc.peers import PeerBackend
 
 LEAD_MS = 80.0
 MOST_WAITING = 500
 """Frames: ten seconds. Whoever paces, as a channel does, never has so many."""
+MOST_S, FASTER = 5.0, 1.2
+"""A client keeps what it records until it is ready, and then sends it at once; beyond that, sound comes at its own
+pace, and what comes faster is dropped before it costs anything."""
 LEVEL_S = 0.15
 QUIET_DBFS = -60.0
 RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _RATES = ", ".join(map(str, RATES))
-
-
-class SoundWire(Protocol):
-    """How sound gets to one client. Nothing here waits."""
-
-    def play(self, pcm: bytes) -> None:
-        """Mono, 16 bit, little-endian, at the backend's `player_rate`."""
-        ...
-
-    def forget(self) -> None:
-        """What has not left yet shall not leave."""
-        ...
-
-    def leave(self) -> None:
-        """The call is hung up from our side."""
-        ...
 
 
 @dataclass(eq=False)
@@ -58,6 +42,7 @@ class _Out:
     wire: SoundWire
     waiting: deque[AudioFrame] = field(default_factory=deque[AudioFrame])
     written: int = 0
+    heard_s: float = 0.0
     until: float = 0.0
     pacing: asyncio.Task[None] | None = None
     down: Resampler | None = None
@@ -85,7 +70,15 @@ class SocketSound(LiveBackend[_Out]):
         """Sound of the client's. Raises `ProtocolError` for what is none."""
         if rate not in RATES or channels not in (1, 2) or len(pcm) % (2 * channels):
             raise ProtocolError(f"sound is 16-bit PCM, one or two channels, at one of {_RATES} Hz")
-        mono, wire = _mono(pcm, channels), call.wire
+        seconds, wire = len(pcm) / (2 * channels * rate), call.wire
+        if seconds > MOST_S:
+            raise ProtocolError(f"a piece of sound has at most {MOST_S:g} s")
+        wire.heard_s += seconds
+        if wire.heard_s > (monotonic() - call.began) * FASTER + MOST_S:
+            wire.heard_s -= seconds
+            call.flooded += 1
+            return
+        mono = _mono(pcm, channels)
         if rate != self.traits.rate:
             if wire.up is None or wire.up[0] != rate:
                 wire.up = (rate, Resampler(rate, self.traits.rate))
@@ -151,30 +144,23 @@ class RTVIBackend:
     `RTVIOptions(voice="voice")`.
 
     `rate` is that of its sound inside, in Hz: 16,000 suits recognisers, 24,000 sounds better. `player_rate` is what the
-    clients' web socket transport plays; 24,000 unless the app says otherwise (`playerSampleRate`). `webrtc` sets the
-    servers for those who come by WebRTC, which needs the [webrtc] extra. Raises `ConfigError` for other rates."""
+    clients' web socket transport plays; 24,000 unless the app says otherwise (`playerSampleRate`). `peers` takes those
+    who come by WebRTC: `PeerBackend()` of `roomkit.providers.webrtc.peers`. Raises `ConfigError` for other rates."""
 
-    def __init__(self, rate: int = 16_000, *, player_rate: int = 24_000, webrtc: WebRTCOptions | None = None) -> None:
+    entry: Literal["rtvi"] = "rtvi"
+
+    def __init__(self, rate: int = 16_000, *, player_rate: int = 24_000, peers: PeerSound | None = None) -> None:
         if rate not in RATES or player_rate not in RATES:
             raise ConfigError(f"RTVIBackend takes rates of {_RATES} Hz, not {rate} and {player_rate}")
         self.traits = BackendTraits(rate=rate, native_aec=True, native_agc=True, native_noise_suppression=True)
         self.player_rate = player_rate
         self.sockets = SocketSound(self.traits, player_rate)
-        self.webrtc = webrtc
-        self._peers: PeerBackend | None = None
+        self.peers = peers
         self._observers: list[Callable[[BackendEvent], None]] = []
         self._meters: dict[str, tuple[Callable[[str, float], None], _Meter, _Meter]] = {}
         self.sockets.on_event(self._told)
-
-    @property
-    def peers(self) -> PeerBackend:
-        """The half of it that goes by WebRTC. Raises `MissingExtra` without aiortc."""
-        if self._peers is None:
-            from roomkit.providers.webrtc.peers import PeerBackend
-
-            self._peers = PeerBackend(self.webrtc)
-            self._peers.on_event(self._told)
-        return self._peers
+        if peers is not None:
+            peers.on_event(self._told)
 
     def pressed(self, session: VoiceSession, keys: str) -> None:
         """The client pressed keys."""
@@ -217,12 +203,12 @@ class RTVIBackend:
 
     async def aclose(self) -> None:
         await self.sockets.aclose()
-        if self._peers is not None:
-            await self._peers.aclose()
+        if self.peers is not None:
+            await self.peers.aclose()
 
     def _of(self, session: VoiceSession) -> VoiceBackend:
-        if self._peers is not None and session.metadata.get("by") == "webrtc":
-            return self._peers
+        if self.peers is not None and session.metadata.get("by") == "webrtc":
+            return self.peers
         return self.sockets
 
     def _told(self, event: BackendEvent) -> None:

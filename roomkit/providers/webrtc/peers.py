@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from roomkit.errors import ProtocolError
 from roomkit.models.audio import VoiceSession
 from roomkit.ports.audio import BackendEvent
+from roomkit.ports.rtvi import Hearer
 from roomkit.providers.live_audio import LiveCall
-from roomkit.providers.webrtc.audio import WebRTCBackend, Wire
+from roomkit.providers.webrtc.audio import WebRTCBackend, WebRTCOptions, Wire
 from roomkit.runtime import monotonic
 
 log = logging.getLogger(__name__)
@@ -25,16 +26,6 @@ MOST_CANDIDATES = 100
 PEER_LEFT = '{"type":"signalling","message":{"type":"peerLeft"}}'
 MOST_UNSENT = 4_194_304
 """Bytes that a peer may leave unread on its data channel; then it is gone."""
-
-
-class Hearer(Protocol):
-    """What a peer's data channel brings. Nothing here waits."""
-
-    def told(self, peer: Peer, text: str) -> None: ...
-
-    def gone(self, peer: Peer) -> None:
-        """The peer has gone, or was never there. Told once."""
-        ...
 
 
 class Peer:
@@ -95,7 +86,7 @@ class Peer:
 class PeerBackend(WebRTCBackend):
     """The `VoiceBackend` of such peers."""
 
-    def __init__(self, options: Any = None) -> None:
+    def __init__(self, options: WebRTCOptions | None = None) -> None:
         super().__init__(options)
         self.peers: dict[str, Peer] = {}
         self._of: dict[str, Peer] = {}
@@ -137,6 +128,10 @@ class PeerBackend(WebRTCBackend):
         except self.unreadable as error:
             raise ProtocolError("a candidate cannot be read") from error
 
+    def ice(self) -> Sequence[str]:
+        """Only those without a password: what we have to log in with is not for the clients."""
+        return [url for url in self._options.ice_servers if url.startswith("stun:")]
+
     def _event(self, event: BackendEvent) -> None:
         if event.kind == "disconnected" and (peer := self._of.pop(event.session.id, None)) is not None:
             self.peers.pop(peer.id, None)
@@ -154,3 +149,7 @@ class PeerBackend(WebRTCBackend):
         if peer is not None:
             self.peers.pop(peer.id, None)
             peer.hearer.gone(peer)
+
+
+def provider(_account: str | None = None, **options: Any) -> PeerBackend:
+    return PeerBackend(WebRTCOptions(**options))

@@ -14,8 +14,7 @@ from roomkit.models.room import Assurance
 
 if TYPE_CHECKING:
     from roomkit.channels.voice import VoiceChannel
-    from roomkit.providers.live_audio import LiveCall
-    from roomkit.providers.rtvi.audio import RTVIBackend
+    from roomkit.ports.rtvi import ClientSound
     from roomkit.servers.rtvi.client import Client
     from roomkit.servers.rtvi.links import SocketLink
 
@@ -26,13 +25,13 @@ class ClientCall:
     """Made with its client; `start` when the client is ready. A call that its room does not take leaves a client of a
     web socket with its text."""
 
-    def __init__(self, client: Client, channel: VoiceChannel, backend: RTVIBackend, *, by: str) -> None:
+    def __init__(self, client: Client, channel: VoiceChannel, backend: ClientSound, *, by: str) -> None:
         self.client = client
         self.channel = channel
         self.backend = backend
         self.by = by
         self.session = self._new()
-        self._line: LiveCall[Any] | None = None
+        self._line: Any = None
         self._link: SocketLink | None = None
         self._ready = asyncio.Event()
         self._taken = False
@@ -62,7 +61,7 @@ class ClientCall:
             self._line = self.backend.sockets.open(self.session, self)
             self.client.scope.spawn(self._introduced(self._line), name="call")
 
-    async def _introduced(self, line: LiveCall[Any]) -> None:
+    async def _introduced(self, line: Any) -> None:
         await self.backend.sockets.introduce(line, self.answered)
 
     async def answered(self) -> None:

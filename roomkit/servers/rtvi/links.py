@@ -18,7 +18,7 @@ except ImportError as error:
     raise MissingExtra("RTVI's door", "protobuf", "rtvi") from error
 
 if TYPE_CHECKING:
-    from roomkit.providers.webrtc.peers import Peer
+    from roomkit.ports.rtvi import Peer
 
 log = logging.getLogger(__name__)
 FRAMES = 1_000

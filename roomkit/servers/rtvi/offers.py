@@ -24,7 +24,7 @@ from roomkit.servers.rtvi.entry import admitted, gone, may_enter, who
 from roomkit.servers.rtvi.links import PeerLink
 
 if TYPE_CHECKING:
-    from roomkit.providers.webrtc.peers import Peer, PeerBackend
+    from roomkit.ports.rtvi import Peer, PeerSound
     from roomkit.servers.rtvi.server import RTVIServer
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Offers:
 
     # -- clients ----------------------------------------------------------------------------------------------------
 
-    async def _enter(self, peers: PeerBackend, principal: Principal, room_id: str, sdp: str) -> tuple[Peer, str]:
+    async def _enter(self, peers: PeerSound, principal: Principal, room_id: str, sdp: str) -> tuple[Peer, str]:
         """A new client; it lives as long as its peer, or the one that takes its place."""
         door = self._door
         if door.lobby.full or not door.lobby.admit(principal):
@@ -151,7 +151,7 @@ class Offers:
             self._door.lobby.remove(client)
 
     async def _again(
-        self, peers: PeerBackend, principal: Principal, pc_id: str, sdp: str, *, restart: bool
+        self, peers: PeerSound, principal: Principal, pc_id: str, sdp: str, *, restart: bool
     ) -> tuple[Peer, str]:
         """A further offer of a client that is there: for the same peer, or for one that takes its place."""
         peer = _owned(peers, principal, pc_id)
@@ -198,18 +198,17 @@ class Offers:
         self._door.kit.tokens.check(PURPOSE, _claim(principal, room_id), float(until), proof)
         return room_id
 
-    def _peers(self) -> PeerBackend:
-        if self._server.voice is None:
-            raise NotFound("there is no voice here: RTVIOptions(voice=...) names none")
-        return self._server.voice.backend.peers
+    def _peers(self) -> PeerSound:
+        voice = self._server.voice
+        if voice is None or voice.backend.peers is None:
+            raise NotFound("nobody is heard by WebRTC here: RTVIOptions(voice=...) with RTVIBackend(peers=...) does it")
+        return voice.backend.peers
 
     def _ice(self) -> list[dict[str, Any]]:
-        """Only what is no secret: servers that want no password."""
-        options = self._server.voice.backend.webrtc
-        return [{"urls": url} for url in (options.ice_servers if options else ()) if url.startswith("stun:")]
+        return [{"urls": url} for url in self._peers().ice()]
 
 
-def _owned(peers: PeerBackend, principal: Principal, pc_id: str) -> Peer:
+def _owned(peers: PeerSound, principal: Principal, pc_id: str) -> Peer:
     """A peer of this person's. Somebody else's is none."""
     peer = peers.peers.get(pc_id)
     client = None if peer is None else cast("Client", cast("PeerLink", peer.hearer).client)

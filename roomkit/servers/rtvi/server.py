@@ -53,10 +53,8 @@ class RTVIServer:
     def _voice(self, channel_id: str | None) -> Any:
         if channel_id is None:
             return None
-        from roomkit.providers.rtvi.audio import RTVIBackend
-
         channel: Any = self.kit.engine.channels.get(channel_id)
-        if not isinstance(getattr(channel, "backend", None), RTVIBackend) or not hasattr(channel, "answer"):
+        if getattr(getattr(channel, "backend", None), "entry", "") != "rtvi" or not hasattr(channel, "answer"):
             raise ConfigError(
                 f'RTVIOptions(voice="{channel_id}") needs that channel registered first: '
                 f'kit.register_channel(VoiceChannel("{channel_id}", backend=RTVIBackend(), ...))'
