@@ -218,7 +218,7 @@ class RoomChatKitServer(ChatKitServer[Any]):
         )
         live = self.rooms.live.get(thread_id)
         if live is None:
-            await self.rooms.keep(thread_id, stored(item))
+            await self.rooms.keep(thread_id, stored(item, thread_id))
         else:
             live.post(ThreadItemDoneEvent(item=item))
         return item

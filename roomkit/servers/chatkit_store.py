@@ -19,6 +19,7 @@ from roomkit.protocols.chatkit.items import (
     KEY,
     Link,
     content_of,
+    dumped,
     item_of,
     items_of,
     kept_of,
@@ -175,7 +176,7 @@ class RoomStore(Store[Any]):
         if not room.open:
             raise NotFoundError(f"thread {thread_id} is closed")
         hidden = isinstance(item, (HiddenContextItem, SDKHiddenContextItem))
-        await self.keep(thread_id, stored(item), internal=hidden)
+        await self.keep(thread_id, stored(item, thread_id), internal=hidden)
         if isinstance(item, ClientToolCallItem) and item.status == "completed":
             self.completed(item)
 
@@ -249,7 +250,7 @@ class RoomStore(Store[Any]):
                 valid(content),
                 external_id=f"{thread_id}:{item.id}:{again}",
                 addressed_to=(model,) if model in self.kit.engine.channels else None,
-                channel_data={KEY: item.model_dump(mode="json", exclude={"thread_id"})},
+                channel_data={KEY: dumped(item, thread_id)},
             )
         except BaseException:
             self.leave(thread_id, visit)

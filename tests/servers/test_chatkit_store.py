@@ -98,6 +98,18 @@ async def test_items_of_every_kind_come_back_as_they_were() -> None:
             await store.load_item("t", "none", ANN)
 
 
+async def test_items_of_a_fork_are_the_forks_and_others_keep_their_word() -> None:
+    async with opened() as store:
+        await filled(store)
+        fork = await store.kit.fork("t", at=(await store.kit.get_room("t")).latest_index)
+        items = (await store.load_thread_items(fork.id, None, 10, "asc", ANN)).data
+        assert {item.thread_id for item in items} == {fork.id}
+        elsewhere = answered("e", "Hi")
+        elsewhere.thread_id = "somewhere"
+        await store.add_thread_item("t", elsewhere, ANN)
+        assert (await store.load_item("t", "e", ANN)).thread_id == "somewhere"
+
+
 async def test_what_is_loaded_is_a_copy_and_saving_replaces_in_place() -> None:
     async with opened() as store:
         await filled(store)

@@ -77,9 +77,14 @@ def kept_of(thread: ThreadMetadata) -> dict[str, Any]:
     }
 
 
-def stored(item: Any) -> SystemContent:
+def dumped(item: Any, thread_id: str) -> dict[str, Any]:
+    """An item without its thread, which its room tells: a fork's items are the fork's."""
+    return item.model_dump(mode="json", exclude={"thread_id"} if item.thread_id == thread_id else None)
+
+
+def stored(item: Any, thread_id: str) -> SystemContent:
     """An item that is no message, as an event's content."""
-    return SystemContent(code=ITEM, data={"item": item.model_dump(mode="json")})
+    return SystemContent(code=ITEM, data={"item": dumped(item, thread_id)})
 
 
 def removed(item_id: str) -> SystemContent:
@@ -128,7 +133,7 @@ def item_of(event: RoomEvent, person: str, link: Link = plain) -> Any:
     kept: dict[str, Any] = event.channel_data.get(KEY) or {}
     if own and kept:
         try:
-            return _items.validate_python({**kept, "thread_id": event.room_id})
+            return _items.validate_python({"thread_id": event.room_id, **kept})
         except ValidationError:
             pass  # An older package wrote it: its words are there all the same.
     if own:
@@ -165,7 +170,7 @@ def items_of(events: Iterable[RoomEvent], person: str, link: Link = plain) -> li
             found[item.id] = item
         elif isinstance(event.content, SystemContent) and event.content.code == ITEM:
             try:
-                item = _items.validate_python({**event.content.data["item"], "thread_id": event.room_id})
+                item = _items.validate_python({"thread_id": event.room_id, **event.content.data["item"]})
             except (ValidationError, KeyError):
                 continue
             found[item.id] = item
