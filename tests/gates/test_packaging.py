@@ -32,6 +32,13 @@ def test_all_means_every_extra_for_users() -> None:
     assert extras["all"] == [f"roomkit-framework[{','.join(it for it in extras if it in users)}]"]
 
 
+def test_the_readme_names_every_extra() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = readme.partition("| extra | what for |")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z-]+)`", rows))
+    assert set(project()["optional-dependencies"]) - {"dev", "docs"} - named == set()
+
+
 def test_git_ignores_nothing_of_the_package() -> None:
     """The wheel leaves out what git ignores, so an ignored page would be missing where roomkit is installed."""
     ignored = git("ls-files", "--others", "--ignored", "--exclude-standard", "--", "roomkit").split()
