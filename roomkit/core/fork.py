@@ -7,15 +7,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from roomkit.core.actor import SYSTEM
 from roomkit.core.copying import blobs_in, breathing, marks, renamed, write_room
 from roomkit.core.erasure import ERASING
 from roomkit.core.policy import require_room_id
 from roomkit.core.results import Settlement
+from roomkit.core.state import all_of
 from roomkit.errors import StateError, UsageError
-from roomkit.models.content import ToolCallContent
+from roomkit.models.content import SystemContent, ToolCallContent
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import Category, ChannelBinding, Origin, Room
-from roomkit.ports.store import EventQuery, RecordQuery
+from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery
 
 if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
@@ -50,7 +52,8 @@ async def fork_room(
 
     log = await _events(engine, original, at)
     names = {event.id: engine.new_id(event.created_at) for event in log}
-    names |= await _files(engine, original, room_id, log)
+    copies = await _files(engine, original, room_id, log)
+    names |= copies
     events = [event async for event in breathing(_copied(event, room_id, names) for event in log)]
     old, now = original.state.room, engine.now()
     room = Room(
@@ -68,7 +71,12 @@ async def fork_room(
     bindings = _seats(engine, original, room_id, channels, ask)
     people = [person.replaced(room_id=room_id) for person in original.state.people]
     records = marks(room.tenant, room_id, events)
-    actor = await write_room(engine, room, bindings, people, events, records, partial(original.call, whole))
+    try:
+        actor = await write_room(engine, room, bindings, people, events, records, partial(original.call, whole))
+    except BaseException:
+        if await engine.table.look(room.tenant, room_id) is None:
+            await _take_back(engine, room.tenant, room_id, copies)
+        raise
     if ask is not None:
         settlement = Settlement()
         engine.turns.enqueue(actor, ask, events[-1], settlement)
@@ -100,6 +108,27 @@ async def _files(engine: Engine, original: RoomActor, room_id: str, log: list[Ro
             )
             names[f"blob:{blob_id}"] = f"blob:{new.id}"
     return names
+
+
+async def _take_back(engine: Engine, tenant: str, room_id: str, copies: dict[str, str]) -> None:
+    """What became no room nobody would find to erase somebody from it."""
+    if engine.blobs is not None:
+        for url in copies.values():
+            await engine.blobs().delete(tenant, url.removeprefix("blob:"))
+    epoch = engine.epoch if engine.nodes is None else await engine.nodes.acquire(tenant, room_id)
+    marked = await all_of(engine.store, "mutation", tenant, room_id)
+    gone = tuple(RecordKey(mark.kind, tenant, mark.key) for mark in marked)
+    await engine.store.commit(Batch(tenant, epoch, room_id, delete=gone))
+    start = 0
+    while page := await engine.store.events(EventQuery(tenant, room_id, start=start, limit=PAGE)):
+        await engine.store.commit(Batch(tenant, epoch, room_id, erase=tuple(map(_blank, page))))
+        start = page[-1].index + 1
+
+
+def _blank(event: RoomEvent) -> RoomEvent:
+    content = SystemContent(code="deleted", data={"reason": "erased"})
+    metadata = {"deleted": True, "erased": True}
+    return event.replaced(source=SYSTEM, content=content, metadata=metadata, channel_data={}, blocked_reason=None)
 
 
 def _copied(event: RoomEvent, room_id: str, names: dict[str, str]) -> RoomEvent:

@@ -25,7 +25,7 @@ from roomkit.models.event import EventType
 from roomkit.models.hooks import PersonErased
 from roomkit.models.room import Identity
 from roomkit.models.stream import StreamEnd
-from roomkit.ports.store import Batch, Duplicate, Record, RecordQuery
+from roomkit.ports.store import Batch, Duplicate, EventQuery, Record, RecordQuery
 from roomkit.testing import FakeChannel, ScriptedAI
 from roomkit.testing.ai import call
 from roomkit.testing.postgres import PostgresCluster, find_binaries
@@ -360,14 +360,27 @@ class Meanwhile(MemoryStore):
 
 
 async def test_a_fork_during_which_somebody_is_erased_is_refused() -> None:
+    """And nothing of them is left of the copy, although it was written nearly whole."""
     store = Meanwhile()
     async with kit_with(Phone(), store=store) as kit:
-        room_id = (await say(kit, "a secret")).room_id or ""
+        event = (await say(kit, "a secret")).event
+        assert event is not None
+        room_id = event.room_id
+        edit = EditContent(target_event_id=event.id, new_content=TextContent(text="a better secret"))
+        await kit.process_inbound(InboundMessage(channel_id="sms", sender_id="+4411", content=edit))
+        blob = await kit.blobs.put("default", picture(), mime_type="image/png", room_id=room_id)
+        shown = MediaContent(url=f"blob:{blob.id}", mime_type="image/png", caption="secret")
+        await kit.process_inbound(InboundMessage(channel_id="sms", sender_id="+4411", content=shown))
         (person,) = await kit.participants(room_id)
         store.then = partial(kit.erase_person, person.id)
         with pytest.raises(StateError, match="during this fork; fork it again"):
             await kit.fork(room_id, new_id="copy")
         assert [room.id for room in await kit.list_rooms()] == [room_id]
+        kept = await store.events(EventQuery("default", "copy", limit=100))
+        assert len(kept) > 3
+        assert [e for e in kept if "secret" in str(e) or "+4411" in str(e)] == []
+        assert [r for r in await store.records(RecordQuery("mutation", "default")) if "secret" in str(r)] == []
+        assert list(Path(kit.blobs._root).rglob("*.json")) == []  # type: ignore[attr-defined]
         await kit.fork(room_id, new_id="another")
 
 
