@@ -383,7 +383,7 @@ class RealtimeVoiceChannel(Channel):
     ) -> None:
         """Changes this session, and no other (D12); None keeps what there is. What a provider cannot change within a
         session moves the call to a new one that remembers the conversation; the caller's line stays up. Raises
-        `ProviderError`, then the session is as it was."""
+        `ProviderError`, then the session is as it was; `StateError` when the call is over."""
         call = self._call(session)
         room = self._rooms[_key(session.tenant, session.room_id)]
         given = {"system_prompt": system_prompt, "voice": voice, "temperature": temperature}
@@ -423,7 +423,8 @@ class RealtimeVoiceChannel(Channel):
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
         """A task that ends with the channel; what the model or the room refuses is logged."""
-        self._scope.spawn(_logged(work), name=name)
+        task = self._scope.spawn(_logged(work), name=name)
+        task.add_done_callback(lambda _: work.close())  # cancelled before it began, it is not missed
 
     def trace(self, protocol: str, session_id: str, **line: Any) -> None:
         for observer in self._traces:

@@ -89,6 +89,9 @@ class ModelConnection:
             await bounded(self._wire.close(), 1.0, "saying goodbye")
         except (TimeoutError, Disconnected):
             self._wire.abort()
+        except BaseException:
+            self._wire.abort()
+            raise
 
     async def _receive(self) -> list[RealtimeEvent]:
         """The next events, having sent what they ask for."""

@@ -495,7 +495,8 @@ class RealtimeCall:
         if self._scope.closed:
             work.close()
         else:
-            self._scope.spawn(_quietly(work), name=name)
+            task = self._scope.spawn(_quietly(work), name=name)
+            task.add_done_callback(lambda _: work.close())  # cancelled before it began, it is not missed
 
 
 async def _quietly(work: Awaitable[Any]) -> None:

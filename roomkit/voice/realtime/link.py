@@ -99,11 +99,12 @@ class Link:
     async def open(self) -> None:
         """The first connection, seeded with the room's past. Raises `ProviderError` or `ConfigError`, `SessionEnded`
         when the call was over before it was there."""
-        connection = await self._connect(self._config_seeded(await self._host.past()), None)
-        if self._over:
-            await connection.aclose()
-            raise SessionEnded("the call is over")
-        self._take_up(connection)
+        async with self._moving:
+            connection = await self._connect(self._config_seeded(await self._host.past()), None)
+            if self._over:
+                await connection.aclose()
+                raise SessionEnded("the call is over")
+            self._take_up(connection)
 
     def start(self) -> None:
         self._scope.spawn(self._read(), name="listen to the model")
@@ -155,7 +156,7 @@ class Link:
         self, reason: str, config: RealtimeConfig | None = None, changed: frozenset[str] = frozenset()
     ) -> None:
         """Goes over to a new connection, `changed` as `config` says; the old one serves until it is there. Raises
-        `ProviderError`."""
+        `ProviderError`, `SessionEnded`."""
         async with self._moving:
             old, before = self._connection, self.config
             if self._over:
@@ -167,7 +168,8 @@ class Link:
             except BaseException:
                 self.config = before
                 raise
-            self._swap(new, how, reason)
+            if not await self._swap(new, how, reason):
+                raise SessionEnded("the call is over")
         if old is not None:
             await old.aclose()
 
@@ -204,15 +206,17 @@ class Link:
     def _config_seeded(self, past: tuple[PastTurn, ...]) -> RealtimeConfig:
         return replace(self.config, history=past)
 
-    def _swap(self, new: RealtimeConnection, how: How, reason: str) -> None:
+    async def _swap(self, new: RealtimeConnection, how: How, reason: str) -> bool:
+        """False when the call has ended meanwhile: then nobody needs the connection."""
         if self._over:
-            self._scope.spawn(new.aclose(), name="hang up the model")
-            return
+            await new.aclose()
+            return False
         if how == "seeded":
             self.memory += 1
             self._handle = None
         self._take_up(new)
         self._host.moved(how, reason)
+        return True
 
     def _take_up(self, connection: RealtimeConnection) -> None:
         self._connection = connection
@@ -292,7 +296,7 @@ class Link:
                 except ProviderError as again:
                     error = again
                     continue
-                self._swap(new, how, reason)
+                await self._swap(new, how, reason)
                 return
             self._over = True
             self._connection = None

@@ -12,6 +12,7 @@ from roomkit.models import realtime as rt
 from roomkit.models.audio import SessionState, VoiceSession
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.realtime import RealtimeConfig
+from roomkit.ports.realtime import RealtimeTraits
 from roomkit.testing import FakeChannel
 from roomkit.voice.realtime.mock import MockRealtimeProvider, MockSession
 from tests.channels.test_realtime import desk
@@ -43,6 +44,36 @@ async def test_who_hangs_up_during_the_handshake_leaves_no_model_behind() -> Non
         assert len(it.provider.sessions) == 1
         assert it.provider.session.closed
         assert it.channel._rooms == {}
+
+
+async def test_a_call_that_ends_while_it_moves_leaves_no_model_behind() -> None:
+    provider = Slow(traits=RealtimeTraits(reconfigures=frozenset()))
+    async with desk(provider=provider) as it:
+        await it.call()
+
+        async def change() -> None:
+            with pytest.raises(StateError):
+                await it.channel.reconfigure_session(it.session, voice="deep")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(change())
+            await asyncio.sleep(0.5)
+            await it.channel.end_session(it.session)
+        assert [session.closed for session in it.provider.sessions] == [True, True]
+
+
+async def test_a_change_while_the_first_connection_is_made_leaves_no_model_behind() -> None:
+    provider = Slow(traits=RealtimeTraits(reconfigures=frozenset()))
+    async with desk(provider=provider) as it:
+        it.room = (await it.kit.create_room()).id
+        async with asyncio.TaskGroup() as group:
+            group.create_task(it.call())
+            await asyncio.sleep(0.5)
+            (session,) = it.channel.sessions()
+            await it.channel.reconfigure_session(session, voice="deep")
+        assert it.model.config.voice == "deep"
+        await it.channel.end_session(session)
+        assert [each.closed for each in it.provider.sessions] == [True, True]
 
 
 @pytest.mark.parametrize("first", ["reply", "complaint", "limits"])
