@@ -112,7 +112,7 @@ class Speech:
         names = dict.fromkeys(("output_type", "text_type", "aggregated_by"), "sentence")
         progress = {"accumulated_text": text, "remaining_text": ""}
         status = {"will_be_spoken": True, "spoken_status": "completed", "spoken_progress": progress}
-        self._emit("bot-output", {"text": text, **names, "segment_id": f"s{self._segments}", **status})
+        self._emit("bot-output", {"text": text, **names, "segment_id": self._segments, **status})
 
     def level(self, who: str, value: float) -> None:
         """How loud "user" or "bot" is, 0 to 1."""
