@@ -117,8 +117,8 @@ class Summarizing:
 class Retriever(Protocol):
     """A search over what was said, for example a vector index. Keys are (tenant, room).
 
-    With an `async def remove(tenant, room_id, event_id)` its copy is erased as soon as an event is deleted or edited;
-    without one that is for its owner to do. It may be called for events that were never added."""
+    With an `async def remove(tenant, room_id, event_id)` its copy is erased as soon as an event is deleted, edited or
+    erased with a person; without one that is for its owner to do. It may be called for events that were never added."""
 
     async def add(self, tenant: str, room_id: str, event: RoomEvent) -> None: ...
 

@@ -10,7 +10,7 @@ from roomkit.core.hooks import Filter
 from roomkit.errors import ChannelNotFound
 from roomkit.models.content import DeleteContent, EditContent
 from roomkit.models.event import EventType
-from roomkit.models.hooks import Committed
+from roomkit.models.hooks import Committed, PersonErased
 from roomkit.models.room import Access, Assurance, ChannelBinding, ChannelType
 from roomkit.ports.channel import Channel
 
@@ -27,7 +27,7 @@ class Registry:
         self.tenants: dict[str, str] = {}
         self.defaults: list[str] = []
         self._reach: dict[str, str] = {}
-        self._told: dict[str, Callable[[], None]] = {}
+        self._told: dict[str, tuple[Callable[[], None], ...]] = {}
         self.version = 0
         """Rises whenever a channel comes or goes: what was planned before no longer holds."""
 
@@ -38,9 +38,10 @@ class Registry:
         self.version += 1
         if channel.taken_back is not None and channel.channel_id not in self._told:
             where = Filter(types=frozenset({EventType.DELETE, EventType.EDIT}))
-            name = f"taken back ({channel.channel_id})"
-            self._told[channel.channel_id] = self._engine.hooks.on(
-                Committed, partial(_tell, channel), name=name, where=where
+            name, hooks = f"taken back ({channel.channel_id})", self._engine.hooks
+            self._told[channel.channel_id] = (
+                hooks.on(Committed, partial(_tell, channel), name=name, where=where),
+                hooks.on(PersonErased, partial(_tell_erased, channel), name=name),
             )
         if default:
             self.defaults.append(channel.channel_id)
@@ -49,8 +50,8 @@ class Registry:
         channel = self.channels.pop(channel_id)
         self.tenants.pop(channel_id, None)
         self._reach.pop(channel_id, None)
-        if channel_id in self._told:
-            self._told.pop(channel_id)()
+        for unhook in self._told.pop(channel_id, ()):
+            unhook()
         self.version += 1
         if channel_id in self.defaults:
             self.defaults.remove(channel_id)
@@ -115,3 +116,9 @@ async def _tell(channel: Channel, notice: Committed) -> None:
         and not notice.event.blocked
     ):
         await channel.taken_back(notice.tenant, notice.room_id, content.target_event_id)
+
+
+async def _tell_erased(channel: Channel, notice: PersonErased) -> None:
+    if channel.taken_back is not None:
+        for event_id in notice.event_ids:
+            await channel.taken_back(notice.tenant, notice.room_id, event_id)

@@ -271,7 +271,7 @@ class Channel(ABC):  # noqa: B024 - every method has a sensible default; a chann
 
     @property
     def taken_back(self) -> Callable[[str, str, str], Awaitable[None]] | None:
-        """What hears (tenant, room, event id) of everything deleted or edited; for a channel that keeps words."""
+        """What hears (tenant, room, event id) of what is deleted, edited or erased; for a channel that keeps words."""
         return None
 
     def set_framework(self, port: RoomPort) -> None:

@@ -170,7 +170,7 @@ async def test_retrieval_brings_back_only_what_still_stands_in_the_room(how: str
     assert ("card is 4111" in str(ai.requests[-1].messages)) is (how == "kept")
 
 
-@pytest.mark.parametrize("how", ["deleted", "edited"])
+@pytest.mark.parametrize("how", ["deleted", "edited", "erased with a person"])
 async def test_retrieval_erases_what_was_taken_back_at_once(how: str) -> None:
     removed: list[tuple[str, str, str]] = []
 
@@ -185,11 +185,14 @@ async def test_retrieval_erases_what_was_taken_back_at_once(how: str) -> None:
         first = await say(kit, "my card is 4111", "r")
         await first.settled()
         assert first.event is not None
-        content = {
-            "deleted": DeleteContent(target_event_id=first.event.id),
-            "edited": EditContent(target_event_id=first.event.id, new_content=TextContent(text="my card")),
-        }[how]
-        await kit.process_inbound(InboundMessage(channel_id="sms", sender_id="+4411", content=content), room_id="r")
+        if how == "erased with a person":
+            await kit.erase_person("+4411")
+        else:
+            content = {
+                "deleted": DeleteContent(target_event_id=first.event.id),
+                "edited": EditContent(target_event_id=first.event.id, new_content=TextContent(text="my card")),
+            }[how]
+            await kit.process_inbound(InboundMessage(channel_id="sms", sender_id="+4411", content=content), room_id="r")
         await asyncio.sleep(1)
         assert removed == [("default", "r", first.event.id)]
         await kit.unregister_channel("ai")
