@@ -134,6 +134,7 @@ async def test_a_mailbox_without_idle_is_looked_at(server: Mailbox):
         server.put(letter("x" * 5_000, subject="a large one"), "three")
         await until(lambda: handle.health.messages == 2)
         await handle.aclose()
+        assert await texts(kit) == ["a question", "x" * 5_000]
 
 
 async def test_a_letter_that_is_too_large_comes_as_its_headers(server: Mailbox):
