@@ -17,6 +17,7 @@ from roomkit.errors import ConfigError
 from roomkit.models.access import PrincipalRole
 from roomkit.models.content import MediaContent, text_of
 from roomkit.models.event import EventType
+from roomkit.models.hooks import BeforeCommit
 from roomkit.net.room_client import Disconnected
 from roomkit.protocols.rtvi.generated import frames_pb2 as pb
 from roomkit.providers.rtvi.audio import RTVIBackend
@@ -326,6 +327,43 @@ async def test_a_client_that_goes_hangs_up_and_a_call_that_is_hung_up_lets_it_go
             await client.speak("much too early", 200)
             assert client.told == []
             assert home.voice.sessions() == []
+
+
+async def test_a_room_that_does_not_take_the_call_leaves_the_client_with_its_text() -> None:
+    async with house() as home, page(home) as client:
+        await home.kit.attach_channel("r", "voice")
+        await home.kit.detach_channel("r", "voice")
+        home.model.add(["Only written."])
+        await client.ready()
+        assert client.kinds() == ["bot-ready", "error"]
+        assert "text goes on" in client.told[-1]["data"]["error"]
+        await client.send("send-text", {"content": "hi"}, "m1")
+        await asyncio.sleep(1)
+        (output,) = [one["data"] for one in client.told if one["type"] == "bot-output"]
+        assert (output["text"], output["will_be_spoken"]) == ("Only written.", False)
+        await client.send("dtmf", {"button": "5"}, "m2")
+        await asyncio.sleep(1)
+        assert (await home.said())[-1] == "5"
+
+
+async def test_sound_does_not_wait_for_a_message_that_takes_its_time() -> None:
+    async with house() as home, page(home) as client:
+
+        @home.kit.before(BeforeCommit, budget_s=10)
+        async def slow(moment: Any) -> None:
+            if moment.value.text == "slow":
+                await asyncio.sleep(3)
+
+        home.model.add(["First."])
+        home.model.add(["Second."])
+        await client.ready()
+        await client.send("send-text", {"content": "slow"}, "m1")
+        await client.speak("what time is it", 600)
+        assert "user-started-speaking" in client.kinds()
+        assert client.texts("user-transcription")
+        await client.socket.close()
+        await asyncio.sleep(5)
+        assert "slow" in await home.said()
 
 
 async def test_a_client_that_takes_nothing_loses_sound_and_then_the_link() -> None:

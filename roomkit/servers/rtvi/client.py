@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from roomkit.channels.voice_line import UNSPOKEN
-from roomkit.errors import Overloaded, ProtocolError, RemoteProtocolError, RoomKitError
+from roomkit.errors import Overloaded, ProtocolError, RoomKitError
 from roomkit.models.access import Principal
 from roomkit.models.content import Content, MediaContent, TextContent, ToolCallContent, text_of, valid_text
 from roomkit.models.event import EventType, RoomEvent
@@ -27,7 +27,7 @@ from roomkit.protocols.rtvi.session import (
     Shown,
     Sound,
 )
-from roomkit.runtime import Scope
+from roomkit.runtime import BlockingBuffer, Scope
 from roomkit.servers.door import Door
 from roomkit.servers.inbound import refusal_of
 from roomkit.servers.rtvi.links import Link, SocketLink
@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 HANDLED = 32
+WAITING = 100
 LAST_S = 1.0
 """For the last words to a client that has ended, or is let go."""
+LEFT_S = 10.0
+"""For what a client has said that is gone."""
 NOT_SENT = "this message could not be sent"
 
 
@@ -59,6 +62,7 @@ class Client:
         self.session = Session(capabilities={"audio_in": audio, "audio_out": audio, "metrics": audio})
         self.link: Link | None = None
         self._door = door
+        self._messages: BlockingBuffer[str] = BlockingBuffer(WAITING)
         self._handling = 0
         self._unspoken = ""
         """This person's last message, where its answer is wanted in writing alone."""
@@ -100,6 +104,7 @@ class Client:
         self._visit.close()
         if self.call is not None:
             self.call.end()
+        self._messages.close()
         self.finish()
         await self.scope.aclose()
 
@@ -139,18 +144,27 @@ class Client:
     # -- from the client ----------------------------------------------------------------------------------------------
 
     async def _read(self, link: Link) -> None:
+        """Sound is heard at once; messages wait for each other, in their order, and what came is still done when the
+        client has gone."""
+        handling = self.scope.spawn(self._handle(link), name="messages")
         while True:
             try:
                 came = await link.receive()
-                if came is None:
-                    return
-                if not isinstance(came, str):
-                    self._sounded(Sound("", *came))
-                    continue
-            except (RemoteProtocolError, ProtocolError) as error:
+            except ProtocolError as error:
                 self.post([self.session.failed(str(error))])
                 continue
-            for act in self.session.hear(came):
+            if came is None:
+                break
+            if isinstance(came, str):
+                await self._messages.put(came)
+            else:
+                self._sounded(Sound("", *came))
+        self._messages.close()
+        await asyncio.wait((handling,), timeout=LEFT_S)
+
+    async def _handle(self, link: Link) -> None:
+        async for text in self._messages:
+            for act in self.session.hear(text):
                 await self._do(act)
             if self.session.ready and self.call is not None:
                 self.call.start(link if isinstance(link, SocketLink) else None)
@@ -162,10 +176,8 @@ class Client:
         try:
             self.call.hear(act.pcm, act.rate, act.channels)
         except ProtocolError as error:
-            self.post([self.session.refuse(act.message_id, str(error)) if act.message_id else self._bad(error)])
-
-    def _bad(self, error: ProtocolError) -> Send:
-        return self.session.failed(str(error))
+            told = self.session.failed(str(error))
+            self.post([self.session.refuse(act.message_id, str(error)) if act.message_id else told])
 
     async def _do(self, act: Act) -> None:
         match act:
