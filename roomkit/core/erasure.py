@@ -6,6 +6,7 @@ finishes what a crash has cut: the people are forgotten last.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,7 +23,8 @@ from roomkit.core.identity import MERGED
 from roomkit.core.inbox import KIND as INBOX
 from roomkit.core.inbox import REFUSED
 from roomkit.core.ledger import VALUE
-from roomkit.core.state import all_of, key, participant_record
+from roomkit.core.state import ROOM, all_of, key, participant_record
+from roomkit.errors import Elsewhere
 from roomkit.models.addresses import PHONE, normal
 from roomkit.models.content import Frozen, SystemContent, TextContent, ToolCallContent
 from roomkit.models.event import EventDraft, EventType, RoomEvent
@@ -70,6 +72,17 @@ class Person:
         return source.participant_id in self.ids or source.external_id in self.addresses
 
 
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """The rows of one room, or of what did not become one."""
+
+    engine: Engine
+    tenant: str
+    room_id: str
+    epoch: int
+    size: int
+
+
 EraseIn = Callable[[str, list[str], list[str]], Awaitable[dict[str, int]]]
 
 
@@ -85,6 +98,7 @@ async def erase_person(engine: Engine, tenant: str, who: str, erase_in: EraseIn)
             for name in totals:
                 totals[name] += done[name]
         person.rooms |= (await find_person(engine, tenant, who)).rooms  # A fork may have been made meanwhile.
+    totals["records"] += await _scrub_cut(engine, tenant, person)
     totals["records"] += await _scrub_tenant(engine, tenant, person)  # what was put there meanwhile
     receipt = Erasure(
         id=engine.new_id(), tenant=tenant, at=engine.now(), rooms=rooms, identities=len(person.identities), **totals
@@ -205,15 +219,14 @@ async def erase_in_room(actor: RoomActor, ids: list[str], addresses: list[str]) 
     await engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=(erasing(actor),)))
     pseudonyms = {one: f"erased-{secrets.token_hex(6)}" for one in ids if one in actor.state.participants}
     scrub = Scrub(person, pseudonyms, {p.display_name for p in _people(actor, person) if p.display_name})
-    graves, replies, blobs = await _graves(actor, scrub)
+    log = _Log(engine, actor.tenant, actor.room_id, actor.epoch, actor.state.next_index)
+    graves, replies, blobs = await _graves(log, scrub)
     erased = {grave.id: grave.index for grave in graves if grave.metadata.get("erased")}
     await _announce(actor, graves)
     await forget_salts(actor, graves)
-    counts = {"events": len(erased), "blobs": 0, "records": await _scrub_records(actor, scrub, erased, replies)}
-    counts["blobs"] = await _delete_files(actor, blobs)  # Before what names them is written over.
-    for first in range(0, len(graves), PAGE):
-        page = tuple(graves[first : first + PAGE])
-        await engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, erase=page))
+    counts = {"events": len(erased), "blobs": 0, "records": await _scrub_records(log, scrub, erased, replies)}
+    counts["blobs"] = await _delete_files(log, blobs)  # Before what names them is written over.
+    await _write_over(log, graves)
     engine.lanes.drop_events(actor, erased)
     engine.turns.drop_events(actor, erased)
     await _forget(actor, scrub)
@@ -305,18 +318,18 @@ def _people(actor: RoomActor, person: Person) -> list[Participant]:
     return [actor.state.participants[one] for one in person.ids if one in actor.state.participants]
 
 
-async def _graves(actor: RoomActor, scrub: Scrub) -> tuple[list[RoomEvent], set[str], list[str]]:
+async def _graves(log: _Log, scrub: Scrub) -> tuple[list[RoomEvent], set[str], list[str]]:
     """The events to be written over; the replies that answered the person; the files that nobody else named."""
     wrote: set[str] = set()
     replies: set[str] = set()
-    for asked in await all_of(actor.engine.store, "approval", actor.tenant, actor.room_id):
+    for asked in await all_of(log.engine.store, "approval", log.tenant, log.room_id):
         scrub.causes[asked.value["id"]] = tuple(asked.value.get("causes", ()))
     changed: list[RoomEvent] = []
     mine: dict[str, None] = {}
     others: set[str] = set()
-    for start in range(0, actor.state.next_index, PAGE):
-        query = EventQuery(actor.tenant, actor.room_id, start=start, limit=PAGE)
-        for event in await actor.engine.store.events(query):
+    for start in range(0, log.size, PAGE):
+        query = EventQuery(log.tenant, log.room_id, start=start, limit=PAGE)
+        for event in await log.engine.store.events(query):
             found = blobs_in(json.dumps(event.model_dump(mode="json", include={"content", "metadata", "source"})))
             if scrub.person.wrote(event):
                 wrote.update((event.id, event.metadata.get("voice_session_id", event.id)))
@@ -334,23 +347,56 @@ async def _graves(actor: RoomActor, scrub: Scrub) -> tuple[list[RoomEvent], set[
     return changed, replies, [blob for blob in mine if blob not in others]
 
 
-async def _delete_files(actor: RoomActor, blob_ids: list[str]) -> int:
-    engine, count = actor.engine, 0
+async def _delete_files(log: _Log, blob_ids: list[str]) -> int:
+    engine, count = log.engine, 0
     if engine.blobs is not None:
         for blob_id in blob_ids:
-            info = await engine.blobs().info(actor.tenant, blob_id)
-            if info is not None and info.room_id in (None, actor.room_id):
-                count += await engine.blobs().delete(actor.tenant, blob_id)
+            info = await engine.blobs().info(log.tenant, blob_id)
+            if info is not None and info.room_id in (None, log.room_id):
+                count += await engine.blobs().delete(log.tenant, blob_id)
     return count
 
 
-async def _scrub_records(actor: RoomActor, scrub: Scrub, erased: dict[str, int], replies: set[str]) -> int:
+async def _write_over(log: _Log, graves: list[RoomEvent]) -> None:
+    for first in range(0, len(graves), PAGE):
+        page = tuple(graves[first : first + PAGE])
+        await log.engine.store.commit(Batch(log.tenant, log.epoch, log.room_id, erase=page))
+
+
+async def _scrub_cut(engine: Engine, tenant: str, person: Person) -> int:
+    """Copies that a crash has cut before they became rooms: in none of them anybody has a seat."""
+    rooms = {one.key for one in await all_of(engine.store, ROOM, tenant)}
+    count = 0
+    for head in await all_of(engine.store, "head", tenant):
+        if head.key in rooms:
+            continue
+        if engine.nodes is None:
+            count += await _scrub_log(_Log(engine, tenant, head.key, engine.epoch, head.value["next_index"]), person)
+            continue
+        with contextlib.suppress(Elsewhere):  # somebody makes a room of it right now
+            epoch = await engine.nodes.acquire(tenant, head.key)
+            count += await _scrub_log(_Log(engine, tenant, head.key, epoch, head.value["next_index"]), person)
+            await engine.nodes.held.release([(tenant, head.key)])
+    return count
+
+
+async def _scrub_log(log: _Log, person: Person) -> int:
+    scrub = Scrub(person, {}, ())
+    graves, replies, blobs = await _graves(log, scrub)
+    erased = {grave.id: grave.index for grave in graves if grave.metadata.get("erased")}
+    count = await _scrub_records(log, scrub, erased, replies)
+    await _delete_files(log, blobs)
+    await _write_over(log, graves)
+    return count + len(graves)
+
+
+async def _scrub_records(log: _Log, scrub: Scrub, erased: dict[str, int], replies: set[str]) -> int:
     """Rows beside the log: those about an erased event are emptied or dropped, the others lose only who it was."""
     put: list[Record] = []
     gone: list[RecordKey] = []
     places = set(erased.values())
     for kind in (*DROPPED, *SCRUBBED):
-        for record in await all_of(actor.engine.store, kind, actor.tenant, actor.room_id):
+        for record in await all_of(log.engine.store, kind, log.tenant, log.room_id):
             value = record.value
             about = not erased.keys().isdisjoint((value.get("event_id"), value.get("id"), *value.get("causes", ())))
             about = (
@@ -366,7 +412,7 @@ async def _scrub_records(actor: RoomActor, scrub: Scrub, erased: dict[str, int],
                 put.append(record._replace(value=new, terms=terms))
     for first in range(0, max(len(put), len(gone)), PAGE):
         kept, left = tuple(put[first : first + PAGE]), tuple(gone[first : first + PAGE])
-        await actor.engine.store.commit(Batch(actor.tenant, actor.epoch, actor.room_id, put=kept, delete=left))
+        await log.engine.store.commit(Batch(log.tenant, log.epoch, log.room_id, put=kept, delete=left))
     return len(put) + len(gone)
 
 

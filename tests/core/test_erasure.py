@@ -491,3 +491,31 @@ async def test_a_conversation_of_one_s_own_is_a_way_to_them_and_goes() -> None:
         assert await vault.get("conversation a:amy") is None
         assert await vault.get("conversation a:bob") is not None
         assert await left(kit, "a:amy", "user-amy") == []
+
+
+async def test_a_copy_that_a_crash_has_cut_tells_nothing_either() -> None:
+    store = MemoryStore()
+    async with kit_with(Phone(), store=store) as kit:
+        room_id = (await say(kit, f"I am {SECRET}", who=PHONE)).room_id or ""
+        await say(kit, "and I am not", who="+4412")
+        commit: Callable[[Any], Awaitable[Any]] = store.commit
+        cut = [False]
+
+        async def dies(batch: Any) -> Any:
+            cut[0] = cut[0] or any(one.kind == "room" for one in batch.put)
+            if cut[0]:
+                raise OSError("power cut")
+            return await commit(batch)
+
+        store.commit = dies  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="power cut"):
+            await kit.fork(room_id, new_id="copy")
+        store.commit = commit  # type: ignore[method-assign]
+
+        async def copied() -> str:
+            return str(await store.events(EventQuery("default", "copy", limit=100)))
+
+        assert SECRET in await copied()
+        await kit.erase_person(PHONE)
+        assert SECRET not in await copied()
+        assert PHONE not in await copied()
