@@ -225,6 +225,7 @@ class _Session:
         self.speaking, self.silent_ms = False, 0
         if self.words:
             self.words = []
+            await self._interrupt()  # a text may have been answered meanwhile: one turn at a time
             self._begin()
 
     async def _interrupt(self) -> None:

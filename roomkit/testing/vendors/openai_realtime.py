@@ -144,7 +144,8 @@ class _Session:
         """Calls without an output, and the response that asked for them."""
         self.asked = ""
         self.excused = False
-        """Since the last calls were asked for, all of another reply were answered, or a text came: worth a reply."""
+        """Since the last calls were asked for, all of another reply were answered, or a text came or speech: worth
+        a reply."""
         self.seed: list[tuple[str, str]] = []
         self.scope = Scope("fake session")
         self.reply: _Reply | None = None
@@ -290,6 +291,7 @@ class _Session:
     async def _committed(self, item_id: str) -> None:
         words = " ".join(self.vendor.lexicon.word(value) for value in self.words)
         self.words, self.buffer = [], bytearray()
+        self.excused = True
         await self.say("input_audio_buffer.committed", item_id=item_id, previous_item_id=None)
         content = [{"type": "input_audio", "transcript": None}]
         item = {"id": item_id, "type": "message", "role": "user", "status": "completed", "content": content}
