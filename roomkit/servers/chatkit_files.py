@@ -40,6 +40,7 @@ BASE: ContextVar[str | None] = ContextVar("chatkit base", default=None)
 """Where the page that asks reaches the app: links begin with it."""
 UPLOAD, FETCH = "chatkit-upload", "chatkit-file"
 MOST_NAME, MOST_ATTACHMENTS = 200, 20
+HERE = "this file has been uploaded already"
 _attachments: TypeAdapter[Any] = TypeAdapter(Attachment)
 
 
@@ -173,22 +174,26 @@ class RoomAttachments(AttachmentStore[Any]):
         self.check(UPLOAD, attachment_id, request)
         card = await self.files.card(attachment_id)
         if card.get("url"):
-            raise StateError("this file has been uploaded already")
+            raise StateError(HERE)
         form = await file_of(request, min(int(card["size"]), self.door.options.media_bytes))
-        return await self._keep(form, card["attachment"]["mime_type"], attachment_id, card["owner"])
+        url = await self._put(form, card["attachment"]["mime_type"])
+        try:
+            if (await self.files.card(attachment_id)).get("url"):
+                raise StateError(HERE)
+            return self.fresh(await self.files.uploaded(attachment_id, url, card["owner"]))
+        except BaseException:
+            await self.files.drop(url)  # It was deleted meanwhile, or came twice at once.
+            raise
 
     async def direct(self, request: Request, context: Any) -> Attachment:
         """The form alone: card and bytes at once."""
         assert self.door is not None, "there is an app"
         form = await file_of(request, self.door.options.media_bytes)
         self._check(self.door, form.mime_type, 0)
-        attachment, owner = self._made(form.filename or "file", form.mime_type), self._user_of(context)
-        await self.files.save(attachment, owner)
-        try:
-            return await self._keep(form, form.mime_type, attachment.id, owner)
-        except BaseException:
-            await self.files.delete(attachment.id, owner)
-            raise
+        url = await self._put(form, form.mime_type)
+        attachment = self._made(form.filename or "file", form.mime_type)
+        await self.files.save(attachment, self._user_of(context), url=url)
+        return attachment
 
     def fresh(self, attachment: Attachment) -> Attachment:
         """With a preview that works now: its links expire."""
@@ -211,16 +216,10 @@ class RoomAttachments(AttachmentStore[Any]):
         claim, proof = self._claim(attachment_id), request.query_params.get("s", "")
         self.door.kit.tokens.check(purpose, claim, number, proof)
 
-    async def _keep(self, form: FormFile, mime_type: str, attachment_id: str, owner: str) -> Attachment:
+    async def _put(self, form: FormFile, mime_type: str) -> str:
         tenant = self.files.rooms.tenant_id
         info = await self.files.blobs.put(tenant, form.data, mime_type=mime_type, filename=form.filename)
-        try:
-            if (await self.files.card(attachment_id, owner)).get("url"):
-                raise StateError("this file has been uploaded already")
-            return self.fresh(await self.files.uploaded(attachment_id, f"blob:{info.id}", owner))
-        except BaseException:
-            await self.files.drop(f"blob:{info.id}")  # It was deleted meanwhile, or came twice at once.
-            raise
+        return f"blob:{info.id}"
 
     def _check(self, door: Door, mime_type: str, size: int) -> None:
         if mime_type.partition(";")[0].strip().lower() not in door.options.media_types:

@@ -28,6 +28,7 @@ from roomkit.testing import ScriptedAI, VirtualClock
 from roomkit.testing.asgi import StreamingASGITransport
 from roomkit.testing.sockets import AsgiSocket
 
+pytestmark = pytest.mark.may_block  # the package makes its models on first use
 SECRET, SAID = "a secret of these tests, long enough", "the word is swordfish"
 ROOM = "r"
 

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 
 from roomkit import AIChannel, RoomKit
 from roomkit.models.access import Principal, PrincipalRole
-from roomkit.runtime import Clock, SystemClock
 from roomkit.servers.chatkit import ChatKitOptions, RoomChatKitServer, chatkit_app
 from roomkit.testing import ScriptedAI
 from roomkit.testing.asgi import StreamingASGITransport
@@ -61,9 +60,12 @@ class Page:
 
 @asynccontextmanager
 async def served(
-    *brains: AIChannel, options: ChatKitOptions | None = None, clock: Clock | None = None, **doors: Any
+    *brains: AIChannel,
+    options: ChatKitOptions | None = None,
+    kit: RoomKit | None = None,
+    **doors: Any,
 ) -> AsyncIterator[tuple[RoomKit, RoomChatKitServer, Any]]:
-    kit = RoomKit(clock=clock or SystemClock())
+    kit = kit or RoomKit()
     for number, brain in enumerate(brains):
         kit.register_channel(brain, default=number == 0)
     server = RoomChatKitServer(kit, options)

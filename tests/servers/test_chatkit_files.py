@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
+import pytest
 from chatkit.types import Attachment
 from pydantic import TypeAdapter
 
 from roomkit import RoomKit, WebSocketChannel
 from roomkit.models.content import CompositeContent, MediaContent, text_of
 from roomkit.models.event import EventType, RoomEvent
+from roomkit.ports.blob import BlobInfo
+from roomkit.providers.files import FileBlobStore
 from roomkit.testing import VirtualClock
 from tests.servers.pages import Page, brain, served
 
+pytestmark = pytest.mark.may_block  # the package makes its models on first use
 ATTACHMENT: TypeAdapter[Any] = TypeAdapter(Attachment)
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 100
 
@@ -48,6 +53,11 @@ async def media(kit: RoomKit, room: str) -> list[MediaContent]:
     return [part for part in parts if isinstance(part, MediaContent)]
 
 
+def kept(kit: RoomKit) -> list[Any]:
+    """What is on the disk."""
+    return [one for one in kit.blobs._root.rglob("*") if one.is_file()]  # type: ignore[attr-defined]
+
+
 async def test_a_file_in_two_phases_goes_into_the_room_and_other_channels_see_it() -> None:
     async with served(brain("Nice cat", "And again")) as (kit, _, page):
         heard: list[RoomEvent] = []
@@ -70,6 +80,7 @@ async def test_a_file_in_two_phases_goes_into_the_room_and_other_channels_see_it
         info = await kit.blobs.info("default", file.url.removeprefix("blob:"))
         assert info is not None
         assert info.room_id == thread, "a file of this room, for whoever is in it"
+        assert len(kept(kit)) == 2, "and the one copy of it, with its card"
         async with asyncio.timeout(10):
             while not any("Look" in text_of(event.content) for event in heard):
                 await asyncio.sleep(0.01)
@@ -119,7 +130,7 @@ async def test_nobody_has_the_files_of_others() -> None:
 
 
 async def test_links_end() -> None:
-    async with served(brain("Nice"), clock=VirtualClock(), media_link_s=60) as (_, _, page):
+    async with served(brain("Nice"), kit=RoomKit(clock=VirtualClock()), media_link_s=60) as (_, _, page):
         ann = page()
         made, sent = await create(ann), await uploaded(ann)
         await asyncio.sleep(61)
@@ -156,8 +167,7 @@ async def test_types_sizes_and_forms_are_checked_with_a_clear_word() -> None:
         assert (await ann.client.post("/files", **form(b"x", "a.exe", "application/x-msdownload"))).status_code == 415
         assert (await ann.client.post("/files", **form(PNG + b"\0" * 1_000))).status_code == 413
         assert (await ann.client.post("/files", **form(b"<svg>"))).status_code == 400
-        folder = kit.blobs._root  # type: ignore[attr-defined]
-        assert len([one for one in folder.rglob("*") if one.is_file()]) == 2, "one file and its card, no more"
+        assert len(kept(kit)) == 2, "one file and its card, no more"
 
 
 async def test_what_is_not_here_cannot_be_sent() -> None:
@@ -179,8 +189,38 @@ async def test_a_deleted_file_is_gone() -> None:
         sent = await uploaded(ann)
         await ann.ask("attachments.delete", attachment_id=sent.id)
         assert (await ann.client.get(path(sent.preview_url))).status_code == 404
-        assert not [one for one in kit.blobs._root.rglob("*") if one.is_file()]  # type: ignore[attr-defined]
+        assert not kept(kit)
         await ann.ask("attachments.delete", 404, attachment_id=sent.id)
+
+
+class Gated(FileBlobStore):
+    """Files that are on the disk, of which is not told before the gate opens."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.gate = asyncio.Event()
+        self.waiting = 0
+
+    async def put(self, *args: Any, **more: Any) -> BlobInfo:
+        info = await super().put(*args, **more)
+        self.waiting += 1
+        await self.gate.wait()
+        return info
+
+
+async def test_a_file_that_comes_twice_at_once_or_is_deleted_meanwhile_is_not_kept(tmp_path: Path) -> None:
+    async with served(kit=RoomKit(blobs=(blobs := Gated(tmp_path)))) as (kit, _, page):
+        ann = page()
+        twice, gone = await create(ann), await create(ann)
+        links = [path(made.upload_descriptor.url) for made in (twice, twice, gone)]
+        sending = [asyncio.create_task(ann.client.post(link, **form(PNG))) for link in links]
+        while blobs.waiting < 3:
+            await asyncio.sleep(0.01)
+        await ann.ask("attachments.delete", attachment_id=gone.id)
+        blobs.gate.set()
+        answers = [(await one).status_code for one in sending]
+        assert (sorted(answers[:2]), answers[2]) == ([200, 409], 404)
+        assert len(kept(kit)) == 2
 
 
 async def test_files_of_others_in_the_room_are_links_that_work() -> None:

@@ -31,6 +31,7 @@ from roomkit.servers.chatkit import RoomChatKitServer
 from roomkit.servers.chatkit_store import RoomStore
 from tests.servers.pages import user
 
+pytestmark = pytest.mark.may_block  # the package makes its models on first use
 ANN, EVE = user("ann"), user("eve")
 NOW = datetime(2030, 1, 1, 12)  # noqa: DTZ001 - the package's own times have no zone
 
