@@ -69,4 +69,20 @@ window.join = async (how, address, token) => {
       : await client.startBotAndConnect({ endpoint: address, headers, requestData: { transport: "webrtc" } });
   return ready.version;
 };
+
+// When somebody began to speak after the first answer had begun to be heard.
+window.over = () => {
+  const answered = seen.events.find(([, kind]) => kind === "botStartedSpeaking")?.[0] ?? Infinity;
+  return seen.events.find(([at, kind]) => kind === "userStartedSpeaking" && at > answered);
+};
+// For how many seconds it still sounded from then on, up to the next answer.
+window.late = async () => {
+  await new Promise((done) => setTimeout(done, 2500));
+  const [started] = window.over();
+  const stopped = seen.events.find(([at, kind]) => at > started - 500 && kind === "botStoppedSpeaking");
+  const next = seen.events.find(([at, kind]) => stopped && at > stopped[0] && kind === "botStartedSpeaking");
+  const until = next ? next[0] - 200 : Infinity;
+  const sounds = seen.loudness.filter(([at, loud]) => at > started && at < until && loud > 0.01);
+  return sounds.length ? (sounds.at(-1)[0] - started) / 1000 : 0;
+};
 window.leave = () => window.client.disconnect();
