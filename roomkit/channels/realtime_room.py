@@ -315,10 +315,16 @@ class RealtimeRoom:
         return PastTurn(role, event.text if event.source.direction == "inbound" else _named(event))
 
     def sign(self, call: RealtimeCall, kind: str, data: dict[str, Any]) -> None:
-        data = {"session": call.session.id, **data}
-        sign = Ephemeral(kind=kind, room_id=self.room_id, sender=self.channel.channel_id, visibility="all", data=data)
-        self._port.publish(sign)
-        self.channel.trace("realtime", call.session.id, kind=kind, **data)
+        channel, screen = self.channel, self.live.screen
+        words = not data.keys().isdisjoint(("text", "delta"))
+        if screen is not None and "text" in data:
+            data = {**data, "text": screen(data["text"])}
+        told = {"session": call.session.id, **data}
+        if screen is None or "delta" not in data:  # of words in pieces nobody can tell what they will be
+            to = channel.options.transcripts_to if words else "all"
+            sender = channel.channel_id
+            self._port.publish(Ephemeral(kind=kind, room_id=self.room_id, sender=sender, visibility=to, data=told))
+        channel.trace("realtime", call.session.id, kind=kind, **data)
 
     def spent(self, call: RealtimeCall, usage: Usage) -> None:
         self.asked[call.session.id].answered = True

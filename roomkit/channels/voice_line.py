@@ -221,14 +221,12 @@ class VoiceLine:
             self.bridge.push(call.session.id, frame)
 
     def sign(self, call: Call, kind: str, data: dict[str, Any]) -> None:
-        sign = Ephemeral(
-            kind=kind,
-            room_id=self.room_id,
-            sender=self.channel.channel_id,
-            visibility="all",
-            data={"session": call.session.id, **data},
-        )
-        self._port.publish(sign)
+        channel_id, screen = self.channel.channel_id, self.live.screen
+        if screen is not None and "text" in data:
+            data = {**data, "text": screen(data["text"])}
+        to = channel_id if kind == "voice_spoken" else "all"  # what is spoken may be for this channel alone
+        told = {"session": call.session.id, **data}
+        self._port.publish(Ephemeral(kind=kind, room_id=self.room_id, sender=channel_id, visibility=to, data=told))
         self.channel.trace("turn", call.session.id, kind=kind, **data)
 
 

@@ -42,6 +42,12 @@ class LiveRooms:
         redactor = redactions.at("model", self._tenant) if redactions is not None else None
         return redactor.text if redactor is not None else str
 
+    @property
+    def screen(self) -> Callable[[str], str] | None:
+        redactions = self._engine.redactions
+        redactor = redactions.at("store", self._tenant) if redactions is not None else None
+        return redactor.text if redactor is not None else None
+
     def wanted(self, kind: type[Any]) -> bool:
         hooks = self._engine.hooks
         return hooks.guarded(cast("Any", kind)) if issubclass(kind, Moment) else hooks.heard(kind)

@@ -287,10 +287,11 @@ def _public(reason: str) -> str:
 
 
 def _sign_visibility(message: Ephemeral, seat: ChannelBinding | None) -> str:
-    """Signs of an AI go where its words would: nowhere while it is muted or hidden."""
-    if seat is None or seat.category is not Category.INTELLIGENCE or message.visibility != "all":
+    """Signs of a channel go where its words would; those of an AI nowhere while it is muted."""
+    if seat is None or message.visibility != "all":
         return message.visibility
-    return seat.visibility if seat.can_write and not seat.muted else "internal"
+    silent = seat.category is Category.INTELLIGENCE and (seat.muted or not seat.can_write)
+    return "internal" if silent else seat.visibility
 
 
 _set = object.__setattr__

@@ -123,6 +123,12 @@ class LivePort(Protocol):
         """Takes out of words what the kit's redaction keeps from models."""
         ...
 
+    @property
+    def screen(self) -> Callable[[str], str] | None:
+        """Takes out of words that are shown before they are kept what the store is not to keep; None where it keeps
+        everything."""
+        ...
+
     def wanted(self, kind: type[Any]) -> bool:
         """Whether any guard or observer is registered for this kind of moment or notice."""
         ...

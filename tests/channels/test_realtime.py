@@ -25,6 +25,7 @@ from roomkit.models.delivery import InboundMessage
 from roomkit.models.hooks import BeforeToolUse, Block, Committed, Modify
 from roomkit.models.redaction import Redaction
 from roomkit.models.room import Access, FloorMode
+from roomkit.models.stream import Ephemeral
 from roomkit.ports.realtime import RealtimeTraits
 from roomkit.testing import FakeChannel
 from roomkit.testing.calls import ScriptedVad
@@ -670,6 +671,34 @@ async def test_what_models_are_not_told_is_not_told_this_one_in_words() -> None:
         assert [each.text for each in it.model.of(rt.InjectText)] == ["bob: I am [email]"]
         assert [each.output for each in it.model.of(rt.ToolAnswer)] == ["[email] has it"]
         assert "I am bob@example.com" in [e.text for e in await it.kit.events("r")], "people read it"
+
+
+@pytest.mark.parametrize(
+    "options, kit, seen",
+    [
+        (RealtimeOptions(), None, True),
+        (RealtimeOptions(transcripts_to="internal"), None, False),
+        (RealtimeOptions(), KitOptions(redaction=Redaction(store=True)), False),
+    ],
+)
+async def test_words_are_shown_while_they_come_to_whoever_sees_them_in_the_end(
+    options: RealtimeOptions, kit: KitOptions | None, seen: bool
+) -> None:
+    card = "4111 1111 1111 1111"
+    async with desk(options=options, kit=kit) as it:
+        it.kit.register_channel(FakeChannel("web", "web"))
+        await it.call()
+        await it.kit.attach_channel(it.room, "web")
+        shown: list[Any] = []
+        await it.kit.open_view(it.room, "web", shown.append)
+        it.model.emit(rt.SpeechBegan("u1"), rt.UserText("u1", f"my card is {card}", final=False))
+        it.model.hears(f"my card is {card}", item_id="u1")
+        it.model.says(f"You said {card}", ms=400)
+        await asyncio.sleep(3)
+        signs = [one for one in shown if isinstance(one, Ephemeral)]
+        assert "voice_phase" in {one.kind for one in signs}
+        assert ("1111" in str(shown)) is seen
+        assert ("voice_reply" in {one.kind for one in signs}) is seen
 
 
 async def test_who_is_banned_hears_nothing_more() -> None:

@@ -19,6 +19,7 @@ from roomkit.models.audio import SessionState, VoiceSession
 from roomkit.models.hooks import Block, Modify
 from roomkit.models.room import Assurance
 from roomkit.ports.speech import TurnVerdict
+from roomkit.testing import FakeChannel
 from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
 from roomkit.testing.loop import run
 from roomkit.voice.interruption import Interruption, Strategy
@@ -212,6 +213,28 @@ async def test_a_call_ends_once_with_its_state_and_nothing_left() -> None:
         await phone.channel.disconnect_session(session, phone.room)
         assert [type(end) for end in ends] == [told.SessionStarted, told.SessionFinished]
         assert phone.channel.sessions() == []
+
+
+async def test_what_is_said_to_the_caller_alone_is_shown_to_nobody_else() -> None:
+    """Nor are the words of a caller whose seat is for colleagues only, while they are being said."""
+    async with Phone() as phone:
+        phone.kit.register_channel(FakeChannel("web", "web"))
+        await phone.answer()
+        await phone.kit.attach_channel(phone.room, "web")
+        seen: dict[str, list[Any]] = {"web": [], "phone": []}
+        for channel_id, shown in seen.items():
+            await phone.kit.open_view(phone.room, channel_id, shown.append)
+        await phone.kit.whisper(phone.room, "your code is 4711", to="phone", by="eve")
+        await asyncio.sleep(5)
+        assert "4711" in "".join(phone.tts.said)
+        await phone.kit.set_visibility(phone.room, "phone", "internal")
+        phone.line.speaks(phone.session, "mine is 0815", 6_000, 600)
+        await asyncio.sleep(8)
+        assert "mine is 0815" in [e.text for e in await phone.kit.events(phone.room)]
+        assert any(getattr(one, "kind", "") == "voice_spoken" for one in seen["phone"])
+        assert seen["web"]
+        assert "4711" not in str(seen["web"])
+        assert "0815" not in str(seen["web"])
 
 
 @pytest.mark.parametrize("how", ["removed", "banned", "banned by hand"])
