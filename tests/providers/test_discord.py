@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from roomkit.errors import (
     BadResponse,
     ConfigError,
     ProviderError,
-    ProviderTimeout,
     RateLimited,
     Refused,
     Unauthorized,
@@ -49,15 +47,12 @@ from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.discord import FakeDiscord
 from tests.providers.exactly_once import GOLDEN, HOOK, ONCE, exactly_once, golden
 from tests.providers.spoilt import check_spoilt
+from tests.providers.vendor_calls import check_no_answer, check_no_bodies, failing, public
 from tests.servers.house import House, house
 
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
 NAMES = sorted(path.stem for path in (GOLDEN / "discord").glob("*.json"))
 SILENT = {"ping", "event_ping", "autocomplete"}
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeDiscord, clock: Any = None, **more: Any) -> DiscordProvider:
@@ -132,9 +127,7 @@ def test_whatever_stands_anywhere_in_a_body_breaks_nothing() -> None:
 
 def test_hostile_bodies_are_refused_or_read_but_break_nothing() -> None:
     discord = made(FakeDiscord())
-    for body in (b"", b"[]", b"1", b"\xff", b"{", b"[" * 100_000):
-        with pytest.raises(AccessDenied):
-            discord.parse(WebhookRequest("POST", HOOK, {}, body), "c")
+    check_no_bodies(discord, HOOK)
     base = json.loads(golden("discord", "command_file")[0].body)
     odd: list[Any] = [None, 1, "x", [], [1], {"options": [1, {"name": 5}], "resolved": {"attachments": {"1": 2}}}]
     for kind in (2, 3, 5, "x", None):
@@ -287,11 +280,7 @@ async def test_a_receipt_takes_the_place_of_thinking() -> None:
 
 
 async def send_failing(fake: FakeDiscord, content: Content | str = "x", **more: Any) -> ProviderError:
-    discord = made(fake, **more)
-    with pytest.raises(ProviderError) as caught:
-        await discord.send(message_to("C1", content))
-    await discord.aclose()
-    return caught.value
+    return await failing(made(fake, **more), message_to("C1", content))
 
 
 async def test_text_goes_out_as_it_is_and_calls_nobody() -> None:
@@ -444,12 +433,7 @@ async def test_rate_limits_are_kept_per_bucket_and_channel() -> None:
 
 async def test_no_answer_is_ambiguous_and_comes_in_time() -> None:
     fake = FakeDiscord()
-    fake.mishaps.hang()
-    start = monotonic()
-    error = await send_failing(fake)
-    assert isinstance(error, ProviderTimeout)
-    assert error.ambiguous
-    assert monotonic() - start == pytest.approx(15)
+    await check_no_answer(lambda: made(fake), message_to("C1", "x"), hang=fake.mishaps.hang)
     assert isinstance(await send_failing(fake, bot_token="wrong"), Unauthorized)
 
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from roomkit.errors import (
     BadResponse,
     ConfigError,
     ProviderError,
-    ProviderTimeout,
     RateLimited,
     Refused,
     Unauthorized,
@@ -45,6 +43,7 @@ from roomkit.testing import VirtualClock, check_message_provider, fuzz_signature
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.meta import FakeMeta
 from tests.providers.exactly_once import GOLDEN, ONCE, exactly_once, golden
+from tests.providers.vendor_calls import check_no_answer, public, send_own_files
 from tests.servers.house import MemoryBlobs, house
 
 TO = "24000000000001"
@@ -52,10 +51,6 @@ PUBLIC = "https://rooms.example"
 VENDOR = "meta/messenger"
 FILES = sorted((GOLDEN / VENDOR).glob("*.json"))
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeMeta, more: MessengerOptions | None = None, **options: Any) -> MessengerProvider:
@@ -227,12 +222,7 @@ async def test_no_answer_is_ambiguous_and_a_strange_one_is_bad():
     import httpx2
 
     fake = FakeMeta()
-    fake.hang()
-    error = await failing(fake)
-    assert isinstance(error, ProviderTimeout)
-    assert error.ambiguous
-    fake.lose_answer()
-    assert (await failing(fake)).ambiguous
+    await check_no_answer(lambda: made(fake), message_to(TO), hang=fake.hang, lose=fake.lose_answer)
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json={"recipient_id": "1"}))
     messenger = MessengerProvider(fake.messenger_options(), transport=transport)
     with pytest.raises(BadResponse):
@@ -448,15 +438,7 @@ async def test_a_file_of_the_kits_own_store_goes_out_without_a_public_address():
         await kit.create_room("r", channels=[])
         await kit.attach_channel("r", "ms", metadata={"facebook_user_id": TO})
         kit.channels["ms"].provider.window_s = None  # type: ignore[attr-defined]
-        blobs = kit.engine.blobs()  # type: ignore[misc]
-
-        async def chunks():
-            yield b"the bill"
-
-        info = await blobs.put("default", chunks(), mime_type="application/pdf", filename="bill.pdf", room_id="r")
-        await kit.send("r", MediaContent(url=f"blob:{info.id}", mime_type="application/pdf", filename="bill.pdf"))
-        other = await blobs.put("default", chunks(), mime_type="application/pdf", room_id="another room")
-        await kit.send("r", MediaContent(url=f"blob:{other.id}", mime_type="application/pdf"))
+        await send_own_files(kit, "r")
         await asyncio.sleep(10)
         (message,) = fake.messages
         assert message.file == b"the bill"

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from roomkit.errors import (
     BadResponse,
     ConfigError,
     ProviderError,
-    ProviderTimeout,
     RateLimited,
     Refused,
     Unauthorized,
@@ -50,6 +48,7 @@ from roomkit.testing import VirtualClock, check_message_provider, fuzz_signature
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.meta import FakeMeta
 from tests.providers.exactly_once import GOLDEN, ONCE, exactly_once, golden
+from tests.providers.vendor_calls import check_no_answer, public, send_own_files
 from tests.servers.house import MemoryBlobs, house
 
 TO = "+16505551234"
@@ -58,10 +57,6 @@ VENDOR = "meta/whatsapp"
 FILES = sorted((GOLDEN / VENDOR).glob("*.json"))
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png", caption="cap")
 TEMPLATE = TemplateContent(template_id="hello_world", parameters={"1": "{text}"})
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeMeta, more: WhatsAppOptions | None = None, **options: Any) -> MetaWhatsAppProvider:
@@ -450,12 +445,7 @@ async def test_how_long_to_wait_is_told_in_two_ways():
 
 async def test_no_answer_is_ambiguous_and_a_strange_one_is_bad():
     fake = FakeMeta()
-    fake.hang()
-    error = await failing(fake)
-    assert isinstance(error, ProviderTimeout)
-    assert error.ambiguous
-    fake.lose_answer()
-    assert (await failing(fake)).ambiguous
+    await check_no_answer(lambda: made(fake), message_to(TO), hang=fake.hang, lose=fake.lose_answer)
     assert len(fake.messages) == 2, "both were accepted"
     for body in ("<html>", "[]", "{}", '{"messages": []}', '{"messages": [{"id": 5}]}'):
         transport = httpx2.MockTransport(lambda _, body=body: httpx2.Response(200, text=body))
@@ -736,15 +726,7 @@ async def test_a_file_of_the_kits_own_store_goes_out_without_a_public_address():
         await kit.create_room("r", channels=[])
         await kit.attach_channel("r", "wa", metadata={"phone_number": TO})
         kit.channels["wa"].provider.window_s = None  # type: ignore[attr-defined]
-        blobs = kit.engine.blobs()  # type: ignore[misc]
-
-        async def chunks():
-            yield b"the bill"
-
-        info = await blobs.put("default", chunks(), mime_type="application/pdf", filename="bill.pdf", room_id="r")
-        await kit.send("r", MediaContent(url=f"blob:{info.id}", mime_type="application/pdf", filename="bill.pdf"))
-        other = await blobs.put("default", chunks(), mime_type="application/pdf", room_id="another room")
-        await kit.send("r", MediaContent(url=f"blob:{other.id}", mime_type="application/pdf"))
+        await send_own_files(kit, "r")
         await asyncio.sleep(10)
         (message,) = fake.messages
         assert fake.files[message.body["document"]["id"]] == ("application/pdf", b"the bill")

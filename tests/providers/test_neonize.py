@@ -7,7 +7,7 @@ import ast
 import asyncio
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -40,14 +40,11 @@ from roomkit.providers.neonize.whatsapp_personal import NeonizeOptions, WhatsApp
 from roomkit.providers.neonize.wire import NeonizeWire
 from roomkit.testing import VirtualClock
 from roomkit.testing.messages import message_to
+from tests.providers.vendor_calls import public
 
 FOLDER = Path(__file__).parents[2] / ".venv" / "neonize"
 pytestmark = pytest.mark.skipif(not (FOLDER / "neonize").exists(), reason="neonize is missing: run .ci/neonize")
 ANN, ME = "4915112345", "4930999"
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 @cache

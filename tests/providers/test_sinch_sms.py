@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,13 +37,10 @@ from roomkit.testing import VirtualClock, check_message_provider
 from roomkit.testing.messages import binding_of, context_of, event_of, message_to
 from roomkit.testing.vendors.sinch import FakeSinch
 from tests.providers.exactly_once import GOLDEN, ONCE, exactly_once, golden
+from tests.providers.vendor_calls import public
 
 TO = "+15550123"
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeSinch, **more: Any) -> SinchSMSProvider:

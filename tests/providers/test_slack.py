@@ -4,7 +4,6 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from roomkit.errors import (
     BadResponse,
     ConfigError,
     ProviderError,
-    ProviderTimeout,
     RateLimited,
     Refused,
     Unauthorized,
@@ -44,20 +42,16 @@ from roomkit.models.content import (
 from roomkit.models.delivery import Attachment, DeliveryState, InboundMessage, WebhookRequest
 from roomkit.models.event import EventType
 from roomkit.providers.slack.slack import SlackOptions, SlackProvider, provider
-from roomkit.runtime import monotonic
 from roomkit.testing import VirtualClock, check_message_provider, fuzz_signatures
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.slack import FakeSlack
 from tests.providers.exactly_once import GOLDEN, HOOK, ONCE, exactly_once, golden
 from tests.providers.spoilt import check_spoilt
+from tests.providers.vendor_calls import check_no_answer, check_no_bodies, failing, public
 from tests.servers.house import house
 
 FORM = "application/x-www-form-urlencoded"
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeSlack, clock: Any = None, **more: Any) -> SlackProvider:
@@ -87,11 +81,7 @@ def parsed(name: str) -> list[Any]:
 
 
 async def send_failing(fake: FakeSlack, content: Content | str = "x", **more: Any) -> ProviderError:
-    slack = made(fake, **more)
-    with pytest.raises(ProviderError) as caught:
-        await slack.send(message_to("C1", content))
-    await slack.aclose()
-    return caught.value
+    return await failing(made(fake, **more), message_to("C1", content))
 
 
 async def test_conformance() -> None:
@@ -218,9 +208,7 @@ def test_whatever_stands_anywhere_in_a_body_breaks_nothing() -> None:
 
 def test_hostile_bodies_are_refused_or_read_but_break_nothing() -> None:
     slack = made(FakeSlack())
-    for body in (b"", b"[]", b"1", b"\xff", b"{", b"[" * 100_000):
-        with pytest.raises(AccessDenied):
-            slack.parse(WebhookRequest("POST", HOOK, {"content-type": "application/json"}, body), "c")
+    check_no_bodies(slack, HOOK, {"content-type": "application/json"})
     base = document("event_message_im")
     odd: list[Any] = [None, 1, "x", [], {}, {"user": {}, "channel": {}, "ts": 5, "files": [1, {"size": "x"}]}]
     for event in [
@@ -404,16 +392,8 @@ async def test_errors_say_who_must_act(status: int, body: Any, kind: type[Provid
 
 async def test_no_answer_is_ambiguous_and_comes_in_time() -> None:
     fake = FakeSlack()
-    fake.mishaps.hang()
-    start = monotonic()
-    error = await send_failing(fake)
-    assert isinstance(error, ProviderTimeout)
-    assert error.ambiguous
-    assert monotonic() - start == pytest.approx(15)
-    fake.mishaps.lose_answer()
-    error = await send_failing(fake)
-    assert isinstance(error, Unavailable)
-    assert error.ambiguous
+    mishaps = fake.mishaps
+    await check_no_answer(lambda: made(fake), message_to("C1", "x"), hang=mishaps.hang, lose=mishaps.lose_answer)
     assert len(fake.messages) == 2, "both were accepted"
     assert isinstance(await send_failing(fake, bot_token="xoxb-wrong"), Unauthorized)
 

@@ -5,7 +5,6 @@ import inspect
 import json
 import logging
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,15 +53,12 @@ from roomkit.testing import VirtualClock, check_message_provider, fuzz_signature
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.telegram import FakeTelegram
 from tests.providers.exactly_once import GOLDEN, ONCE, exactly_once, golden
+from tests.providers.vendor_calls import public
 from tests.servers.house import MemoryBlobs, house
 
 TO = "5550123"
 PUBLIC = "https://rooms.example"
 FILES = sorted((GOLDEN / "telegram").glob("*.json"))
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeTelegram, **more: Any) -> TelegramProvider:

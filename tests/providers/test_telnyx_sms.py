@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,13 +47,10 @@ from roomkit.testing import VirtualClock, check_message_provider
 from roomkit.testing.messages import message_to
 from roomkit.testing.vendors.telnyx import FakeTelnyx
 from tests.providers.exactly_once import GOLDEN, ONCE, exactly_once, golden
+from tests.providers.vendor_calls import public
 
 TO = "+15550123"
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeTelnyx, kind: type[TelnyxSMSProvider] = TelnyxSMSProvider, **more: Any) -> Any:

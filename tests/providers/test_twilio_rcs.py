@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,11 @@ from roomkit.providers.twilio.rcs import TwilioRCSProvider, provider
 from roomkit.testing import FakeTwilio, check_message_provider
 from roomkit.testing.messages import binding_of, context_of, event_of, message_to
 from tests.providers.exactly_once import ONCE, exactly_once, golden_form
+from tests.providers.vendor_calls import public
 
 TO = "+15550123"
 AGENT = "rcs:fake_brand_agent"
 SERVICE = "MG" + "1" * 32
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeTwilio, **more: Any) -> TwilioRCSProvider:

@@ -5,7 +5,7 @@ import base64
 import hmac
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
@@ -45,13 +45,10 @@ from roomkit.runtime import monotonic
 from roomkit.testing import FakeTwilio, check_message_provider, fuzz_signatures
 from roomkit.testing.messages import message_to
 from tests.providers.exactly_once import ONCE, exactly_once, golden_form
+from tests.providers.vendor_calls import public
 
 TO = "+15550123"
 PICTURE = MediaContent(url="https://x.example/a.png", mime_type="image/png")
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeTwilio, **more: object) -> TwilioSMSProvider:

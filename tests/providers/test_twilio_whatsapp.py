@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,10 @@ from roomkit.providers.twilio.whatsapp import TwilioWhatsAppProvider, provider
 from roomkit.testing import FakeTwilio, VirtualClock, check_message_provider
 from roomkit.testing.messages import message_to
 from tests.providers.exactly_once import ONCE, exactly_once, golden_form
+from tests.providers.vendor_calls import public
 
 TO = "+15550123"
 HELLO = TemplateContent(template_id="HX" + "b" * 32, parameters={"1": "Ada"}, fallback="Hello Ada")
-
-
-async def public(host: str, port: int, /) -> Sequence[str]:
-    return ["93.184.215.14"]
 
 
 def made(fake: FakeTwilio, **more: Any) -> TwilioWhatsAppProvider:
