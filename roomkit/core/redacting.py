@@ -64,6 +64,10 @@ class Redactions:
         change.put[:] = [_record(redactor, record) for record in change.put]
         change.tasks[:] = [_words(redactor, one) for one in change.tasks]
         change.observations[:] = [_words(redactor, one) for one in change.observations]
+        room = change.room
+        if room is not None and (call := room.attention) is not None:
+            reason = redactor.text(call.reason)
+            change.room = room if reason is call.reason else room.replaced(attention=call.replaced(reason=reason))
 
     def request(self, tenant: str, request: AIRequest) -> AIRequest:
         """What a model is told: the people's words, and what tools said. Your own prompt stays."""

@@ -76,6 +76,7 @@ async def test_the_store_keeps_nothing_of_it(tmp_path: Path) -> None:
         room = result.room_id or ""
         await kit.draft(room, f"we wrote to {MAIL}", by="desk")
         await kit.send(room, f"we will call {PHONE}")
+        await kit.request_human(room, f"wants to be called at {PHONE}", by="desk")
         events = await kit.events(room, raw=True)
         assert events[0].text == CLEAN or CLEAN in [e.text for e in events]
         said = next(e for e in events if e.text == CLEAN)
