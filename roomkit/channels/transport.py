@@ -75,8 +75,9 @@ class TransportChannel(Channel):
         """One attempt to send `event`, already transcoded, in as many parts as its length needs.
 
         Parts that an earlier attempt got through are listed in `context.state["parts"]` and not sent again. What the
-        vendor refuses before anything of it is out goes by the `stand_in`, once; an attempt that begins there is told
-        so by `context.state["via"]`. Retries are the caller's; a `ProviderError` passes.
+        vendor refuses goes by the `stand_in`, once and whole (parts that were out already are told of as repeated); an
+        attempt that begins there is told so by `context.state["via"]`. Retries are the caller's; a `ProviderError`
+        passes.
         """
         if self.provider is None:
             return _failed("no_provider")
@@ -129,7 +130,14 @@ class TransportChannel(Channel):
             outgoing = Outgoing(
                 **draft, content=content, idempotency_key=f"{key}{number}", part=number, parts=len(parts)
             )
-            result = await self._send(outgoing, usual=way is None and not sent)
+            try:
+                result = await self._send(outgoing, usual=way is None)
+            except _RefusedHere as refused:
+                if not sent:
+                    raise
+                raise _RefusedHere(
+                    f"{refused} ({len(sent)} of {len(parts)} parts were out and are repeated)"
+                ) from refused
             if not result.success:
                 return result.model_copy(update={"parts": tuple(sent)})
             sent.append(result.reference or result.provider_message_id or outgoing.idempotency_key)

@@ -167,6 +167,21 @@ async def test_a_part_that_fails_is_not_hidden_by_one_that_has_arrived(vendor: V
         assert by_sms.split() == LONG.split(), "once, and whole"
 
 
+async def test_a_part_that_is_refused_takes_the_whole_by_the_other_way(vendor: Vendor):
+    async with kit_with(vendor) as kit:
+        vendor.fake._script.append(None)  # the first goes out
+        vendor.refuse()
+        await say(kit, LONG)
+        record = await only(kit)
+        assert (record.state, record.details["via"]) == (DeliveryState.SENT, "sms")
+        assert "1 of 2 parts were out and are repeated" in record.details["instead_of"]
+        assert [way for way, _ in vendor.sent()].count("rcs") == 1
+        assert " ".join(text for way, text in vendor.sent() if way == "sms").split() == LONG.split()
+        assert await kit.dead_letters() == []
+        await report(kit, vendor, vendor.failed(vendor.fake.messages[0]))
+        assert (await only(kit)).state is DeliveryState.SENT, "news of the first way is about nothing any more"
+
+
 async def test_where_there_is_no_other_way_a_lost_part_is_a_failure(vendor: Vendor):
     async with kit_with(vendor, fallback=False) as kit:
         await say(kit, LONG)
