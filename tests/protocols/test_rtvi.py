@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roomkit.protocols.rtvi.messages import KINDS, MOST_CHARS, BadMessage, message, parse, version_of
@@ -181,6 +181,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([*KINDS, "other"]), JSON), max_size=20),
     st.sampled_from(["2.2.0", "1.0.0", "9.9.9"]),
@@ -194,6 +195,7 @@ def test_whatever_a_client_sends_is_answered_at_most_once_and_never_raises(sent:
         assert all(one["id"] == f"i{number}" for one in answers)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_survived(text: str) -> None:
     ready().hear(text)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roomkit.protocols.rtvi.session import File, Say, Send, Session, Sound
@@ -172,6 +172,7 @@ def test_what_is_no_file_and_no_sound(kind: str, data: Any) -> None:
     assert (answer["type"], answer["id"]) == ("error-response", "i1")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(PHASES)
