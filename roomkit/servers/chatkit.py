@@ -22,7 +22,7 @@ from roomkit.channels.websocket import WebSocketChannel
 from roomkit.errors import Overloaded, RoomKitError, UsageError
 from roomkit.models.content import ReactionContent
 from roomkit.models.event import EventType, RoomEvent
-from roomkit.models.room import FloorMode
+from roomkit.models.room import Category, FloorMode
 from roomkit.models.stream import StreamChunk, StreamEnd, StreamError, StreamStart
 from roomkit.protocols.chatkit.items import Link, plain, said, stored
 from roomkit.protocols.chatkit.package import (
@@ -139,7 +139,7 @@ class RoomChatKitServer(ChatKitServer[Any]):
         """Ends when all that the message has set off is done, or a tool waits for the page."""
         visit, answers = waiting.visit, 0
         self.rooms.live[thread.id] = visit
-        paused = False
+        paused = broken = False
         try:
             if waiting.result.blocked:
                 raise CustomStreamError(NOT_SENT)
@@ -157,8 +157,11 @@ class RoomChatKitServer(ChatKitServer[Any]):
                     async for event in _events(cast("Any", item), visit, told, self.rooms.link):
                         answers += isinstance(event, ThreadItemDoneEvent)
                         yield event
+                    broken = broken or _broke(item)
                     if answers and await self._person_speaks(thread.id):
                         return
+            if broken or (not answers and await self._owes(thread.id)):
+                raise CustomStreamError(TAKEN_BACK, allow_retry=True)
         except Overloaded:
             raise CustomStreamError(TAKEN_BACK, allow_retry=True) from None
         finally:
@@ -169,6 +172,12 @@ class RoomChatKitServer(ChatKitServer[Any]):
 
     async def _person_speaks(self, room_id: str) -> bool:
         return (await self.rooms.rooms.get_room(room_id)).floor.mode is FloorMode.HUMAN
+
+    async def _owes(self, room_id: str) -> bool:
+        """Whether somebody was to answer: where no AI may speak, a person will when they have the time."""
+        seats = await self.rooms.rooms.bindings(room_id)
+        asked = any(seat.category is Category.INTELLIGENCE and not seat.muted for seat in seats)
+        return asked and not await self._person_speaks(room_id)
 
     async def handle_stream_cancelled(self, thread: ThreadMetadata, pending_items: list[Any], context: Any) -> None:
         """The page has gone: the reply is cancelled in the room, which keeps what had been said."""
@@ -251,6 +260,13 @@ class RoomChatKitServer(ChatKitServer[Any]):
 
     def _completed(self, item: ClientToolCallItem) -> None:
         self._tools.answered(self.rooms.rooms.tenant_id, item.thread_id, item.call_id, item.output)
+
+
+def _broke(item: Any) -> bool:
+    """A reply that ended in the middle, or was taken back."""
+    return isinstance(item, StreamError) or (
+        isinstance(item, StreamEnd) and item.event.metadata.get("end_reason") == "error"
+    )
 
 
 async def _settled(waiting: Waiting) -> None:

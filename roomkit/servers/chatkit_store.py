@@ -14,7 +14,7 @@ from roomkit.core.streams import Viewer
 from roomkit.errors import RoomNotFound, StateError
 from roomkit.models.content import Content, DeleteContent, SystemContent, valid
 from roomkit.models.event import EventDraft, EventType, RoomEvent
-from roomkit.models.room import Room
+from roomkit.models.room import AgentResponsePolicy, Room
 from roomkit.protocols.chatkit.items import (
     KEY,
     Link,
@@ -112,7 +112,12 @@ class RoomStore(Store[Any]):
         try:
             room = await self.rooms.get_room(thread.id)
         except RoomNotFound:
-            await self.rooms.create_room(thread.id, metadata={OWNER: owner, KEY: kept_of(thread)})
+            await self.rooms.create_room(
+                thread.id,
+                metadata={OWNER: owner, KEY: kept_of(thread)},
+                # Of several agents the one answers whom the person has chosen; they do not answer each other.
+                agent_response_policy=AgentResponsePolicy.ADDRESSED_ONLY,
+            )
             (await self.visit(thread.id, context)).close()  # The seat is there from the start.
             return
         if room.metadata.get(OWNER) != owner:

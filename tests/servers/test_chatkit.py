@@ -143,12 +143,15 @@ async def test_a_person_who_has_the_floor_answers_in_the_stream() -> None:
         assert (await page().say("Thanks", thread))[-1].type == "progress_update", "and a page does not wait for ever"
 
 
-async def test_agents_are_chosen_by_the_model_option() -> None:
-    async with served(brain("I am one"), brain("I am two", channel_id="two")) as (kit, _, page):
+async def test_agents_are_chosen_by_the_model_option_and_do_not_answer_each_other() -> None:
+    brains = (brain("I am one", "One again"), brain("I am two", "never", channel_id="two"))
+    async with served(*brains) as (kit, _, page):
         thread = (await page().say("hi"))[0].thread.id
         await kit.attach_channel(thread, "two")
-        events = await page().say("and you?", thread, model="two")
-        assert [e.item.content[0].text for e in events if e.type == "thread.item.done"][1:] == ["I am two"]
+        for model, answer in (("two", "I am two"), ("assistant", "One again")):
+            events = await page().say("and you?", thread, model=model)
+            assert [e.item.content[0].text for e in events if e.type == "thread.item.done"][1:] == [answer]
+        assert len([e for e in await kit.events(thread) if e.type is EventType.MESSAGE]) == 6
 
 
 async def test_an_answer_is_made_anew() -> None:
@@ -258,12 +261,19 @@ async def test_a_provider_that_fails_is_told_in_the_stream_and_the_next_message_
         raise RuntimeError("secret-key-123")
 
     model = ScriptedAI()
-    model.add(broken)
-    model.add("Back again")
-    async with served(AIChannel("assistant", model)) as (_, _, page):
+    model.add(broken, ["Well, ", RuntimeError("secret-key-456")], "Back again")
+    async with served(AIChannel("assistant", model)) as (kit, _, page):
         events = await page().say("hi")
-        assert "secret-key-123" not in str(events)
-        assert (await page().say("again", events[0].thread.id))[-1].item.content[0].text == "Back again"
+        thread = events[0].thread.id
+        cut = await page().say("and now?", thread)
+        assert cut[-2].item.content[0].text == "Well, "
+        for told in (events, cut):
+            assert (told[-1].type, told[-1].allow_retry) == ("error", True)
+            assert "try again" in told[-1].message
+            assert "secret-key" not in str(told)
+        assert (await page().say("again", thread))[-1].item.content[0].text == "Back again"
+        await kit.mute(thread, "assistant")
+        assert (await page().say("anybody?", thread))[-1].type == "stream_options", "nobody owes an answer"
 
 
 async def test_feedback_is_a_reaction_and_hidden_context_is_hidden() -> None:
