@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -125,6 +126,7 @@ class RealtimeVoiceChannel(Channel):
         )
         self._call_options = RealtimeCallOptions(mute_on_tool_call, self.options.transcript_wait_s, self.options.link)
         self._scope = Scope(f"calls of {channel_id}")
+        self._endings = Scope(f"ends of calls of {channel_id}")
         self._rooms: dict[str, RealtimeRoom] = {}
         self._calls: dict[str, RealtimeCall] = {}
         self._unhook: Callable[[], None] | None = None
@@ -159,7 +161,8 @@ class RealtimeVoiceChannel(Channel):
     async def close(self) -> None:
         """Ends every call and closes the transport and the provider."""
         for call in tuple(self._calls.values()):
-            await self.finish(call.session, "closed")
+            self._end(call, "closed")
+        await self._endings.drain()
         await self._scope.aclose()
         self._scope = Scope(f"calls of {self.channel_id}")
         if self._unhook is not None:
@@ -248,11 +251,22 @@ class RealtimeVoiceChannel(Channel):
         await self.finish(session, "ended")
 
     async def finish(self, session: VoiceSession, reason: str) -> None:
-        """Ends a call for a reason; what was heard of it stands in the room. Idempotent."""
-        call = self._calls.pop(session.id, None)
+        """Ends a call for a reason; what was heard of it stands in the room. Idempotent. It goes on to its end when the
+        caller is cancelled; a tool of the call is not kept waiting, since the call waits for its tools."""
+        call = self._calls.get(session.id)
         if call is None:
             session.state = SessionState.ENDED
             return
+        ending = self._end(call, reason)
+        if not call.tools.inside:
+            await asyncio.shield(ending)
+
+    def _end(self, call: RealtimeCall, reason: str) -> asyncio.Task[None]:
+        del self._calls[call.session.id]
+        return self._endings.spawn(self._part(call, reason), name=f"end call {call.session.id}")
+
+    async def _part(self, call: RealtimeCall, reason: str) -> None:
+        session = call.session
         room = self._rooms.get(_key(session.tenant, session.room_id))
         if room is not None:
             room.bridge.leave(session.id)

@@ -125,6 +125,7 @@ class RealtimeCall:
         self._heard_at = 0.0
         self._replying = ""
         self._owed = False
+        self._over = False
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -162,8 +163,9 @@ class RealtimeCall:
     async def aclose(self, reason: str = "hung_up") -> None:
         """Silence, what was heard written down, the line dropped, tools given a moment to finish, everything closed.
         Idempotent."""
-        if self.session.state is SessionState.ENDED:
+        if self._over:
             return
+        self._over = True
         self.session.state = SessionState.ENDED
         if self.minutes.begun:
             self._cut(reason)

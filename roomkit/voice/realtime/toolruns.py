@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ class ToolOutput:
     is_error: bool = False
 
 
+_RUNNING: ContextVar[ToolRuns | None] = ContextVar("running", default=None)
 Ready = Callable[[ToolCallContent], Awaitable[None]]
 """Returns once the intent to run a call is in the log."""
 
@@ -47,6 +49,11 @@ class ToolRuns:
     @property
     def muted(self) -> bool:
         return self._mutes > 0
+
+    @property
+    def inside(self) -> bool:
+        """Whether it is one of these tools that asks."""
+        return _RUNNING.get() is self
 
     @property
     def running(self) -> bool:
@@ -75,6 +82,7 @@ class ToolRuns:
             await link.tell(ToolAnswer(asked.call_id, asked.name, output, True, silent=True), memory=memory)
             return
         self._mutes += self._mute
+        _RUNNING.set(self)
         try:
             result = await call.host.run_tool(call, asked, self._ready)
         finally:

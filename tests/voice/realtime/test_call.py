@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from roomkit.channels.realtime import RealtimeOptions
 from roomkit.models import realtime as rt
 from roomkit.ports.realtime import RealtimeTraits
+from roomkit.runtime import monotonic
 from roomkit.testing.calls import ScriptedVad
 from roomkit.voice.pipeline import AudioPipelineConfig
 from roomkit.voice.realtime.mock import IN_BAND, MockRealtimeProvider
@@ -159,6 +162,56 @@ async def test_whoever_hangs_up_here_drops_the_line_at_once() -> None:
             await asyncio.sleep(0.5)
             assert len(it.line) == 0
         assert ("tool_call_end", "find_order unknown_outcome") in await it.log()
+
+
+async def test_a_tool_may_hang_up() -> None:
+    async def hang_up(name: str, arguments: dict[str, Any]) -> str:
+        await it.channel.end_session(it.session)
+        return "goodbye"
+
+    async with desk(tools=[ORDER_TOOL], tool_handler=hang_up) as it:
+        await it.call()
+        it.model.calls(("find_order", {"number": 1}))
+        await asyncio.sleep(0.5)
+        assert len(it.line) == 0
+        assert it.model.closed
+        assert (await it.log())[-1] == ("tool_call_end", "find_order completed")
+        assert it.channel._rooms == {}
+
+
+async def test_who_hangs_up_and_does_not_wait_for_it_has_hung_up() -> None:
+    async def slow(name: str, arguments: dict[str, Any]) -> str:
+        await asyncio.sleep(3)
+        return "found"
+
+    async with desk(tools=[ORDER_TOOL], tool_handler=slow) as it:
+        await it.call()
+        it.model.calls(("find_order", {"number": 2}))
+        await asyncio.sleep(0.5)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(it.channel.end_session(it.session), 0.1)
+        await asyncio.sleep(4)
+        assert it.model.closed
+        assert (await it.log())[-1] == ("tool_call_end", "find_order completed")
+        assert it.channel._rooms == {}
+        assert len(it.channel._scope) == 0
+
+
+async def test_calls_end_side_by_side_when_the_channel_closes() -> None:
+    async def slow(name: str, arguments: dict[str, Any]) -> str:
+        await asyncio.sleep(60)
+        return "found"
+
+    async with desk(tools=[ORDER_TOOL], tool_handler=slow) as it:
+        for _ in range(4):
+            await it.call()
+            it.model.calls(("find_order", {"number": 2}))
+        await asyncio.sleep(0.5)
+        began = monotonic()
+        await it.channel.close()
+        assert monotonic() - began < 6
+        assert all(session.closed for session in it.provider.sessions)
+        assert [what for _, what in await it.log()].count("find_order unknown_outcome") == 4
 
 
 async def _found(name: str, arguments: dict[str, Any]) -> str:
