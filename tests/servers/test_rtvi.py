@@ -13,12 +13,16 @@ from typing import Any
 import pytest
 import uvicorn
 import websockets
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from roomkit import AIChannel, RoomKit
 from roomkit.channels.voice import VoiceChannel
+from roomkit.errors import RemoteProtocolError
 from roomkit.models.access import PrincipalRole
 from roomkit.models.content import text_of
 from roomkit.models.event import EventType
+from roomkit.protocols.rtvi.frames import read
 from roomkit.protocols.rtvi.generated import frames_pb2 as pb
 from roomkit.providers.rtvi.audio import RTVIBackend
 from roomkit.servers.rtvi import RTVIOptions, RTVIServer, rtvi_app
@@ -193,6 +197,21 @@ async def test_a_closed_room_says_so() -> None:
         async with websockets.connect(f"{url}?token={token(kit, 'bob')}") as socket:
             with pytest.raises(websockets.ConnectionClosed, match="is closed and takes no more events"):
                 await socket.recv()
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=200)
+    | st.builds(
+        lambda tag, rest: bytes([tag, len(rest)]) + rest, st.sampled_from([10, 18, 26, 34, 42]), st.binary(max_size=100)
+    )
+)
+def test_any_frame_is_read_or_refused(data: bytes) -> None:
+    try:
+        found = read(data)
+    except RemoteProtocolError:
+        return
+    assert found is None or isinstance(found, (str, tuple))
 
 
 async def test_who_is_removed_or_expired_is_cut_at_once() -> None:

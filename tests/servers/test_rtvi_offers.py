@@ -199,6 +199,16 @@ async def test_who_is_not_let_in_and_what_is_no_offer() -> None:
         for sdp in ("", "v=0", no_voices, 5):
             reply = await http.post("/api/offer", json={**offer, "sdp": sdp}, headers=ann)
             assert reply.status_code == 400, "and it is not counted as a connection"
+        for odd in (
+            {"pc_id": {}},
+            {"requestData": [1]},
+            {"type": "answer"},
+            {"sdp": None},
+            {"pc_id": [], "restart_pc": 1},
+        ):
+            reply = await http.post("/api/offer", json={**offer, **odd}, headers=ann)
+            assert 400 <= reply.status_code < 500, odd
+        assert (await http.post("/start", json={"body": [1]}, headers=ann)).status_code == 400
         assert (await http.post("/api/offer", json={**offer, "pc_id": "x"}, headers=ann)).status_code == 404
         assert (await http.patch("/api/offer", json={"pc_id": "x"}, headers=ann)).status_code == 404
 
@@ -215,7 +225,9 @@ async def test_who_is_not_let_in_and_what_is_no_offer() -> None:
         assert (await http.post("/api/offer", json=second, headers=ann)).status_code == 429
         theirs = {"pc_id": peer.pc_id, "candidates": []}
         assert (await http.patch("/api/offer", json=theirs, headers=ben)).status_code == 404
-        for bad in ([1], [{"candidate": "nonsense", "sdp_mid": "0"}], [{"candidate": 1}], 5):
+        nonsense = ("nonsense", "candidate:1 1 udp x 127.0.0.1 5 typ host", "candidate:", " ")
+        odd = [[{"candidate": one, "sdp_mid": "0", "sdp_mline_index": 0}] for one in nonsense]
+        for bad in (*odd, [1], [{"candidate": "nonsense", "sdp_mid": "0"}], [{"candidate": 1}], 5):
             body = {"pc_id": peer.pc_id, "candidates": bad}
             assert (await http.patch("/api/offer", json=body, headers=ann)).status_code == 400
         await peer.hang_up()
