@@ -41,6 +41,7 @@ async def test_rooms_are_not_served_to_everybody_by_default(host: str) -> None:
 
 
 @pytest.mark.real_time
+@pytest.mark.may_block
 @pytest.mark.parametrize(
     "agent, config, warned",
     [("sdk", None, True), ("rooms", {"token": TOKEN}, False), ("rooms", {"enabled": False}, False)],
@@ -96,11 +97,13 @@ def handshake(port: int, newest: ssl.TLSVersion) -> str | None:
 
 
 @pytest.mark.real_time
+@pytest.mark.may_block
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 async def test_nothing_older_than_tls_1_2_is_spoken(tmp_path: Path) -> None:
     key, chain = tmp_path / "key.pem", tmp_path / "cert.pem"
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(chain)]
-    subprocess.run([*make, "-days", "2", "-subj", "/CN=localhost"], check=True, capture_output=True)
+    make += ["-days", "2", "-subj", "/CN=localhost"]
+    await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True)
     paths = {"cert_path": str(chain), "key_path": str(key)}
     async with RoomKit() as kit, AgentKitServer(RoomAgent(kit), "127.0.0.1", 0, ssl_config=paths) as server:
         assert await asyncio.to_thread(handshake, server.port, ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
