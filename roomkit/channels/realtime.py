@@ -161,7 +161,8 @@ class RealtimeVoiceChannel(Channel):
     async def close(self) -> None:
         """Ends every call and closes the transport and the provider."""
         for call in tuple(self._calls.values()):
-            self._end(call, "closed")
+            self.spawn(self.finish(call.session, "closed"), "end a call")
+        await asyncio.sleep(0)  # each has begun to end
         await self._endings.drain()
         await self._scope.aclose()
         self._scope = Scope(f"calls of {self.channel_id}")
@@ -197,7 +198,7 @@ class RealtimeVoiceChannel(Channel):
             )
         try:
             if session is not connection:
-                await self._accept(session, connection)
+                await _accept(self.backend, session, connection)
             await self.answer(session, room_id=room_id)
         except BaseException:
             await self._abandon(session)
@@ -253,17 +254,13 @@ class RealtimeVoiceChannel(Channel):
     async def finish(self, session: VoiceSession, reason: str) -> None:
         """Ends a call for a reason; what was heard of it stands in the room. Idempotent. It goes on to its end when the
         caller is cancelled; a tool of the call is not kept waiting, since the call waits for its tools."""
-        call = self._calls.get(session.id)
+        call = self._calls.pop(session.id, None)
         if call is None:
             session.state = SessionState.ENDED
             return
-        ending = self._end(call, reason)
+        ending = self._endings.spawn(self._part(call, reason), name=f"end call {session.id}")
         if not call.tools.inside:
             await asyncio.shield(ending)
-
-    def _end(self, call: RealtimeCall, reason: str) -> asyncio.Task[None]:
-        del self._calls[call.session.id]
-        return self._endings.spawn(self._part(call, reason), name=f"end call {call.session.id}")
 
     async def _part(self, call: RealtimeCall, reason: str) -> None:
         session = call.session
@@ -281,15 +278,6 @@ class RealtimeVoiceChannel(Channel):
         if not room.calls and self._rooms.get(room.key) is room:
             del self._rooms[room.key]
             room.close()
-
-    async def _accept(self, session: VoiceSession, connection: Any) -> None:
-        accept: Callable[[VoiceSession, Any], Awaitable[None]] | None = getattr(self.backend, "accept", None)
-        if accept is None:
-            raise UsageError(
-                f"{type(self.backend).__name__} takes calls by itself: call answer(session), or pass the VoiceSession "
-                "as connection"
-            )
-        await accept(session, connection)
 
     async def _begin(self, session: VoiceSession, room_id: str, asked: RoomEvent | None = None) -> None:
         if session.state is SessionState.ENDED:
@@ -456,6 +444,16 @@ class RealtimeVoiceChannel(Channel):
                 f'register RealtimeVoiceChannel "{self.channel_id}" with a kit first: kit.register_channel(channel)'
             )
         return self.port
+
+
+async def _accept(backend: VoiceBackend, session: VoiceSession, connection: Any) -> None:
+    accept: Callable[[VoiceSession, Any], Awaitable[None]] | None = getattr(backend, "accept", None)
+    if accept is None:
+        raise UsageError(
+            f"{type(backend).__name__} takes calls by itself: call answer(session), or pass the VoiceSession as "
+            "connection"
+        )
+    await accept(session, connection)
 
 
 async def _logged(work: Coroutine[Any, Any, Any]) -> None:

@@ -378,10 +378,9 @@ class OutboxLanes:
 
     async def _note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""
-        record = outbox_row(lane, item)
-        item.noted = item.attempts
-        actor = lane.actor
-        await self.engine.commit_until_done(Batch(actor.tenant, actor.epoch, actor.room_id, put=(record,)))
+        item.noted, actor = item.attempts, lane.actor
+        batch = Batch(actor.tenant, actor.epoch, actor.room_id, put=(outbox_row(lane, item),))
+        await self.engine.commit_until_done(batch)
 
     async def _part_done(self, lane: Lane, item: Item, part_id: str, way: dict[str, str] | None = None) -> None:
         """A part is out; or, with a `way`, the whole goes that way from here on."""
