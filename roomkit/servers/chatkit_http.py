@@ -300,11 +300,11 @@ def _files(door: Door, server: RoomChatKitServer, attachments: RoomAttachments) 
 
     async def fetch(request: Request) -> Response:
         attachment_id = request.path_params["attachment"]
-        attachments.check(FETCH, attachment_id, request)
-        card = await attachments.files.card(attachment_id)
+        owner = attachments.owner(FETCH, attachment_id, request)
+        card = await attachments.files.card(attachment_id, owner)
         thread_id, url = card["attachment"].get("thread_id"), str(card.get("url", ""))
         if thread_id is not None:
-            await server.rooms.room_of(thread_id, card["owner"])  # Who was sent away has no use for older links.
+            await server.rooms.room_of(thread_id, owner)  # Who was sent away has no use for older links.
         if not url.startswith("blob:"):
             raise NotFoundError("the file has not been uploaded yet")
         return await served(door, server.rooms.rooms.tenant_id, url.removeprefix("blob:"))

@@ -62,7 +62,8 @@ _PREFIXES = {
 }
 
 
-def _as_it_is(attachment: Attachment) -> Attachment:
+def _as_it_is(attachment: Attachment, owner: str) -> Attachment:
+    del owner
     return attachment
 
 
@@ -91,7 +92,7 @@ class RoomStore(Store[Any]):
         self.files = ThreadFiles(kit, self.rooms, channel_id)
         self.live: dict[str, Visit] = {}
         """Pages that wait for an answer, by thread."""
-        self.fresh: Callable[[Attachment], Attachment] = _as_it_is
+        self.fresh: Callable[[Attachment, str], Attachment] = _as_it_is
         """An attachment as it is shown now: the links of those that the server keeps expire."""
         self.link: Link = plain
         self._waiting: dict[tuple[str, str], Waiting] = {}
@@ -199,10 +200,11 @@ class RoomStore(Store[Any]):
 
     async def items(self, thread_id: str, context: Any) -> list[Any]:
         """All items, oldest first. Copies: whoever changes one changes nothing here."""
-        found = items_of(await self._events(thread_id, context), self.user_of(context), self.link)
+        user = self.user_of(context)
+        found = items_of(await self._events(thread_id, context), user, self.link)
         for item in found:
             if isinstance(item, UserMessageItem):
-                item.attachments = [self.fresh(one) for one in item.attachments]
+                item.attachments = [self.fresh(one, user) for one in item.attachments]
         return found
 
     async def keep(self, thread_id: str, content: Content, *, internal: bool = False) -> None:
@@ -300,7 +302,8 @@ class RoomStore(Store[Any]):
         await self.files.save(attachment, self.user_of(context))
 
     async def load_attachment(self, attachment_id: str, context: Any) -> Attachment:
-        return self.fresh(await self.files.load(attachment_id, self.user_of(context)))
+        user = self.user_of(context)
+        return self.fresh(await self.files.load(attachment_id, user), user)
 
     async def delete_attachment(self, attachment_id: str, context: Any) -> None:
         await self.files.delete(attachment_id, self.user_of(context))

@@ -183,6 +183,39 @@ async def test_what_is_not_here_cannot_be_sent() -> None:
         assert len(await kit.list_rooms()) == 1, "none of these made a thread"
 
 
+async def test_files_that_nobody_sends_are_few_and_go_after_a_day() -> None:
+    clock = VirtualClock()
+    async with served(brain("Nice"), kit=RoomKit(clock=clock), requests_per_s=1_000) as (kit, _, page):
+        ann = page()
+        sent = await uploaded(ann)
+        await ann.say("Look", None, (sent.id,))
+        for _ in range(60):
+            assert (await ann.client.post("/files", **form(b"<svg>"))).status_code == 400
+        waiting = [await uploaded(ann) for _ in range(50)]
+        refused = await ann.ask("attachments.create", 409, name="x.png", mime_type="image/png", size=9)
+        assert "wait to be sent" in refused["error"]["message"]
+        assert (await ann.client.post("/files", **form(PNG))).status_code == 409
+        await uploaded(page("bob"))
+        await ann.ask("attachments.delete", attachment_id=waiting[0].id)
+        await uploaded(ann)
+        assert len(kept(kit)) == 2 * 52
+        await asyncio.sleep(86_401)
+        await create(page("bob"))
+        assert len(kept(kit)) == 2, "what was sent stays"
+        said = {"content": [], "attachments": [waiting[1].id], "inference_options": {}}
+        await ann.ask("threads.create", 404, input=said)
+
+
+async def test_whoever_is_erased_takes_their_files_along() -> None:
+    async with served(brain("Nice")) as (kit, _, page):
+        ann, bob = page(), page("bob")
+        sent, unsent, other = await uploaded(ann), await uploaded(ann), await uploaded(bob)
+        await ann.say("Look", None, (sent.id,))
+        await kit.erase_person("ann")
+        assert {(await ann.client.get(path(one.preview_url))).status_code for one in (sent, unsent)} == {404}
+        assert (await bob.client.get(path(other.preview_url))).status_code == 200
+
+
 async def test_a_deleted_file_is_gone() -> None:
     async with served(brain("Nice")) as (kit, _, page):
         ann = page()
