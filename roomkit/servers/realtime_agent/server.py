@@ -35,7 +35,9 @@ MODULE = "roomkit.servers.realtime_agent"
 class StartAgentRequestBody(BaseModel):
     channel_name: str = Field(..., description="The name of the channel", pattern=r"^[\w.-]{1,64}$")
     uid: int = Field(..., description="The UID of the agent in the channel", ge=0, le=4_294_967_295)
-    language: str = Field("en", description="The language of the agent", pattern=r"^[A-Za-z-]{2,35}$")
+    language: str = Field(
+        "en", description="The language of the agent", pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,3}$"
+    )
 
 
 class StopAgentRequestBody(BaseModel):
@@ -117,6 +119,10 @@ class AgentServer:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
             return _error("not allowed", 401)
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            # Any page that somebody looks at may post a text to this machine, but JSON only where we let it.
+            details = "the content type is not application/json"
+            return JSONResponse({"error": "Invalid request data", "details": details}, 400)
         raw = bytearray()
         try:
             async for piece in request.stream():

@@ -195,9 +195,17 @@ async def test_requests_that_make_no_sense_are_refused_with_details() -> None:
         assert answer.status_code == 400
         assert answer.json()["error"] == "Invalid request data"
         assert answer.json()["details"][0]["loc"] == ["uid"]
+        start = b'{"channel_name": "x", "uid": 1}'
+        plain = {**headers, "content-type": "text/plain"}
+        assert "content type" in (await client.post("/start_agent", content=start, headers=plain)).text
+        headers["content-type"] = "application/json; charset=utf-8"
         for body in (b"{", b"[]", b"x" * 70_000):
             assert (await client.post("/start_agent", content=body, headers=headers)).status_code == 400
-        for wrong in ({"channel_name": "../etc", "uid": 1}, {"channel_name": "x", "uid": 2**32}):
+        for wrong in (
+            {"channel_name": "../etc", "uid": 1},
+            {"channel_name": "x", "uid": 2**32},
+            {**json.loads(start), "language": "--help"},
+        ):
             assert (await client.post("/start_agent", json=wrong, headers=headers)).status_code == 400
         taken = 0
 
