@@ -378,16 +378,22 @@ async def test_a_client_that_takes_nothing_loses_sound_and_then_the_link() -> No
         client.socket.stalled = False
 
 
-async def test_a_kit_that_is_closed_takes_nobody() -> None:
-    home = House()
-    async with home.kit:
+@pytest.mark.parametrize("voice", ["voice", None])
+async def test_a_kit_that_is_closed_lets_everybody_go_and_takes_nobody(voice: str | None) -> None:
+    home = House(rtvi=RTVIOptions(voice=voice), greeting=LONG)
+    async with home.app.router.lifespan_context(home.app):
+        await home.kit.start()
         await home.kit.create_room("r")
         async with page(home) as client:
             await client.ready()
-    async with page(home) as client:
-        await asyncio.sleep(0.1)
-        assert client.socket.code == 1001
-        assert "going away" in client.socket.reason
+            await home.kit.aclose()
+            await asyncio.sleep(2)
+            assert client.socket.code == (1001 if voice is None else 1000)
+        async with page(home) as client:
+            await asyncio.sleep(0.1)
+            assert client.socket.code == 1001
+            assert "going away" in client.socket.reason
+        assert home.server.clients == {}
 
 
 async def test_a_voice_that_is_none_is_named() -> None:

@@ -30,6 +30,7 @@ from roomkit.protocols.rtvi.session import (
 from roomkit.runtime import BlockingBuffer, Scope
 from roomkit.servers.door import Door
 from roomkit.servers.inbound import refusal_of
+from roomkit.servers.rtvi.entry import gone
 from roomkit.servers.rtvi.links import Link, SocketLink
 from roomkit.servers.visit import Heard, Visit
 
@@ -131,7 +132,9 @@ class Client:
 
     def check(self, now: float, stamp: float) -> None:
         del now
-        if self.principal is not None and not self._door.alive(self.principal, stamp):
+        if gone(self._door):
+            self.cut(1001, "the server is going away")
+        elif self.principal is not None and not self._door.alive(self.principal, stamp):
             self.cut(4003, "the token has expired or was revoked")
 
     def expel(self) -> None:
