@@ -187,10 +187,12 @@ async def test_rate_limits_are_told_and_a_reply_that_fails_ends_nothing() -> Non
             told.append((notice.name, notice.remaining, notice.reset_s))
 
         it.fake.manners.rate_limits = True
-        it.fake.script(Spoken(fails="rate_limit_exceeded"), Spoken("Back again.", 200))
+        fails = Spoken(fails="rate_limit_exceeded")
+        it.fake.script(fails, fails, Spoken("Back again.", 200))  # asked for once more, and then not
         await it.start()
         await it.say("hello")
-        await asyncio.sleep(1)
+        await asyncio.sleep(3)
+        assert it.fake.replies == 2
         await it.say("hello again")
         await asyncio.sleep(2)
         assert told[0] == ("tokens", 900, 6.0)

@@ -6,6 +6,7 @@ gates, the model's comes down at the pace of sound, and what both said goes to t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from roomkit.voice.timeline import TurnClock
 
 log = logging.getLogger(__name__)
 _GRACE_S = 5.0
+_AGAIN_S = 1.0
 _AUDIBLE_S = 0.3
 """A caller of whom nothing has come for so long is not speaking, whatever a detector says that waits for sound."""
 
@@ -125,6 +127,7 @@ class RealtimeCall:
         self._heard_at = 0.0
         self._replying = ""
         self._owed = False
+        self._failed_before = False
         self._over = False
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -364,6 +367,9 @@ class RealtimeCall:
         if event.status == "failed":
             log.warning("call %s: a reply failed: %s", self.session.id, event.reason)
             self.host.sign(self, "voice_trouble", {"error": "reply_failed"})
+            if not self._failed_before:
+                self.spawn(_ask_again(self), "ask again")
+        self._failed_before = event.status == "failed"
         self.host.spent(self, event.usage)
 
     def _failed(self, error: Exception) -> None:
@@ -499,6 +505,13 @@ class RealtimeCall:
         else:
             task = self._scope.spawn(_quietly(work), name=name)
             task.add_done_callback(lambda _: work.close())  # cancelled before it began, it is not missed
+
+
+async def _ask_again(call: RealtimeCall) -> None:
+    """After a reply that failed, once: the caller hears nothing and waits."""
+    await asyncio.sleep(_AGAIN_S)
+    if call.quiet and not call.held:
+        await call.link.tell(rt.Respond())
 
 
 async def _quietly(work: Awaitable[Any]) -> None:

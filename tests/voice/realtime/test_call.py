@@ -148,6 +148,21 @@ async def test_a_line_that_falls_silent_in_mid_word_does_not_silence_the_model()
         assert any(it.line.heard(it.session))
 
 
+async def test_a_reply_that_fails_is_asked_for_once_more() -> None:
+    async with desk() as it:
+        await it.call()
+        it.model.hears("are you there?")
+        for asked in (1, 1):
+            it.model.emit(rt.ReplyBegan("r"), rt.ReplyOver("r", "failed", "server_error"))
+            await asyncio.sleep(2)
+            assert len(it.model.of(rt.Respond)) == asked
+        it.model.says("yes", ms=100)
+        await asyncio.sleep(1)
+        it.model.emit(rt.ReplyBegan("r2"), rt.ReplyOver("r2", "failed", "server_error"), rt.SpeechBegan("u"))
+        await it.line.speak(it.session, 2_000)
+        assert len(it.model.of(rt.Respond)) == 1, "who speaks is answered anyway"
+
+
 async def test_whoever_hangs_up_here_drops_the_line_at_once() -> None:
     async def slow(name: str, arguments: dict[str, Any]) -> str:
         await asyncio.sleep(60)

@@ -98,7 +98,8 @@ async def test_tools_are_called_through_the_channel_and_their_results_spoken() -
 
 
 async def test_a_brain_that_fails_leaves_the_call_up() -> None:
-    brain = ScriptedAI([Unavailable("scripted", "down")], "Now I am here.")
+    down = Unavailable("scripted", "down")
+    brain = ScriptedAI([down], [down], "Now I am here.")
     async with talk(brain) as it:
         it.line.speaks(it.session, "hello", 200, 600)
         it.line.speaks(it.session, "hello again", 5000, 600)
