@@ -75,14 +75,17 @@ window.over = () => {
   const answered = seen.events.find(([, kind]) => kind === "botStartedSpeaking")?.[0] ?? Infinity;
   return seen.events.find(([at, kind]) => kind === "userStartedSpeaking" && at > answered);
 };
-// For how many seconds it still sounded from then on, up to the next answer.
+// For how many seconds it still sounded from then on: until it was quiet for 0.4 s, and known to have stopped.
 window.late = async () => {
   await new Promise((done) => setTimeout(done, 2500));
   const [started] = window.over();
-  const stopped = seen.events.find(([at, kind]) => at > started - 500 && kind === "botStoppedSpeaking");
-  const next = seen.events.find(([at, kind]) => stopped && at > stopped[0] && kind === "botStartedSpeaking");
-  const until = next ? next[0] - 200 : Infinity;
-  const sounds = seen.loudness.filter(([at, loud]) => at > started && at < until && loud > 0.01);
-  return sounds.length ? (sounds.at(-1)[0] - started) / 1000 : 0;
+  const [stopped] = seen.events.find(([at, kind]) => at > started - 500 && kind === "botStoppedSpeaking") ?? [Infinity];
+  let last = started;
+  for (const [at, loud] of seen.loudness) {
+    if (at < started || loud <= 0.01) continue;
+    if (at - last > 400) break;
+    last = at;
+  }
+  return (Math.max(last, stopped) - started) / 1000;
 };
 window.leave = () => window.client.disconnect();
