@@ -32,6 +32,8 @@ from roomkit.ports.realtime import RealtimeConnection, RealtimeVoiceProvider
 from roomkit.runtime import BufferClosed, DropOldestBuffer, Scope, bounded, monotonic
 
 log = logging.getLogger(__name__)
+STEADY_S = 30.0
+"""A connection that lasted so long was worth having, even if nobody spoke."""
 KEPT_FRAMES = 250
 """Five seconds of the caller's voice outlive a broken connection."""
 How = Literal["resumed", "seeded"]
@@ -94,6 +96,7 @@ class Link:
         self._up = asyncio.Event()
         self._moving = asyncio.Lock()
         self._fruitless = 0
+        self._since = 0.0
         self._over = False
 
     async def open(self) -> None:
@@ -219,7 +222,7 @@ class Link:
         return True
 
     def _take_up(self, connection: RealtimeConnection) -> None:
-        self._connection = connection
+        self._connection, self._since = connection, monotonic()
         self._up.set()
         limit = self._provider.traits.session_limit_s
         if limit is not None:
@@ -283,6 +286,8 @@ class Link:
             self._up.clear()
             reason = str(error) if error is not None else "the provider closed the connection"
             log.info("the model is gone: %s", reason)
+            if monotonic() - self._since >= STEADY_S:
+                self._fruitless = 0
             while error is None or error.retryable:
                 delays = self._options.delays_s
                 if self._fruitless >= self._options.attempts:

@@ -102,6 +102,17 @@ async def test_a_model_that_dies_of_whatever_it_is_asked_is_not_asked_for_ever(f
         assert it.session.state is SessionState.ENDED
 
 
+async def test_connections_that_end_while_nobody_speaks_end_no_call() -> None:
+    async with desk() as it:
+        await it.call()
+        for _ in range(10):
+            await asyncio.sleep(60)
+            it.model.breaks()
+        await asyncio.sleep(5)
+        assert it.session.state is SessionState.ACTIVE
+        assert len(it.provider.sessions) == 11
+
+
 async def test_a_change_during_a_rollover_reaches_the_connection_that_stays() -> None:
     async with desk(provider=Slow(), system_prompt="sales") as it:
         await it.call()
