@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from roomkit import AIChannel, RoomKit
+from roomkit.channels import RealtimeVoiceChannel
 from roomkit.channels.voice import VoiceChannel, VoiceOptions
 from roomkit.errors import ConfigError
 from roomkit.models.access import PrincipalRole
@@ -30,6 +31,7 @@ from roomkit.testing.clock import VirtualClock
 from roomkit.testing.sockets import AsgiSocket
 from roomkit.testing.voice import Loudspeaker, loud
 from roomkit.voice.pipeline import AudioPipelineConfig
+from roomkit.voice.realtime.mock import MockRealtimeProvider
 
 SECRET = "a secret of the tests, long enough for a key"
 LONG = "That is a long story. It begins in a small town. Nobody there had ever seen the sea. Then one day it rained."
@@ -394,6 +396,43 @@ async def test_a_kit_that_is_closed_lets_everybody_go_and_takes_nobody(voice: st
             assert client.socket.code == 1001
             assert "going away" in client.socket.reason
         assert home.server.clients == {}
+
+
+async def test_a_model_that_hears_and_speaks_by_itself() -> None:
+    kit, provider = RoomKit(clock=VirtualClock(), token_secrets=SECRET), MockRealtimeProvider()
+    voice = RealtimeVoiceChannel("voice", provider=provider, transport=RTVIBackend(player_rate=16_000))
+    kit.register_channel(voice)
+    home = House.__new__(House)
+    home.kit, home.server = kit, RTVIServer(kit, RTVIOptions(voice="voice"))
+    home.app = rtvi_app(home.server)
+    async with kit, home.app.router.lifespan_context(home.app):
+        await kit.create_room("r")
+        async with page(home) as client:
+            await client.ready()
+            model = provider.session
+            model.hears("what time is it")
+            await asyncio.sleep(0.1)
+            model.says("It is noon.")
+            await asyncio.sleep(3)
+            assert loud(client.speaker.heard) > 10_000
+            assert client.texts("bot-output") == ["It is noon."]
+            finals = [one["data"]["text"] for one in client.told if one["type"] == "user-transcription"]
+            assert finals[-1] == "what time is it"
+            assert await home.said() == ["what time is it", "It is noon."]
+            kinds = client.kinds(*LEVELS)
+            assert kinds.index("bot-started-speaking") < kinds.index("bot-stopped-speaking") < kinds.index("bot-output")
+            assert "bot-interrupted" not in kinds
+            model.hears("a story")
+            await asyncio.sleep(0.1)
+            model.says(LONG, ms=8_000)
+            await asyncio.sleep(2)
+            model.hears("stop")
+            await asyncio.sleep(0.2)
+            heard = loud(client.speaker.heard)
+            await asyncio.sleep(1)
+            assert loud(client.speaker.heard) == heard
+            assert client.kinds().count("bot-interrupted") == 1
+            assert "Then one day it rained." not in client.texts("bot-output")
 
 
 async def test_a_voice_that_is_none_is_named() -> None:

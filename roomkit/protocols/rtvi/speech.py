@@ -52,8 +52,7 @@ class Speech:
             self._flush_all(phase)
             self._emit("bot-tts-stopped")
             self._emit("bot-stopped-speaking")
-        if phase == "thinking":
-            self.replying = True
+        self.replying = phase == "thinking" or (self.replying and phase not in ("listening", "ended"))
 
     def _flush_all(self, phase: str) -> None:
         if phase != "thinking":  # A reply that waits for a tool goes on with its sentence.

@@ -35,7 +35,7 @@ class ClientCall:
         self._link: SocketLink | None = None
         self._ready = asyncio.Event()
         self._taken = False
-        self._speaks = getattr(channel, "tts", self) is not None
+        self._speaks = getattr(channel, "tts", None) is not None
         """Replies are spoken to it."""
 
     def _new(self) -> VoiceSession:
@@ -127,6 +127,8 @@ class ClientCall:
         client, speech = self.client, self.client.session.speech
         match line:
             case {"kind": "voice_phase", "phase": str(phase)}:
+                if line.get("protocol") == "realtime" and phase == "hearing":
+                    speech.interrupted()  # A model that speaks by itself has no sign of its own for it.
                 speech.phase(phase)
             case {"kind": "voice_cut"}:
                 speech.interrupted()
@@ -138,7 +140,7 @@ class ClientCall:
                 speech.times(line)
             case {"kind": "voice_gate", "hears": hears, "speaks": speaks}:
                 speech.muted(not hears)
-                self._speaks = bool(speaks) and getattr(self.channel, "tts", self) is not None
+                self._speaks = bool(speaks) and getattr(self.channel, "tts", None) is not None
                 speech.live = self._taken and self._speaks
             case {"protocol": "transport", "event": "disconnected"}:
                 speech.ends()
@@ -151,9 +153,13 @@ class ClientCall:
         speech, client = self.client.session.speech, self.client
         if event.type is not EventType.MESSAGE or event.metadata.get("voice_session_id") != self.session.id:
             return False
-        speech.final(event.text, client.who.id, event.created_at.isoformat())
+        theirs = event.source.direction == "inbound"
+        if theirs:
+            speech.final(event.text, client.who.id, event.created_at.isoformat())
+        else:
+            speech.phase("listening")  # It has been heard: a model that speaks by itself writes it down then.
         client.post(client.session.spoken())
-        return True
+        return theirs
 
     def _level(self, who: str, value: float) -> None:
         speech = self.client.session.speech
