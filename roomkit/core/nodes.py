@@ -17,7 +17,7 @@ from roomkit.core.forwarding import Calls
 from roomkit.core.holdings import Holdings
 from roomkit.core.owners import Owners, RoomKey
 from roomkit.core.streams import Deliver, View, Viewer
-from roomkit.errors import ConfigError, Elsewhere, Fenced, StateError, StoreError
+from roomkit.errors import ConfigError, Elsewhere, Fenced, RoomKitError, StateError, StoreError
 from roomkit.models.hooks import Committed
 from roomkit.ports.node import NodeLink, NodeOptions
 from roomkit.ports.ownership import Lease, NodeSilent, Ownership
@@ -62,7 +62,7 @@ class Nodes:
         self._options = options
         self._scope = Scope("nodes", on_failure=self._failed)
         self._watching = Scope("watch", on_failure=self._failed)
-        self._reviving = asyncio.Lock()
+        self._reviving: asyncio.Task[None] | None = None
         self._checking = False
         self._suspects: set[str] = set()
         self._unhook: Callable[[], None] | None = None
@@ -145,39 +145,44 @@ class Nodes:
 
     @property
     def reviving(self) -> bool:
-        return self._reviving.locked()
+        return self._reviving is not None and not self._reviving.done()
 
     async def revived(self) -> None:
         """Waits until this node has begun again."""
-        async with self._reviving:
-            pass
+        if self._reviving is not None:
+            await asyncio.wait([self._reviving])
 
     async def _revive_now(self) -> None:
         await self.revive(self.held.generation)
 
     async def revive(self, generation: int) -> None:
-        """This node was taken for dead and is: it forgets all its rooms and begins again as a new one."""
-        async with self._reviving:
-            if generation != self.held.generation or self._scope.closed:
-                return
+        """This node was taken for dead and is: it forgets all its rooms and begins again as a new one, also when who
+        has found that out does not wait for it."""
+        if generation == self.held.generation and not self._scope.closed:
             self.held.generation += 1
-            engine = self.engine
-            engine.count("node_revivals")
+            self.engine.count("node_revivals")
             log.warning("another node has taken over from this one, which was silent for too long; it begins again")
-            self._watching.cancel()
-            for actor in engine.table.actors():
+            for actor in self.engine.table.actors():
                 self.held.drop(actor)
-            engine.timers.clear()
-            await engine.lanes.flushed()
-            await engine.store.aclose()
-            while True:
-                try:
-                    engine.info = await engine.store.open()
-                    break
-                except StoreError as error:
-                    log.warning("the store cannot be opened again yet: %s", error)
-                    await asyncio.sleep(RENEW_S)
-            self._watching.spawn(self._watch(), name="watch the nodes")
+            self.engine.timers.clear()
+            self._reviving = self._scope.spawn(self._begin_again(self._reviving), name="begin again")
+        await self.revived()
+
+    async def _begin_again(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        self._watching.cancel()
+        engine = self.engine
+        await engine.lanes.flushed()
+        await engine.store.aclose()
+        while True:
+            try:
+                engine.info = await engine.store.open()
+                break
+            except RoomKitError as error:
+                log.warning("the store cannot be opened again yet: %s", error)
+                await asyncio.sleep(RENEW_S)
+        self._watching.spawn(self._watch(), name="watch the nodes")
 
     # -- the others ---------------------------------------------------------------------------------------------------
 
@@ -199,7 +204,7 @@ class Nodes:
         try:
             leases = await self.ownership.take_over(node)
         except Fenced:
-            self._scope.spawn(self.revive(generation), name="begin again")
+            self._scope.spawn(self.revive(generation), name="begin again at once")
             return
         except StoreError as error:
             log.warning("a silent node was not taken over: %s", error)

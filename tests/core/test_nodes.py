@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydantic import PydanticSchemaGenerationError
@@ -478,6 +478,30 @@ async def test_who_was_taken_for_dead_writes_nothing_and_begins_again(cluster: P
         assert store.ownership.node != node
         await one.create_room("s")
         assert (await two.get_room("s")).id == "s"
+
+
+async def test_a_node_begins_again_also_when_who_found_out_does_not_wait_for_it(cluster: PostgresCluster) -> None:
+    async with house(cluster) as here:
+        one, two = await here.start("one", lease_s=10.0), await here.start("two", lease_s=10.0)
+        await one.create_room("r", channels=["web"])
+        nodes, store = one.engine.nodes, cast("Any", one.engine.store)
+        assert nodes is not None
+        may_open, opens = asyncio.Event(), store.open
+
+        async def slowly() -> Any:
+            await may_open.wait()
+            return await opens()
+
+        await take_over_from(one, two)
+        store.open = slowly
+        asking = asyncio.ensure_future(nodes.acquire("default", "nobody has it"))
+        await eventually(lambda: nodes.reviving)
+        asking.cancel()
+        await asyncio.wait([asking])
+        may_open.set()
+        async with asyncio.timeout(10):
+            assert (await one.send("r", "from who was gone")).event is not None
+            assert (await one.create_room("t")).id == "t"
 
 
 async def test_who_was_taken_for_dead_hides_no_second_copy_of_a_delivery(cluster: PostgresCluster) -> None:
