@@ -50,16 +50,21 @@ async def test_human_puts_the_room_into_the_queue_and_says_how_long_it_is() -> N
         assert sms.texts == ["A person has been asked to join. People waiting before you: 1."]
         assert [r.id for r in await kit.attention()] == ["other", result.room_id]
         assert kit.stats()["rooms_waiting"] == 2
+        (since,) = [r.waiting_since for r in await kit.attention() if r.id == result.room_id]
+        await asyncio.sleep(60)
         await (await say(kit, "human")).settled()
-        assert len([r for r in await kit.attention() if r.id == result.room_id]) == 1
+        assert [r.waiting_since for r in await kit.attention() if r.id == result.room_id] == [since], "asking again"
+        assert sms.texts[1:] == ["echo human"], "nobody is told twice that somebody comes"
 
 
-async def test_it_says_so_when_nobody_is_there_in_the_rooms_language() -> None:
-    def closed(now: datetime) -> bool:
-        return False
+@pytest.mark.parametrize("there", [True, False])
+async def test_it_says_so_when_nobody_is_there_in_the_rooms_language(there: bool) -> None:
+    def staffed(now: datetime) -> bool:
+        return there
 
     sms = FakeChannel()
-    async with kit_with(sms, Brain(), options=KitOptions(courtesy=Courtesy(staffed=closed))) as kit:
+    async with kit_with(sms, Brain(), options=KitOptions(courtesy=Courtesy(staffed=staffed))) as kit:
         await kit.create_room("r", channels=["sms", "ai"], language="de")
         await (await say(kit, "Mensch", "r")).settled()
-        assert any("niemand da" in text for text in sms.texts)
+        assert any("niemand da" in text for text in sms.texts) is not there
+        assert [room.id for room in await kit.attention()] == ["r"]

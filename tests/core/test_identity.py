@@ -200,6 +200,7 @@ async def test_two_identities_become_one_with_history_seats_and_stops() -> None:
         assert not await kit.consent.may("sms", identity="ann"), "a stop of either holds"
         people = {p.id: p for p in await kit.participants(room.id)}
         assert people["a.lee"].identity_id == people["ann"].identity_id == "ann"
+        assert (people["a.lee"].status, people["ann"].status) == ("inactive", "active")
         sms.delivered.clear()
         await (await kit.send(room.id, "news")).settled()
         assert sms.texts == []

@@ -57,9 +57,12 @@ async def test_the_store_keeps_nothing_of_it(tmp_path: Path) -> None:
     """Neither words, nor the vendor's copy of them, nor what stands beside them; tools, tasks and drafts neither."""
     path = tmp_path / "rooms.db"
 
+    meanwhile: list[Any] = []
+
     @tool(idempotent=True)
-    def look_up(who: str) -> str:
+    async def look_up(who: str) -> str:
         """Looks somebody up."""
+        meanwhile.extend(await kit.engine.store.records(RecordQuery("journal", "default")))
         return f"{who}: {PHONE}"
 
     brain = ScriptedAI([call("look_up", who=MAIL)], f"You are {PHONE}.", "ok", repeat=True)
@@ -85,6 +88,7 @@ async def test_the_store_keeps_nothing_of_it(tmp_path: Path) -> None:
         calls = [e for e in events if e.type is EventType.TOOL_CALL_END]
         assert calls
         clean(*events, *(await kit.drafts(room)), *(await kit.tasks(room)), *brain.requests)
+        assert [row.value["arguments"] for row in meanwhile] == [{"who": MAIL}], "a crash may make it run again"
     with closing(sqlite3.connect(path)) as database, database:
         dump = "\n".join(database.iterdump())
     clean(dump)

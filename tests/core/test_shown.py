@@ -34,6 +34,7 @@ async def test_each_channel_tells_what_it_got() -> None:
             else:
                 assert "- Red" in told["sms"]["parts"][0]["text"]
                 assert told["sms"]["parts"][0]["type"] == "text"
+                assert (told["sms"]["count"], told["sms"]["same"]) == (1, False)
 
 
 async def test_an_event_of_elsewhere_is_refused_and_one_that_went_nowhere_is_empty() -> None:
