@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+from collections.abc import Generator
 
 import pytest
 
@@ -13,8 +14,19 @@ pytest_plugins = ["roomkit.testing.pytest_plugin"]
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of tests and what they import live until the end: the collector need not go through them each time,
-    which takes a second on a slow machine, and then a loop seems blocked."""
+    _settle()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    yield
+    if nextitem is None or nextitem.path != item.path:
+        _settle()
+
+
+def _settle() -> None:
+    """What thousands of tests leave behind lives until the end: the collector need not go through it each time, which
+    takes a second on a slow machine, and then a loop seems blocked."""
     gc.collect()
     gc.freeze()
 

@@ -57,7 +57,9 @@ class Nodes:
         self.link = link
         self.calls = Calls(self, rooms)
         self.owners = Owners()
-        self.held = Holdings(engine, self.owners, options.address, lambda: self.ownership, self._revive_now)
+        self.held = Holdings(
+            engine, self.owners, options.address, lambda: self.ownership, lambda: self.revive(self.held.generation)
+        )
         self.on_sweep: list[Callable[[], Any]] = []
         self._options = options
         self._scope = Scope("nodes", on_failure=self._failed)
@@ -151,9 +153,6 @@ class Nodes:
         """Waits until this node has begun again."""
         if self._reviving is not None:
             await asyncio.wait([self._reviving])
-
-    async def _revive_now(self) -> None:
-        await self.revive(self.held.generation)
 
     async def revive(self, generation: int) -> None:
         """This node was taken for dead and is: it forgets all its rooms and begins again as a new one, also when who

@@ -14,7 +14,8 @@ from tests.cli.conftest import Command
 def test_the_check_passes(command: Command) -> None:
     done = command("demo", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    # What is imported for the first time is compiled first, and a slow machine says so.
+    assert not [line for line in done.stderr.splitlines() if not line.startswith("the event loop has been blocked")]
     assert "PASSED: all " in done.stdout
     assert "kill -9 in mid-reply" in done.stdout
     assert "\n   0  " in done.stdout.replace("    0  ", "   0  ")

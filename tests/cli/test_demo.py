@@ -47,6 +47,7 @@ def test_a_demo_from_start_to_end(command: Command) -> None:
     assert stop(process) == 0
 
 
+@pytest.mark.time_limit(150)
 def test_links_given_out_before_a_restart_go_on_working(command: Command) -> None:
     process, before = command.demo("--db", "rooms.db")
     process.kill()

@@ -61,7 +61,7 @@ class Peer:
     def prepare(self, wire: Wire) -> None:
         self.wire = wire
         kinds = [transceiver.kind for transceiver in wire.peer.getTransceivers()]
-        if kinds[:1] != ["audio"] or kinds.count("audio") != 1 or len(kinds) > 3 or wire.peer.sctp is None:
+        if kinds[:1] != ["audio"] or "audio" in kinds[1:] or len(kinds) > 3 or wire.peer.sctp is None:
             raise ValueError("an offer has sound first, at most two streams of pictures, and a data channel")
         for transceiver in wire.peer.getTransceivers()[1:]:
             transceiver.direction = "inactive"
