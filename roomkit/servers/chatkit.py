@@ -23,6 +23,7 @@ from roomkit.errors import Overloaded, RoomKitError, UsageError
 from roomkit.models.content import ReactionContent
 from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Category, FloorMode
+from roomkit.models.steering import Cancel
 from roomkit.models.stream import StreamChunk, StreamEnd, StreamError, StreamStart
 from roomkit.protocols.chatkit.items import Link, plain, said, stored
 from roomkit.protocols.chatkit.package import (
@@ -112,6 +113,8 @@ class RoomChatKitServer(ChatKitServer[Any]):
         """What the room answers. None goes on with an answer that has waited for the page."""
         if input_user_message is None:
             waiting, told = self._paused.pop(thread.id, (None, set[str]()))
+            if waiting is not None:
+                waiting.by = asyncio.current_task()
         else:
             told = set[str]()
             waiting = self.rooms.take(thread.id, input_user_message.id)
@@ -166,6 +169,7 @@ class RoomChatKitServer(ChatKitServer[Any]):
             raise CustomStreamError(TAKEN_BACK, allow_retry=True) from None
         finally:
             if paused:
+                waiting.by = None
                 self._paused[thread.id] = (waiting, told)
             else:
                 self.rooms.leave(thread.id, visit)
@@ -179,14 +183,16 @@ class RoomChatKitServer(ChatKitServer[Any]):
         asked = any(seat.category is Category.INTELLIGENCE and not seat.muted for seat in seats)
         return asked and not await self._person_speaks(room_id)
 
-    async def handle_stream_cancelled(self, thread: ThreadMetadata, pending_items: list[Any], context: Any) -> None:
-        """The page has gone: the reply is cancelled in the room, which keeps what had been said."""
-        from roomkit.models.steering import Cancel
-
+    async def stop(self, thread_id: str) -> None:
+        """The page has gone: nobody waits for the reply that is being made, if there is one."""
         try:
-            await self.rooms.rooms.steer(thread.id, Cancel("the user stopped it"))
+            await self.rooms.rooms.steer(thread_id, Cancel("the user stopped it"))
         except (UsageError, RoomKitError):
             pass  # Nothing was being made.
+
+    async def handle_stream_cancelled(self, thread: ThreadMetadata, pending_items: list[Any], context: Any) -> None:
+        """The page has gone: the reply is cancelled in the room, which keeps what had been said."""
+        await self.stop(thread.id)
         note = SDKHiddenContextItem(
             id=self.rooms.generate_item_id("sdk_hidden_context", thread, context),
             thread_id=thread.id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +21,7 @@ from roomkit.models.access import Principal
 from roomkit.models.event import RoomEvent
 from roomkit.models.stream import StreamEnd
 from roomkit.protocols.chatkit.package import NotFoundError, StreamingResult
+from roomkit.runtime import Scope
 from roomkit.servers.access import Action
 from roomkit.servers.chatkit_files import BASE, FETCH
 from roomkit.servers.door import Door
@@ -129,13 +130,17 @@ async def _talk(door: Door, server: RoomChatKitServer, request: Request, princip
         server.rooms.let_go(asyncio.current_task())
         reader.leave()
         raise
-    asking = asyncio.current_task()
 
-    def over() -> None:
-        server.rooms.let_go(asking)
+    def over(*tasks: asyncio.Task[Any] | None) -> None:
+        for task in tasks:
+            server.rooms.let_go(task)
         reader.leave()
 
-    return _Stream(_sse(first, events, server.rooms.let_go), over)
+    async def gone() -> None:
+        if thread_id is not None:
+            await server.stop(thread_id)
+
+    return _Stream(_sse(first, events), over, gone)
 
 
 class _Asked(NamedTuple):
@@ -187,15 +192,12 @@ def _finish(server: RoomChatKitServer, thread_id: str) -> None:
         visit.finish()
 
 
-async def _sse(first: bytes, events: Any, let_go: Callable[[Any], None]) -> AsyncIterator[bytes]:
-    try:
-        async with aclosing(events):
-            if first:
-                yield first
-            async for event in events:
-                yield event
-    finally:
-        let_go(asyncio.current_task())
+async def _sse(first: bytes, events: Any) -> AsyncGenerator[bytes]:
+    async with aclosing(events):
+        if first:
+            yield first
+        async for event in events:
+            yield event
 
 
 # -- streams ---------------------------------------------------------------------------------------------------------
@@ -204,17 +206,57 @@ _UNCACHED = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 class _Stream(StreamingResponse):
-    """`over` is called in every case, also when nobody has read a byte."""
+    """Ends with its page, also while nothing is said, and by one cancellation: who is cancelled has time to tell the
+    room. `over` is called in every case, also when nobody has read a byte, with the tasks that it was; `gone` where the
+    page has left before."""
 
-    def __init__(self, content: AsyncIterator[bytes], over: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        content: AsyncGenerator[bytes],
+        over: Callable[..., None],
+        gone: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._content = content
         super().__init__(content, media_type="text/event-stream", headers=_UNCACHED)
         self._over = over
+        self._gone = gone
+        self._whole = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        del scope
+        stream: asyncio.Task[None] | None = None
         try:
-            await super().__call__(scope, receive, send)
+            async with Scope("chatkit stream") as tasks:
+                stream = tasks.spawn(self._send(send), name="stream")
+                tasks.spawn(_cut_off(receive, stream), name="page")
+                try:
+                    await asyncio.wait({stream})
+                except asyncio.CancelledError:
+                    if not stream.cancelling():
+                        stream.cancel()
+                    await asyncio.wait({stream})
+                    raise
         finally:
-            self._over()
+            try:
+                if not self._whole:
+                    await self._content.aclose()
+            finally:
+                self._over(asyncio.current_task(), stream)
+            if not self._whole and self._gone is not None:
+                await self._gone()
+
+    async def _send(self, send: Any) -> None:
+        try:
+            await self.stream_response(send)
+            self._whole = True
+        except OSError:
+            pass  # The page has gone.
+
+
+async def _cut_off(receive: Any, stream: asyncio.Task[None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    stream.cancel()
 
 
 class Reader:
@@ -270,14 +312,14 @@ async def _changes(door: Door, server: RoomChatKitServer, request: Request, prin
         raise
     reader.sits(thread_id, visit.finish)
 
-    def over() -> None:
+    def over(*_tasks: object) -> None:
         visit.close()
         reader.leave()
 
     return _Stream(_changed(visit), over)
 
 
-async def _changed(visit: Visit) -> AsyncIterator[bytes]:
+async def _changed(visit: Visit) -> AsyncGenerator[bytes]:
     """One line for each message that others have written: the page then fetches the thread again."""
     yield b": hello\n\n"
     async for item in visit:

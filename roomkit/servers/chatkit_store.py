@@ -68,14 +68,15 @@ def _as_it_is(attachment: Attachment, owner: str) -> Attachment:
 
 
 class Waiting:
-    """What a message has set off, kept for `respond`: the visit that was opened before it was said, and its result."""
+    """What a message has set off, kept for `respond`: the visit that was opened before it was said, its result, and the
+    task of the request that waits for it; None while it waits for the page."""
 
     __slots__ = ("by", "result", "visit")
 
     def __init__(self, visit: Visit, result: InboundResult) -> None:
         self.visit = visit
         self.result = result
-        self.by = asyncio.current_task()
+        self.by: asyncio.Task[Any] | None = asyncio.current_task()
 
 
 class RoomStore(Store[Any]):
@@ -96,6 +97,7 @@ class RoomStore(Store[Any]):
         """An attachment as it is shown now: the links of those that the server keeps expire."""
         self.link: Link = plain
         self._waiting: dict[tuple[str, str], Waiting] = {}
+        self._taken: set[Waiting] = set()
 
     def generate_thread_id(self, context: Any) -> str:
         return f"thr_{self.kit.engine.new_id()}"
@@ -223,10 +225,16 @@ class RoomStore(Store[Any]):
 
     def take(self, thread_id: str, item_id: str) -> Waiting | None:
         """What `add_thread_item` has begun, for whoever answers."""
-        return self._waiting.pop((thread_id, item_id), None)
+        waiting = self._waiting.pop((thread_id, item_id), None)
+        if waiting is not None:
+            self._taken.add(waiting)
+        return waiting
 
     def let_go(self, request: Any) -> None:
-        """A request is over: what it has begun and nobody has taken up is given up."""
+        """A request is over: what it has begun and what it has waited for is given up."""
+        for waiting in tuple(self._taken):
+            if waiting.by is request:
+                self.leave(waiting.visit.room_id, waiting.visit)
         for key, waiting in tuple(self._waiting.items()):
             if waiting.by is request:
                 del self._waiting[key]
@@ -235,6 +243,7 @@ class RoomStore(Store[Any]):
     def leave(self, thread_id: str, visit: Visit) -> None:
         """Nobody waits for an answer any more."""
         visit.close()
+        self._taken = {waiting for waiting in self._taken if waiting.visit is not visit}
         if self.live.get(thread_id) is visit:
             del self.live[thread_id]
 

@@ -57,7 +57,7 @@ class Lobby:
         self._dirty: set[RoomKey] = set()
         self._left = Wakeup()
         self._sweeper: asyncio.Task[None] | None = None
-        self._telling = False
+        self._teller: asyncio.Task[None] | None = None
         self._unhook: dict[str, Callable[[], None]] = {}
         self._unwatch: Callable[[], None] | None = None
 
@@ -178,6 +178,10 @@ class Lobby:
         unhook = self._unhook.pop(name, None)
         if unhook is not None:
             unhook()
+        if not self._unhook and self._teller is not None:  # There is nobody to tell.
+            self._dirty.clear()
+            self._teller.cancel()
+            self._teller = None
 
     async def _committed(self, notice: Committed) -> None:
         key = (notice.tenant, notice.room_id)
@@ -187,9 +191,8 @@ class Lobby:
         self._tell_soon()
 
     def _tell_soon(self) -> None:
-        if self._dirty and not self._telling:
-            self._telling = True
-            self._door.scope.spawn(self._tell(), name="tell rooms")
+        if self._dirty and self._teller is None:
+            self._teller = self._door.scope.spawn(self._tell(), name="tell rooms")
 
     async def _tell(self) -> None:
         try:
@@ -199,7 +202,8 @@ class Lobby:
                 for key in dirty:
                     await self._tell_room(key)
         finally:
-            self._telling = False
+            if self._teller is asyncio.current_task():
+                self._teller = None
 
     async def _tell_room(self, key: RoomKey) -> None:
         tenant, room_id = key

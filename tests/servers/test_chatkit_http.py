@@ -12,7 +12,8 @@ import pytest
 from roomkit import RoomKit
 from roomkit.models.access import Principal, PrincipalRole
 from roomkit.testing import VirtualClock
-from tests.servers.pages import Page, brain, served
+from roomkit.testing.ai import call
+from tests.servers.pages import Page, brain, served, user
 
 pytestmark = pytest.mark.may_block  # the package makes its models on first use
 
@@ -118,6 +119,7 @@ async def test_a_closed_room_is_still_read_and_takes_nothing(how: str) -> None:
         ann = page()
         events = await ann.say("hi")
         thread, asked = events[0].thread.id, events[1].item.id
+        await asyncio.sleep(1)
         await (kit.close_room if how == "closed" else kit.archive_room)(thread)
         said = {"content": [{"type": "input_text", "text": "x"}], "attachments": [], "inference_options": {}}
         for kind, params in (
@@ -131,3 +133,32 @@ async def test_a_closed_room_is_still_read_and_takes_nothing(how: str) -> None:
             assert how in refused["error"]["message"]
         assert (await ann.ask("threads.get_by_id", thread_id=thread))["status"]["type"] == "closed"
         assert len(await ann.items(thread)) == 2
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_page_that_goes_while_nothing_is_said_stops_the_reply(reads: bool) -> None:
+    """Whether it has read all that there was, or the server still waits for it to."""
+    started = asyncio.Event()
+
+    async def slow() -> str:
+        """Takes its time."""
+        started.set()
+        await asyncio.sleep(3_600)
+        return "late"
+
+    async with served(brain(["Well, ", call("slow", "c1")], "never", tools=[slow])) as (kit, server, page):
+        said = {"content": [{"type": "input_text", "text": "hi"}], "attachments": [], "inference_options": {}}
+        body = {"type": "threads.create", "params": {"input": said}}
+        async with page().client.stream("POST", "/", json=body) as response:
+            assert response.status_code == 200
+            async for line in response.aiter_lines():
+                if not reads or "text_delta" in line:
+                    break
+            await started.wait()
+        await asyncio.sleep(1)
+        (room,) = await kit.list_rooms()
+        (reply,) = [e for e in await kit.events(room.id) if e.source.channel_id == "assistant" and e.type == "message"]
+        assert reply.metadata["end_reason"] == "cancelled"
+        kinds = [item.type for item in await server.rooms.items(room.id, user())]
+        assert kinds.count("sdk_hidden_context") == reads, "the package's own note of it is kept"
+        assert not server.rooms.live
