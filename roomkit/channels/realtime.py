@@ -302,7 +302,7 @@ class RealtimeVoiceChannel(Channel):
         self._calls[session.id] = room.calls[session.id] = call
         room.tools[session.id] = self._tools(session.metadata.get("tools"))
         if asked is not None:
-            room.asked[session.id].add(asked)
+            room.asked[session.id].caller = asked
         await room.opened()
         await self._prepare(call, room)
         await call.start()

@@ -44,18 +44,29 @@ HUMAN = frozenset({FloorMode.HUMAN, FloorMode.WAITING, FloorMode.NONE})
 
 @dataclass(slots=True)
 class Asked:
-    """What one call's model is answering: everybody whose words are in it, and what was last said on the line. `read`
-    is up to which event the model was seeded with the log."""
+    """What one call's model is answering: the caller, and everybody whose words have come since the last reply. `said`
+    is what was last said on the line, `read` up to which event the model was seeded with the log."""
 
-    events: list[RoomEvent] = field(default_factory=lambda: [])
+    others: list[RoomEvent] = field(default_factory=lambda: [])
     answered: bool = False
+    caller: RoomEvent | None = None
     said: RoomEvent | None = None
     read: int = -1
 
     def add(self, event: RoomEvent) -> None:
+        """Somebody else's words."""
         if self.answered:
-            self.events, self.answered = [], False
-        self.events.append(event)
+            self.others, self.answered = [], False
+        self.others.append(event)
+
+    @property
+    def events(self) -> tuple[RoomEvent, ...]:
+        return (*self.others, *filter(None, [self.caller]))
+
+    def spoke(self, event: RoomEvent) -> None:
+        self.caller = self.said = event
+        if self.answered:
+            self.others, self.answered = [], False
 
     def knows(self, event: RoomEvent) -> bool:
         return event.index <= self.read
@@ -159,7 +170,8 @@ class RealtimeRoom:
         for call in self.calls.values():
             text = event.text if event.source.participant_id == call.session.participant_id else _named(event)
             asked = self.asked[call.session.id]
-            asked.add(event)
+            if role == "user":  # who guides the model has asked it for nothing
+                asked.add(event)
             known = partial(asked.knows, event)
             self.channel.spawn(
                 call.inject(veil(text), role, respond=role == "user", known=known), "a text for the model"
@@ -223,8 +235,7 @@ class RealtimeRoom:
         )
         result = await self._port.process_inbound(message, room_id=self.room_id)
         if result.event is not None:
-            self.asked[session.id].add(result.event)
-            self.asked[session.id].said = result.event
+            self.asked[session.id].spoke(result.event)
 
     async def _own(
         self, call: RealtimeCall, content: Any, kind: EventType, *, metadata: dict[str, Any], visibility: str = "all"
@@ -250,7 +261,7 @@ class RealtimeRoom:
         """The room as it is now, for the gate; no turn where another process has the room: then no tool may run."""
         view = await self._port.watch.open_view(self.room_id, _nobody, tail=0)
         view.close()
-        events = tuple(self.asked[call.session.id].events)
+        events = self.asked[call.session.id].events
         binding = next((one for one in view.bindings if one.channel_id == self.channel.channel_id), self._binding)
         if binding is None:
             raise StateError(f'channel "{self.channel.channel_id}" has no seat in room "{self.room_id}"')

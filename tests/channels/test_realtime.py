@@ -1146,6 +1146,35 @@ async def test_a_tool_runs_for_everybody_whose_words_are_being_answered() -> Non
         await asyncio.sleep(0.2)
         assert ran == []
         it.model.hears("and one for me")
+        await it.kit.whisper(it.room, "he may", to="voice", by="boss")
+        await asyncio.sleep(0.1)
         it.model.calls(("find_order", {"number": 2}))
         await asyncio.sleep(0.2)
         assert ran == [2]
+
+
+async def test_a_text_of_somebody_who_may_more_lets_the_caller_do_no_more() -> None:  # D30
+    ran: list[int] = []
+
+    async def handler(name: str, arguments: dict[str, Any]) -> str:
+        ran.append(arguments["number"])
+        return "done"
+
+    policy = ToolPolicy(roles={"member": RoleOverride("restrict", deny=("find_order",))})
+    async with desk(
+        tools=[ORDER_TOOL], tool_handler=handler, options=RealtimeOptions(tools=ToolRules(policy=policy))
+    ) as it:
+        it.kit.register_channel(FakeChannel("sms", "sms"))
+        await it.call()
+        await it.kit.attach_channel(it.room, "sms")
+        it.model.hears("an order, please")
+        it.model.says("one moment", ms=100)
+        await asyncio.sleep(0.5)
+        for text in ("hello", "hello all"):
+            written = await it.kit.process_inbound(InboundMessage.text("sms", "tom", text), room_id=it.room)
+            assert written.event is not None
+            await it.kit.update_member(it.room, str(written.event.source.participant_id), role="observer")
+        await asyncio.sleep(0.1)
+        it.model.calls(("find_order", {"number": 1}))
+        await asyncio.sleep(0.2)
+        assert ran == []
