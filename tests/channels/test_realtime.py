@@ -1168,6 +1168,7 @@ async def test_a_text_of_somebody_who_may_more_lets_the_caller_do_no_more() -> N
         await it.call()
         await it.kit.attach_channel(it.room, "sms")
         it.model.hears("an order, please")
+        await asyncio.sleep(0.2)
         it.model.says("one moment", ms=100)
         await asyncio.sleep(0.5)
         for text in ("hello", "hello all"):
