@@ -64,10 +64,11 @@ async def output_of(provider: str, command: Sequence[str], text: str) -> AsyncGe
     finally:
         if child.returncode is None:
             kill(child)
-            # A pipe that nobody reads is never seen to end, and asyncio waits for the pipes with the process.
-            while await child.stdout.read(_DRAIN) or await child.stderr.read(_DRAIN):
-                pass
-            await child.wait()
+        # A pipe that nobody reads is never seen to end, also where the program has ended, and asyncio waits for the
+        # pipes with the process.
+        while await child.stdout.read(_DRAIN) or await child.stderr.read(_DRAIN):
+            pass
+        await child.wait()
 
 
 async def in_frames(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -132,3 +133,15 @@ async def test_who_stops_listening_in_the_middle_of_much_sound_is_not_kept_waiti
         await asyncio.sleep(0.5)
         await asyncio.wait_for(stream.aclose(), 5)  # type: ignore[attr-defined]
     assert children() == 0
+
+
+async def test_a_program_that_has_ended_before_it_was_heard_out_leaves_no_pipe_open() -> None:
+    """Its process is gone, but what it has said waits in a pipe that nobody reads."""
+    pipes = psutil.Process().num_fds()
+    stream = output_of("python", [sys.executable, "-c", "print('x' * 180_000)"], "")
+    await anext(stream)
+    while children():  # It fits into the pipe and the reader's own buffer: the program does not wait for us.
+        await asyncio.sleep(0.01)
+    await stream.aclose()
+    await asyncio.sleep(0.05)
+    assert psutil.Process().num_fds() == pipes
