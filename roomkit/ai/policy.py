@@ -9,7 +9,6 @@ from typing import Literal
 
 from roomkit.models.room import Assurance
 
-_RANK = {Assurance.CLAIMED: 0, Assurance.VERIFIED: 1, Assurance.AUTHENTICATED: 2}
 ANYBODY_ELSE = "*"
 
 
@@ -41,7 +40,7 @@ class ToolPolicy:
             if not self._allows(name, role):
                 return f'the policy does not allow the tool "{name}" here'
         for glob, needed in self.assurance.items():
-            if fnmatchcase(name, glob) and (assurance is None or _RANK[assurance] < _RANK[needed]):
+            if fnmatchcase(name, glob) and (assurance is None or assurance.rank < needed.rank):
                 return f'the tool "{name}" needs everybody in the room to be {needed.value}'
         return None
 

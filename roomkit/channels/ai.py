@@ -38,7 +38,6 @@ _log = logging.getLogger("roomkit.ai")
 
 _MUTE = frozenset({EventType.TOOL_CALL_START, EventType.TOOL_CALL_END, EventType.STREAM_START})
 _ABOVE_MEMBERS = (Role.OWNER, Role.AGENT, Role.BOT)
-_RANK = (Assurance.CLAIMED, Assurance.VERIFIED, Assurance.AUTHENTICATED)
 
 
 class _Default(int):
@@ -424,4 +423,4 @@ def _is_claim(seat: ChannelBinding) -> bool:
 
 def least_assurance(context: RoomContext) -> Assurance | None:
     outside = [each.assurance for each in context.bindings if each.category is Category.TRANSPORT]
-    return min(outside, key=_RANK.index, default=None)
+    return min(outside, key=lambda one: one.rank, default=None)

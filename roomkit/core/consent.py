@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 STATE, LOG = "consent", "consent_log"
 STOPPED, NOT_ALLOWED = "opted_out", "no_consent"
 NOTICE = "notice"
-_RANK = {Assurance.CLAIMED: 0, Assurance.VERIFIED: 1, Assurance.AUTHENTICATED: 2}
 _PAGE = 500
 
 
@@ -333,7 +332,7 @@ def _purpose(said: EventDraft | InboundMessage) -> str:
 
 
 def _sure(policy: ConsentPolicy, channel: Channel, message: InboundMessage) -> bool:
-    return _RANK[message.assurance] >= _RANK[policy.assurance.get(channel.channel_type, Assurance.CLAIMED)]
+    return message.assurance.rank >= policy.assurance.get(channel.channel_type, Assurance.CLAIMED).rank
 
 
 def _told(

@@ -36,8 +36,30 @@ async def write_room(
     finish: Callable[[Callable[[], Awaitable[object]]], Awaitable[object]] | None = None,
 ) -> RoomActor:
     """Stores the room with its whole log and loads it; nothing is sent, asked or timed. What a crash has cut is
-    finished by doing the same again. `finish` does the last step, which makes it a room, or refuses to. Raises
-    `StateError` where the room, or another log in its place, exists."""
+    finished by doing the same again; a caller who stops waiting cuts nothing. `finish` does the last step, which makes
+    it a room, or refuses to. Raises `StateError` where the room, or another log in its place, exists."""
+    key, writing = (room.tenant, room.id), engine.table.writing
+    while (busy := writing.get(key)) is not None:
+        await asyncio.shield(busy)
+    gate = writing[key] = asyncio.get_running_loop().create_future()
+
+    def written() -> None:
+        del writing[key]
+        gate.set_result(None)
+
+    work = _write(engine, room, bindings, people, events, records, finish)
+    return await engine.scope.complete(work, name=f"write {room.id}", then=written)
+
+
+async def _write(
+    engine: Engine,
+    room: Room,
+    bindings: Sequence[ChannelBinding],
+    people: Sequence[Participant],
+    events: Sequence[RoomEvent],
+    records: Sequence[Record],
+    finish: Callable[[Callable[[], Awaitable[object]]], Awaitable[object]] | None,
+) -> RoomActor:
     tenant, room_id, store = room.tenant, room.id, engine.store
     if await engine.table.look(tenant, room_id) is not None:
         raise StateError(f'room "{room_id}" exists already; choose another id')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
@@ -26,7 +27,7 @@ from roomkit.models.content import (
 from roomkit.models.delivery import InboundMessage, draft_of
 from roomkit.models.event import EventDraft, EventSource
 from roomkit.models.hooks import IdentityAnswer, IdentityQuestion, IdentityResolved, IdentityTimedOut
-from roomkit.models.room import Assurance, ChannelBinding, Identification, Identity, Participant, Room
+from roomkit.models.room import ChannelBinding, Identification, Identity, Participant, Room
 from roomkit.ports.channel import Channel
 from roomkit.ports.identity import Resolution
 from roomkit.ports.store import RecordQuery
@@ -216,37 +217,39 @@ class Inbound:
             await self._seat(actor, channel, message, sender)
             return actor
         route = (tenant, channel.channel_id, message.address, message.assurance.value)
-        while (busy := self._routing.get(route)) is not None:
-            await asyncio.shield(busy)
-        cached = await self._cached(route, channel, message)
-        if cached is not None:
-            actor = await _own(self.engine, tenant, cached)
-            await self._seat(actor, channel, message, sender)
-            return actor
-        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._routing[route] = gate
-        try:
-            found = await self._find(channel, message, tenant)
-            if found is not None:
-                actor = await _own(self.engine, tenant, found)
-            elif engine.nodes is None:
-                actor = await self._new_room(channel, message, tenant, sender)
-            else:
-                async with engine.nodes.held.alone("room of a new sender", *route):
-                    found = await self._find(channel, message, tenant)
-                    actor = await (
-                        _own(self.engine, tenant, found) if found else self._new_room(channel, message, tenant, sender)
-                    )
-            self._remember(route, actor.room_id)
-            await self._seat(actor, channel, message, sender)
-            return actor
-        finally:
+        while True:
+            while (busy := self._routing.get(route)) is not None:
+                await asyncio.shield(busy)
+            cached = await self._cached(route, channel, message)
+            if cached is not None:
+                actor = await _own(self.engine, tenant, cached)
+                await self._seat(actor, channel, message, sender)
+                return actor
+            if route not in self._routing:
+                break
+        gate = self._routing[route] = asyncio.get_running_loop().create_future()
+
+        def found() -> None:
             del self._routing[route]
             gate.set_result(None)
 
-    async def _new_room(self, channel: Channel, message: InboundMessage, tenant: str, sender: Sender) -> RoomActor:
-        binding = self._new_binding(channel, message, "", sender, tenant)
-        return await self.engine.table.create(tenant, source=binding, sender=sender.participant_id)
+        # A caller who hangs up would else leave a room behind, and its next try would make another one.
+        finding = self._find_or_make(route, channel, message, sender)
+        return await engine.scope.complete(finding, name="the room of a new sender", then=found)
+
+    async def _find_or_make(self, route: Route, channel: Channel, message: InboundMessage, sender: Sender) -> RoomActor:
+        engine, tenant, nodes = self.engine, route[0], self.engine.nodes
+        found = await self._find(channel, message, tenant)
+        if found is None:
+            async with nodes.held.alone("room of a new sender", *route) if nodes is not None else nullcontext():
+                found = await self._find(channel, message, tenant) if nodes is not None else None
+                if found is None:
+                    seat = self._new_binding(channel, message, "", sender, tenant)
+                    found = await engine.table.create(tenant, source=seat, sender=sender.participant_id)
+        actor = await _own(engine, tenant, found)
+        self._remember(route, actor.room_id)
+        await self._seat(actor, channel, message, sender)
+        return actor
 
     async def _whose(self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None) -> str | None:
         """Of several processes the one that has the room takes the message in, and asks who has written it. Raises
@@ -582,17 +585,14 @@ async def _own(engine: Engine, tenant: str, found: RoomActor | Seen) -> RoomActo
     return found if isinstance(found, RoomActor) else await engine.table.require(tenant, found.room_id)
 
 
-_RANK = {Assurance.CLAIMED: 0, Assurance.VERIFIED: 1, Assurance.AUTHENTICATED: 2}
-
-
 def _rank(actor: RoomActor | Seen, channel: Channel) -> int:
     binding = actor.state.bindings.get(channel.channel_id)
-    return _RANK[binding.assurance] if binding is not None else 0
+    return binding.assurance.rank if binding is not None else 0
 
 
 def _sure(binding: ChannelBinding | None, message: InboundMessage) -> bool:
     """Whether a sender is as sure as the seat was when it was taken: a claim opens no room of somebody proven (D30)."""
-    return binding is None or _RANK[message.assurance] >= _RANK[binding.assurance]
+    return binding is None or message.assurance.rank >= binding.assurance.rank
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

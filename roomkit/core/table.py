@@ -32,6 +32,8 @@ class RoomTable:
         self._engine = engine
         self._actors: OrderedDict[tuple[str, str], RoomActor] = OrderedDict()
         self._loading: dict[tuple[str, str], asyncio.Future[RoomActor | None]] = {}
+        self.writing: dict[tuple[str, str], asyncio.Future[None]] = {}
+        """Rooms that are being written as a whole: imported or forked."""
 
     def __len__(self) -> int:
         return len(self._actors)

@@ -201,6 +201,14 @@ class Assurance(StrEnum):
     VERIFIED = "verified"
     AUTHENTICATED = "authenticated"
 
+    @property
+    def rank(self) -> int:
+        """The surer, the higher."""
+        return _RANKS[self]
+
+
+_RANKS = {one: rank for rank, one in enumerate(Assurance)}
+
 
 class ChannelBinding(Frozen):
     """A channel's seat in a room: its rights, its marks, and the address it reaches (in `metadata`)."""

@@ -54,6 +54,32 @@ class Scope:
         task.add_done_callback(self._forget if awaited else self._done)
         return task
 
+    async def complete(
+        self, coro: Coroutine[Any, Any, T], *, name: str, then: Callable[[], object] = lambda: None
+    ) -> T:
+        """Runs `coro` to its end, for work that must not be left half done: a cancelled caller leaves it running.
+
+        `then` is called once it has ended and the caller, if there still is one, goes on. Raises `StateError` when the
+        scope is closed, also meanwhile.
+        """
+        try:
+            task = self.spawn(coro, name=name, awaited=True)
+        except StateError:
+            then()
+            raise
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if task.cancelled() and (current is None or not current.cancelling()):
+                raise StateError(f'"{name}" was not completed: scope "{self.name}" has been closed') from None
+            raise
+        finally:
+            if task.done():
+                then()
+            else:
+                task.add_done_callback(lambda ended: (ended.cancelled() or ended.exception(), then()))
+
     def cancel(self) -> None:
         """Asks every running task to stop, and returns at once. The scope stays usable."""
         for task in tuple(self._tasks):

@@ -169,3 +169,37 @@ async def test_an_ended_task_is_not_kept_alive() -> None:
     del task
     gc.collect(0)  # The youngest are enough; the heap of a whole run takes a second.
     assert ref() is None
+
+
+async def test_work_that_must_not_be_cut_goes_on_without_its_caller() -> None:
+    scope, may, done = Scope("s"), asyncio.Event(), list[str]()
+
+    async def work() -> str:
+        await may.wait()
+        done.append("work")
+        return "result"
+
+    def after() -> None:
+        done.append("after")
+
+    caller = asyncio.ensure_future(scope.complete(work(), name="w", then=after))
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert caller.cancelled()
+    assert done == []
+    may.set()
+    await scope.drain()
+    await asyncio.sleep(0)
+    assert done == ["work", "after"]
+    assert await scope.complete(work(), name="w", then=after) == "result"
+    assert done == ["work", "after"] * 2
+
+    may.clear()
+    caller = asyncio.ensure_future(scope.complete(work(), name="w", then=after))
+    await asyncio.sleep(0)
+    await scope.aclose()
+    for late in (caller, scope.complete(work(), name="w", then=after)):
+        with pytest.raises(StateError, match="closed"):
+            await late
+    assert done == ["work", "after"] * 2 + ["after"] * 2

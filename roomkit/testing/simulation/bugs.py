@@ -28,10 +28,12 @@ from roomkit.core.timers import Timers
 from roomkit.core.turns import Turns
 from roomkit.models.stream import StreamError
 from roomkit.ports.store import Batch, Duplicate, Record, RecordQuery
+from roomkit.runtime import Scope
 from roomkit.testing.simulation import deed_bugs
 from roomkit.testing.simulation.nodes import Leases
 from roomkit.testing.simulation.planting import PLANTED, Patch, planted
 from roomkit.testing.simulation.planting import bug as _bug
+from roomkit.testing.simulation.process import HURRY
 
 
 def _always(*_: Any) -> bool:
@@ -341,6 +343,22 @@ _bug("nobody takes over from a silent node", 50, (Nodes, "_take_over", _nothing)
 _bug("a take-over leaves what is unfinished", 100, (Holdings, "_resume", _unresumed), nodes=2)
 _bug("a view ends with the owner of its room", 200, (Follower, "_search", _never_again), nodes=2)
 _bug("a view goes on before cut replies are closed", 400, (Holdings, "resumed", _nothing), nodes=2, since=250)
+
+
+async def _cut_short(_: Scope, coro: Any, *, then: Callable[[], object], **__: Any) -> Any:
+    try:
+        return await coro
+    finally:
+        then()
+
+
+_bug(
+    "who hangs up leaves half a room behind",
+    100,
+    (Scope, "complete", _cut_short),
+    nodes=2,
+    features=(HURRY, "newcomer", "import"),
+)
 _bug("a room may go while it is resumed", 1200, (Holdings, "_resume", _idle_meanwhile), nodes=3, tight=True, since=400)
 
 __all__ = ["PLANTED", "deed_bugs", "planted"]

@@ -127,7 +127,7 @@ class Phone:
     async def _once(self, process: Process, tenant: str, room: str, message: InboundMessage) -> InboundResult | None:
         rooms = self.world.rooms(process, tenant)
         try:
-            call = process.call(rooms.process_inbound, message, room_id=room)
+            call = process.ask(rooms.process_inbound, message, room_id=room)
             if not self.world.calm and self.dice.random() < 0.05:
                 return await asyncio.wait_for(call, self.dice.choice((0.0, 0.01, 0.1)))
             return await call

@@ -57,7 +57,7 @@ class Desk:
         name = self.dice.choice(self.world.deeds)
         deed = DEEDS[name]
         try:
-            await process.call(deed, rooms, room, self.name)
+            await process.ask(deed, rooms, room, self.name)
             self.world.trace(self.name, f"did {name} in {tenant}/{room}")
         except (Lost, RoomKitError) as error:
             self.world.trace(self.name, f"could not {name} in {tenant}/{room}: {type(error).__name__}")
@@ -85,7 +85,7 @@ class Desk:
                 rooms = self.world.rooms(process, tenant)
                 try:
                     key = None if keyless else said.key
-                    call = process.call(rooms.send, room, f"{word} says", by=self.name, idempotency_key=key)
+                    call = process.ask(rooms.send, room, f"{word} says", by=self.name, idempotency_key=key)
                     note_answer(self.world, said, await call)
                     return
                 except (Lost, StoreUnavailable, StateError):
@@ -159,7 +159,7 @@ async def _fork(world: World, process: Process, spot: Spot, name: str) -> None:
     rooms, new_id = world.rooms(process, tenant), f"{FORK}{name}"
     copy = world.copies.setdefault((tenant, new_id), Copy(spot))
     ask = "ai" if world.with_ai and name[-1] in "02" else None
-    made = await process.call(rooms.fork, room, new_id=new_id, ask=ask)
+    made = await process.ask(rooms.fork, room, new_id=new_id, ask=ask)
     assert made.forked_from is not None
     copy.at = made.forked_from.index
 
@@ -171,14 +171,14 @@ async def _import(world: World, process: Process, spot: Spot, name: str) -> None
     async def export() -> list[str]:
         return [line async for line in rooms.export_room(spot[1])]
 
-    lines = await process.call(export)
+    lines = await process.ask(export)
     at = json.loads(lines[0])["roomkit"]["events"] - 1
     world.copies[ATTIC, new_id] = Copy(spot, at)
     for _ in range(TRIES):
         other = world.door(world.tool_dice)
         if other is not None:
             try:
-                await other.call(world.rooms(other, ATTIC).import_room, lines, room_id=new_id)
+                await other.ask(world.rooms(other, ATTIC).import_room, lines, room_id=new_id)
                 return
             except (Lost, StoreUnavailable):
                 pass
@@ -189,7 +189,7 @@ async def _enqueue(world: World, process: Process, spot: Spot, name: str) -> Non
     """In a transaction of the host's own, which may be rolled back."""
     word, transaction = f"<{name}.q>", dict[str, Record]()
     rooms = world.rooms(process, spot[0])
-    await process.call(rooms.enqueue, transaction, spot[1], f"{word} says", by=name)
+    await process.ask(rooms.enqueue, transaction, spot[1], f"{word} says", by=name)
     if world.tool_dice.random() < 0.8:
         world.disk.write_for_host(transaction["row"])
         world.enqueued.append((process.number, spot, transaction["row"].key, word))
@@ -198,11 +198,11 @@ async def _enqueue(world: World, process: Process, spot: Spot, name: str) -> Non
 async def _tell(world: World, process: Process, spot: Spot, name: str) -> None:
     """Words for one person who sits at a page."""
     rooms = world.rooms(process, spot[0])
-    people = [one.id for one in await process.call(rooms.participants, spot[1]) if one.id.startswith("g")]
+    people = [one.id for one in await process.ask(rooms.participants, spot[1]) if one.id.startswith("g")]
     if people:
         word = f"<{name}.w>"
         world.secrets[word] = (spot, people[0])
-        await process.call(rooms.whisper, spot[1], f"{word} says", to=f"person:{people[0]}", by=name)
+        await process.ask(rooms.whisper, spot[1], f"{word} says", to=f"person:{people[0]}", by=name)
 
 
 MORE: dict[str, More] = {"fork": _fork, "import": _import, "enqueue": _enqueue, "tell": _tell}
@@ -217,7 +217,7 @@ async def forget(world: World, phone: Phone, dice: random.Random) -> None:
         process = world.door(dice)
         if process is not None:
             try:
-                await process.call(world.rooms(process, phone.spot[0]).erase_person, f"+{phone.name}")
+                await process.ask(world.rooms(process, phone.spot[0]).erase_person, f"+{phone.name}")
             except (Lost, RoomKitError) as error:
                 world.trace("host", f"could not erase {phone.name}: {type(error).__name__}: {error}")
             else:
@@ -259,7 +259,7 @@ class Newcomer:
             process = world.door(self.dice)
             if process is not None:
                 try:
-                    result = await process.call(world.rooms(process, self.tenant).process_inbound, message)
+                    result = await process.ask(world.rooms(process, self.tenant).process_inbound, message)
                 except (Lost, RoomKitError):
                     pass
                 else:
@@ -274,7 +274,7 @@ class Newcomer:
         if process is not None:
             try:
                 rooms = self.world.rooms(process, self.tenant)
-                await process.call(rooms.send, said.room, "welcome", by="host", idempotency_key=f"{said.key} answer")
+                await process.ask(rooms.send, said.room, "welcome", by="host", idempotency_key=f"{said.key} answer")
             except (Lost, RoomKitError):
                 pass
 

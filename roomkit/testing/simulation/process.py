@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from roomkit.testing.simulation.world import World
 
 T = TypeVar("T")
+HURRY = "hurry"
+"""The feature that some who ask hang up before the answer."""
 PROCESS: ContextVar[Process | None] = ContextVar("roomkit_simulated_process", default=None)
 _REAPS = 50
 
@@ -80,6 +82,17 @@ class Process:
             self._answers.pop(answer, None)
             if not task.done() and self.alive:
                 task.cancel()
+
+    async def ask(self, fn: Callable[..., Awaitable[T]], *args: Any, **more: Any) -> T:
+        """As `call`, for somebody who may hang up before the answer, and then knows as little as after a crash."""
+        world = self.world
+        if world.calm or HURRY not in world.features or world.hasty.random() > 0.3:
+            return await self.call(fn, *args, **more)
+        try:
+            async with asyncio.timeout(world.hasty.choice((0.0, 0.001, 0.01, 0.1, 1.0))):
+                return await self.call(fn, *args, **more)
+        except TimeoutError:
+            raise Lost from None
 
     async def _serve(
         self, answer: asyncio.Future[Any], fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], more: Any

@@ -44,7 +44,7 @@ from roomkit.testing.simulation.disk import Disk, SimStore
 from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.nodes import Network, SimLink, SimOwnership
 from roomkit.testing.simulation.outside import TOOLS, Model, Run, SimChannel, Vendor
-from roomkit.testing.simulation.process import Lost, Process
+from roomkit.testing.simulation.process import HURRY, Lost, Process
 from roomkit.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ class World:
         self.features = frozenset[str]()
         self.more: tuple[str, ...] = ()
         include(self, self.extra.sample(FEATURES, self.extra.choice((0, 1, 2, 3))))
+        self.hasty = random.Random(f"{seed} and hurry")
+        include(self, (HURRY,) if self.hasty.random() < 0.2 else ())
         self.nodes = self.dice.choice(NODES) if nodes is None else nodes
         self.network = Network(self, self._fork())
 
