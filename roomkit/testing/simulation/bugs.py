@@ -342,7 +342,7 @@ _bug("a node is never told that it was taken over", 200, (Nodes, "_check", _noth
 _bug("nobody takes over from a silent node", 50, (Nodes, "_take_over", _nothing), nodes=2)
 _bug("a take-over leaves what is unfinished", 100, (Holdings, "_resume", _unresumed), nodes=2)
 _bug("a view ends with the owner of its room", 200, (Follower, "_search", _never_again), nodes=2)
-_bug("a view goes on before cut replies are closed", 400, (Holdings, "resumed", _nothing), nodes=2, since=250)
+_bug("a view goes on before cut replies are closed", 400, (Holdings, "resumed", _nothing), nodes=3, since=430)
 
 
 async def _cut_short(_: Scope, coro: Any, *, then: Callable[[], object], **__: Any) -> Any:
