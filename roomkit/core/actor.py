@@ -380,19 +380,16 @@ class RoomActor:
                 event.visibility,
                 change.room or self.state.room,
                 [b for b in {**self.state.bindings, **change.bindings}.values() if b is not None],
-                self.engine.registry.reach,
+                self.engine.registry.reach(self.tenant),
                 {**self.state.participants, **change.participants},
             )
             if not changed:
                 self._plans[cache_key] = found
         if entry.targets is not None:
+            reach, forked = self.engine.registry.reach(self.tenant), self.state.room.forked_from is not None
             return policy.DeliveryPlan(
-                outbox=tuple(
-                    c
-                    for c in entry.targets
-                    if self.engine.registry.reach.get(c) == "outbox" and self.state.room.forked_from is None
-                ),
-                cursors=tuple(c for c in entry.targets if self.engine.registry.reach.get(c) == "cursor"),
+                outbox=tuple(c for c in entry.targets if reach.get(c) == "outbox" and not forked),
+                cursors=tuple(c for c in entry.targets if reach.get(c) == "cursor"),
             )
         return (
             found

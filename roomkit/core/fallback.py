@@ -24,7 +24,7 @@ def next_way(actor: RoomActor, event: RoomEvent, channel_id: str) -> str | None:
     failed = actor.state.bindings.get(channel_id)
     if failed is None or failed.participant_id is None or actor.state.room.delivery == "every_channel":
         return None
-    reach = actor.engine.registry.reach
+    reach = actor.engine.registry.reach(actor.tenant)
     ways = [
         seat
         for seat in actor.state.bindings.values()

@@ -26,7 +26,7 @@ class Registry:
         self.channels: dict[str, Channel] = {}
         self.tenants: dict[str, str] = {}
         self.defaults: list[str] = []
-        self._reach: dict[str, str] = {}
+        self._reach: dict[str, dict[str, str]] = {"default": {}}
         self._told: dict[str, tuple[Callable[[], None], ...]] = {}
         self.version = 0
         """Rises whenever a channel comes or goes: what was planned before no longer holds."""
@@ -34,8 +34,7 @@ class Registry:
     def register(self, channel: Channel, tenant: str, *, default: bool) -> None:
         self.channels[channel.channel_id] = channel
         self.tenants[channel.channel_id] = tenant
-        self._reach[channel.channel_id] = channel.reach
-        self.version += 1
+        self._changed()
         if channel.taken_back is not None and channel.channel_id not in self._told:
             where = Filter(types=frozenset({EventType.DELETE, EventType.EDIT}))
             name, hooks = f"taken back ({channel.channel_id})", self._engine.hooks
@@ -49,10 +48,9 @@ class Registry:
     def unregister(self, channel_id: str) -> Channel:
         channel = self.channels.pop(channel_id)
         self.tenants.pop(channel_id, None)
-        self._reach.pop(channel_id, None)
         for unhook in self._told.pop(channel_id, ()):
             unhook()
-        self.version += 1
+        self._changed()
         if channel_id in self.defaults:
             self.defaults.remove(channel_id)
         return channel
@@ -64,10 +62,17 @@ class Registry:
             raise ChannelNotFound(channel_id, [known for known in self.channels if self.serves(known, tenant)])
         return found
 
-    @property
-    def reach(self) -> Mapping[str, str]:
-        """How the core gets to each channel: "outbox", "cursor" or "turn"."""
-        return self._reach
+    def _changed(self) -> None:
+        self.version += 1
+        self._reach = {
+            tenant: {name: channel.reach for name, channel in self.channels.items() if self.serves(name, tenant)}
+            for tenant in {"default", *self.tenants.values()}
+        }
+
+    def reach(self, tenant: str) -> Mapping[str, str]:
+        """How the core gets to each channel that serves the tenant: "outbox", "cursor" or "turn". A seat of another
+        tenant's channel, as in a room that was imported, is one of a channel that is not there."""
+        return self._reach.get(tenant) or self._reach["default"]
 
     def serves(self, channel_id: str, tenant: str) -> bool:
         return self.tenants.get(channel_id) in (tenant, "default")

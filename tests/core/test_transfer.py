@@ -17,7 +17,7 @@ from roomkit.errors import StateError, UsageError
 from roomkit.models.content import DeleteContent, EditContent, MediaContent, ReactionContent, TextContent
 from roomkit.models.room import RoomTimers
 from roomkit.ports.store import RecordQuery
-from roomkit.testing import ScriptedAI, VirtualClock
+from roomkit.testing import FakeChannel, ScriptedAI, VirtualClock
 from roomkit.testing.ai import call
 from tests.core.rooms import Brain, kit_with, say
 from tests.core.test_fork import Phone
@@ -82,6 +82,20 @@ async def test_another_tenant_and_another_id_take_it_too() -> None:
         again = [json.loads(line) for line in await lines(acme, "copy")][1:-1]
         first = [json.loads(line) for line in there][1:-1]
         assert json.dumps(again).replace("copy", room_id) == json.dumps(first).replace("copy", room_id)
+
+
+async def test_a_seat_of_another_tenants_channel_is_nobodys() -> None:
+    theirs, brain = Phone(), Brain()
+    async with kit_with(FakeChannel("shared")) as kit:
+        kit.tenant("acme").register_channel(theirs)
+        kit.tenant("acme").register_channel(brain)
+        await kit.tenant("acme").create_room("r", channels=["shared", "sms", "ai"])
+        await kit.tenant("other").import_room([line async for line in kit.tenant("acme").export_room("r")])
+        for tenant, heard in (("other", 0), ("acme", 1)):
+            await (await kit.tenant(tenant).send("r", "hello")).settled()
+            assert len(brain.seen) == heard
+            assert len(theirs.sent) == 2 * heard, "what was said, and the answer"
+            assert [one.channel_id for one in await kit.tenant(tenant).deliveries("r")][:1] == ["shared"]
 
 
 async def test_an_import_sends_asks_and_times_nothing() -> None:
