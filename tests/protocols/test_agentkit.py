@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("google.protobuf", reason="needs the [agentkit] extra")
 
-from google.protobuf import any_pb2, struct_pb2
+from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
 
 from roomkit.protocols.agentkit.agent import AgentKitAgent, texts
 from roomkit.protocols.agentkit.conversation import APOLOGY, Begin, Conversation, Interrupt, Say, Send
@@ -135,6 +137,110 @@ def test_the_questions_of_the_sdk_have_its_answers() -> None:
     assert agent.transfer_call("m", {"to": "x"}).toolCall.action == 2
     with pytest.raises(NotImplementedError):
         agent.Talk(iter(()), None)
+
+
+def test_the_frames_of_the_sdk() -> None:
+    agent = AgentKitAgent()
+    settled = agent.configuration_response(pb.ConversationConfiguration())
+    assert (settled.code, settled.success, settled.WhichOneof("data")) == (200, True, None)
+    assert not agent.assistant_response("m", "hi").assistant.HasField("time")
+
+    class Clock:
+        def now(self) -> datetime:
+            return datetime(2030, 1, 1, tzinfo=UTC)
+
+    agent.clock = Clock()
+    assert agent.assistant_response("m", "hi").assistant.time.seconds == 1_893_456_000
+    failed = agent.error_response(418, "no tea")
+    assert (failed.code, failed.success, failed.error.errorCode, failed.error.errorMessage) == (
+        418,
+        False,
+        418,
+        "no tea",
+    )
+    assert failed.error.humanMessage == "no tea"
+    for result, success, told in (("12", True, {"result": "12"}), ({"deg": 3}, False, {"deg": "3"})):
+        done = agent.tool_call_result("m", "c", "weather", result, success)
+        assert (done.toolCallResult.id, done.toolCallResult.toolId, done.toolCallResult.name) == ("m", "c", "weather")
+        assert dict(done.toolCallResult.result) == {**told, "success": "true" if success else "false"}
+
+
+def test_a_tool_is_told_in_a_call_that_has_begun_and_not_before() -> None:
+    machine = Conversation()
+    assert machine.tool("c", "weather", {}) == machine.tool_done("c", "weather", {}, success=True) == []
+    machine = begun()
+    machine.hear(said("hi"))
+    (begins,), (ends,) = (
+        machine.tool("c", "weather", {"at": "Graz"}),
+        machine.tool_done("c", "weather", 3, success=True),
+    )
+    assert isinstance(begins, Send)
+    assert isinstance(ends, Send)
+    call, result = begins.frame.toolCall, ends.frame.toolCallResult
+    assert (call.id, call.toolId, call.name, dict(call.args)) == ("m1", "c", "weather", {"at": "Graz"})
+    assert (result.id, result.toolId, dict(result.result)) == ("m1", "c", {"result": "3", "success": "true"})
+
+
+def test_what_cannot_be_taken_is_refused_with_its_reason() -> None:
+    sound = pb.TalkInput(message=pb.ConversationUserMessage(id="a", audio=b"\0"))
+    other = pb.TalkInput(initialization=pb.ConversationInitialization(assistantConversationId=43))
+    for machine, frame, code in ((Conversation(), said("hi"), 400), (begun(), sound, 501), (begun(), other, 409)):
+        (act,) = machine.hear(frame)
+        assert isinstance(act, Send)
+        assert (act.frame.code, act.frame.success, act.frame.error.errorCode) == (code, False, code)
+        assert act.frame.error.errorMessage
+    again = pb.TalkInput(initialization=pb.ConversationInitialization(assistantConversationId=42))
+    (ack,) = begun().hear(again)
+    assert isinstance(ack, Send)
+    assert ack.frame.initialization.assistantConversationId == 42, "the same call once more is no second call"
+    assert begun().withdrawn("never told") == []
+
+
+def test_half_a_surrogate_pair_of_a_model_goes_out_as_a_replacement() -> None:
+    machine = begun()
+    (act,) = machine.tool("c", "weather", {"at": "\ud800", "\udc00": ["\ud800"]})
+    assert isinstance(act, Send)
+    assert dict(act.frame.toolCall.args) == {"at": "\ufffd", "\ufffd": '["\ufffd"]'}
+
+
+def test_numbers_that_json_lacks_are_left_out_of_what_the_platform_knows() -> None:
+    begin = pb.ConversationInitialization(assistantConversationId=1)
+    begin.metadata["bad"].Pack(struct_pb2.Struct(fields={"a": struct_pb2.Value(number_value=math.nan)}))
+    begin.metadata["good"].Pack(struct_pb2.Struct(fields={"a": struct_pb2.Value(number_value=1)}))
+    first, *_ = Conversation().hear(pb.TalkInput(initialization=begin))
+    assert isinstance(first, Begin)
+    assert first.details == {"metadata": {"good": {"a": 1.0}}}
+
+
+KINDS = (struct_pb2.Struct, struct_pb2.Value, struct_pb2.ListValue, wrappers_pb2.StringValue, wrappers_pb2.DoubleValue)
+NUMBERS = st.builds(lambda n: struct_pb2.Value(number_value=n).SerializeToString(), st.floats())
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(KINDS), st.binary(max_size=40) | NUMBERS)
+def test_whatever_the_values_of_a_call_are_it_begins(kind: Any, data: bytes) -> None:
+    begin = pb.ConversationInitialization(assistantConversationId=1)
+    begin.args["a"].CopyFrom(any_pb2.Any(type_url=f"type.googleapis.com/{kind.DESCRIPTOR.full_name}", value=data))
+    first, ack = Conversation().hear(pb.TalkInput(initialization=begin))
+    assert isinstance(first, Begin)
+    assert isinstance(ack, Send)
+    assert ack.frame.success
+    assert set(first.details) <= {"args"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(st.characters(exclude_categories=()), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.text(st.characters(exclude_categories=()), max_size=5), JSON, max_size=3))
+def test_whatever_a_model_calls_a_tool_with_goes_out(arguments: dict[str, Any]) -> None:
+    (act,) = begun().tool("c", "n", arguments)
+    assert isinstance(act, Send)
+    assert pb.TalkOutput.FromString(act.frame.SerializeToString()) == act.frame
 
 
 FRAMES = st.one_of(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from typing import Any, cast
 
+from roomkit.models.content import valid_text
 from roomkit.protocols.agentkit.generated import agentkit_pb2 as pb
 
 END, TRANSFER = pb.TOOL_CALL_ACTION_END_CONVERSATION, pb.TOOL_CALL_ACTION_TRANSFER_CONVERSATION
@@ -116,7 +117,9 @@ class AgentKitAgent:
 
 def texts(values: Mapping[str, Any] | None) -> dict[str, str]:
     """The values as the protocol has them: texts as they are, the rest as JSON where it is JSON."""
-    return {str(name): one if isinstance(one, str) else _text(one) for name, one in (values or {}).items()}
+    told = ((str(name), one if isinstance(one, str) else _text(one)) for name, one in (values or {}).items())
+    # A model may write half of a surrogate pair, which no frame can carry.
+    return {valid_text(name): valid_text(one) for name, one in told}
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf import any_pb2, struct_pb2, wrappers_pb2
@@ -24,17 +25,15 @@ _STRUCTURES: tuple[Any, ...] = (struct_pb2.Struct, struct_pb2.Value, struct_pb2.
 
 
 def unpacked(values: Mapping[str, any_pb2.Any]) -> dict[str, Any]:
-    """What can be read of them; a type that nobody knows and bytes that are none are left out."""
+    """What can be read of them; a type that nobody knows, bytes that are none and NaN in a structure are left out."""
     found: dict[str, Any] = {}
     for name, packed in values.items():
         for kind in (*_WRAPPERS, *_STRUCTURES):
             if packed.Is(kind.DESCRIPTOR):
                 value = kind()
-                try:
+                with suppress(Exception):  # The library has an error of its own for each of its builds.
                     packed.Unpack(value)
-                except Exception:  # noqa: BLE001 - the library has an error of its own for each of its builds
-                    break
-                found[name] = value.value if kind in _WRAPPERS else MessageToDict(value)
+                    found[name] = value.value if kind in _WRAPPERS else MessageToDict(value)
                 break
     return found
 
