@@ -6,9 +6,9 @@ stands in a system event of its own, seen by the ChatKit channel alone; the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -32,7 +32,6 @@ from roomkit.protocols.chatkit.package import (
     Page,
     ThreadItem,
     ThreadMetadata,
-    ThreadStatus,
     UserMessageItem,
     UserMessageTextContent,
 )
@@ -43,27 +42,25 @@ Link = Callable[[str], str | None]
 """The address under which the page fetches a file of the room, if it can."""
 _UNBRACKETED = str.maketrans("[]()", "    ")
 _items: TypeAdapter[Any] = TypeAdapter(ThreadItem)
-_statuses: TypeAdapter[Any] = TypeAdapter(ThreadStatus)
+_THREADS = ("title", "allowed_image_domains", "metadata", "status")
+
+
+def _kept(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands under our name. Apps and imports write there too: anything may."""
+    found = told.get(KEY)
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def thread_of(room: Room) -> ThreadMetadata:
-    """The thread that a room is. Its own metadata stand under "chatkit" in the room's."""
-    kept: dict[str, Any] = room.metadata.get(KEY) or {}
+    """The thread that a room is. Its own metadata stand under "chatkit" in the room's; what is none is left out."""
+    own: dict[str, Any] = {"id": room.id, "created_at": room.created_at}
     if not room.open:
-        status: Any = ClosedStatus()
-    elif kept.get("status") is not None:
-        status = _statuses.validate_python(kept["status"])
-    else:
-        status = None
-    more = {} if status is None else {"status": status}
-    return ThreadMetadata(
-        id=room.id,
-        created_at=room.created_at,
-        title=kept.get("title"),
-        allowed_image_domains=kept.get("allowed_image_domains"),
-        metadata=deepcopy(kept.get("metadata") or {}),  # The package's server changes what it has loaded.
-        **more,
-    )
+        own["status"] = ClosedStatus()
+    kept = {name: value for name, value in _kept(room.metadata).items() if name in _THREADS and value is not None}
+    try:
+        return ThreadMetadata.model_validate({**deepcopy(kept), **own})  # The package's server changes what it loads.
+    except ValidationError:
+        return ThreadMetadata.model_validate(own)
 
 
 def kept_of(thread: ThreadMetadata) -> dict[str, Any]:
@@ -130,16 +127,17 @@ def said(event: RoomEvent, link: Link = plain) -> str:
 def item_of(event: RoomEvent, person: str, link: Link = plain) -> Any:
     """The item that a message is for `person`: their own words, or somebody else's."""
     own = event.source.participant_id == person
-    kept: dict[str, Any] = event.channel_data.get(KEY) or {}
+    kept = _kept(event.channel_data)
     if own and kept:
         try:
             return _items.validate_python({"thread_id": event.room_id, **kept})
         except ValidationError:
             pass  # An older package wrote it: its words are there all the same.
     if own:
+        name = kept.get("id")
         return UserMessageItem.model_validate(
             {
-                "id": kept.get("id") or event.id,
+                "id": name if name and isinstance(name, str) else event.id,
                 "thread_id": event.room_id,
                 "created_at": event.created_at,
                 "content": [UserMessageTextContent(text=said(event, link))],
@@ -171,7 +169,7 @@ def items_of(events: Iterable[RoomEvent], person: str, link: Link = plain) -> li
         elif isinstance(event.content, SystemContent) and event.content.code == ITEM:
             try:
                 item = _items.validate_python({"thread_id": event.room_id, **event.content.data["item"]})
-            except (ValidationError, KeyError):
+            except (ValidationError, KeyError, TypeError):  # An import may bring anything.
                 continue
             found[item.id] = item
         elif isinstance(event.content, SystemContent) and event.content.code == REMOVED:
