@@ -174,6 +174,84 @@ def test_versions_and_messages() -> None:
         parse(client("x"))
 
 
+def test_answers_of_the_app_and_what_it_pushes() -> None:
+    session = ready()
+    (asked,) = session.hear(client("client-message", {"t": "weather"}, "w1"))
+    assert isinstance(asked, Asked)
+    assert json.loads(session.answer(asked, [1]).text) == {
+        "label": "rtvi-ai",
+        "type": "server-response",
+        "id": "w1",
+        "data": {"t": "weather", "d": [1]},
+    }
+    failed = json.loads(session.failed("the model is gone", fatal=True).text)
+    assert failed == {"label": "rtvi-ai", "type": "error", "data": {"error": "the model is gone", "fatal": True}}
+    (pushed,) = told(session.push({"score": 3}))
+    assert (pushed["type"], pushed["data"]) == ("server-message", {"score": 3})
+
+
+def test_what_the_person_said_is_told_to_each_version_in_its_words() -> None:
+    text = {"label": "rtvi-ai", "type": "user-llm-text", "data": {"text": "hi"}}
+    assert told(ready("2.1.0").heard("hi", "ann", "now", "m1")) == [text]
+    first, second = told(ready("2.2.0").heard("hi", "ann", "now", "m1"))
+    assert first == text
+    assert second["type"] == "user-input"
+    assert second["data"] == {
+        "text": "hi",
+        "input_type": "chat",
+        "timestamp": "now",
+        "final": True,
+        "user_id": "ann",
+        "msg_id": "m1",
+    }
+
+
+def test_nothing_is_told_before_the_client_is_ready() -> None:
+    session = Session()
+    assert session.push(1) == session.heard("hi", "ann", "now", "m") == session.said("a", "Hello") == []
+    assert session.starts("a") == session.grows("a", "Hello") == session.withdrawn("a") == []
+    assert session.function_over("c", "where", cancelled=False) == []
+
+
+def test_an_interruption_is_told_to_the_clients_that_know_it() -> None:
+    session = ready("2.2.0")
+    assert [one["type"] for one in told(session.interrupted())] == ["bot-interrupted"]
+    assert ready("2.1.0").interrupted() == []
+
+
+def test_a_function_that_is_over_takes_no_result_any_more() -> None:
+    session = ready()
+    session.function("c1", "where", {})
+    (over,) = told(session.function_over("c1", "where", cancelled=True))
+    assert over["type"] == "llm-function-call-stopped"
+    assert over["data"] == {"tool_call_id": "c1", "cancelled": True, "function_name": "where"}
+    assert session.hear(client("llm-function-call-result", {"tool_call_id": "c1", "result": 1})) == []
+    assert ready("1.0.0").function_over("c1", "where", cancelled=True) == []
+
+
+def test_a_reply_that_ends_with_its_sentence_has_no_empty_one() -> None:
+    session = ready()
+    session.starts("a")
+    (_, output) = told(session.grows("a", "Hello. "))
+    assert output["data"]["text"] == "Hello."
+    assert [one["type"] for one in told(session.said("a", "Hello. "))] == ["bot-llm-stopped"]
+
+
+def test_a_refusal_names_what_is_wrong() -> None:
+    (refused,) = told(ready().hear(client("send-text", {"content": 5})))
+    assert refused["data"]["error"] == "Invalid message: content: Input should be a valid string"
+    deep: Any = 1
+    for _ in range(200):
+        deep = [deep]
+    assert ready().hear(client("ui-event", {"event": "e", "payload": deep})) == [
+        Shown("ui-event", {"event": "e", "payload": deep})
+    ]
+
+
+def test_an_answer_without_data_has_none() -> None:
+    assert json.loads(message("bot-llm-started")) == {"label": "rtvi-ai", "type": "bot-llm-started"}
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

@@ -156,6 +156,21 @@ def test_files_and_sound() -> None:
     assert session.hear(client("send-text", quiet)) == [Say("i1", "hi", True, False)]
 
 
+def test_older_clients_hear_a_transcript_once() -> None:
+    session = live("2.1.0")
+    session.speech.final("hi", "ann", "now")
+    assert kinds(session) == ["user-transcription", "user-llm-text"]
+
+
+def test_nothing_is_interrupted_where_nothing_is_said() -> None:
+    session = live()
+    session.speech.interrupted()
+    assert kinds(session) == []
+    session.speech.phase("thinking")
+    session.speech.interrupted()
+    assert kinds(session) == ["bot-interrupted"]
+
+
 @pytest.mark.parametrize(
     "kind, data",
     [
