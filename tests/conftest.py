@@ -9,6 +9,11 @@ from collections.abc import Generator
 from itertools import count
 
 import pytest
+from hypothesis import settings
+
+# How long a generated case takes says nothing: a busy machine is no fault.
+settings.register_profile("roomkit", deadline=None)
+settings.load_profile("roomkit")
 
 # Named here as well as by the entry point, so that tests run from a checkout which is not installed.
 pytest_plugins = ["roomkit.testing.pytest_plugin"]
