@@ -12,6 +12,8 @@ from roomkit.cli.demo import choose_brain
 from roomkit.errors import ConfigError
 from tests.cli.conftest import Command, stop
 
+pytestmark = pytest.mark.time_limit(150)
+
 
 def get(url: str, token: str = "") -> dict:
     request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"} if token else {})
@@ -47,7 +49,6 @@ def test_a_demo_from_start_to_end(command: Command) -> None:
     assert stop(process) == 0
 
 
-@pytest.mark.time_limit(150)
 def test_links_given_out_before_a_restart_go_on_working(command: Command) -> None:
     process, before = command.demo("--db", "rooms.db")
     process.kill()
