@@ -153,7 +153,7 @@ async def test_wrong_tokens_get_nowhere_and_a_killed_agent_is_cleaned_up() -> No
             with pytest.raises(ConnectionClosed):
                 await line.recv()
             assert line.close_code == 4401
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=30) as http:
             answer = await http.post(join["offer"], json={"uid": 7, "sdp": "v=0"})
             assert answer.status_code == 401
             for origin, allowed in (("https://page.example", True), ("https://evil.example", False)):
@@ -164,7 +164,7 @@ async def test_wrong_tokens_get_nowhere_and_a_killed_agent_is_cleaned_up() -> No
             answer = await http.post(join["offer"], json={"uid": 7, "sdp": "nonsense"}, headers=headers)
             assert answer.status_code == 400
         agents.active_processes["test"].process.send_signal(signal.SIGKILL)
-        for _ in range(50):
+        for _ in range(300):
             if not agents.active_processes:
                 break
             await asyncio.sleep(0.1)
