@@ -34,10 +34,12 @@ async def write_room(
     events: Sequence[RoomEvent],
     records: Sequence[Record] = (),
     finish: Callable[[Callable[[], Awaitable[object]]], Awaitable[object]] | None = None,
+    undo: Callable[[], Awaitable[object]] | None = None,
 ) -> RoomActor:
     """Stores the room with its whole log and loads it; nothing is sent, asked or timed. What a crash has cut is
     finished by doing the same again; a caller who stops waiting cuts nothing. `finish` does the last step, which makes
-    it a room, or refuses to. Raises `StateError` where the room, or another log in its place, exists."""
+    it a room, or refuses to; `undo` takes back what was written here and became none. Raises `StateError` where the
+    room, or another log in its place, exists."""
     key, writing = (room.tenant, room.id), engine.table.writing
     while (busy := writing.get(key)) is not None:
         await asyncio.shield(busy)
@@ -47,7 +49,7 @@ async def write_room(
         del writing[key]
         gate.set_result(None)
 
-    work = _write(engine, room, bindings, people, events, records, finish)
+    work = _write(engine, room, bindings, people, events, records, finish, undo)
     return await engine.scope.complete(work, name=f"write {room.id}", then=written)
 
 
@@ -59,20 +61,26 @@ async def _write(
     events: Sequence[RoomEvent],
     records: Sequence[Record],
     finish: Callable[[Callable[[], Awaitable[object]]], Awaitable[object]] | None,
+    undo: Callable[[], Awaitable[object]] | None,
 ) -> RoomActor:
     tenant, room_id, store = room.tenant, room.id, engine.store
     if await engine.table.look(tenant, room_id) is not None:
         raise StateError(f'room "{room_id}" exists already; choose another id')
     epoch = engine.epoch if engine.nodes is None else await engine.nodes.acquire(tenant, room_id)
     done = await _written(engine, tenant, room_id, events)
-    for first in range(done, len(events), AT_ONCE):
-        page = tuple(events[first : first + AT_ONCE])
-        await store.commit(Batch(tenant, epoch, room_id, events=page))
-    for first in range(0, len(records), AT_ONCE):
-        await store.commit(Batch(tenant, epoch, room_id, put=tuple(records[first : first + AT_ONCE])))
-    seats = [*map(binding_record, bindings), *map(participant_record, people), room_record(room, bindings, people)]
-    last = Batch(tenant, epoch, room_id, put=tuple(seats), activity_at=room.last_activity_at)
-    await (store.commit(last) if finish is None else finish(partial(store.commit, last)))
+    try:
+        for first in range(done, len(events), AT_ONCE):
+            page = tuple(events[first : first + AT_ONCE])
+            await store.commit(Batch(tenant, epoch, room_id, events=page))
+        for first in range(0, len(records), AT_ONCE):
+            await store.commit(Batch(tenant, epoch, room_id, put=tuple(records[first : first + AT_ONCE])))
+        seats = [*map(binding_record, bindings), *map(participant_record, people), room_record(room, bindings, people)]
+        last = Batch(tenant, epoch, room_id, put=tuple(seats), activity_at=room.last_activity_at)
+        await (store.commit(last) if finish is None else finish(partial(store.commit, last)))
+    except BaseException:
+        if undo is not None and await engine.table.look(tenant, room_id) is None:
+            await undo()
+        raise
     actor = await engine.table.actor(tenant, room_id)
     if actor is None:
         raise RoomNotFound(room_id)

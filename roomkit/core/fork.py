@@ -71,12 +71,8 @@ async def fork_room(
     bindings = _seats(engine, original, room_id, channels, ask)
     people = [person.replaced(room_id=room_id) for person in original.state.people]
     records = marks(room.tenant, room_id, events)
-    try:
-        actor = await write_room(engine, room, bindings, people, events, records, partial(original.call, whole))
-    except BaseException:
-        if await engine.table.look(room.tenant, room_id) is None:
-            await _take_back(engine, room.tenant, room_id, copies)
-        raise
+    finish, undo = partial(original.call, whole), partial(_take_back, engine, room.tenant, room_id, copies)
+    actor = await write_room(engine, room, bindings, people, events, records, finish, undo)
     if ask is not None:
         settlement = Settlement()
         engine.turns.enqueue(actor, ask, events[-1], settlement)

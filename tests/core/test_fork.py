@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -142,3 +144,29 @@ async def test_a_fork_of_what_is_not_there_is_refused() -> None:
             await kit.fork(room_id, at=99)
         with pytest.raises(UsageError, match="nothing leaves a fork"):
             await kit.fork(room_id, channels=["sms"])
+
+
+async def test_a_fork_is_whole_or_nothing_whenever_its_caller_hangs_up(tmp_path: Path) -> None:
+    kit = RoomKit(f"sqlite:///{tmp_path / 'rooms.db'}")
+    kit.register_channel(Phone())
+    async with kit:
+        await kit.create_room("r")
+        for text in ("one", "two"):
+            await kit.send("r", text)
+        wanted = [event.text for event in await kit.events("r", raw=True)]
+        cut = 0
+        for turns in range(40):
+            forking = asyncio.ensure_future(kit.fork("r", new_id=f"f{turns}"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            forking.cancel()
+            await asyncio.gather(forking, return_exceptions=True)
+            cut += forking.cancelled()
+        await asyncio.sleep(1)
+        made = [room.id for room in await kit.list_rooms() if room.id != "r"]
+        assert cut > 0
+        assert made
+        for room_id in made:
+            events = await kit.events(room_id, raw=True)
+            assert [event.text for event in events] == wanted
+            assert not any(event.metadata.get("erased") for event in events)
