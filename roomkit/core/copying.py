@@ -106,6 +106,13 @@ async def _written(engine: Engine, tenant: str, room_id: str, events: Sequence[R
     return done
 
 
+async def drop(engine: Engine, tenant: str, urls: Iterable[str]) -> None:
+    """Deletes the files of a copy that came to nothing."""
+    if engine.blobs is not None:
+        for url in urls:
+            await engine.blobs().delete(tenant, url.removeprefix("blob:"))
+
+
 def blobs_in(text: str) -> list[str]:
     """The ids of the stored files that a JSON text names."""
     return _BLOB.findall(text)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from roomkit.core.actor import SYSTEM
-from roomkit.core.copying import blobs_in, breathing, marks, renamed, write_room
+from roomkit.core.copying import blobs_in, breathing, drop, marks, renamed, write_room
 from roomkit.core.erasure import ERASING
 from roomkit.core.policy import require_room_id
 from roomkit.core.results import Settlement
@@ -50,11 +50,8 @@ async def fork_room(
             raise StateError(f'somebody was erased from room "{original.room_id}" during this fork; fork it again')
         await commit()
 
+    bindings = _seats(engine, original, room_id, channels, ask)
     log = await _events(engine, original, at)
-    names = {event.id: engine.new_id(event.created_at) for event in log}
-    copies = await _files(engine, original, room_id, log)
-    names |= copies
-    events = [event async for event in breathing(_copied(event, room_id, names) for event in log)]
     old, now = original.state.room, engine.now()
     room = Room(
         id=room_id,
@@ -68,14 +65,27 @@ async def fork_room(
         forked_from=Origin(room_id=original.room_id, index=at, event_id=log[-1].id),
         last_activity_at=now,
     )
-    bindings = _seats(engine, original, room_id, channels, ask)
     people = [person.replaced(room_id=room_id) for person in original.state.people]
-    records = marks(room.tenant, room_id, events)
-    finish, undo = partial(original.call, whole), partial(_take_back, engine, room.tenant, room_id, copies)
-    actor = await write_room(engine, room, bindings, people, events, records, finish, undo)
+
+    async def written() -> tuple[RoomActor, RoomEvent]:
+        copies = await _files(engine, original, room_id, log)
+        names = {event.id: engine.new_id(event.created_at) for event in log} | copies
+        events = [event async for event in breathing(_copied(event, room_id, names) for event in log)]
+        records = marks(room.tenant, room_id, events)
+        finish, undo = partial(original.call, whole), partial(_take_back, engine, room.tenant, room_id)
+        try:
+            return await write_room(engine, room, bindings, people, events, records, finish, undo), events[-1]
+        except BaseException:
+            there = await engine.table.look(room.tenant, room_id)
+            if there is None or there.room.created_at != now:  # it became no room, or is another one
+                await drop(engine, room.tenant, copies.values())
+            raise
+
+    # A caller who hangs up cuts nothing: the files of half a fork nobody would find to erase somebody from them.
+    actor, last = await engine.scope.complete(written(), name=f"fork {original.room_id}")
     if ask is not None:
         settlement = Settlement()
-        engine.turns.enqueue(actor, ask, events[-1], settlement)
+        engine.turns.enqueue(actor, ask, last, settlement)
         await settlement.wait()
     return actor.state.snapshot()
 
@@ -106,11 +116,8 @@ async def _files(engine: Engine, original: RoomActor, room_id: str, log: list[Ro
     return names
 
 
-async def _take_back(engine: Engine, tenant: str, room_id: str, copies: dict[str, str]) -> None:
+async def _take_back(engine: Engine, tenant: str, room_id: str) -> None:
     """What became no room nobody would find to erase somebody from it."""
-    if engine.blobs is not None:
-        for url in copies.values():
-            await engine.blobs().delete(tenant, url.removeprefix("blob:"))
     epoch = engine.epoch if engine.nodes is None else await engine.nodes.acquire(tenant, room_id)
     marked = await all_of(engine.store, "mutation", tenant, room_id)
     gone = tuple(RecordKey(mark.kind, tenant, mark.key) for mark in marked)

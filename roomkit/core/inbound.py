@@ -202,6 +202,9 @@ class Inbound:
         if message.participant_id != sender.participant_id:
             message = message.replaced(participant_id=sender.participant_id)
         draft = await channel.handle_inbound(message, actor.state.room)
+        own = {"channel_id": channel.channel_id, "channel_type": channel.channel_type}
+        if (draft.source.channel_id, draft.source.channel_type) != tuple(own.values()):  # whatever a plug-in claims
+            draft = draft.replaced(source=draft.source.replaced(**own))
         return actor, draft, sender
 
     # -- which room -------------------------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from roomkit.models.room import (
 from roomkit.models.stream import Ephemeral
 from roomkit.ports.store import Record, RecordKey
 
-GONE = (Membership.LEFT, Membership.BANNED)
-"""Who stands so has no business in the room."""
+GONE = {Membership.LEFT: "source_left", Membership.BANNED: "source_banned"}
+"""Who stands so has no business in the room: by which rule nothing that they write goes in. Writing does not bring
+anybody back; the host takes them in again."""
 
 
 def _binding(actor: RoomActor, channel_id: str) -> ChannelBinding:

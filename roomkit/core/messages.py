@@ -17,7 +17,7 @@ from roomkit.errors import UsageError
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent, valid
 from roomkit.models.event import EventDraft, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import BeforeCommit, ChainDepthExceeded, Injected, RoomRefused
-from roomkit.models.room import Membership, Participant, Room, RoomStatus
+from roomkit.models.room import Participant, Room, RoomStatus
 from roomkit.ports.channel import ChannelOutput
 from roomkit.ports.store import Duplicate, Record, RecordKey, RecordQuery
 
@@ -34,8 +34,6 @@ _KINDS: dict[type[Any], EventType] = {
     ReactionContent: EventType.REACTION,
 }
 """What content makes of an event that says nothing else about itself."""
-_GONE = {Membership.LEFT: "source_left", Membership.BANNED: "source_banned"}
-"""Who is no member writes nothing until the host takes them in again; writing does not bring anybody back."""
 
 
 @dataclass(slots=True)
@@ -153,8 +151,8 @@ def _verdict(actor: RoomActor, sub: Submission, draft: EventDraft, outcome: Outc
         entry.blocked_by = "source_not_attached"
         return entry
     writer = actor.state.participants.get(draft.source.participant_id or "")
-    if writer is not None and writer.status in _GONE:
-        entry.blocked_by = _GONE[writer.status]
+    if writer is not None and writer.status in membership.GONE:
+        entry.blocked_by = membership.GONE[writer.status]
         return entry
     entry.blocked_by = policy.may_write(binding, draft.chain_depth, actor.engine.options.max_chain_depth).blocked_by
     return entry

@@ -11,13 +11,13 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import ValidationError
 
-from roomkit.core.copying import blobs_in, breathing, renamed, write_room
+from roomkit.core.copying import blobs_in, breathing, drop, renamed, write_room
 from roomkit.core.erasure import ERASING
 from roomkit.core.policy import require_room_id
 from roomkit.core.state import BINDING, PARTICIPANT, ROOM, SEP
@@ -180,12 +180,51 @@ async def import_room(
     room, bindings, people, records = _parts(file, tenant, target)
     if await engine.table.look(tenant, target) is not None:
         raise StateError(f'room "{target}" exists already; import it under another id with room_id= (--room)')
-    names = await _put_blobs(engine, tenant, target, file.blobs)
-    made = (_event(renamed(value, names), index, tenant, target) for index, value in enumerate(file.events))
-    events = [event async for event in breathing(made)]
-    records = [record._replace(value=renamed(record.value, names)) for record in records]
-    check_batch(Batch(tenant, 0, target, put=tuple(records)))
-    return (await write_room(engine, room, bindings, people, events, records)).state.snapshot()
+
+    async def written() -> RoomActor:
+        before = await _named_before(engine, tenant, target, file.events)
+        put = await _put_blobs(
+            engine, tenant, target, [blob for blob in file.blobs if f"blob:{blob['id']}" not in before]
+        )
+        names = before | put
+        try:
+            made = (_event(renamed(value, names), index, tenant, target) for index, value in enumerate(file.events))
+            events = [event async for event in breathing(made)]
+            own = [record._replace(value=renamed(record.value, names)) for record in records]
+            check_batch(Batch(tenant, 0, target, put=tuple(own)))
+            return await write_room(engine, room, bindings, people, events, own)
+        except (StateError, UsageError):  # refused: what is cut by anything else the next attempt goes on with
+            await drop(engine, tenant, put.values())
+            raise
+
+    return (await engine.scope.complete(written(), name=f"import {target}")).state.snapshot()
+
+
+async def _named_before(engine: Engine, tenant: str, target: str, events: list[dict[str, Any]]) -> dict[str, str]:
+    """What files are called in the events that an earlier attempt has written, and are still there."""
+    names: dict[str, str] = {}
+    start = 0
+    while page := await engine.store.events(EventQuery(tenant, target, start=start, limit=PAGE)):
+        for event, value in zip(page, events[start:], strict=False):
+            if '"blob:' in (text := event.model_dump_json()):
+                names.update(_paired(value, json.loads(text)))
+        start = page[-1].index + 1
+    if not names or engine.blobs is None:
+        return {}
+    found = {old: await engine.blobs().info(tenant, new.removeprefix("blob:")) for old, new in names.items()}
+    return {old: names[old] for old, info in found.items() if info is not None and info.room_id == target}
+
+
+def _paired(old: Any, new: Any) -> Iterator[tuple[str, str]]:
+    """The URLs of stored files that stand in the same places of two values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name, inner in cast("dict[str, Any]", old).items():
+            yield from _paired(inner, cast("dict[str, Any]", new).get(name))
+    elif isinstance(old, list) and isinstance(new, list):
+        for one, other in zip(cast("list[Any]", old), cast("list[Any]", new), strict=False):
+            yield from _paired(one, other)
+    elif isinstance(old, str) and isinstance(new, str) and old.startswith("blob:") and new.startswith("blob:"):
+        yield old, new
 
 
 async def whole(lines: Iterable[str] | AsyncIterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from roomkit import AIChannel, Channel, RoomKit
 from roomkit.ai.tools import tool
-from roomkit.errors import UsageError
+from roomkit.errors import StateError, UsageError
 from roomkit.models.content import EditContent, MediaContent, TextContent, ToolCallContent
 from roomkit.models.delivery import DeliveryResult
 from roomkit.models.event import EventType
@@ -121,13 +121,14 @@ async def test_another_model_answers_and_tools_are_told_from_the_journal() -> No
         assert await everything(kit, room_id) == before
 
 
-async def test_pictures_go_along_as_files_of_the_fork() -> None:
-    async def data() -> AsyncIterator[bytes]:
-        yield b"\x89PNG\r\n\x1a\n" + b"x" * 100
+async def picture() -> AsyncIterator[bytes]:
+    yield b"\x89PNG\r\n\x1a\n" + b"x" * 100
 
+
+async def test_pictures_go_along_as_files_of_the_fork() -> None:
     async with kit_with() as kit:
         await kit.create_room("r", channels=())
-        blob = await kit.blobs.put("default", data(), mime_type="image/png", room_id="r")
+        blob = await kit.blobs.put("default", picture(), mime_type="image/png", room_id="r")
         await kit.send("r", MediaContent(url=f"blob:{blob.id}", mime_type="image/png"))
         copy = await kit.fork("r")
         (content,) = [e.content for e in await kit.events(copy.id) if isinstance(e.content, MediaContent)]
@@ -144,6 +145,22 @@ async def test_a_fork_of_what_is_not_there_is_refused() -> None:
             await kit.fork(room_id, at=99)
         with pytest.raises(UsageError, match="nothing leaves a fork"):
             await kit.fork(room_id, channels=["sms"])
+
+
+async def test_a_fork_that_is_refused_leaves_no_files(tmp_path: Path) -> None:
+    async with RoomKit(f"sqlite:///{tmp_path / 'rooms.db'}") as kit:
+        kit.register_channel(Phone())
+        await kit.create_room("r", channels=())
+        await kit.create_room("taken", channels=())
+        blob = await kit.blobs.put("default", picture(), mime_type="image/png", room_id="r")
+        await kit.send("r", MediaContent(url=f"blob:{blob.id}", mime_type="image/png"))
+        log = await kit.events("taken", raw=True)
+        files = sorted(tmp_path.rglob("*"))
+        for refused, error in (({"new_id": "taken"}, StateError), ({"channels": ["sms"]}, UsageError)):
+            with pytest.raises(error):
+                await kit.fork("r", **refused)
+            assert sorted(tmp_path.rglob("*")) == files
+        assert await kit.events("taken", raw=True) == log
 
 
 async def test_a_fork_is_whole_or_nothing_whenever_its_caller_hangs_up(tmp_path: Path) -> None:

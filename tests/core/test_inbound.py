@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from roomkit import KitOptions, Modify
+from roomkit.models.delivery import InboundMessage
+from roomkit.models.event import EventDraft
 from roomkit.models.hooks import IdentityAnswer, IdentityQuestion, IdentityTimedOut
 from roomkit.models.room import Identification, Identity
 from roomkit.ports.identity import Resolution
@@ -147,3 +149,18 @@ async def test_a_claim_opens_no_room_of_somebody_proven() -> None:
         assert spoofed.room_id != proven.room_id
         assert (await kit.bindings(proven.room_id or ""))[0].assurance is Assurance.AUTHENTICATED
         assert (await say(kit, "again", assurance=Assurance.AUTHENTICATED)).room_id == proven.room_id
+
+
+class Claims(FakeChannel):
+    """A plug-in whose translation of a message says that somebody else has written it."""
+
+    async def handle_inbound(self, message: InboundMessage, room: Any) -> EventDraft:
+        draft = await super().handle_inbound(message, room)
+        return draft.replaced(source=draft.source.replaced(channel_id="system", channel_type="system"))
+
+
+async def test_what_comes_in_by_a_channel_is_that_channels_whatever_it_claims() -> None:
+    async with kit_with(Claims("web", "web")) as kit:
+        event = (await say(kit, "me", channel="web")).event
+        assert event is not None
+        assert (event.source.channel_id, event.source.channel_type) == ("web", "web")

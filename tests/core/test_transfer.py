@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from roomkit.ports.store import RecordQuery
 from roomkit.testing import FakeChannel, ScriptedAI, VirtualClock
 from roomkit.testing.ai import call
 from tests.core.rooms import Brain, kit_with, say
-from tests.core.test_fork import Phone
+from tests.core.test_fork import Phone, picture
 from tests.gates.tree import package
 
 TEXTS = ("hi", "", "tea \u00fc \U0001f600", "line\nbreak \u2028 \x00", '"quoted" {json}', "blob:nothing")
@@ -115,12 +114,9 @@ async def test_an_import_sends_asks_and_times_nothing() -> None:
 
 
 async def test_files_go_along_unless_they_are_too_large(tmp_path: Path) -> None:
-    async def data() -> AsyncIterator[bytes]:
-        yield b"\x89PNG\r\n\x1a\n" + b"x" * 100
-
     async with RoomKit(f"sqlite:///{tmp_path}/a.db") as kit, RoomKit(f"sqlite:///{tmp_path}/b.db") as other:
         await kit.create_room("r", channels=())
-        blob = await kit.blobs.put("default", data(), mime_type="image/png", filename="a.png", room_id="r")
+        blob = await kit.blobs.put("default", picture(), mime_type="image/png", filename="a.png", room_id="r")
         await kit.send("r", MediaContent(url=f"blob:{blob.id}", mime_type="image/png"))
         assert not any(line.startswith('{"blob"') for line in await lines(kit, "r", max_blob_bytes=50))
         assert not any(line.startswith('{"blob"') for line in await lines(kit, "r", media="none"))
@@ -227,6 +223,36 @@ async def test_an_import_that_a_crash_has_cut_is_finished_by_importing_again() -
         assert await other.list_rooms() == [], "a part of a room is no room"
         assert (await other.import_room(there)).event_count == 1201
         assert await lines(other, "r") == there
+
+
+async def test_a_cut_import_with_files_is_finished_and_a_refused_one_leaves_none(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    async with RoomKit(f"sqlite:///{tmp_path}/a.db") as kit, RoomKit(f"sqlite:///{tmp_path}/b/b.db") as other:
+        await kit.create_room("r", channels=())
+        blob = await kit.blobs.put("default", picture(), mime_type="image/png", filename="a.png", room_id="r")
+        await kit.send("r", MediaContent(url=f"blob:{blob.id}", mime_type="image/png"))
+        for number in range(510):
+            await kit.send("r", str(number))
+        there = await lines(kit, "r")
+        commit, left = other.engine.store.commit, [1]
+
+        async def dies(batch: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError("power cut")
+            return await commit(batch)
+
+        other.engine.store.commit = dies  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="power cut"):
+            await other.import_room(there)
+        other.engine.store.commit = commit  # type: ignore[method-assign]
+        files = sorted((tmp_path / "b").rglob("*"))
+        assert (await other.import_room(there)).event_count == 512
+        (content,) = [e.content for e in await other.events("r") if isinstance(e.content, MediaContent)]
+        assert await other.blobs.info("default", content.url.removeprefix("blob:")) is not None
+        with pytest.raises(UsageError, match="is here already"):
+            await other.import_room(there, room_id="again")
+        assert sorted((tmp_path / "b").rglob("*")) == files
 
 
 async def test_a_journal_goes_along_so_that_forks_of_an_import_know_what_tools_said() -> None:
