@@ -11,8 +11,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from roomkit.ai.budget import Budget
 from roomkit.ai.named import provider_named
-from roomkit.models.ai import AIEvent, AIMessage, AIProfile, AIRequest, Finished, TextChunk, TextPart
+from roomkit.models.ai import COUNTERS, AIEvent, AIMessage, AIProfile, AIRequest, Finished, TextChunk, TextPart
 from roomkit.ports.ai import AIProvider
 from roomkit.runtime import Scope, Wakeup
 
@@ -74,8 +75,9 @@ class _Guess:
 class Ahead:
     """An `AIProvider` around another one, for `AIChannel` and, as `ahead=`, for `VoiceOptions`.
 
-    `most` bounds the guesses for one turn: each is paid for. `used` and `wasted` count them; what a wasted one has cost
-    is in no budget. Nothing is guessed for the first turn of a call.
+    `most` bounds the guesses for one turn: each is paid for. `used` and `wasted` count them. Nothing is guessed for the
+    first turn of a call, nor where the channel's budget is used up; a wasted guess that came to its end is in that
+    budget, of one that was cut off no vendor tells the price.
     """
 
     def __init__(self, provider: AIProvider | str, *, most: int = 2) -> None:
@@ -84,6 +86,7 @@ class Ahead:
         self._most = most
         self._talks: dict[Key, _Talk] = {}
         self._scope = Scope("guesses")
+        self._budget: Budget | None = None
         self.used = self.wasted = 0
 
     @property
@@ -98,6 +101,10 @@ class Ahead:
     def model(self) -> str | None:
         return getattr(self._provider, "model", None)
 
+    def charge(self, budget: Budget) -> None:
+        """Guesses keep to these limits; `AIChannel.configure(budget=...)` says so to its provider."""
+        self._budget = budget
+
     # -- what a call does ---------------------------------------------------------------------------------------------
 
     def attend(self, tenant: str, room_id: str) -> None:
@@ -108,7 +115,7 @@ class Ahead:
         """Stops that, and what was guessed in it."""
         talk = self._talks.pop((tenant, room_id), None)
         if talk is not None:
-            self._drop(talk)
+            self._drop(talk, (tenant, room_id))
 
     def foresee(self, tenant: str, room_id: str, text: str) -> None:
         """The next words of the caller are likely to be `text`. Returns at once."""
@@ -120,7 +127,9 @@ class Ahead:
         request = _expected(talk.asked, talk.said, text)
         if request is None:
             return
-        self._drop(talk)
+        self._drop(talk, (tenant, room_id))
+        if self._budget is not None and self._budget.refusal(tenant, room_id, "tokens", "money"):
+            return
         talk.guesses += 1
         guess = talk.guess = _Guess(text, request, Scope("guess"))
         guess.scope.spawn(guess.run(self._provider), name="guess")
@@ -128,8 +137,9 @@ class Ahead:
     # -- AIProvider ---------------------------------------------------------------------------------------------------
 
     async def stream(self, request: AIRequest) -> AsyncIterator[AIEvent]:
-        talk = self._talks.get((request.metadata.get("tenant", ""), request.metadata.get("room_id", "")))
-        events = self._events(talk, request)
+        key = (request.metadata.get("tenant", ""), request.metadata.get("room_id", ""))
+        talk = self._talks.get(key)
+        events = self._events(talk, key, request)
         said: list[str] = []
         async with aclosing(cast("Any", events)) as stream:
             async for event in stream:
@@ -139,25 +149,29 @@ class Ahead:
                     talk.asked, talk.said, talk.guesses = request, "".join(said), 0
                 yield event
 
-    def _events(self, talk: _Talk | None, request: AIRequest) -> AsyncIterator[AIEvent]:
+    def _events(self, talk: _Talk | None, key: Key, request: AIRequest) -> AsyncIterator[AIEvent]:
         guess = talk.guess if talk is not None else None
         if talk is None or guess is None or not _same(guess.request, request):
             if talk is not None:
-                self._drop(talk)
+                self._drop(talk, key)
             return self._provider.stream(request)
         talk.guess = None
         self.used += 1
         return guess.taken()
 
-    def _drop(self, talk: _Talk) -> None:
-        if talk.guess is not None:
-            self.wasted += 1
-            talk.guess.scope.cancel()
-            talk.guess = None
+    def _drop(self, talk: _Talk, key: Key) -> None:
+        guess, talk.guess = talk.guess, None
+        if guess is None:
+            return
+        self.wasted += 1
+        guess.scope.cancel()
+        for event in guess.events:
+            if self._budget is not None and isinstance(event, Finished):
+                self._budget.spend_tokens(*key, {c: getattr(event.usage, c) for c in COUNTERS}, event.model)
 
     async def aclose(self) -> None:
-        for talk in self._talks.values():
-            self._drop(talk)
+        for key, talk in self._talks.items():
+            self._drop(talk, key)
         self._talks.clear()
         if self._own:
             await self._provider.aclose()

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
+from roomkit.ai.aside import Ask, ask_plainly
 from roomkit.ai.compact import estimate_tokens
 from roomkit.ai.context import quoted
-from roomkit.models.ai import AIMessage, AIRequest, TextChunk, TextPart
+from roomkit.models.ai import AIMessage, AIRequest, TextPart
 from roomkit.models.content import ToolCallContent
 from roomkit.models.event import RoomEvent
 from roomkit.ports.ai import AIProvider
@@ -47,8 +48,13 @@ class Summarizing:
 
     Over `trim_at` of the window old tool results are left out; over `summarise_at` the older half is summed up by
     `provider`, once, and the summary is used until that much has come again. Reads up to `reach` events. A failing
-    summary raises the provider's error, which ends the reply.
+    summary raises the provider's error, which ends the reply. It is asked for as replies are: `BeforeGeneration` guards
+    see it (its `metadata` says `purpose: summary`), and it is in the channel's budget; where one of them says no, the
+    older half is left out.
     """
+
+    asks = True
+    """`AIChannel` says how to ask a model."""
 
     def __init__(
         self,
@@ -65,7 +71,9 @@ class Summarizing:
         self._full = window_tokens * summarise_at
         self._summaries: OrderedDict[tuple[str, str], _Summary] = OrderedDict()
 
-    async def retrieve(self, room_id: str, events: Sequence[RoomEvent], limit: int) -> list[AIMessage | RoomEvent]:
+    async def retrieve(
+        self, room_id: str, events: Sequence[RoomEvent], limit: int, ask: Ask = ask_plainly
+    ) -> list[AIMessage | RoomEvent]:
         if not events:
             return []
         key = (events[0].tenant, room_id)
@@ -76,13 +84,13 @@ class Summarizing:
             fresh = [event for event in fresh if event.id in recent or not isinstance(event.content, ToolCallContent)]
         if _size(fresh) > self._full and len(fresh) > 1:
             border = _half(fresh)
-            text = await self._sum_up(summary.text if summary else "", fresh[:border])
-            last = fresh[border - 1].index
-            covered = _read(events, last)
-            summary = self._summaries[key] = _Summary(covered, last, text)
-            self._summaries.move_to_end(key)
-            if len(self._summaries) > _MAX_ROOMS:
-                self._summaries.popitem(last=False)
+            text = await ask(self._provider, _summing_up(summary.text if summary else "", fresh[:border]))
+            if text is not None:
+                last = fresh[border - 1].index
+                summary = self._summaries[key] = _Summary(_read(events, last), last, text)
+                self._summaries.move_to_end(key)
+                if len(self._summaries) > _MAX_ROOMS:
+                    self._summaries.popitem(last=False)
             fresh = fresh[border:]
         if summary is None:
             return list(fresh)
@@ -101,17 +109,6 @@ class Summarizing:
             return None
         old = _read(events, summary.last_index)
         return summary if summary.covered[len(summary.covered) - len(old) :] == old else None
-
-    async def _sum_up(self, before: str, events: Sequence[RoomEvent]) -> str:
-        lines = [f"{quoted(event.source.participant_id or event.source.channel_id)}: {event.text}" for event in events]
-        if before:
-            lines.insert(0, f"Summary so far: {before}")
-        request = AIRequest(
-            system="Sum up this conversation in a few sentences. Keep names, numbers, decisions and open questions.",
-            messages=(AIMessage(role="user", parts=(TextPart(text="\n".join(lines)),)),),
-            max_tokens=500,
-        )
-        return "".join([chunk.text async for chunk in self._provider.stream(request) if isinstance(chunk, TextChunk)])
 
 
 class Retriever(Protocol):
@@ -167,6 +164,18 @@ class Retrieval:
 
     async def close(self) -> None:
         await self._retriever.aclose()
+
+
+def _summing_up(before: str, events: Sequence[RoomEvent]) -> AIRequest:
+    lines = [f"{quoted(event.source.participant_id or event.source.channel_id)}: {event.text}" for event in events]
+    if before:
+        lines.insert(0, f"Summary so far: {before}")
+    return AIRequest(
+        system="Sum up this conversation in a few sentences. Keep names, numbers, decisions and open questions.",
+        messages=(AIMessage(role="user", parts=(TextPart(text="\n".join(lines)),)),),
+        max_tokens=500,
+        metadata={"purpose": "summary"},
+    )
 
 
 def _told(text: str) -> AIMessage:

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 from uuid import uuid4
 
+from roomkit.ai.aside import asking
 from roomkit.ai.budget import Budget
 from roomkit.ai.context import Perspective, messages_of, remembered
 from roomkit.ai.gate import GateRules, ToolGate
@@ -148,6 +149,8 @@ class AIChannel(Channel):
         self._options = options
         if options.budget is not None:
             options.budget.serve(self.channel_id)
+            if hasattr(self.provider, "charge"):
+                cast("Any", self.provider).charge(options.budget)
         self.turn_policy = options.turn_policy
         self.limits = replace(self.limits, calls_per_round=options.calls_per_round)
         return self
@@ -233,6 +236,9 @@ class AIChannel(Channel):
     ) -> Reply:
         events = context.events or (event,)
         tool_context = self._tool_context(loop_id, events, binding, context)
+        room = (binding.tenant, binding.room_id)
+        if self._options.budget is not None:
+            await self._options.budget.open(context.turn, *room)
         messages = await self._messages(provider, events, context)
         gate = await self._gate(events, binding, context, tool_context)
         gate.cut = any(
@@ -257,9 +263,6 @@ class AIChannel(Channel):
             providers=[each.name for each in providers],
             backoff=self.retry_policy,
         )
-        room = (binding.tenant, binding.room_id)
-        if self._options.budget is not None:
-            await self._options.budget.open(context.turn, *room)
         return Reply(loop, providers, gate, room=room, turn=context.turn, budget=self._options.budget)
 
     async def _messages(
@@ -281,7 +284,7 @@ class AIChannel(Channel):
         who = Perspective.of(self.channel_id, context.participants, vision=seeing)
         messages: list[AIMessage] = []
         run: list[RoomEvent] = []
-        items = await self.memory.retrieve(room_id, past, limit)
+        items = await self._recalled(past, context)
         if seeing:
             talk = [item for item in items if isinstance(item, RoomEvent)]
             inlined = iter(await with_pictures(talk, context.media, self.channel_id))
@@ -293,6 +296,13 @@ class AIChannel(Channel):
                 messages += [*messages_of(run, who), item]
                 run = []
         return messages + messages_of(run, who)
+
+    async def _recalled(self, past: Sequence[RoomEvent], context: RoomContext) -> list[AIMessage | RoomEvent]:
+        room_id, limit = context.room.id, self.max_context_events
+        if not getattr(self.memory, "asks", False):
+            return await self.memory.retrieve(room_id, past, limit)
+        ask = asking(context.turn, self._options.budget, context.room.tenant, room_id)
+        return await cast("Any", self.memory).retrieve(room_id, past, limit, ask=ask)
 
     async def _system(self, prompt: str | None, context: ToolContext) -> str | None:
         skills = await self.skills.prompt(context) if self.skills is not None else None

@@ -9,6 +9,7 @@ import pytest
 
 from roomkit import AIChannel, AudioPipelineConfig, KitOptions, RoomKit, VoiceChannel
 from roomkit.ai.ahead import Ahead
+from roomkit.ai.budget import Budget, SpendLimits
 from roomkit.ai.tools import Toolbox
 from roomkit.channels.voice import VoiceOptions
 from roomkit.models.hooks import BeforeGeneration
@@ -31,7 +32,13 @@ class Talk:
     """A call with two questions; the model thinks for a second before each answer."""
 
     def __init__(
-        self, *rounds: Any, ahead: bool = True, guard: bool = False, tools: Any = None, kit: KitOptions | None = None
+        self,
+        *rounds: Any,
+        ahead: bool = True,
+        guard: bool = False,
+        tools: Any = None,
+        kit: KitOptions | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.line, self.tts, self.brain = ScriptedBackend(), ScriptedTTS(), ScriptedAI(*rounds)
         self.ahead = Ahead(self.brain)
@@ -47,7 +54,9 @@ class Talk:
             options=options,
         )
         self.kit.register_channel(self.phone)
-        self.kit.register_channel(AIChannel("ai", self.ahead, tool_handler=tools), default=True)
+        self.kit.register_channel(
+            AIChannel("ai", self.ahead, tool_handler=tools).configure(budget=budget), default=True
+        )
         if guard:
 
             @self.kit.before(BeforeGeneration)
@@ -142,6 +151,17 @@ async def test_nothing_is_guessed_while_a_person_has_the_floor() -> None:
         await asyncio.sleep(12)
         assert talk.brain.opened == 2
         assert (talk.ahead.used, talk.ahead.wasted) == (0, 0), "the first turn after that is not guessed"
+
+
+async def test_guesses_keep_to_the_budget_and_wasted_ones_are_paid_from_it() -> None:
+    poor = Talk([0.1, "One."], [0.1, "Two."], budget=Budget(SpendLimits(tenant_tokens=1)))
+    await poor.run(SECOND)
+    assert (poor.brain.opened, poor.ahead.used, poor.ahead.wasted) == (1, 0, 0)
+    three = Budget(SpendLimits(tenant_tokens=3 * 15))
+    talk = Talk([0.1, "One."], [0.1, "Wrong."], [0.1, "Right."], budget=three)
+    await talk.run(("the second one", 8_000, 1_000), ("and a third", 10_200, 1_000))
+    assert (talk.ahead.used, talk.ahead.wasted) == (1, 1)
+    assert three.refusal("default", "any", "tokens") is not None, "the wasted one was not counted"
 
 
 async def test_a_guess_ends_with_its_call() -> None:

@@ -7,11 +7,13 @@ import asyncio
 import pytest
 
 from roomkit import AIChannel, InboundMessage
+from roomkit.ai.budget import Budget, SpendLimits
 from roomkit.ai.memory import Retrieval, SlidingWindow, Summarizing
 from roomkit.errors import Unavailable
-from roomkit.models.ai import AIMessage
+from roomkit.models.ai import AIMessage, AIRequest
 from roomkit.models.content import DeleteContent, EditContent, TextContent, ToolCallContent
 from roomkit.models.event import EventType, RoomEvent
+from roomkit.models.hooks import Block
 from roomkit.testing import FakeChannel
 from roomkit.testing.ai import ScriptedAI
 from tests.ai.rooms import Talk
@@ -198,3 +200,32 @@ async def test_retrieval_erases_what_was_taken_back_at_once(how: str) -> None:
         await kit.unregister_channel("ai")
         await kit.send("r", DeleteContent(target_event_id=first.event.id, delete_type="sender"), by="eve")
         assert len(removed) == 1
+
+
+async def test_who_sums_up_is_asked_under_the_channels_guards_and_budget() -> None:
+    """A guard of generations sees the request, the budget pays for it, and where one says no nobody is asked."""
+    seen: list[AIRequest] = []
+
+    def guard(request: AIRequest) -> AIRequest | Block:
+        seen.append(request)
+        summary = request.metadata.get("purpose") == "summary"
+        return Block("not that") if summary and forbid else request
+
+    for forbid, spent in ((False, 0), (True, 0), (False, 1_000_000)):
+        seen.clear()
+        sums, brain = ScriptedAI("They greeted."), ScriptedAI("Yes.")
+        budget = Budget(SpendLimits(room_tokens=1_000_000))
+        budget.spend_tokens("default", "room", {"input_tokens": spent})
+        talk = filled(20)
+        assert talk.turn is not None
+        talk.turn.guard_request = guard
+        await talk.say(AIChannel("ai", brain, memory=Summarizing(sums, window_tokens=200)).configure(budget=budget))
+        asked = not forbid and not spent
+        assert len(sums.requests) == asked
+        assert [r.metadata.get("purpose") for r in seen] == ([] if spent else ["summary", None])
+        assert len(talk.turn.usage) == (0 if spent else 2 if asked else 1)
+        if not spent:
+            told = str(brain.requests[0].messages)
+            assert ("They greeted." in told) == asked
+            assert "019" in told
+            assert "000" not in told
