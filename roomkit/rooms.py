@@ -428,25 +428,33 @@ class Rooms(RoomData):
         waiting = [room for room in await self.list_rooms(attention=True, limit=10_000) if room.waiting_since]
         return sorted(waiting, key=lambda r: (-(r.attention.priority if r.attention else 0), r.waiting_since))
 
-    async def whisper(self, room_id: str, text: str, *, to: str, by: str) -> RoomEvent:
-        """Words for one channel or person (`to="person:ID"`) only; an AI hears them before its turn's next round."""
+    async def whisper(
+        self, room_id: str, text: str, *, to: str, by: str, idempotency_key: str | None = None
+    ) -> RoomEvent:
+        """Words for one channel or person (`to="person:ID"`) only; an AI hears them before its turn's next round.
+
+        Of this, a note and a draft: a repeated `idempotency_key` returns the first event and does nothing else."""
         actor = await self._actor(room_id)
-        event = await actor.call(floor.whisper, text, to, by)
+        event, new = await actor.call(floor.whisper, text, to, by, idempotency_key)
         channel = self._engine.channels.get(to)
-        if any(cid == to for cid, _ in self._engine.turns.running(actor)) and hasattr(channel, "steer"):
+        if new and any(cid == to for cid, _ in self._engine.turns.running(actor)) and hasattr(channel, "steer"):
             directive = InjectMessage(f"[from {by}, your supervisor] {text}", role="system")
             cast("Any", channel).steer(directive, room_id=room_id, tenant=self.tenant_id)
         return event
 
-    async def note(self, room_id: str, text: str, by: str, *, for_ai: bool = False) -> RoomEvent:
+    async def note(
+        self, room_id: str, text: str, by: str, *, for_ai: bool = False, idempotency_key: str | None = None
+    ) -> RoomEvent:
         """A note between colleagues; `for_ai` lets the AI read it too."""
         visibility = "intelligence" if for_ai else "internal"
-        return await (await self._actor(room_id)).call(floor.write_note, text, by, visibility)
+        return await (await self._actor(room_id)).call(floor.write_note, text, by, visibility, idempotency_key)
 
-    async def draft(self, room_id: str, content: Content | str, *, by: str) -> RoomEvent:
+    async def draft(
+        self, room_id: str, content: Content | str, *, by: str, idempotency_key: str | None = None
+    ) -> RoomEvent:
         """A proposed message, sent only when `settle_draft` approves it."""
         body = TextContent(text=content) if isinstance(content, str) else content
-        return await (await self._actor(room_id)).call(floor.write_draft, body, by)
+        return await (await self._actor(room_id)).call(floor.write_draft, body, by, idempotency_key)
 
     async def drafts(self, room_id: str) -> list[dict[str, Any]]:
         await self._actor(room_id)

@@ -7,6 +7,7 @@ from typing import Any
 
 from roomkit.core import approvals, messages
 from roomkit.core.actor import Change, Entry, RoomActor
+from roomkit.core.inbound import DEDUPE_S
 from roomkit.core.policy import EARLY_S, PERSON, ai_may_answer, require_seconds
 from roomkit.core.results import InboundResult, Settlement
 from roomkit.core.state import key
@@ -16,10 +17,12 @@ from roomkit.models.event import EventDraft, EventSource, EventStatus, EventType
 from roomkit.models.room import Attention, Floor, FloorMode, Room, person_token
 from roomkit.ports.store import Record, RecordQuery
 
+HOST = "host"
+
 
 def host_source(who: str, direction: str = "internal") -> EventSource:
     """The source of what a person does through the host's own surface rather than a channel."""
-    return EventSource(channel_id="host", channel_type="host", direction=direction, participant_id=who)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    return EventSource(channel_id=HOST, channel_type=HOST, direction=direction, participant_id=who)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 def _changed(actor: RoomActor, floor: Floor, **more: Any) -> Room:
@@ -160,13 +163,36 @@ async def clear_attention(actor: RoomActor, by: str) -> Room:
     return actor.state.snapshot()
 
 
-async def write_note(actor: RoomActor, text: str, by: str, visibility: str = "internal") -> RoomEvent:
-    """A note between colleagues; with visibility "intelligence" the AI reads it too. Never leaves the house."""
+async def write_note(
+    actor: RoomActor, text: str, by: str, visibility: str = "internal", once: str | None = None
+) -> RoomEvent:
+    """A note between colleagues; with visibility "intelligence" the AI reads it too. Never leaves the house.
+
+    Of this and what follows a repeated key (`once`) returns the first event and changes nothing."""
+    if (first := await _written(actor, once)) is not None:
+        return first
     _require_open(actor)
-    done = await actor.commit(Change().add(_note(text, by, visibility)))
-    assert isinstance(done, list)
+    event, _ = await _write(actor, Change().add(_note(text, by, visibility)), once)
     await renew(actor, by)
-    return done[0]
+    return event
+
+
+async def _written(actor: RoomActor, once: str | None) -> RoomEvent | None:
+    known = await messages.known_duplicate(actor, HOST, once) if once is not None else None
+    return None if known is None else known.event
+
+
+async def _write(actor: RoomActor, change: Change, once: str | None) -> tuple[RoomEvent, bool]:
+    """The event that stands now, and whether it is new."""
+    if once is not None:
+        change.dedupe_for = (HOST, once, DEDUPE_S)
+    done = await actor.commit(change)
+    if isinstance(done, list):
+        return done[0], True
+    first = await actor.engine.event_result(actor.tenant, done.room_id, done.event_id)
+    if first.event is None:
+        raise StateError(f'the event that was written under the key "{once}" is gone; use another key')
+    return first.event, False
 
 
 def _note(text: str, by: str, visibility: str) -> Entry:
@@ -176,9 +202,12 @@ def _note(text: str, by: str, visibility: str) -> Entry:
     return Entry(draft, targets=())
 
 
-async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:
+async def whisper(actor: RoomActor, text: str, to: str, by: str, once: str | None = None) -> tuple[RoomEvent, bool]:
     """Words for one channel or one person only. To an AI they are guidance, read at its next round; to people a
-    private message, which passes the guards like any other (a blocked one is stored as such)."""
+    private message, which passes the guards like any other (a blocked one is stored as such). Tells whether the event
+    is new."""
+    if (first := await _written(actor, once)) is not None:
+        return first, False
     _require_open(actor)
     binding = actor.state.bindings.get(to)
     if to.startswith(PERSON):
@@ -193,9 +222,7 @@ async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:
             visibility=to,
             metadata={"whisper": to},
         )
-        done = await actor.commit(Change().add(Entry(draft, targets=())))
-        assert isinstance(done, list)
-        event = done[0]
+        event, new = await _write(actor, Change().add(Entry(draft, targets=())), once)
     else:
         draft = EventDraft(
             source=host_source(by, "outbound"),
@@ -203,12 +230,13 @@ async def whisper(actor: RoomActor, text: str, to: str, by: str) -> RoomEvent:
             visibility=to,
             metadata={"whisper": to},
         )
-        sub = messages.Submission(draft, Settlement(), binding_required=False)
+        dedupe = (HOST, once, DEDUPE_S) if once is not None else None
+        sub = messages.Submission(draft, Settlement(), binding_required=False, dedupe=dedupe)
         result = await messages.submit(actor, sub)
         assert result.event is not None, "only a closed room refuses without a record"
-        event = result.event
+        event, new = result.event, not result.duplicate
     await renew(actor, by)
-    return event
+    return event, new
 
 
 def _require_person(actor: RoomActor, to: str) -> None:
@@ -217,8 +245,10 @@ def _require_person(actor: RoomActor, to: str) -> None:
         raise StateError(f'"{to}" is nobody in room "{actor.room_id}"; there are: {known}')
 
 
-async def write_draft(actor: RoomActor, content: Content, by: str) -> RoomEvent:
+async def write_draft(actor: RoomActor, content: Content, by: str, once: str | None = None) -> RoomEvent:
     """A proposed message: kept in the room, shown to colleagues, sent only when somebody approves it."""
+    if (first := await _written(actor, once)) is not None:
+        return first
     _require_open(actor)
     draft = EventDraft(source=host_source(by, "outbound"), content=content, visibility="internal")
     change = Change().add(Entry(draft, status=EventStatus.DRAFT, targets=()))
@@ -227,9 +257,8 @@ async def write_draft(actor: RoomActor, content: Content, by: str) -> RoomEvent:
     value: dict[str, Any] = {"id": event_id, "room_id": actor.room_id, "by": by, "status": "pending"}
     value["content"] = content.model_dump(mode="json")
     change.put.append(Record("draft", actor.tenant, key(actor.room_id, event_id), value, actor.room_id))
-    done = await actor.commit(change)
-    assert isinstance(done, list)
-    return done[0]
+    event, _ = await _write(actor, change, once)
+    return event
 
 
 async def settle_draft(actor: RoomActor, draft_id: str, approve: bool, by: str) -> InboundResult:

@@ -39,12 +39,11 @@ PATIENCE_S = 10.0
 """How long a call waits for its room to have an owner again."""
 MOST_SETTLEMENTS = 10_000
 ONCE = frozenset(
-    {"note", "whisper", "draft", "settle_draft", "release", "answer_approval", "resend", "steer", "create_room"}
-    | {"fork", "import_lines"}
+    {"settle_draft", "release", "answer_approval", "resend", "steer", "create_room", "fork", "import_lines"}
 )
 """Methods that do it again, or say that it cannot be done, when they are called again. Of such a call whose answer was
 lost nobody knows."""
-KEYED = frozenset({"send", "process_inbound"})
+KEYED = frozenset({"send", "process_inbound", "note", "whisper", "draft"})
 """Methods that know a second attempt by the id that the first had."""
 _OPEN: dict[str, type[BaseModel]] = {"update_room": Room, "update_member": Participant}
 """Methods with open keywords, and the model whose fields they are."""
@@ -368,7 +367,7 @@ class Calls:
 def _make_once(name: str, given: inspect.BoundArguments, token: str) -> None:
     """Gives a message an id by which a second attempt is recognised."""
     message = given.arguments.get("message")
-    if name == "send" and given.arguments.get("idempotency_key") is None:
+    if name != "process_inbound" and given.arguments.get("idempotency_key") is None:
         given.arguments["idempotency_key"] = token
     elif isinstance(message, InboundMessage) and message.external_id is None:
         given.arguments["message"] = message.replaced(external_id=token)

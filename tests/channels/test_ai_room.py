@@ -173,3 +173,19 @@ async def test_a_whisper_guides_the_ai_and_is_seen_by_nobody_else() -> None:
             "Note from the team: Offer 10 % off."
         ]
         assert "Offer" not in " ".join(chat.channel.texts)
+
+
+async def test_a_whisper_that_is_sent_twice_guides_a_running_reply_once() -> None:
+    hold = asyncio.Event()
+    ai = ScriptedAI(["Let me", hold, call("look")], "Here is 10 % off.")
+    chat, _ = chat_with(ai)
+    async with chat:
+        speaking = asyncio.ensure_future(chat.say("hi"))
+        while not ai.requests:
+            await asyncio.sleep(0.01)
+        for _ in range(3):
+            await chat.kit.whisper(chat.room_id or "", "Offer 10 % off.", to="ai", by="ann", idempotency_key="w1")
+        hold.set()
+        await speaking
+        told = [m.text for m in ai.requests[1].messages if m.role == "system"]
+        assert told == ["[from ann, your supervisor] Offer 10 % off."]

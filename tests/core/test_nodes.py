@@ -345,7 +345,7 @@ async def test_after_a_kill_the_rooms_are_served_by_another_and_a_view_goes_on(c
 
 
 async def test_a_call_cut_by_the_owners_death_is_made_once(cluster: PostgresCluster) -> None:
-    """A message is sent again under its key; of a note nobody knows whether it was written."""
+    """Messages and notes are sent again under their keys; of a draft nobody knows whether it was settled."""
     held = asyncio.Event()
 
     def slow(kit: RoomKit) -> None:
@@ -362,6 +362,7 @@ async def test_a_call_cut_by_the_owners_death_is_made_once(cluster: PostgresClus
         one, two = await here.start("one"), await here.start("two")
         await one.create_room("r", channels=["web"])
         await one.create_room("s", channels=["web"])
+        draft = await two.draft("s", "proposed", by="ann")
         async with Scope("callers") as scope:
             send = scope.spawn(two.send("r", "slowly"), name="send", awaited=True)
             before = scope.spawn(two.send("s", "slowly"), name="keeps the room busy", awaited=True)
@@ -370,15 +371,19 @@ async def test_a_call_cut_by_the_owners_death_is_made_once(cluster: PostgresClus
             note = scope.spawn(two.note("s", "noted", "ann"), name="note", awaited=True)
             busy = one.engine.table.loaded("default", "s")
             assert busy is not None
-            await eventually(lambda: busy.depth == 1)
+            settled = scope.spawn(two.settle_draft("s", draft.id, True, by="ann"), name="settle", awaited=True)
+            await eventually(lambda: busy.depth == 2)
             await here.kill("one")
             result = await send
             assert result.event is not None
             assert (await before).event is not None
+            noted = await note
             with pytest.raises(StoreUnavailable, match="unknown whether"):
-                await note
+                await settled
         texts = [event.text for event in await two.events("r")]
         assert texts.count("slowly") == 1
+        notes = [event.id for event in await two.events("s") if event.text == "noted"]
+        assert notes == [noted.id]
 
 
 def answers_nobody(kit: RoomKit) -> asyncio.Semaphore:

@@ -240,6 +240,32 @@ async def test_whispers_notes_and_drafts() -> None:
         assert again.status_code == 409
 
 
+async def test_what_is_written_at_the_desk_once_stands_once_however_often_it_is_sent() -> None:
+    async with house() as h:
+        await h.kit.create_room("r1")
+        await h.kit.attach_channel("r1", "web")
+        for path, body, kind in (
+            ("whisper", {"text": "psst", "to": "web"}, "event"),
+            ("notes", {"text": "remember"}, "event"),
+            ("drafts", {"text": "dear customer"}, "draft"),
+        ):
+            answers = [
+                (await h.call("POST", f"/rooms/r1/{path}", role="agent", json={**body, "client_id": "c1"})).json()
+                for _ in range(3)
+            ]
+            assert len({answer[kind]["id"] for answer in answers}) == 1
+            another = await h.call("POST", f"/rooms/r1/{path}", role="agent", json={**body, "client_id": "c2"})
+            assert another.json()[kind]["id"] != answers[0][kind]["id"]
+            other = await h.call("POST", f"/rooms/r1/{path}", role="supervisor", json={**body, "client_id": "c1"})
+            assert other.json()[kind]["id"] != answers[0][kind]["id"], "somebody else's id is their own"
+        texts = [e.text for e in await h.kit.events("r1", raw=True) if e.text]
+        assert {text: texts.count(text) for text in texts} == {"psst": 3, "remember": 3, "dear customer": 3}
+        assert len(await h.kit.drafts("r1")) == 3
+        await h.kit.close_room("r1")
+        again = await h.call("POST", "/rooms/r1/notes", role="agent", json={"text": "remember", "client_id": "c1"})
+        assert again.status_code == 201, "what was done before the room closed is done"
+
+
 async def test_attention_is_a_queue() -> None:
     async with house() as h:
         await h.kit.create_room("r1")

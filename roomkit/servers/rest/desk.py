@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from pydantic import Field
@@ -15,7 +16,7 @@ from roomkit.servers.access import Action
 from roomkit.servers.inbound import check
 from roomkit.servers.problems import answer
 from roomkit.servers.rest.api import Body, Call, Nothing, done, dump, endpoints, reply
-from roomkit.servers.rest.rooms import Message, shown
+from roomkit.servers.rest.rooms import Proposal, shown
 
 API, endpoint = endpoints()
 
@@ -34,6 +35,7 @@ class SetFloor(Body):
 
 class Text(Body):
     text: str = Field(min_length=1, max_length=8_000)
+    client_id: str | None = Field(default=None, min_length=1, max_length=64)
 
 
 class Note(Text):
@@ -80,10 +82,16 @@ async def set_floor(call: Call, body: SetFloor) -> Response:
     return shown(call, await call.rooms.set_floor(call.room_id, FloorMode(body.mode)))
 
 
+def _once(call: Call, what: str, client_id: str | None) -> str | None:
+    """Nobody else, no other room and nothing else that is written at a desk can have the same key."""
+    return None if client_id is None else json.dumps([call.room_id, call.principal.id, what, client_id])
+
+
 @endpoint("POST", "/rooms/{room}/whisper", Action.NOTE, Whisper, status=201)
 async def whisper(call: Call, body: Whisper) -> Response:
-    """Words for one channel only"""
-    event = await call.rooms.whisper(call.room_id, body.text, to=body.to, by=call.principal.id)
+    """Words for one channel or person only; a repeated client_id is answered with the first event"""
+    once = _once(call, "whisper", body.client_id)
+    event = await call.rooms.whisper(call.room_id, body.text, to=body.to, by=call.principal.id, idempotency_key=once)
     shown_event = call.door.views.event(event, staff=True)
     if event.blocked:
         reason = event.blocked_reason or event.blocked_by or "a rule stopped it"
@@ -94,7 +102,8 @@ async def whisper(call: Call, body: Whisper) -> Response:
 @endpoint("POST", "/rooms/{room}/notes", Action.NOTE, Note, status=201)
 async def note(call: Call, body: Note) -> Response:
     """A note between colleagues; with `for_ai` the AI reads it too"""
-    event = await call.rooms.note(call.room_id, body.text, call.principal.id, for_ai=body.for_ai)
+    once = _once(call, "note", body.client_id)
+    event = await call.rooms.note(call.room_id, body.text, call.principal.id, for_ai=body.for_ai, idempotency_key=once)
     return reply(201, event=call.door.views.event(event, staff=True))
 
 
@@ -104,13 +113,14 @@ async def list_drafts(call: Call, _: Nothing) -> Response:
     return reply(drafts=await call.rooms.drafts(call.room_id))
 
 
-@endpoint("POST", "/rooms/{room}/drafts", Action.NOTE, Message, status=201)
-async def draft(call: Call, body: Message) -> Response:
+@endpoint("POST", "/rooms/{room}/drafts", Action.NOTE, Proposal, status=201)
+async def draft(call: Call, body: Proposal) -> Response:
     """Propose a message"""
     if isinstance(body.body, (EditContent, DeleteContent, ReactionContent)):
         raise UsageError(f"a draft is a message; {body.body.type} is not one")
     check(call.principal, body.body, call.door.options.limits)
-    event = await call.rooms.draft(call.room_id, body.body, by=call.principal.id)
+    once = _once(call, "draft", body.client_id)
+    event = await call.rooms.draft(call.room_id, body.body, by=call.principal.id, idempotency_key=once)
     return reply(201, draft=call.door.views.event(event, staff=True))
 
 

@@ -58,19 +58,22 @@ class Range(Body):
     stop: int | None = Field(default=None, ge=0)
 
 
-class Message(Body):
+class Proposal(Body):
     """Exactly one of `text` and `content`."""
 
     text: str | None = Field(default=None, min_length=1)
     content: Content | None = None
     client_id: str | None = Field(default=None, min_length=1, max_length=64)
-    parent: str | None = Field(default=None, max_length=128)
 
     @property
     def body(self) -> Content:
         if (self.text is None) == (self.content is None):
             raise UsageError("give exactly one of text and content")
         return self.content if self.content is not None else TextContent(text=self.text or "")
+
+
+class Message(Proposal):
+    parent: str | None = Field(default=None, max_length=128)
 
 
 class ReadUpTo(Body):

@@ -72,7 +72,7 @@ export class RoomClient {
   /** Shown at once; sent again after every reconnect until the server says that it is durable.
    * @param {import("./types.js").Content} content */
   send(content) {
-    const pending = { client_id: crypto.randomUUID?.() ?? randomId(), content, state: /** @type {const} */ ("sending"), at: Date.now() };
+    const pending = { client_id: newId(), content, state: /** @type {const} */ ("sending"), at: Date.now() };
     this.#become(queued(this.state, pending));
     this.#emit(pending);
   }
@@ -292,4 +292,5 @@ const FINAL_LINKS = new Set(["unauthorized", "refused", "stopped"]);
 const roomOf = (frame) => frame.room_id ?? frame.event?.room_id ?? frame.room?.id ?? null;
 
 /** `randomUUID` exists in secure contexts only; a phone on the local network sees none. */
-const randomId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+/** An id that nobody else has; `randomUUID` is there only where the page is trusted. */
+export const newId = () => crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");

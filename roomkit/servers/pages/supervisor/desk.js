@@ -1,6 +1,7 @@
 /** Below the transcript: writing to the customer, to colleagues, or to the AI. */
 import { Icon } from "../shared/icons.js";
 import { html, signal, useEffect, useRef, useState } from "../shared/lib.js";
+import { newId } from "../shared/room_client.js";
 import { act, bindings, brains, client, iHold, isOpen, people, personToken, room } from "./model.js";
 
 /** @type {[string, string, string, string][]} */
@@ -18,6 +19,7 @@ export function Desk() {
   const [text, setText] = useState("");
   const [to, setTo] = useState("");
   const [busy, setBusy] = useState(false);
+  const attempt = useRef({ what: "", id: "" });
   const now = room.value;
   /** @type {[string, string][]} */
   const targets = [
@@ -43,12 +45,19 @@ export function Desk() {
       client.typing(false);
       return setText("");
     }
+    // The same words again after a lost answer are the same attempt: the server then answers with what it has.
+    const what = JSON.stringify([now.id, mode, mode === "whisper" && target, words]);
+    if (attempt.current.what !== what) attempt.current = { what, id: newId() };
+    const body = { text: words, client_id: attempt.current.id };
     setBusy(true);
-    const told = mode === "note" ? await act("POST", "notes", { text: words }, "Note added")
-      : mode === "draft" ? await act("POST", "drafts", { text: words }, "Draft kept for approval")
-      : await act("POST", "whisper", { text: words, to: target }, `Whispered to ${targetName}`);
+    const told = mode === "note" ? await act("POST", "notes", body, "Note added")
+      : mode === "draft" ? await act("POST", "drafts", body, "Draft kept for approval")
+      : await act("POST", "whisper", { ...body, to: target }, `Whispered to ${targetName}`);
     setBusy(false);
-    if (told) setText("");
+    if (told) {
+      attempt.current.what = "";
+      setText("");
+    }
     box.current.focus();
   };
   const keys = (/** @type {KeyboardEvent} */ event) => {
