@@ -1,4 +1,4 @@
-"""WebRTC's audio processing, by LiveKit's build of it: echo (AEC3), gain and noise in one pass over 10 ms blocks."""
+"""WebRTC's audio processing, by LiveKit's build of it: echo (AEC3), gain and noise over 10 ms blocks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
+from roomkit.dsp.pcm import to_float, to_pcm
 from roomkit.errors import MissingExtra
 from roomkit.models.audio import AudioFrame, AudioSignal
 from roomkit.ports.audio import EchoStage
 from roomkit.voice.stages.blocks import Blocks, Reference
 
 KINDS = ("aec", "agc", "denoiser")
+_AFTER = 100
+"""Blocks: for a second after the last sound was played its echo can come back, by a slow line and a large room."""
 
 
 def _livekit(module: str) -> Any:
@@ -61,51 +66,83 @@ def _directly(apm: Any, kind: str, frame: Any, sound: bytearray) -> Callable[[],
     return directly
 
 
-class ApmStage:
-    """One stream's processing; what `kinds` names is on, with a high-pass filter. One pass does all of it, so a
-    pipeline that says "apm" for several kinds has one such stage, where the first of them stands."""
+class _Module:
+    """One native processing of one stream, with a high-pass filter: blocks of 10 ms, in place in two buffers."""
 
-    name = "apm"
-
-    def __init__(self, rate: int, kinds: Collection[str] = KINDS) -> None:
-        self._kinds = frozenset(kinds)
+    def __init__(self, rate: int, kinds: Collection[str]) -> None:
         size = rate // 100
-        self._module = _livekit("apm").AudioProcessingModule
         frame: Any = _livekit("audio_frame").AudioFrame
-        # Processed in place, so these two buffers are all that the stage ever needs.
         self._near, self._far = bytearray(2 * size), bytearray(2 * size)
-        self._near_frame, self._far_frame = frame(self._near, rate, 1, size), frame(self._far, rate, 1, size)
-        self._blocks = Blocks(size, self._work)
-        self._reference = Reference(size, rate)
-        self._make()
-
-    def _make(self) -> None:
-        echo = "aec" in self._kinds
-        self._apm: Any = self._module(
-            echo_cancellation=echo,
-            noise_suppression="denoiser" in self._kinds,
+        self._frames = frame(self._near, rate, 1, size), frame(self._far, rate, 1, size)
+        self._apm: Any = _livekit("apm").AudioProcessingModule(
+            echo_cancellation="aec" in kinds,
+            noise_suppression="denoiser" in kinds,
             high_pass_filter=True,
-            auto_gain_control="agc" in self._kinds,
+            auto_gain_control="agc" in kinds,
         )
-        self._echo = echo
-        if echo:
+        if "aec" in kinds:
             self._apm.set_stream_delay_ms(0)
-        self._clean = _directly(self._apm, "apm_process_stream", self._near_frame, self._near)
-        self._play = _directly(self._apm, "apm_process_reverse_stream", self._far_frame, self._far)
+        self._clean = _directly(self._apm, "apm_process_stream", self._frames[0], self._near)
+        self._play = _directly(self._apm, "apm_process_reverse_stream", self._frames[1], self._far)
 
-    def _work(self, block: bytes) -> bytes:
-        if self._echo:
-            self._far[:] = self._reference.take()
+    def heard(self, block: bytes, played: bytes | None = None) -> bytes:
+        """`block` made clean; `played` is what sounded at the far end meanwhile, where that is to be taken out."""
+        if played is not None:
+            self._far[:] = played
             self._play()
         self._near[:] = block
         self._clean()
         return bytes(self._near)
 
+
+class ApmStage:
+    """One stream's processing: what `kinds` names, with a high-pass filter. A pipeline that says "apm" for several kinds
+    has one such stage, where the first of them stands.
+
+    Echo is taken out while something is played and a second longer, which is when there can be any. For the rest of the
+    call that part, the dearest of all, stands still and keeps what it has learned of the room."""
+
+    name = "apm"
+
+    def __init__(self, rate: int, kinds: Collection[str] = KINDS) -> None:
+        self._rate, self._kinds = rate, frozenset(kinds)
+        self._blocks = Blocks(rate // 100, self._work)
+        self._reference = Reference(rate // 100, rate)
+        self._silence = bytes(rate // 100 * 2)
+        self._rising = np.clip(np.linspace(-0.7, 1, rate // 100, dtype=np.float32), 0, 1)
+        self._make()
+
+    def _make(self) -> None:
+        rest = self._kinds - {"aec"}
+        self._echo = _Module(self._rate, ("aec",)) if "aec" in self._kinds else None
+        self._rest = _Module(self._rate, rest) if rest or self._echo is None else None
+        self._still = _AFTER
+
+    def _work(self, block: bytes) -> bytes:
+        if self._echo is not None:
+            block = self._without_echo(self._echo, block)
+        return block if self._rest is None else self._rest.heard(block)
+
+    def _without_echo(self, echo: _Module, block: bytes) -> bytes:
+        played = self._reference.take()
+        stood = self._still >= _AFTER
+        self._still = self._still + 1 if played == self._silence else 0
+        if self._still >= _AFTER and stood:
+            return block
+        clean = echo.heard(block, played)
+        if stood:
+            return self._crossed(block, clean)
+        return self._crossed(clean, block) if self._still >= _AFTER else clean
+
+    def _crossed(self, before: bytes, after: bytes) -> bytes:
+        """From one to the other without a click. What is cleaned comes 4 ms late, so the first 4 are `before` alone."""
+        return to_pcm(to_float(before) * (1 - self._rising) + to_float(after) * self._rising)
+
     def process(self, frame: AudioFrame) -> tuple[AudioFrame | None, tuple[AudioSignal, ...]]:
         return self._blocks.process(frame), ()
 
     def reference(self, frame: AudioFrame) -> None:
-        if self._echo:
+        if self._echo is not None:
             self._reference.push(frame.pcm)
 
     def reset(self) -> None:

@@ -6,6 +6,7 @@ products into buffers that are there already, it takes half of what onnxruntime 
 
 from __future__ import annotations
 
+from collections import deque
 from functools import cache
 from math import exp
 from pathlib import Path
@@ -18,11 +19,15 @@ from roomkit.ports.audio import AudioStage
 from roomkit.voice.stages.vad import VadStage
 
 _CONTEXT, _WINDOW, _FFT, _BINS = 64, 512, 256, 129
-_QUIET_PEAK = 32
-"""-60 dBFS. A window that has no louder sample is no speech that anybody could make out."""
-_SETTLED = 62
-"""After so many quiet windows (two seconds) the model is left alone until it gets louder. Sooner, it would hear a voice
-later than one that has listened to the silence."""
+_SILENT_PEAK, _ROOM_PEAK = 32, 328
+"""-60 and -40 dBFS. What never gets louder than the first is no speech that anybody could make out; in a room that is
+louder than the second the model is never left alone."""
+_UNLIKELY, _SETTLED = 0.1, 31
+"""After so many windows in a row (a second) that are no speech the model is left alone until it gets louder."""
+_LOUDER = 1.25
+"""Louder than the loudest of those windows, that is: 2 dB."""
+_MISSED = 10
+"""So many windows (320 ms) are made up for then: a model that has not listened to them hears a voice too late."""
 _SCALE, _HALF = np.float32(1 / 32768), np.float32(0.5)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -38,7 +43,7 @@ def _weights() -> Any:
 
 class SileroDetector:
     """One stream's view of the shared model: 32 ms windows at 16 kHz, each with the 4 ms before it. `gate` leaves the
-    model alone while the line is silent."""
+    model alone while the line is no louder than the room has been without speech."""
 
     window = _WINDOW
 
@@ -57,17 +62,37 @@ class SileroDetector:
         self._seen = np.zeros(256, dtype=np.float32)
         """What the LSTM sees: this window's features, and its own last output."""
         self._cell = np.zeros(128, dtype=np.float32)
-        self._quiet = 0
+        self._missed: deque[Any] = deque(maxlen=_MISSED)
+        self._wake()
 
     def probability(self, pcm: bytes) -> float:
         values = np.frombuffer(pcm, "<i2")
+        if not self._gate:
+            return self._judged(values)
+        peak = max(int(values.max()), -int(values.min()))
+        if self._still >= _SETTLED:
+            if peak <= self._room:
+                self._missed.append(values)
+                return 0.0
+            for missed in self._missed:
+                self._judged(missed)
+            self._wake()
+        likely = self._judged(values)
+        if peak > _SILENT_PEAK and (likely > _UNLIKELY or peak > _ROOM_PEAK):
+            self._wake()
+        else:
+            self._still += 1
+            self._room = max(self._room, peak * _LOUDER)
+        return likely
+
+    def _wake(self) -> None:
+        self._still, self._room = 0, float(_SILENT_PEAK)
+        self._missed.clear()
+
+    def _judged(self, values: Any) -> float:
         sound = self._input
         sound[:_CONTEXT] = sound[_WINDOW : _WINDOW + _CONTEXT]
         np.multiply(values, _SCALE, out=sound[_CONTEXT:-_CONTEXT])
-        if self._gate:
-            self._quiet = self._quiet + 1 if values.max() <= _QUIET_PEAK and values.min() >= -_QUIET_PEAK else 0
-            if self._quiet > _SETTLED:
-                return 0.0
         sound[-_CONTEXT:] = sound[-_CONTEXT - 2 : -2 * _CONTEXT - 2 : -1]
         self._features()
         return self._likely()
@@ -111,7 +136,7 @@ class SileroDetector:
         self._input[:] = 0
         self._seen[:] = 0
         self._cell[:] = 0
-        self._quiet = 0
+        self._wake()
 
 
 def make(_kind: str, rate: int) -> AudioStage:

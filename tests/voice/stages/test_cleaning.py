@@ -192,15 +192,34 @@ def test_the_short_way_into_the_library_does_what_its_public_way_does() -> None:
     short, plain = ApmStage(RATE), ApmStage(RATE)
     asked: list[str] = []
 
-    def publicly(name: str, frame: Any) -> Callable[[], None]:
+    def publicly(apm: Any, name: str, frame: Any) -> Callable[[], None]:
         def call() -> None:
             asked.append(name)
-            getattr(plain._apm, name)(frame)
+            getattr(apm, name)(frame)
 
         return call
 
-    plain._clean = publicly("process_stream", plain._near_frame)
-    plain._play = publicly("process_reverse_stream", plain._far_frame)
-    assert short._clean.__name__ == "directly", "the package has changed inside: see roomkit.voice.stages.apm._directly"
+    for module in (plain._echo, plain._rest):
+        assert module is not None
+        module._clean = publicly(module._apm, "process_stream", module._frames[0])
+        module._play = publicly(module._apm, "process_reverse_stream", module._frames[1])
+    fast = short._echo
+    assert fast is not None
+    assert fast._clean.__name__ == "directly", "the package has changed inside: see roomkit.voice.stages.apm._directly"
     assert np.array_equal(through(plain, near, far), through(short, near, far))
-    assert (asked.count("process_stream"), asked.count("process_reverse_stream")) == (200, 200)
+    assert (asked.count("process_stream"), asked.count("process_reverse_stream")) == (400, 200)
+
+
+def test_echo_is_looked_for_while_there_can_be_any_and_its_room_is_remembered() -> None:
+    random = np.random.default_rng(6)
+    near, far = random.normal(0, 300, 12 * RATE), random.normal(0, 3_000, 12 * RATE)
+    far[: 2 * RATE] = far[6 * RATE : 10 * RATE] = 0
+    echo = np.convolve(far, _room(6, 150))[: len(far)]
+    stage = named_echo("apm", RATE)
+    out = through(stage, near + echo, far)
+    # Nothing is played at first, and nothing from a second after the fourth second of speech: the caller is untouched.
+    assert np.array_equal(out[: 2 * RATE - SIZE], np.rint(near[: 2 * RATE - SIZE]))
+    assert np.array_equal(out[int(7.1 * RATE) : 10 * RATE - SIZE], np.rint(near[int(7.1 * RATE) : 10 * RATE - SIZE]))
+    assert not np.array_equal(out[6 * RATE : int(6.9 * RATE)], np.rint(near[6 * RATE : int(6.9 * RATE)]))
+    again = slice(int(10.2 * RATE), int(11.2 * RATE))  # before a room could be learned anew
+    assert _power((near + echo)[again]) - _power(out[again]) > 10
