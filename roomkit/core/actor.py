@@ -399,7 +399,7 @@ class RoomActor:
 
     def _rows(self, put: list[Record], event: RoomEvent, plan: policy.DeliveryPlan, noted: tuple[str, ...]) -> None:
         """The outbox and turn rows that stand in the event's own transaction."""
-        for channel_id in plan.outbox:
+        for channel_id in plan.outbox if self.engine.info.durable or self.engine.draining else ():
             put.append(outbox_row(self, event, channel_id, int(channel_id in noted)))  # noqa: PERF401 - mostly one
         for channel_id in plan.turns:
             value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id}

@@ -247,7 +247,7 @@ class Engine:
         for consumer in tuple(self.consumers.values()):
             await consumer.aclose()
         await self.scope.aclose()
-        await self.lanes.flushed()
+        await self.lanes.outcomes.flushed()
         await self.eager.scope.aclose()
         self.lanes.abandon()
         self.turns.abandon()

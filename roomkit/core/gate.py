@@ -5,6 +5,7 @@ Stands in for the plain lanes only where consent or quiet hours are switched on.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from roomkit.core.quiet import FLOOD, HELD, QUIET, check_hours, held_until, hold
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
 
 if TYPE_CHECKING:
+    from roomkit.core.actor import RoomActor
     from roomkit.core.engine import Engine
-    from roomkit.models.event import RoomEvent
     from roomkit.net.breaker import Breakers
     from roomkit.ports.channel import Channel
+    from roomkit.runtime.eager import Burst
 
 _REFUSED = "consent"
 
@@ -38,11 +40,19 @@ class GatedLanes(OutboxLanes):
         super().__init__(engine, breakers)
         self._floods = Floods(engine)
 
-    async def _attempt(
-        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
+    def _straight(self, actor: RoomActor, channel_id: str, item: Item, named: bool, burst: Burst) -> bool:
+        return False
+
+    async def attempt(
+        self,
+        lane: Lane,
+        item: Item,
+        channel: Channel,
+        projection: Projection,
+        begun: Awaitable[DeliveryResult | None] | None = None,
     ) -> DeliveryResult:
-        refused = None if policy.paced else await self._judge(lane, item)
-        return refused or await super()._attempt(lane, item, channel, projection, policy)
+        refused = None if channel.delivery_policy.paced else await self._judge(lane, item)
+        return refused or await super().attempt(lane, item, channel, projection, begun)
 
     async def _turn(self, lane: Lane, item: Item, recipient: str, policy: DeliveryPolicy) -> DeliveryResult | None:
         """Whoever has to wait for their turn is judged after it."""
@@ -67,23 +77,25 @@ class GatedLanes(OutboxLanes):
             return DeliveryResult(success=False, state=DeliveryState.HELD, error=told, code=HELD)
         return None
 
-    async def _bury(self, lane: Lane, item: Item, event: RoomEvent, result: DeliveryResult) -> None:
+    async def bury(self, lane: Lane, item: Item, result: DeliveryResult) -> None:
         if result.code == HELD and result.state is DeliveryState.HELD and result.error:
             why, _, until = result.error.partition(" ")
             await hold(self.engine, lane, item, datetime.fromisoformat(until), why)
         elif result.code == _REFUSED and result.state is DeliveryState.SKIPPED:
-            await self._aside(lane, item, event, result)
+            await self._aside(lane, item, result)
         elif await self._vendor_said(lane, result.code):
-            await self._aside(lane, item, event, DeliveryResult(success=False, error=STOPPED, code=result.code))
+            await self._aside(lane, item, DeliveryResult(success=False, error=STOPPED, code=result.code))
         else:
-            await super()._bury(lane, item, event, result)
+            await super().bury(lane, item, result)
 
-    async def _aside(self, lane: Lane, item: Item, event: RoomEvent, result: DeliveryResult) -> None:
+    async def _aside(self, lane: Lane, item: Item, result: DeliveryResult) -> None:
         """Nothing has failed: it is not sent here, and perhaps there is another way that the person wants."""
         from roomkit.core.fallback import try_next
 
-        self._finish(lane, item, result.model_copy(update={"state": DeliveryState.SKIPPED}))
-        await self.engine.insist(lambda: try_next(lane.actor, event, lane.channel_id), "a delivery")
+        event = item.event
+        self.finish(lane, item, result.model_copy(update={"state": DeliveryState.SKIPPED}))
+        if event is not None:
+            await self.engine.insist(lambda: try_next(lane.actor, event, lane.channel_id), "a delivery")
 
     async def _vendor_said(self, lane: Lane, code: str | None) -> bool:
         channel = self.engine.channels.get(lane.channel_id)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from roomkit.core import lanes, recovery, turns
 from roomkit.core.actor import RoomActor
-from roomkit.core.lanes import ending
 from roomkit.core.owners import Owners, RoomKey
 from roomkit.core.state import BINDING, PARTICIPANT, ROOM, RoomState, all_of, load, state_of
 from roomkit.errors import Elsewhere, Fenced, StoreError
@@ -142,7 +141,7 @@ class Holdings:
         for record in records.get("timer", ()):
             self.engine.timers.arm(record)
         for record in records.get("outbox", ()):
-            if not ending(self.engine.lanes, actor, record):
+            if not self.engine.lanes.outcomes.ending(actor, record):
                 recovery.resume_delivery(actor, record)
         streams, questions = records.get("stream", ()), records.get("turn", ())
         if streams or questions:

@@ -423,11 +423,10 @@ class Inbound:
         except TimeoutError:
             self.engine.hooks.tell(IdentityTimedOut(tenant, "", channel.channel_id, message.sender_id))
             found = Resolution(Identification.UNKNOWN)
-        except Exception as error:  # a resolver is a plug-in: its failure must not lose the message
+        except Exception:  # a resolver is a plug-in: its failure must not lose the message
             log.exception("the identity resolver failed")
             self.engine.count("identity_errors")
             self.engine.hooks.tell(IdentityTimedOut(tenant, "", channel.channel_id, message.sender_id))
-            del error
             found = Resolution(Identification.UNKNOWN)
         if found.status is Identification.IDENTIFIED and found.identity is not None:
             name = found.identity.display_name or message.sender_name

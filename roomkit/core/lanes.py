@@ -10,17 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Container
+from collections.abc import Awaitable, Container
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from roomkit.core.actor import Change, RoomActor, delivery_record
+from roomkit.core.actor import RoomActor, delivery_record
+from roomkit.core.outcomes import Outcomes
 from roomkit.core.outgoing import (
     Projection,
     address_of,
+    bridged_name,
     broken,
+    context_of,
     details_of,
     guard,
     project,
@@ -30,17 +34,17 @@ from roomkit.core.outgoing import (
 )
 from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
-from roomkit.errors import Fenced, ProviderError, ProviderTimeout, StoreError, StoreUnavailable
-from roomkit.models.content import vendor_text
+from roomkit.errors import ProviderError, ProviderTimeout, StoreError
+from roomkit.models.content import TextContent, vendor_text
 from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
-from roomkit.models.event import EventType, RoomEvent
-from roomkit.models.hooks import BeforeDelivery, Delivered, DeliveryFailed
+from roomkit.models.event import RoomEvent
+from roomkit.models.hooks import BeforeDelivery, Delivered
 from roomkit.net.breaker import Breakers, Permit
 from roomkit.net.ratelimit import Pacer
-from roomkit.net.retry import RetryPolicy
 from roomkit.ports.channel import Channel
 from roomkit.ports.store import Batch, EventQuery, Record, RecordKey
-from roomkit.runtime import bounded, monotonic
+from roomkit.runtime import bounded
+from roomkit.runtime.bounded import resume
 from roomkit.runtime.crashpoint import crashpoint
 from roomkit.runtime.eager import Burst
 from roomkit.runtime.span_names import ATTEMPT, DELIVERY, EVENT_INDEX
@@ -50,9 +54,8 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 log = logging.getLogger(__name__)
-FLUSH_S = 5.0
-Notes = tuple[list[Record], list[RecordKey]]
-"""What became of deliveries, and their rows, which are over."""
+Begun = tuple[Channel, Projection, Awaitable[DeliveryResult | None]]
+"""An attempt of which the first step is done."""
 
 
 @dataclass(slots=True)
@@ -109,11 +112,8 @@ class OutboxLanes:
         self.breakers = breakers
         self.lines: dict[tuple[str, str, str], Lane] = {}
         self._pacer = Pacer()
-        self._done: dict[tuple[str, RoomActor | None], Notes] = {}
-        self._noting: dict[tuple[str, RoomActor | None], Notes] = {}
-        self._gathering = 0
+        self.outcomes = Outcomes(engine)
         self._stamp = ""
-        self._flushing = False
         self.backlog = 0
         self.dead = 0
 
@@ -127,21 +127,73 @@ class OutboxLanes:
     ) -> None:
         """Begins the deliveries of one event; those that end at once are written down together. The rows of `noted`
         have their first attempt in them."""
-        with self.engine.eager.burst() as burst:
-            self._gathering += 1
-            self._stamp = self.engine.now().isoformat()
+        engine = self.engine
+        with engine.eager.burst() as burst:
+            self.outcomes.gathering += 1
+            self._stamp = engine.now().isoformat()
+            plain = type(event.content) is TextContent and not (
+                engine.draining or engine.tracing.on or engine.hooks.guarded(BeforeDelivery)
+            )
+            named = bool(plain and bridged_name(actor, event))
+            burst.set(CURRENT, settlement)
             try:
                 for channel_id in channel_ids:
                     item = Item(event, event.index, event.id, settlement)
                     if channel_id in noted:
                         item.noted = 1
-                    self._put(actor, channel_id, item, burst)
+                    if not (plain and self._straight(actor, channel_id, item, named, burst)):
+                        self._put(actor, channel_id, item, burst)
+                if not engine.info.durable:
+                    _keep_rows(self, actor, channel_ids, event)
             finally:
-                self._gathering -= 1
+                self.outcomes.gathering -= 1
                 self._stamp = ""
-            if self._done and not self._flushing and not self._gathering:
-                self._flushing = True
-                burst.run(self._flush())
+            if (writing := self.outcomes.written()) is not None:
+                burst.run(writing)
+
+    def _straight(self, actor: RoomActor, channel_id: str, item: Item, named: bool, burst: Burst) -> bool:
+        """Makes the first attempt in place, where nobody looks at the delivery, changes it or holds it up; False where
+        that is not so. What does not end with this step, or not well, goes on in its lane."""
+        channel, binding = self.engine.channels.get(channel_id), actor.state.bindings.get(channel_id)
+        lane_key, event = (actor.tenant, actor.room_id, channel_id), item.event
+        if channel is None or binding is None or event is None or lane_key in self.lines or self.breakers.circuits:
+            return False
+        try:
+            policy, able = channel.delivery_policy, channel.capabilities
+        except Exception:  # noqa: BLE001 - a channel is a plug-in: `_deliver` sees to what it raises
+            return False
+        if policy.destinations or policy.paced or not able.text or (named and not able.shows_sender):
+            return False
+        if self.engine.info.durable and not (item.noted or policy.idempotent):
+            return False
+        lane = self.lines[lane_key] = Lane(actor, channel_id, deque(), True, item)
+        item.attempts = 1
+        context = context_of(self.engine, actor, event, binding)
+        context.state = {"parts": (), "part_done": partial(self._part_done, lane, item)}
+        burst.set(LANE, lane)
+        crashpoint("outbox.before_send")
+        try:
+            call = channel.deliver(event, binding, context)
+            waiting = burst.step(call)
+        except StopIteration as stop:
+            result: DeliveryResult = stop.value or _DELIVERED
+            if result.success:
+                crashpoint("outbox.after_send")
+                del self.lines[lane_key]
+                self.finish(lane, item, result, row=self.engine.info.durable)
+                return True
+            begun = _ended(result)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as in `_send`, which is told of it
+            begun = _ended(error)
+        else:
+            begun = resume(call, waiting)
+        self.backlog += 1
+        actor.lanes += 1
+        if item.settlement is not None:
+            item.settlement.begin(lane)
+        burst.run(self._run(lane_key, lane, (channel, Projection(context, event), begun)))
+        burst.set(CURRENT, item.settlement)
+        return True
 
     def at_once(self, actor: RoomActor, channel_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the channels whose delivery begins as soon as its row is durable, so that the row may say so itself;
@@ -154,7 +206,10 @@ class OutboxLanes:
         channel = self.engine.channels.get(channel_id)
         if channel is None or (actor.tenant, actor.room_id, channel_id) in self.lines:
             return False
-        policy = channel.delivery_policy
+        try:
+            policy = channel.delivery_policy
+        except Exception:  # noqa: BLE001 - a channel is a plug-in: what it raises is its delivery's failure
+            return False
         return not (policy.idempotent or policy.paced or policy.on_ambiguous == "stop_and_ask")
 
     def put(self, actor: RoomActor, channel_id: str, item: Item) -> None:
@@ -177,13 +232,18 @@ class OutboxLanes:
             lane.busy = True
             burst.run(self._run(lane_key, lane))
 
-    async def _run(self, lane_key: tuple[str, str, str], lane: Lane) -> None:
+    async def _run(self, lane_key: tuple[str, str, str], lane: Lane, begun: Begun | None = None) -> None:
+        """Works until nothing is left; first the one whose attempt has `begun`, where there is one."""
         try:
-            while lane.items and not self.engine.draining:
-                item = lane.item = lane.items.popleft()
+            while begun is not None or (lane.items and not self.engine.draining):
+                item = lane.item = lane.item or lane.items.popleft()
                 token, above = CURRENT.set(item.settlement), LANE.set(lane)
                 try:
-                    await self._deliver(lane, item)
+                    if begun is None:
+                        await self._deliver(lane, item)
+                    else:
+                        attempt, begun = begun, None
+                        await self._make(lane, item, *attempt)
                 except Exception as error:  # noqa: BLE001 - the lane boundary
                     await self._broke(lane, item, error)
                 finally:
@@ -206,7 +266,7 @@ class OutboxLanes:
         if item.event is None or isinstance(error, StoreError) or self.engine.draining:
             return
         try:
-            await self._bury(lane, item, item.event, broken(error))
+            await self.bury(lane, item, broken(error))
         except Exception as worse:  # noqa: BLE001 - as above
             self.engine.trouble(lane.actor, f"delivery to {lane.channel_id}", worse)
 
@@ -229,6 +289,10 @@ class OutboxLanes:
             while lane.items:
                 self.over(lane.items.popleft())
 
+    def unsettled(self, channel_id: str) -> bool:
+        """Whether a delivery of this channel is under way, or any that is over is not noted yet."""
+        return self.outcomes.writing or any(lane.channel_id == channel_id for lane in self.lines.values())
+
     def lags(self) -> list[tuple[str, int, float]]:
         """Of every lane that has work: channel, events waiting or under way, age of the oldest in seconds."""
         now = self.engine.now()
@@ -245,33 +309,44 @@ class OutboxLanes:
         event = item.event
         refusal = refusal_of(channel, binding, event)
         if refusal or channel is None or binding is None or event is None:
-            self._finish(lane, item, DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=refusal))
+            self.finish(lane, item, DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=refusal))
             return
         try:
             projection = project(engine, actor, event, channel, binding)
         except Exception as error:  # noqa: BLE001 - a transcoder is a plug-in: its failure is this delivery's failure
-            await self._bury(lane, item, event, broken(error))
+            await self.bury(lane, item, broken(error))
             return
         if engine.hooks.guarded(BeforeDelivery):
             await guard(engine, actor, channel, projection)
         if projection.event is None:
             result = DeliveryResult(success=False, state=DeliveryState.SKIPPED, error=projection.reason)
-            self._finish(lane, item, result)
+            self.finish(lane, item, result)
             return
         policy = channel.delivery_policy
         if item.attempts and not policy.idempotent:
             item.maybe_duplicate = True
             if policy.on_ambiguous == "stop_and_ask":
                 failed = DeliveryResult(success=False, state=DeliveryState.FAILED, error="ambiguous", ambiguous=True)
-                await self._bury(lane, item, event, failed)
+                await self.bury(lane, item, failed)
                 return
-        result = await self._attempt(lane, item, channel, projection, policy)
+        await self._make(lane, item, channel, projection)
+
+    async def _make(
+        self,
+        lane: Lane,
+        item: Item,
+        channel: Channel,
+        projection: Projection,
+        begun: Awaitable[DeliveryResult | None] | None = None,
+    ) -> None:
+        """Attempts until it is done or given up; the first attempt may have `begun`."""
+        result = await self.attempt(lane, item, channel, projection, begun)
         if not result.success:
-            result = await self._again(lane, item, channel, projection, result)
+            result = await undelivered().again(self, lane, item, channel, projection, result)
         if result.success or item.erased:
-            self._finish(lane, item, result if result.success else _ERASED)
+            self.finish(lane, item, result if result.success else _ERASED)
         else:
-            await self._bury(lane, item, event, result)
+            await self.bury(lane, item, result)
 
     async def _read(self, actor: RoomActor, item: Item) -> RoomEvent | None:
         found = await self.engine.store.events(
@@ -279,33 +354,18 @@ class OutboxLanes:
         )
         return found[0] if found else None
 
-    async def _again(
-        self, lane: Lane, item: Item, channel: Channel, projection: Projection, result: DeliveryResult
+    async def attempt(
+        self,
+        lane: Lane,
+        item: Item,
+        channel: Channel,
+        projection: Projection,
+        begun: Awaitable[DeliveryResult | None] | None = None,
     ) -> DeliveryResult:
-        """Retries what did not succeed, as far as the channel's policy goes."""
-        attempt, policy = 0, channel.delivery_policy
-        retry = RetryPolicy(policy.max_retries, policy.base_delay, policy.factor, policy.max_delay)
-        while not result.success:
-            item.maybe_duplicate = item.maybe_duplicate or result.ambiguous
-            if result.code == "breaker_open":
-                # Nothing was tried, so nothing is counted: the lane waits for the next probe.
-                if item.noted > item.attempts:
-                    await self._note(lane, item)
-                await asyncio.sleep(max(result.retry_after or 0.0, 0.1))
-            elif not result.retryable or attempt >= policy.max_retries or _doubtful(result, policy):
-                break
-            else:
-                self.engine.count("delivery_retries")
-                await asyncio.sleep(retry.delay(attempt, retry_after=result.retry_after, rng=self.engine.random))
-                attempt += 1
-            result = await self._attempt(lane, item, channel, projection, policy)
-        return result
-
-    async def _attempt(
-        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
-    ) -> DeliveryResult:
-        provider, context, permit = channel.channel_id, projection.context, None
+        provider, context, permit, policy = channel.channel_id, projection.context, None, channel.delivery_policy
         binding = lane.actor.state.bindings.get(provider) or context.binding
+        if begun is not None:
+            return _judged(self, lane, channel, await self._send(lane, item, channel, projection, begun))
         if policy.destinations or policy.paced or item.erased or self.breakers.circuits:
             recipient = address_of(channel, binding) or lane.actor.room_id
             if (refused := await self._turn(lane, item, recipient, policy)) is not None:
@@ -316,7 +376,7 @@ class OutboxLanes:
                 return refused_by(error)
         item.attempts += 1
         if item.noted < item.attempts and self.engine.info.durable and not policy.idempotent:
-            await self._note(lane, item)
+            await self.note(lane, item)
             if item.erased:
                 if permit is not None:
                     permit.released()
@@ -324,15 +384,7 @@ class OutboxLanes:
         context.state.update(item.way or (), parts=item.parts)
         context.state["part_done"] = partial(self._part_done, lane, item)
         crashpoint("outbox.before_send")
-        result, error = await self._send(lane, item, channel, projection, policy)
-        if permit is None and (not result.success or self.breakers.circuits):
-            permit = Permit(self.breakers, provider, address_of(channel, binding) or lane.actor.room_id)
-        if permit is not None:
-            if result.success:
-                permit.succeeded()
-            else:
-                permit.failed(error or ProviderError(provider, result.error or "refused", retryable=result.retryable))
-        return result
+        return _judged(self, lane, channel, await self._send(lane, item, channel, projection), permit)
 
     async def _turn(self, lane: Lane, item: Item, recipient: str, policy: DeliveryPolicy) -> DeliveryResult | None:
         """Waits until the far end may be sent something; returns why it is not to be sent this."""
@@ -343,21 +395,26 @@ class OutboxLanes:
         return _ERASED if item.erased else None
 
     async def _send(
-        self, lane: Lane, item: Item, channel: Channel, projection: Projection, policy: DeliveryPolicy
+        self,
+        lane: Lane,
+        item: Item,
+        channel: Channel,
+        projection: Projection,
+        begun: Awaitable[DeliveryResult | None] | None = None,
     ) -> tuple[DeliveryResult, BaseException | None]:
-        """What became of one call of the channel, and the error where it raised one."""
+        """What became of one call of the channel, which may have `begun`, and the error where it raised one."""
         assert projection.event is not None
-        context = projection.context
+        context, policy = projection.context, channel.delivery_policy
         binding = lane.actor.state.bindings.get(lane.channel_id) or context.binding
         try:
             if self.engine.tracing.on:
                 with _span(lane, item) as span:
-                    call = channel.deliver(projection.event, binding, context)
+                    call = begun or channel.deliver(projection.event, binding, context)
                     result = await bounded(call, policy.timeout_s, "delivery") or _DELIVERED
                     if not result.success:
                         span.fail(result.code or "refused")
             else:
-                call = channel.deliver(projection.event, binding, context)
+                call = begun or channel.deliver(projection.event, binding, context)
                 result = await bounded(call, policy.timeout_s, "delivery") or _DELIVERED
         except TimeoutError:
             late = f"no answer in {policy.timeout_s:g} s"
@@ -376,7 +433,7 @@ class OutboxLanes:
         crashpoint("outbox.after_send")
         return result, None
 
-    async def _note(self, lane: Lane, item: Item) -> None:
+    async def note(self, lane: Lane, item: Item) -> None:
         """Notes durably that an attempt is about to be made: a crash from here on is ambiguous."""
         item.noted, actor = item.attempts, lane.actor
         batch = Batch(actor.tenant, actor.epoch, actor.room_id, put=(outbox_row(lane, item),))
@@ -385,99 +442,35 @@ class OutboxLanes:
     async def _part_done(self, lane: Lane, item: Item, part_id: str, way: dict[str, str] | None = None) -> None:
         """A part is out; or, with a `way`, the whole goes that way from here on."""
         item.parts, item.way = (() if way else (*item.parts, vendor_text(part_id))), way or item.way
-        await self._note(lane, item)
+        await self.note(lane, item)
+
+    async def bury(self, lane: Lane, item: Item, result: DeliveryResult) -> None:
+        await undelivered().bury(self, lane, item, result)
 
     # -- what became of it ----------------------------------------------------------------------------------------
 
-    def _finish(self, lane: Lane, item: Item, result: DeliveryResult) -> None:
+    def finish(self, lane: Lane, item: Item, result: DeliveryResult, *, row: bool = True) -> None:
+        """Has it written down. `row` says whether it has one in the store."""
         actor, engine = lane.actor, self.engine
         tenant = actor.tenant
         kept = self._kept(lane, item, result)
-        # Of several processes each room is fenced by its own lease: who has lost it must not say what became of it.
-        of = (tenant, None if engine.nodes is None else actor)
-        done = self._done.get(of)
-        if done is None:
-            done = self._done[of] = ([], [])
+        done = self.outcomes.notes(actor)
         done[0].append(kept)
-        done[1].append(RecordKey("outbox", tenant, kept.key))
+        if row:
+            done[1].append(RecordKey("outbox", tenant, kept.key))
         engine.count("delivered" if result.success else "delivery_skipped")
         if not actor.hub.idle:
-            tell(actor, self._record(lane, item, result))
+            tell(actor, self.record(lane, item, result))
         if result.success and engine.hooks.heard(Delivered):
-            engine.hooks.tell(Delivered(tenant, actor.room_id, self._record(lane, item, result)))
-        if not self._flushing and not self._gathering:
-            self._flushing = True
-            engine.eager.start(self._flush())
-
-    async def _flush(self) -> None:
-        """Writes what was finished: everything that came together goes in one transaction."""
-        try:
-            while self._done:
-                done, self._done = self._done, {}
-                self._noting = done
-                if self.engine.nodes is not None and len(done) > 1:
-                    await asyncio.gather(*(_keep(self.engine, *of, notes) for of, notes in done.items()))
-                else:
-                    for of, notes in done.items():
-                        await _keep(self.engine, *of, notes)
-        finally:
-            self._flushing = False
-            self._noting = {}
-
-    async def flushed(self) -> None:
-        """At shutdown: waits until what was delivered is noted, as far as the store still writes."""
-        until = monotonic() + FLUSH_S
-        while self._flushing and monotonic() < until:  # noqa: ASYNC110 - only at shutdown
-            await asyncio.sleep(0.005)
-
-    async def _bury(self, lane: Lane, item: Item, event: RoomEvent, result: DeliveryResult) -> None:
-        """Moves an item to the dead letters, with an event in the room, and lets the lane go on."""
-        actor = lane.actor
-        failed = result.model_copy(update={"state": DeliveryState.FAILED, "success": False})
-        record = self._record(lane, item, failed)
-        self.engine.count("dead_letters")
-
-        async def bury(actor: RoomActor) -> None:
-            if actor is not lane.actor:
-                raise Fenced(f'room "{actor.room_id}" was another process\'s meanwhile, which has delivered this')
-            change = Change(activity=False)
-            change.delete.append(
-                RecordKey("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id))
-            )
-            change.put.append(delivery_record(actor.tenant, record))
-            dead = {
-                **outbox_row(lane, item).value,
-                "room_id": actor.room_id,
-                "error": result.error,
-                "code": result.code,
-                "failed_at": self.engine.now().isoformat(),
-            }
-            dead_key = event_key(actor.room_id, item.index, lane.channel_id)
-            change.put.append(Record("dead", actor.tenant, dead_key, dead, actor.room_id))
-            if actor.state.room.open and event.type != EventType.DELIVERY_FAILED:
-                change.system(
-                    EventType.DELIVERY_FAILED,
-                    "delivery_failed",
-                    channel_id=lane.channel_id,
-                    event_id=item.event_id,
-                    index=item.index,
-                    error=result.error,
-                )
-            await actor.commit(change)
-
-        await actor.insist(bury)
-        tell(actor, record)
-        self.dead += 1
-        self.engine.hooks.tell(DeliveryFailed(actor.tenant, actor.room_id, record))
-        from roomkit.core.fallback import try_next
-
-        await self.engine.insist(lambda: try_next(actor, event, lane.channel_id), f"a delivery in {actor.room_id}")
+            engine.hooks.tell(Delivered(tenant, actor.room_id, self.record(lane, item, result)))
+        if (writing := self.outcomes.written()) is not None:
+            engine.eager.start(writing)
 
     def _kept(self, lane: Lane, item: Item, result: DeliveryResult) -> Record:
         """What `delivery_record` makes of `_record`, without the detour for the plain ones."""
         actor = lane.actor
         if result.provider_message_id or item.parts or result.parts or result.error or result.metadata:
-            return delivery_record(actor.tenant, self._record(lane, item, result))
+            return delivery_record(actor.tenant, self.record(lane, item, result))
         value = {
             "room_id": actor.room_id,
             "index": item.index,
@@ -491,7 +484,7 @@ class OutboxLanes:
         record_key = event_key(actor.room_id, item.index, lane.channel_id)
         return Record("delivery", actor.tenant, record_key, value, actor.room_id)
 
-    def _record(self, lane: Lane, item: Item, result: DeliveryResult) -> DeliveryRecord:
+    def record(self, lane: Lane, item: Item, result: DeliveryResult) -> DeliveryRecord:
         return DeliveryRecord.trusted(
             {
                 "room_id": lane.actor.room_id,
@@ -511,32 +504,45 @@ class OutboxLanes:
         )
 
 
-async def _keep(engine: Engine, tenant: str, actor: RoomActor | None, notes: Notes) -> None:
-    put, delete = tuple(notes[0]), tuple(notes[1])
-    batch = Batch(tenant, engine.epoch, put=put, delete=delete)
-    if actor is not None:
-        batch = Batch(tenant, actor.epoch, actor.room_id, put=put, delete=delete)
-    try:
-        try:
-            await engine.store.commit(batch)
-        except StoreUnavailable:
-            await engine.commit_until_done(batch)
-    except StoreUnavailable as error:
-        log.warning("deliveries that are done could not be noted and are repeated after the next start: %s", error)
-    except Fenced:
-        if actor is None:
-            raise
-        if not actor.retired:
-            engine.table.drop(actor)  # What became of these the room's next owner finds out by itself.
-    except Exception as error:  # noqa: BLE001 - what a driver does not take must not hold up the others, nor the sender
-        if len(put) > 1:
-            for pair in zip(put, delete, strict=True):
-                await _keep(engine, tenant, actor, ([pair[0]], [pair[1]]))
-            return
-        engine.count("notes_refused")
-        log.warning("what became of the delivery %s could not be noted: %s", delete[0].key, error)
-        if put:  # It is over all the same: without its row it is not made again.
-            await _keep(engine, tenant, actor, ([], list(delete)))
+def _keep_rows(lanes: OutboxLanes, actor: RoomActor, channel_ids: tuple[str, ...], event: RoomEvent) -> None:
+    """In a store that ends with the process, rows are for what does not end in this turn of the loop."""
+    for channel_id in channel_ids:
+        lane = lanes.lines.get((actor.tenant, actor.room_id, channel_id))
+        if lane is not None:
+            left = (item for item in (lane.item, *lane.items) if item is not None and item.event is event)
+            lanes.outcomes.notes(actor)[0].extend(outbox_row(lane, item) for item in left)
+
+
+def _judged(
+    lanes: OutboxLanes,
+    lane: Lane,
+    channel: Channel,
+    outcome: tuple[DeliveryResult, BaseException | None],
+    permit: Permit | None = None,
+) -> DeliveryResult:
+    """Tells the breakers what came of an attempt."""
+    result, error = outcome
+    provider, binding = channel.channel_id, lane.actor.state.bindings.get(channel.channel_id)
+    if permit is None and (not result.success or lanes.breakers.circuits):
+        address = address_of(channel, binding) if binding is not None else ""
+        permit = Permit(lanes.breakers, provider, address or lane.actor.room_id)
+    if permit is not None:
+        if result.success:
+            permit.succeeded()
+        else:
+            permit.failed(error or ProviderError(provider, result.error or "refused", retryable=result.retryable))
+    return result
+
+
+async def _ended(outcome: DeliveryResult | BaseException) -> DeliveryResult:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+def undelivered() -> Any:
+    """Loaded when a delivery fails for the first time."""
+    return import_module("roomkit.core.undelivered")
 
 
 def _span(lane: Lane, item: Item) -> Span:
@@ -563,25 +569,6 @@ def at_work(lanes: OutboxLanes) -> set[tuple[str, str]]:
     return {(lane.actor.tenant, lane.actor.room_id) for lane in lanes.lines.values() if lane.busy}
 
 
-def unsettled(lanes: OutboxLanes, channel_id: str) -> bool:
-    """Whether a delivery of this channel is under way, or any that is over is not noted yet."""
-    noting = lanes._flushing  # pyright: ignore[reportPrivateUsage] - of this module
-    return noting or any(lane.channel_id == channel_id for lane in lanes.lines.values())
-
-
-def ending(lanes: OutboxLanes, actor: RoomActor, row: Record) -> bool:
-    """Whether this delivery is over, and the store is about to hear of it: its row is nothing to be done again. What
-    was done under an earlier lease than the actor's the store hears no more."""
-    gone = RecordKey("outbox", row.tenant, row.key)
-    waiting = (lanes._done, lanes._noting)  # pyright: ignore[reportPrivateUsage] - of this module
-    return any(
-        gone in rows
-        for done in waiting
-        for (tenant, by), (_, rows) in done.items()
-        if tenant == row.tenant and (by is None or by.epoch == actor.epoch)
-    )
-
-
 def _lag(lane: Lane, now: datetime) -> tuple[int, float]:
     oldest = lane.item or (lane.items[0] if lane.items else None)
     event = oldest.event if oldest is not None else None
@@ -593,8 +580,4 @@ _DELIVERED = DeliveryResult(success=True)
 _ERASED = DeliveryResult(success=False, state=DeliveryState.SKIPPED, error="event_erased")
 
 
-def _doubtful(result: DeliveryResult, policy: DeliveryPolicy) -> bool:
-    return result.ambiguous and not policy.idempotent and policy.on_ambiguous == "stop_and_ask"
-
-
-__all__ = ["Item", "Lane", "OutboxLanes", "ending"]
+__all__ = ["Item", "Lane", "OutboxLanes"]

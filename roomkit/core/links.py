@@ -9,11 +9,10 @@ from roomkit.core.state import event_by_id, key
 from roomkit.models.content import Content, DeleteContent, EditContent, ReactionContent, UnknownContent, text_of
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventType
-from roomkit.ports.store import EventQuery, Record, RecordQuery
+from roomkit.ports.store import EventQuery, RecordQuery
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
-    from roomkit.core.lanes import OutboxLanes
 
 
 async def resolved(engine: Engine, tenant: str, message: InboundMessage) -> InboundMessage:
@@ -60,7 +59,7 @@ class Links:
             own = event.source.provider_message_id
             return () if sent or own is None else (own,)
         record_key = key(room_id, event.index, self._channel_id)
-        record = _unwritten(self._engine.lanes, self._tenant, record_key)
+        record = self._engine.lanes.outcomes.unwritten(self._tenant, record_key)
         if record is None:
             found = await store.records(RecordQuery("delivery", self._tenant, key=record_key))
             if not found:
@@ -84,13 +83,6 @@ class Links:
                 return False
             stop = page[-1].index
         return False
-
-
-def _unwritten(lanes: OutboxLanes, tenant: str, record_key: str) -> Record | None:
-    """The record of a delivery that is over, and that the store is about to hear of."""
-    waiting = (lanes._done, lanes._noting)  # pyright: ignore[reportPrivateUsage] - they have nowhere else to be read
-    kept = (one for done in waiting for (of, _), (rows, _) in done.items() if of == tenant for one in rows)
-    return next((one for one in kept if one.key == record_key), None)
 
 
 def _told(content: Content) -> str | None:

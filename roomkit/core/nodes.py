@@ -108,7 +108,7 @@ class Nodes:
             ready = [a for a in actors if not a.busy and (a.tenant, a.room_id) not in at_work]
             for actor in ready:
                 self.held.drop(actor)
-            await engine.lanes.flushed()
+            await engine.lanes.outcomes.flushed()
             await self.held.release((actor.tenant, actor.room_id) for actor in ready)
             if len(ready) == len(actors):
                 break
@@ -172,7 +172,7 @@ class Nodes:
             await asyncio.wait([before])
         self._watching.cancel()
         engine = self.engine
-        await engine.lanes.flushed()
+        await engine.lanes.outcomes.flushed()
         await engine.store.aclose()
         while True:
             try:
@@ -280,7 +280,7 @@ class Nodes:
             for actor in idle:
                 self.held.drop(actor)
             if idle:
-                await self.engine.lanes.flushed()
+                await self.engine.lanes.outcomes.flushed()
                 await self.held.release((actor.tenant, actor.room_id) for actor in idle)
 
     def suspect(self, address: str) -> None:

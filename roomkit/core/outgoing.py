@@ -39,19 +39,19 @@ class Projection:
     reason: str = ""
 
 
+def context_of(engine: Engine, actor: RoomActor, event: RoomEvent, binding: ChannelBinding) -> RoomContext:
+    """What the channel is told of its room."""
+    state = actor.state
+    history = history_reader(engine, actor, binding.channel_id)
+    return RoomContext(state.room, binding, state.seats, state.people, history, None, (event,))
+
+
 def project(
     engine: Engine, actor: RoomActor, event: RoomEvent, channel: Channel, binding: ChannelBinding
 ) -> Projection:
     """What the channel can show of the event, before any guard."""
     state = actor.state
-    context = RoomContext(
-        room=state.room,
-        binding=binding,
-        bindings=state.seats,
-        participants=state.people,
-        history=history_reader(engine, actor, binding.channel_id),
-        events=(event,),
-    )
+    context = context_of(engine, actor, event, binding)
     content = event.content
     capabilities = channel.capabilities
     if not (isinstance(content, TextContent) and capabilities.text):
@@ -60,7 +60,7 @@ def project(
             return Projection(context, None, "nothing_to_show_here")
         content = shaped
         context.media = media_reader(engine, actor)
-    name = _sender_name(actor, event, channel)
+    name = "" if capabilities.shows_sender else bridged_name(actor, event)
     if name:
         content = import_module("roomkit.core.transcode").with_sender(content, name, language=state.room.language)
     if engine.media_link is not None and not getattr(channel, "takes_files", False):
@@ -115,9 +115,9 @@ def _public(content: Content, link: Callable[[str, str], str], tenant: str) -> C
             return content
 
 
-def _sender_name(actor: RoomActor, event: RoomEvent, channel: Channel) -> str:
+def bridged_name(actor: RoomActor, event: RoomEvent) -> str:
     """The name to write in front where the far end cannot see who speaks (D29): only for bridged people."""
-    if channel.capabilities.shows_sender or event.type is not _MESSAGE:
+    if event.type is not _MESSAGE:
         return ""
     person = actor.state.participants.get(event.source.participant_id or "")
     if person is None or person.role is Role.BOT or not person.display_name:

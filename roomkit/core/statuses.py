@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from roomkit.core import fallback
 from roomkit.core.actor import Change, RoomActor, delivery_record
-from roomkit.core.lanes import unsettled
 from roomkit.core.outgoing import tell
 from roomkit.core.state import key
 from roomkit.models.delivery import DeliveryRecord, DeliveryState, DeliveryStatus, forward, together
@@ -40,7 +39,7 @@ async def _find(engine: Engine, tenant: str, status: DeliveryStatus) -> Delivery
         found = await engine.store.records(RecordQuery("delivery", tenant, terms=(term,), limit=1))
         if found:
             return DeliveryRecord.model_validate(found[0].value)
-        if not unsettled(engine.lanes, status.channel_id):
+        if not engine.lanes.unsettled(status.channel_id):
             return None
     return None
 

@@ -91,7 +91,9 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """`incarnation` identifies the log itself (the socket epoch, D33); `epoch` this opening of it (the fence)."""
+    """`incarnation` identifies the log itself (the socket epoch, D33); `epoch` this opening of it (the fence). `durable`
+    is false where everything ends with the process: then deliveries that end in the event's own turn of the loop have no
+    row."""
 
     incarnation: str
     epoch: int

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 from asyncio import tasks as _tasks
 from collections.abc import Coroutine
-from contextvars import Context, copy_context
-from typing import Any, Self, cast
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, Self, TypeVar, cast
 
 from roomkit.runtime.bounded import resume
 from roomkit.runtime.scope import Scope
 
+T = TypeVar("T")
 _Coro = Coroutine[Any, Any, Any]
 _enter: Any = _tasks._enter_task  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
 _leave: Any = _tasks._leave_task  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
@@ -176,6 +177,15 @@ class Burst:
         self._owner.park(self._carrier)
         if self._caller is not None:
             _enter(self._loop, self._caller)
+
+    def set(self, variable: ContextVar[T], value: T) -> None:
+        """What the next coroutines see, until one suspends: that one keeps this context."""
+        self._context.run(variable.set, value)
+
+    def step(self, coro: _Coro) -> Any:
+        """The first step of a coroutine alone: what it waits for; `StopIteration` with its result when that was all.
+        Whoever has taken it sees to the rest, within `run`."""
+        return self._context.run(coro.send, None)
 
     def run(self, coro: _Coro) -> asyncio.Task[Any] | None:
         """As `Eager.launch`."""

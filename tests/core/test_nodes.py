@@ -534,7 +534,7 @@ async def test_who_was_taken_for_dead_hides_no_second_copy_of_a_delivery(cluster
         before = await two.deliveries("r")
         channels[0].resume()
         await eventually(lambda: channels[0].delivered)
-        await one.engine.lanes.flushed()
+        await one.engine.lanes.outcomes.flushed()
         assert await two.deliveries("r") == before
         assert [(told.attempts, told.maybe_duplicate) for told in before] == [(2, True)]
 

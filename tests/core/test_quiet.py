@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from roomkit.models.addresses import zones
 from roomkit.models.consent import ConsentPolicy, QuietHours
 from roomkit.models.delivery import DeliveryState
 from roomkit.models.room import Identity
-from roomkit.ports.store import Batch
+from roomkit.ports.store import Batch, StoreInfo
 from roomkit.testing import FakeChannel, VirtualClock
 from tests.core.rooms import say
 
@@ -107,12 +108,15 @@ def _rows(kind: str) -> Any:
 
 
 class Recorder(MemoryStore):
-    """Remembers each commit, how much had been sent by then, and when."""
+    """Stands for a disk: remembers each commit, how much had been sent by then, and when."""
 
     def __init__(self, sms: FakeChannel, clock: VirtualClock) -> None:
         super().__init__()
         self._sms, self._clock = sms, clock
         self.log: list[tuple[Batch, int, datetime]] = []
+
+    async def open(self) -> StoreInfo:
+        return replace(await super().open(), durable=True)
 
     async def commit(self, batch: Batch) -> Any:
         done = await super().commit(batch)

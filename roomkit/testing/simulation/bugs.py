@@ -22,6 +22,7 @@ from roomkit.core.journal import ToolJournal
 from roomkit.core.lanes import Lane, OutboxLanes, outbox_row
 from roomkit.core.memory import MemoryStore
 from roomkit.core.nodes import Nodes
+from roomkit.core.outcomes import Outcomes
 from roomkit.core.replies import Reply
 from roomkit.core.streams import Hub
 from roomkit.core.timers import Timers
@@ -143,7 +144,14 @@ _bug("busy rooms are sent away", 100, (RoomActor, "idle", property(_always)))
 
 # -- lanes --------------------------------------------------------------------------------------------------------
 
-_put, _deliver, _attempt, _kept = OutboxLanes._put, OutboxLanes._deliver, OutboxLanes._attempt, OutboxLanes._kept
+_put, _deliver, _attempt, _kept = OutboxLanes._put, OutboxLanes._deliver, OutboxLanes.attempt, OutboxLanes._kept
+
+
+def _not_straight_on(*_: Any) -> bool:
+    return False
+
+
+_not_straight: Patch = (OutboxLanes, "_straight", _not_straight_on)
 
 
 def _last_first(self: OutboxLanes, actor: RoomActor, channel_id: str, item: Any, burst: Any) -> None:
@@ -163,9 +171,9 @@ async def _gone_before_sent(self: OutboxLanes, lane: Lane, item: Any, *more: Any
     return await _attempt(self, lane, item, *more)
 
 
-async def _never_noted(self: OutboxLanes) -> None:
+async def _never_noted(self: Outcomes) -> None:
     self._done.clear()
-    self._flushing = False
+    self.writing = False
 
 
 def _undoubted(self: OutboxLanes, lane: Lane, item: Any, result: Any) -> Any:
@@ -199,11 +207,11 @@ def _recovery(**how: Any) -> Patch:
 
 _engine_module: Any = __import__("roomkit.core.engine", fromlist=["recover"])
 _recover = recovery.recover
-_bug("a lane takes the last one first", 200, (OutboxLanes, "_put", _last_first))
-_bug("a lane delivers all at once", 100, (OutboxLanes, "_deliver", _all_at_once))
-_bug("an outbox row goes before the delivery", 400, (OutboxLanes, "_attempt", _gone_before_sent))
-_bug("the end of a delivery is not noted", 30, (OutboxLanes, "_flush", _never_noted))
-_bug("an attempt is not noted", 800, (OutboxLanes, "_note", _nothing))
+_bug("a lane takes the last one first", 200, (OutboxLanes, "_put", _last_first), _not_straight)
+_bug("a lane delivers all at once", 100, (OutboxLanes, "_deliver", _all_at_once), _not_straight)
+_bug("an outbox row goes before the delivery", 400, (OutboxLanes, "attempt", _gone_before_sent), _not_straight)
+_bug("the end of a delivery is not noted", 30, (Outcomes, "_write", _never_noted))
+_bug("an attempt is not noted", 800, (OutboxLanes, "note", _nothing))
 _bug("a doubt is not told", 100, (OutboxLanes, "_kept", _undoubted))
 _bug("deliveries are forgotten over a restart", 200, _recovery(leave="outbox"))
 _bug("deliveries are resumed backwards", 400, _recovery(backwards=True))
