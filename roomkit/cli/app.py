@@ -52,6 +52,7 @@ def run(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         command = getattr(context, "command_path", "roomkit")
         told = str(getattr(error, "format_message", error.__str__)()).strip().rstrip(".").replace("\n", " ")
+        told = told.replace("Value error, ", "")
         print(f"roomkit: {told}; see {command} --help", file=sys.stderr)
         return 2
     except typer.Abort:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
 from typing import cast
 
 from roomkit.errors import ConfigError, RoomKitError, StoreUnavailable
@@ -38,6 +41,19 @@ async def _migrate(url: str) -> tuple[int, int]:
     migrate = getattr(store, "migrate", None)
     if migrate is not None:
         return await cast("Migrate", migrate)()
+    before = _version(url)
     info = await store.open()  # A store of one process migrates when it is opened.
     await store.aclose()
-    return info.schema_version, info.schema_version
+    return before, info.schema_version
+
+
+def _version(url: str) -> int:
+    """Of an SQLite file as it lies there; 0 for none."""
+    path = Path(url.removeprefix("sqlite:///").partition("?")[0])
+    if not path.is_file():
+        return 0
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            return int(connection.execute("SELECT coalesce(max(version), 0) FROM migrations").fetchone()[0])
+        except sqlite3.Error:  # no tables of ours yet; opening it says what it is if it is something else
+            return 0

@@ -123,6 +123,11 @@ class Serving:
                 await answer
             await self._end(task)
             return 1 if self.forced or not self._server.started else 0
+        except BaseException:  # such as a Ctrl-C that came before the signals were ours
+            await self._scope.aclose()
+            if (lifespan := getattr(self._server, "lifespan", None)) is not None:
+                await lifespan.shutdown()
+            raise
         finally:
             for one in SIGNALS:
                 loop.remove_signal_handler(one)

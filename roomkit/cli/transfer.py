@@ -47,7 +47,8 @@ def import_from(file: Path, store: str | None, room: str | None, tenant: str) ->
         with file.open(encoding="utf-8", newline="\n") as lines:
             return asyncio.run(_import(lines, store, room, tenant))
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"{file} cannot be read ({error}); name a file that roomkit export has written") from None
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{file} cannot be read ({why}); name a file that roomkit export has written") from None
 
 
 async def _import(lines: Iterable[str], store: str | None, room: str | None, tenant: str) -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
 
+from roomkit import RoomKit
 from roomkit.cli import serving
-from roomkit.cli.serving import listen, own_origins, url_of
+from roomkit.cli.serving import Serving, listen, own_origins, url_of
 from roomkit.errors import ConfigError, UsageError
 from roomkit.net.addresses import is_loopback
+from roomkit.runtime import Scope
 
 
 def test_a_port_and_its_address() -> None:
@@ -54,6 +57,23 @@ def test_loopback() -> None:
 
 def test_the_other_names_of_this_machine_are_own_origins() -> None:
     assert "http://localhost:8000" in own_origins("http://127.0.0.1:8000")
+
+
+@pytest.mark.real_time
+async def test_a_ctrl_c_before_the_signals_are_taken_closes_the_rooms_without_a_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    kit = RoomKit()
+    one = Serving(kit.asgi(), listen("127.0.0.1", 0))
+    async with Scope("test") as scope:
+        serving = asyncio.Event()
+        running = scope.spawn(one.run(serving.set), name="run", awaited=True)
+        await serving.wait()
+        running.cancel()  # as the interpreter's own handler of Ctrl-C does
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert kit.engine.scope.closed
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
