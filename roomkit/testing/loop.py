@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextvars import Context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -59,6 +59,20 @@ def _queued_s() -> float:
         return 0.0
 
 
+class _Soon(asyncio.Handle):
+    """As its parent, made for less: it does not ask whether the loop is being debugged."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[..., object], args: Any, loop: VirtualLoop, context: Context | None) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """A selector loop whose `time()` is virtual and starts at 0.
 
@@ -70,7 +84,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     virtual_time: ClassVar[bool] = True
     # Inherited, and unknown to the type stubs.
     _ready: deque[Any]
-    _scheduled: list[Any]
+    _scheduled: list[tuple[float, Any]]
+    _closed: bool
+    _debug: bool
     _selector: Any
     _ssock: Any
     _stopping: bool
@@ -108,6 +124,27 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._now
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+        if self._debug or self._closed:
+            return super().call_soon(callback, *args, context=context)
+        handle = _Soon(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        self._check_closed()
+        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, (when, timer))
+        timer._scheduled = True
+        return timer
 
     # Threads
 
@@ -157,30 +194,32 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         """Takes what arrived, moves the clock if nothing can run, and runs everything that is ready now."""
-        if self._deadline is not None and time.perf_counter() > self._deadline:
+        now = time.perf_counter
+        if self._deadline is not None and now() > self._deadline:
             self._deadline += _CLEANUP_S
             raise TimeoutError(f"the test ran for more than {self._limit_s:g} s of real time\n{self.waiting()}")
         if self._limit_steps is not None and self.steps > self._limit_steps:
             steps, self._limit_steps = self._limit_steps, self._limit_steps + _CLEANUP_STEPS
             raise TimeoutError(f"the test ran for more than {steps} steps\n{self.waiting()}")
         timers = self._scheduled
-        if timers and (timers[0]._cancelled or self._timer_cancelled_count > 100):
+        if timers and (timers[0][1]._cancelled or self._timer_cancelled_count > 100):
             self._drop_cancelled_timers()
         self._gather()
-        if not self._ready and not self._stopping:
+        ready = self._ready
+        if not ready and not self._stopping:
             self._advance()
         if self._scheduled:
             self._release_timers()
-        if self._random is not None and len(self._ready) > 1:
+        if self._random is not None and len(ready) > 1:
             self._shuffle(self._random)
-        started = time.perf_counter()
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
+        started = now()
+        for _ in range(len(ready)):
+            handle = ready.popleft()
             if handle._cancelled:
                 continue
             self.steps += 1
             handle._run()
-            ended = time.perf_counter()
+            ended = now()
             if ended - started > self._blocked_s:
                 # What this thread spent waiting for a free core is the machine's fault, not the callback's.
                 queued = _queued_s()
@@ -192,13 +231,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _drop_cancelled_timers(self) -> None:
         timers = self._scheduled
-        while timers and timers[0]._cancelled:
-            heapq.heappop(timers)._scheduled = False
+        while timers and timers[0][1]._cancelled:
+            heapq.heappop(timers)[1]._scheduled = False
             self._timer_cancelled_count -= 1
         if self._timer_cancelled_count > max(100, len(timers) // 2):  # Dead ones deep inside would pile up.
-            for timer in timers:
+            for _, timer in timers:
                 timer._scheduled = not timer._cancelled
-            self._scheduled = [timer for timer in timers if timer._scheduled]
+            self._scheduled = [entry for entry in timers if entry[1]._scheduled]
             heapq.heapify(self._scheduled)
             self._timer_cancelled_count = 0
 
@@ -226,7 +265,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                     return
 
     def _due(self) -> bool:
-        return bool(self._scheduled) and self._scheduled[0]._when <= self._now
+        return bool(self._scheduled) and self._scheduled[0][0] <= self._now
 
     def _accept(self) -> None:
         arrivals = self._arrivals
@@ -251,7 +290,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 self._poll(_SOCKET_POLL_S)
             self._accept()
             if not self._ready:
-                self._now = max(self._now, self._scheduled[0]._when)
+                self._now = max(self._now, self._scheduled[0][0])
             return
         self._poll(0)  # Takes old wake-up bytes away, which would end the real wait at once.
         if not self._arrivals:
@@ -263,18 +302,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _release_timers(self) -> None:
         horizon = self._now + self._clock_resolution
         timers = self._scheduled
-        while timers and timers[0]._when < horizon:
-            timer = heapq.heappop(timers)
+        while timers and timers[0][0] < horizon:
+            timer = heapq.heappop(timers)[1]
             timer._scheduled = False
             self._ready.append(timer)
 
     def _shuffle(self, chance: random.Random) -> None:
         """Permutes ready tasks; callbacks which belong to no task keep their order among themselves."""
-        handles = [(handle, _owner(handle) is not None) for handle in self._ready]
-        others = deque(handle for handle, owned in handles if not owned)
+        task = asyncio.Task
+        handles = [(one, isinstance(getattr(one._callback, "__self__", None), task)) for one in self._ready]
+        others = iter([one for one, owned in handles if not owned])
         chance.shuffle(handles)
         self._ready.clear()
-        self._ready.extend(handle if owned else others.popleft() for handle, owned in handles)
+        self._ready.extend([one if owned else next(others) for one, owned in handles])
 
     def waiting(self) -> str:
         """The tasks that have not ended, one a line, with the places where they wait."""

@@ -24,6 +24,7 @@ from roomkit.testing.loop import VirtualLoop
 from roomkit.testing.simulation.deeds import include
 from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.process import Points, note_tasks
+from roomkit.testing.simulation.trace import Trace
 from roomkit.testing.simulation.world import World
 
 LIMIT_S, LIMIT_STEPS = 60.0, 100_000
@@ -33,19 +34,30 @@ MOST_LINES = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`wrong` is empty when every promise was kept. `digest` stands for the whole trace."""
+    """`wrong` is empty when every promise was kept."""
 
     seed: int
     wrong: list[str]
-    digest: str
+    story: Trace
     steps: int
     events: int
     crashes: int
-    trace: str
     points: dict[str, int]
     """Crash points, and how often something passed there."""
     nodes: int
     features: frozenset[str]
+    ended: float
+    """In virtual seconds."""
+
+    @property
+    def digest(self) -> str:
+        """Stands for all that happened: two schedules that differ anywhere have two."""
+        return self.story.digest()
+
+    @property
+    def trace(self) -> str:
+        """What happened, for people."""
+        return self.story.render(MOST_LINES)
 
     def report(self) -> str:
         """For people: what is wrong, how it came about, and how to see it again."""
@@ -81,10 +93,8 @@ def simulate(
             loop.close()
     events = sum(len(batch.events) for _, _, batch in world.disk.batches)
     crashes = len(world.processes) - 1
-    trace = world.trace
-    told = trace.render(MOST_LINES) if wrong else ""
-    digest = trace.digest()
-    return Outcome(seed, wrong, digest, loop.steps, events, crashes, told, points.seen, world.nodes, world.features)
+    more = (points.seen, world.nodes, world.features, loop.time())
+    return Outcome(seed, wrong, world.trace, loop.steps, events, crashes, *more)
 
 
 def _play(world: World) -> list[str]:

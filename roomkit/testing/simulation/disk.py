@@ -50,7 +50,7 @@ class Disk:
 
     def sync(self, process: Process, batch: Batch) -> Duplicate | None:
         if not self.calm and (self.full or (self.broken and self.dice.random() < self.broken)):
-            self.world.trace("disk", f"refuses {told(batch)}")
+            self.world.trace.later("disk", _refused, batch)
             raise StoreUnavailable("no space left on the simulated disk")
         if process.ownership is not None:
             self.leases.check(process.ownership.node, batch)
@@ -65,7 +65,7 @@ class Disk:
             self.world.wrong.append(f"process {process.number} wrote after another had taken over: {told(batch)}")
         if duplicate is None:
             self.batches.append((self.world.loop.time(), process.number, batch))
-            self.world.trace("disk", f"p{process.number} syncs {told(batch)}")
+            self.world.trace.later("disk", _synced, process.number, batch)
             if process.ownership is not None:
                 self.leases.wake()
         else:
@@ -213,6 +213,14 @@ def told(batch: Batch) -> str:
     parts += [f"+{r.kind} {_short(r.key)}" for r in batch.put if r.kind not in ("participant", "binding", "room")]
     parts += [f"-{k.kind} {_short(k.key)}" for k in batch.delete]
     return f"{batch.tenant}: " + ("; ".join(parts) or "a change")
+
+
+def _synced(number: int, batch: Batch) -> str:
+    return f"p{number} syncs {told(batch)}"
+
+
+def _refused(batch: Batch) -> str:
+    return f"refuses {told(batch)}"
 
 
 def _short(key: str) -> str:

@@ -31,6 +31,8 @@ CUTS = frozenset({"floor_changed", "reply_interrupted", "room_closed", "room_arc
 LATE_S = 2.0
 KEPT_S = 0.8
 """What was shown for longer than this survives the death of the process (a checkpoint every 250 ms, a slow disk)."""
+MOST = 1_000_000
+"""Rows of a kind that a schedule may leave."""
 READ_S = 0.2
 """How long a prompt may have been under way when it is counted."""
 Logs = dict[tuple[str, str], list[RoomEvent]]
@@ -49,8 +51,9 @@ async def judge(world: World) -> list[str]:
     wrong += _messages(world, logs)
     wrong += _rows(disk, world)
     wrong += _pages(world, logs)
+    book = Book(disk, every)
     for vendor in world.vendors.values():
-        wrong += _vendor(vendor, disk)
+        wrong += _vendor(vendor, book)
     wrong += _tools(world, logs)
     wrong += _questions(world, logs)
     wrong += _prefixes(world, logs)
@@ -203,22 +206,45 @@ def _erased(event: RoomEvent) -> bool:
     return bool(event.metadata.get("erased"))
 
 
-def _vendor(vendor: Vendor, disk: Disk) -> Iterator[str]:
+class Book:
+    """What the disk says about deliveries, read once for all who ask."""
+
+    def __init__(self, disk: Disk, logs: Logs) -> None:
+        self.logs = logs
+        self.said = [event for _, _, batch in disk.batches for event in batch.events]
+        self.records = {
+            (row.tenant, row.key): row.value for row in disk.read(RecordQuery("delivery", None, limit=MOST))
+        }
+        rows = [
+            (put.tenant, put.key, put.value)
+            for _, _, batch in disk.batches
+            for put in batch.put
+            if put.kind == "outbox"
+        ]
+        self.planned = {(tenant, key): str(value["channel"]) for tenant, key, value in rows}
+
+    def delivery(self, place: Place, channel: str) -> dict[str, Any] | None:
+        tenant, room, index = place
+        return self.records.get((tenant, f"{room}\n{index:010d}\n{channel}"))
+
+
+def _vendor(vendor: Vendor, book: Book) -> Iterator[str]:
     """At least once, nothing of its own making, and every doubt told."""
     yield from _repeated(vendor)
     taken: dict[Place, list[Receipt]] = defaultdict(list)
     for receipt in vendor.receipts:
         taken[receipt.tenant, receipt.room, receipt.index].append(receipt)
     for place, receipts in taken.items():
-        yield from _taken(vendor, disk, place, receipts)
-    for _, _, batch in disk.batches:
-        for event in batch.events:
-            yield from _planned(disk, vendor, event)
-    rows = [put for _, _, batch in disk.batches for put in batch.put if put.kind == "outbox"]
-    for tenant, row in {(put.tenant, put.key): None for put in rows if put.value["channel"] == vendor.name}:
+        yield from _taken(vendor, book, place, receipts)
+    if vendor.name in vendor.world.channels:
+        for event in book.said:
+            yield from _planned(book, vendor, event)
+    for (tenant, row), channel in book.planned.items():
+        if channel != vendor.name:
+            continue
         room, number, _ = row.split("\n")
-        record = _delivery(disk, tenant, room, index := int(number), vendor.name)
-        if record is None and _erased(disk.log(tenant, room)[index]):
+        record = book.delivery((tenant, room, index := int(number)), vendor.name)
+        if record is None and _erased(book.logs[tenant, room][index]):
             continue
         if record is None:
             yield f"what became of {room}[{index}] on its way to {vendor.name} is not recorded"
@@ -226,17 +252,17 @@ def _vendor(vendor: Vendor, disk: Disk) -> Iterator[str]:
             yield f"{vendor.name} never got {room}[{index}], which counts as {record['state']}"
 
 
-def _taken(vendor: Vendor, disk: Disk, place: Place, receipts: list[Receipt]) -> Iterator[str]:
+def _taken(vendor: Vendor, book: Book, place: Place, receipts: list[Receipt]) -> Iterator[str]:
     tenant, room, index = place
     where = f"{tenant}/{room}[{index}]"
-    stored = disk.log(tenant, room)[index : index + 1]
+    stored = book.logs.get((tenant, room), [])[index : index + 1]
     event = stored[0] if stored else None
     same = event is not None and all(
         receipt.event_id == event.id and (receipt.text == event.text or _erased(event)) for receipt in receipts
     )
     if not same:
         yield f"{vendor.name} got {where} as something else than what is stored"
-    record = _delivery(disk, tenant, room, index, vendor.name)
+    record = book.delivery(place, vendor.name)
     if len(receipts) > 1 and not vendor.policy.idempotent:
         if vendor.policy.on_ambiguous == "stop_and_ask":
             yield f"{vendor.name} got {where} {len(receipts)} times, although it is to be asked before"
@@ -244,22 +270,15 @@ def _taken(vendor: Vendor, disk: Disk, place: Place, receipts: list[Receipt]) ->
             yield f"{vendor.name} got {where} {len(receipts)} times, and the record does not say so"
 
 
-def _planned(disk: Disk, vendor: Vendor, event: RoomEvent) -> Iterator[str]:
-    """In these rooms everything said goes to every channel but its own."""
+def _planned(book: Book, vendor: Vendor, event: RoomEvent) -> Iterator[str]:
+    """In these rooms everything said goes to every channel of theirs but its own."""
     if event.type is not EventType.MESSAGE or event.status is not EventStatus.COMMITTED or event.visibility != "all":
         return
-    world, spot = vendor.world, (event.tenant, event.room_id)
-    if event.source.channel_id == vendor.name or vendor.name not in world.channels or spot not in world.spots:
+    spot = (event.tenant, event.room_id)
+    if event.source.channel_id == vendor.name or spot not in vendor.world.spots:
         return
-    if _erased(disk.log(*spot)[event.index]):
-        return
-    if _delivery(disk, event.tenant, event.room_id, event.index, vendor.name) is None:
+    if book.delivery((*spot, event.index), vendor.name) is None and not _erased(book.logs[spot][event.index]):
         yield f"{event.room_id}[{event.index}] of {event.tenant} was never on its way to {vendor.name}"
-
-
-def _delivery(disk: Disk, tenant: str, room: str, index: int, channel: str) -> dict[str, Any] | None:
-    found = disk.read(RecordQuery("delivery", tenant, key=f"{room}\n{index:010d}\n{channel}"))
-    return found[0].value if found else None
 
 
 def _tools(world: World, logs: Logs) -> Iterator[str]:
@@ -377,8 +396,7 @@ def _prefixes(world: World, logs: Logs) -> Iterator[str]:
     stored = {event.id: event for log in logs.values() for event in log}
     for page in world.pages:
         for stream_id, (process, shown) in page.shown.items():
-            died = next((at for at, who, what in world.trace.lines if who == process.name and what[:4] in _ENDS), None)
-            if died is None or stream_id in page.ends:
+            if stream_id in page.ends or (died := world.trace.first(process.name, _ENDS)) is None:
                 continue
             durable = max((text for at, text in shown if at <= died - KEPT_S), key=len, default="")
             event = stored.get(stream_id)
