@@ -3,54 +3,85 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+
+import numpy as np
 
 from benchmarks.measure import Cost, Figure, Meter, Report, cpu_figure
+from benchmarks.peer_voice import compared
 from benchmarks.voice_sound import babble, frames
+from roomkit.dsp.pcm import to_pcm
 from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.ports.audio import BackendTraits
 from roomkit.voice.pipeline import AudioPipelineConfig, Pipeline
-from roomkit.voice.stages.apm import ApmStage
+from roomkit.voice.stages.apm import KINDS, _Module
 
 TITLE = "resample, keys, echo, gain, noise and speech, with limiter and resample out, per 20 ms frame"
 CHAIN = AudioPipelineConfig(aec="apm", agc="apm", denoiser="apm")
+SHIPPED = AudioPipelineConfig()
+OWN_GAIN = AudioPipelineConfig(aec="apm", agc="builtin", denoiser="apm")
 LINE_RATE = 48_000
+TURNS_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What is heard and what is played, frame by frame; None while nothing is played."""
+
+    near: list[AudioFrame]
+    far: list[AudioFrame | None]
 
 
 async def run(meter: Meter) -> Report:
-    near = frames(babble(LINE_RATE, 2.0, 1), LINE_RATE)
-    far = frames(babble(CHAIN.rate, 2.0, 2), CHAIN.rate)
-    chain = await _cost(meter, CHAIN, near, far)
-    shipped = await _cost(meter, AudioPipelineConfig(), near, far)
-    own_gain = await _cost(meter, AudioPipelineConfig(aec="apm", agc="builtin", denoiser="apm"), near, far)
-    bare = await _bare(meter, frames(babble(CHAIN.rate, 2.0, 1), CHAIN.rate), far)
-    behind = [_carried(calls, meter.size(150, 5), near, far) for calls in (25, 50)]
-    return Report(
+    both = Talk(frames(babble(LINE_RATE, 2.0, 1), LINE_RATE), [*frames(babble(CHAIN.rate, 2.0, 2), CHAIN.rate)])
+    turns = _turns()
+    chain, shipped, own_gain = [
+        (await _cost(meter, config, both), await _cost(meter, config, turns)) for config in (CHAIN, SHIPPED, OWN_GAIN)
+    ]
+    bare = await _bare(meter, frames(babble(CHAIN.rate, 2.0, 1), CHAIN.rate), both.far)
+    report = Report(
         [
-            cpu_figure("all stages, both ways", chain, 300.0),
+            cpu_figure("all stages, taking turns", chain[1], 300.0),
+            cpu_figure("all stages, both speaking all the time", chain[0], 300.0),
             cpu_figure("of that WebRTC's echo, gain and noise, bare", bare),
-            cpu_figure("all stages, gain by the house's own", own_gain),
-            cpu_figure("as shipped (speech, keys, limiter), both ways", shipped),
-            Figure("25 calls, share of real time", behind[0] * 100, "%"),
-            Figure("50 calls, share of real time", behind[1] * 100, "%", 100.0),
+            cpu_figure("all stages, gain by the house's own, taking turns", own_gain[1]),
+            cpu_figure("all stages, gain by the house's own, both speaking", own_gain[0]),
+            cpu_figure("as shipped (speech, keys, limiter), taking turns", shipped[1]),
+            cpu_figure("as shipped (speech, keys, limiter), both speaking", shipped[0]),
+            _carried(meter, meter.size(50, 2), turns, "taking turns", 100.0),
+            _carried(meter, meter.size(50, 2), both, "both speaking"),
         ],
         (
             "transport at 48 kHz, working rate 16 kHz; calls run beside each other, each with its own state",
-            "both sides speak all the time; bare is the native library on the same sound, with nothing of ours",
+            f"taking turns: of {TURNS_S:.0f} s the bot speaks for 5, and the caller from before it has ended;",
+            "bare is the native library on the sound of both, with nothing of ours",
+            "the peers' parts, both speaking: LiveKit's for all but keys and limiter; Pipecat's resampler and speech",
         ),
     )
+    sound = to_pcm(babble(LINE_RATE, 2.0, 1)) + to_pcm(babble(CHAIN.rate, 2.0, 2))
+    return compared(meter, report, "chain", 500, {"frame": ("its parts, both ways", "us CPU")}, sound=sound)
 
 
-async def _bare(meter: Meter, near: list[AudioFrame], far: list[AudioFrame]) -> Cost:
-    """What no chain with WebRTC's processing can be below."""
-    stage = ApmStage(CHAIN.rate)
+def _turns() -> Talk:
+    """The bot speaks in the first five seconds, the caller from half a second before its end, in a quiet room."""
+    count = int(TURNS_S * LINE_RATE)
+    near = np.random.default_rng(3).normal(0, 15, count)
+    near[int(4.5 * LINE_RATE) :] = babble(LINE_RATE, TURNS_S - 4.5, 1)[: count - int(4.5 * LINE_RATE)]
+    said = frames(babble(CHAIN.rate, TURNS_S, 2), CHAIN.rate)
+    heard = frames(near, LINE_RATE)
+    return Talk(heard, [frame if number < 5 * 50 else None for number, frame in enumerate(said)])
+
+
+async def _bare(meter: Meter, near: list[AudioFrame], far: list[AudioFrame | None]) -> Cost:
+    """What no chain with WebRTC's processing can be below while both speak: one pass for all three."""
+    native = _Module(CHAIN.rate, KINDS)
     half = len(near[0].pcm) // 2
 
     async def work(_: Cost) -> int:
         for heard, said in zip(near, far, strict=True):
+            assert said is not None
             for part in (slice(0, half), slice(half, None)):
-                stage._far[:], stage._near[:] = said.pcm[part], heard.pcm[part]
-                stage._play()
-                stage._clean()
+                native.heard(heard.pcm[part], said.pcm[part])
         return len(near)
 
     return await meter.cost(work, 15)
@@ -60,31 +91,42 @@ def _call(config: AudioPipelineConfig) -> Pipeline:
     return Pipeline(config, VoiceSession("s", rate=LINE_RATE), BackendTraits(rate=LINE_RATE))
 
 
-def _step(pipeline: Pipeline, near: AudioFrame, far: AudioFrame) -> None:
-    ready, _ = pipeline.outbound(far)
-    assert ready is not None
-    pipeline.to_transport(ready)
-    pipeline.played(ready)
+def _step(pipeline: Pipeline, near: AudioFrame, far: AudioFrame | None) -> None:
+    if far is not None:
+        ready, _ = pipeline.outbound(far)
+        assert ready is not None
+        pipeline.to_transport(ready)
+        pipeline.played(ready)
     pipeline.process(near)
 
 
-async def _cost(meter: Meter, config: AudioPipelineConfig, near: list[AudioFrame], far: list[AudioFrame]) -> Cost:
-    pipeline, rounds = _call(config), meter.size(3, 1)
+async def _cost(meter: Meter, config: AudioPipelineConfig, talk: Talk) -> Cost:
+    pipeline, at = _call(config), 0
+    count = len(talk.near)
 
     async def work(_: Cost) -> int:
-        for _ in range(rounds):
-            for heard, said in zip(near, far, strict=True):
-                _step(pipeline, heard, said)
-        return rounds * len(near)
+        nonlocal at
+        for number in range(at, at + 100):
+            _step(pipeline, talk.near[number % count], talk.far[number % count])
+        at += 100
+        return 100
 
-    return await meter.cost(work, 7)
+    return await meter.cost(work, meter.size(25, 1))
 
 
-def _carried(calls: int, count: int, near: list[AudioFrame], far: list[AudioFrame]) -> float:
-    """CPU time as a share of the time that the sound takes."""
-    pipelines = [_call(CHAIN) for _ in range(calls)]
-    began = time.process_time()
-    for number in range(count):
-        for pipeline in pipelines:
-            _step(pipeline, near[number % len(near)], far[number % len(far)])
-    return (time.process_time() - began) / (count * 0.02)
+def _carried(meter: Meter, calls: int, talk: Talk, how: str, target: float | None = None) -> Figure:
+    """CPU time of so many calls at once as a share of the time that their sound takes; none is where another is."""
+    pipelines, length = [_call(CHAIN) for _ in range(calls)], len(talk.near)
+    spent = quiet = 0.0
+    rounds, each = meter.size(25, 1), 20
+    for piece in range(rounds):
+        slow, began = meter.speed(), time.process_time()
+        for number in range(piece * each, (piece + 1) * each):
+            for which, pipeline in enumerate(pipelines):
+                at = (number + which * length // calls) % length
+                _step(pipeline, talk.near[at], talk.far[at])
+        took = time.process_time() - began
+        spent += took
+        quiet += took / ((slow + meter.speed()) / 2)
+    sound = rounds * each * 0.02 / 100
+    return Figure(f"{calls} calls, {how}, of real time", spent / sound, "%", target, reference=quiet / sound)

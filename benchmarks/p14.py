@@ -8,6 +8,7 @@ import time
 
 from benchmarks.calls import Line, phone
 from benchmarks.measure import Figure, Meter, Report
+from benchmarks.peer_voice import compared
 from roomkit.models.audio import SpeechStarted
 from roomkit.models.voice import SpeechStart
 
@@ -20,7 +21,7 @@ async def run(meter: Meter) -> Report:
     idle = [await _interrupt(blocking=False) for _ in range(meter.size(15, 1))]
     behind = [await _interrupt(blocking=True) for _ in range(meter.size(10, 1))]
     meter.speed()
-    return Report(
+    report = Report(
         [
             Figure("idle, median", statistics.median(idle), "ms", 2.0),
             Figure(f"behind {OBSERVERS} observers that block {BLOCKING_S * 1000:.0f} ms each, median",
@@ -29,6 +30,8 @@ async def run(meter: Meter) -> Report:
         ],
         ("wall time on the live loop, from the pipeline's signal to the transport's clear",),
     )  # fmt: skip
+    rows = {"cut": ("idle, ten stages or its session", "ms"), "behind": ("behind ten stages that block", "ms")}
+    return compared(meter, report, "turn", 10, rows)
 
 
 async def _interrupt(*, blocking: bool) -> float:

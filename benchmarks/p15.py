@@ -8,6 +8,7 @@ import time
 
 from benchmarks.calls import Line, phone
 from benchmarks.measure import Figure, Meter, Report
+from benchmarks.peer_voice import compared
 from roomkit.models.audio import SpeechEnded, SpeechStarted
 
 TITLE = "end of speech to first reply audio, our share"
@@ -17,13 +18,14 @@ async def run(meter: Meter) -> Report:
     times = [await _turn() for _ in range(meter.size(40, 2))]
     slow = meter.speed()
     median = statistics.median(times)
-    return Report(
+    report = Report(
         [
             Figure("median", median, "ms", 10.0, reference=median / slow),
             Figure("p90", sorted(times)[int(len(times) * 0.9)], "ms"),
         ],
         ("beyond the silence that ends a turn; message, guards, commit, turn, reply, splitting and pacing included",),
     )
+    return compared(meter, report, "turn", 10, {"first": ("last transcript to first sound", "ms")})
 
 
 async def _turn() -> float:

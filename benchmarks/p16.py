@@ -37,7 +37,7 @@ async def run(meter: Meter) -> Report:
         ],
         (f"{calls} calls ran at once, the caller speaking half of the time; they kept {pace:.0%} of the pace of time",),
     )
-    return compared(meter, report, "idle", 20, "one more idle pipeline of ten stages that do nothing", "KB")
+    return compared(meter, report, "idle", 20, {"each": ("one more idle session or pipeline", "KB")})
 
 
 class Babbling(ScriptedBackend):

@@ -9,6 +9,7 @@ import tracemalloc
 from typing import Any
 
 from benchmarks.measure import Figure, Meter, Report
+from benchmarks.peer_voice import compared
 from roomkit import RoomKit
 from roomkit.channels import RealtimeVoiceChannel
 from roomkit.models import realtime as rt
@@ -18,7 +19,11 @@ from roomkit.ports.realtime import RealtimeTraits
 from roomkit.voice.realtime.mock import IN_BAND, MockRealtimeProvider, MockRealtimeTransport, MockSession
 
 TITLE = "speech-to-speech calls: our share of the delay, barge-in, CPU"
-PEERS = ("pipecat", "livekit.agents")
+ROWS = {
+    "up": ("a caller's frame to the model", "ms"),
+    "down": ("the model's first sound to the line", "ms"),
+    "cut": ("the caller speaks, until the line is cleared", "ms"),
+}
 
 
 class _Stamped(MockRealtimeTransport):
@@ -74,16 +79,9 @@ async def run(meter: Meter) -> Report:
     ]
     figures.append(Figure("one live call, both ways, 16 and 24 kHz", cost, "% core", 2.0, reference=cost / slow))
     figures.append(Figure("one more idle session, what it allocates", await _memory(meter.size(40, 3)), "KB", 1024.0))
-    return Report(figures, (f"{calls} calls at once in real time took {share:.0%} of a core", _peers()))
-
-
-def _peers() -> str:
-    from importlib.util import find_spec
-
-    there = [name for name in PEERS if find_spec(name.split(".")[0]) and find_spec(name)]
-    if there:
-        return f"{', '.join(there)}: installed, but not run beside"
-    return "Pipecat and LiveKit Agents: not installed, not compared"
+    report = Report(figures, (f"{calls} calls at once in real time took {share:.0%} of a core",))
+    report = compared(meter, report, "realtime", 10, ROWS)
+    return compared(meter, report, "live", 20, {"share": ("one live call, both ways", "% core")})
 
 
 async def _house(line: MockRealtimeTransport) -> tuple[RoomKit, RealtimeVoiceChannel, _Model]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from benchmarks import peer
+from benchmarks import peer, peer_voice
 from benchmarks.__main__ import NAMES, main
 from benchmarks.calibration import calibrate
 from benchmarks.measure import Cost, Figure, Meter, Report
@@ -68,3 +69,24 @@ def test_a_peer_that_cannot_run_is_not_compared() -> None:
     report = peer.compared(meter, ours, receivers=1, count=1, unit="message")
     assert report.figures == ours.figures
     assert report.notes == ("roomkit 0.x: not compared (its run failed: FileNotFoundError)",)
+
+
+def test_a_peer_of_voice_is_run_where_it_is_installed(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    # It has pipecat and no LiveKit, and answers to the script's name and the work.
+    python.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        '"-c import pipecat") exit 0;;\n'
+        '*peer_pipecat.py\\ turn\\ 3) echo loading; echo \'{"cut": 2.5, "first": 9.0}\';;\n'
+        "*) exit 1;;\n"
+        "esac\n"
+    )
+    python.chmod(0o755)
+    ours = Report([Figure("idle", 1.0, "ms")])
+    meter = Meter(small=True, peer_python=f"/nowhere/python:{python}")
+    report = peer_voice.compared(meter, ours, "turn", 10, {"cut": ("interrupted", "ms"), "behind": ("blocked", "ms")})
+    assert [(figure.name, figure.value) for figure in report.figures[1:]] == [("Pipecat: interrupted", 2.5)]
+    assert report.notes == ("LiveKit Agents: not compared (livekit.agents is not there)",)
+    report = peer_voice.compared(meter, ours, "live", 10, {"share": ("a call", "% core")})
+    assert report.notes[0] == "Pipecat: not compared (its run failed: IndexError)"

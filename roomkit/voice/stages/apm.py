@@ -96,8 +96,8 @@ class _Module:
 
 
 class ApmStage:
-    """One stream's processing: what `kinds` names, with a high-pass filter. A pipeline that says "apm" for several kinds
-    has one such stage, where the first of them stands.
+    """One stream's processing: what `kinds` names. A pipeline that says "apm" for several kinds has one such stage, in
+    the place of the first of them.
 
     Echo is taken out while something is played and a second longer, which is when there can be any. For the rest of the
     call that part, the dearest of all, stands still and keeps what it has learned of the room."""
