@@ -301,7 +301,7 @@ def resident() -> int:
 
 async def main(what: str, count: int) -> None:
     known = {"turn": turn, "realtime": realtime, "live": live, "idle": idle, "chain": chain}
-    print(json.dumps(await known[what](count)), flush=True)
+    print(json.dumps(await known[what](count) if what in known else {}), flush=True)
     os._exit(0)  # the native library's threads would be waited for
 
 

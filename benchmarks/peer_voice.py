@@ -27,6 +27,9 @@ def compared(
         if isinstance(found, str):
             notes.append(f"{name}: not compared ({found})")
             continue
+        if not found:
+            notes.append(f"{name}: not compared (it has no such thing)")
+            continue
         slow = meter.speed()
         for key, (label, unit) in rows.items():
             if key in found:

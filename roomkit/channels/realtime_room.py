@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from roomkit.ai.tools import ToolContext
+from roomkit.channels.live_room import LiveRoom
 from roomkit.channels.live_tools import LiveTools, cut
 from roomkit.channels.realtime_account import Account
 from roomkit.errors import Elsewhere, StateError
@@ -84,10 +83,7 @@ class RealtimeRoom:
         self.tools: dict[str, LiveTools] = {}
         self.bridge = Bridge(channel.rate)
         self._port = port
-        self._room: Room | None = None
-        self._binding: ChannelBinding | None = None
-        self._leave: Callable[[], None] | None = None
-        self._opening = asyncio.Lock()
+        self._seen = LiveRoom(port, room_id, channel.channel_id, self._take)
         self.asked: defaultdict[str, Asked] = defaultdict(Asked)
         self.account = Account(channel, port.live)
         self._written = 0
@@ -95,22 +91,15 @@ class RealtimeRoom:
     # -- the room ----------------------------------------------------------------------------------------------------
 
     async def opened(self) -> None:
-        async with self._opening:
-            if self._leave is None:
-                view = await self._port.watch.open_view(self.room_id, self._take, tail=0)
-                self._leave, self._room = view.close, view.room
-                mine = [one for one in view.bindings if one.channel_id == self.channel.channel_id]
-                self._binding = mine[0] if mine else None
+        await self._seen.opened()
 
     def close(self) -> None:
-        if self._leave is not None:
-            self._leave()
-            self._leave = None
+        self._seen.close()
 
     def welcome(self, call: RealtimeCall) -> None:
         """The call is live: it is under the room's rules, and hears who else is on the line."""
-        if self._binding is not None:
-            self.gate(self._binding)
+        if self._seen.binding is not None:
+            self.gate(self._seen.binding)
         if self.floor_held:
             self.channel.spawn(call.hold(True), "a person has the floor")
         alone = not self.bridge.busy
@@ -125,7 +114,7 @@ class RealtimeRoom:
         self.bridge.leave(session_id)
 
     def gate(self, binding: ChannelBinding) -> None:
-        self._binding = binding
+        self._seen.binding = binding
         for call in self.calls.values():
             call.gate(
                 hears=binding.can_write and not binding.muted, speaks=binding.can_read and not binding.output_muted
@@ -133,14 +122,15 @@ class RealtimeRoom:
 
     @property
     def floor_held(self) -> bool:
-        return self._room is not None and self._room.floor.mode in HUMAN
+        return self._seen.room is not None and self._seen.room.floor.mode in HUMAN
 
     def _take(self, item: Any) -> None:
         match item:
             case StreamEnd(event=event):
                 self.event(event)
             case RoomEvent(type=EventType.FLOOR_CHANGED, content=SystemContent(data=data)):
-                self._floor(str(data.get("mode", "")))
+                if self._seen.floor_changed(data) is not None:
+                    self._floor()
             case RoomEvent(type=EventType.ROOM_CLOSED | EventType.ROOM_ARCHIVED):
                 for call in tuple(self.calls.values()):
                     self.ended(call, "room_closed")
@@ -153,11 +143,7 @@ class RealtimeRoom:
             case _:
                 pass
 
-    def _floor(self, mode: str) -> None:
-        room = self._room
-        if room is None or not mode:
-            return
-        self._room = room.replaced(floor=room.floor.replaced(mode=FloorMode(mode)))
+    def _floor(self) -> None:
         for call in self.calls.values():
             self.channel.spawn(call.hold(self.floor_held), "the floor has changed")
 
@@ -188,9 +174,7 @@ class RealtimeRoom:
     # -- what a call asks (RealtimeHost) -------------------------------------------------------------------------------
 
     def room(self, room_id: str) -> Room:
-        if self._room is None:
-            raise StateError(f'room "{room_id}" is not open yet')
-        return self._room
+        return self._seen.known()
 
     async def write(self, call: RealtimeCall, placed: Placed[Entry]) -> None:
         entry = placed.item
@@ -262,7 +246,7 @@ class RealtimeRoom:
         view = await self._port.watch.open_view(self.room_id, _nobody, tail=0)
         view.close()
         events = self.asked[call.session.id].events
-        binding = next((one for one in view.bindings if one.channel_id == self.channel.channel_id), self._binding)
+        binding = next((one for one in view.bindings if one.channel_id == self.channel.channel_id), self._seen.binding)
         if binding is None:
             raise StateError(f'channel "{self.channel.channel_id}" has no seat in room "{self.room_id}"')
         turn_id = f"{call.session.id}-{call.turns}"

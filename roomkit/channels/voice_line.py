@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from roomkit.channels.live_room import LiveRoom
 from roomkit.core.catalogue import phrase
 from roomkit.core.policy import ai_may_answer
-from roomkit.errors import StateError
 from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.models.content import SystemContent, TextContent
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent, who_left
-from roomkit.models.room import ChannelBinding, Floor, FloorMode, Room
+from roomkit.models.room import ChannelBinding, Floor, Room
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
 from roomkit.ports.audio import LivePort
 from roomkit.ports.channel import RoomPort
@@ -40,10 +38,7 @@ class VoiceLine:
         self.calls: dict[str, Call] = {}
         self.bridge = Bridge(channel.rate)
         self._port = port
-        self._room: Room | None = None
-        self._leave: Callable[[], None] | None = None
-        self._opening = asyncio.Lock()
-        self._binding: ChannelBinding | None = None
+        self._seen = LiveRoom(port, room_id, channel.channel_id, self._take)
         self._growing: dict[str, dict[str, Utterance]] = {}
         self._attended = False
         """A person has the floor, or is waited for."""
@@ -51,26 +46,19 @@ class VoiceLine:
         """Who wants to read the answer to their last message, and not to hear it."""
 
     async def opened(self) -> None:
-        async with self._opening:
-            if self._leave is None:
-                view = await self._port.watch.open_view(self.room_id, self._take, tail=0)
-                self._leave, self._room = view.close, view.room
-                self._floor(view.room.floor)
-                self._attended = self._attended or view.room.attention is not None
-                mine = [b for b in view.bindings if b.channel_id == self.channel.channel_id]
-                self._binding = mine[0] if mine else None
+        room = await self._seen.opened()
+        if room is not None:
+            self._floor(room.floor)
+            self._attended = self._attended or room.attention is not None
 
     def close(self) -> None:
-        if self._leave is not None:
-            self._leave()
-            self._leave = None
-            if self.channel.options.ahead is not None:
-                self.channel.options.ahead.leave(self._port.tenant, self.room_id)
+        if self._seen.close() and self.channel.options.ahead is not None:
+            self.channel.options.ahead.leave(self._port.tenant, self.room_id)
 
     def welcome(self, call: Call) -> None:
         call.hearing.open = True
-        if self._binding is not None:
-            self._gate(call, self._binding)
+        if self._seen.binding is not None:
+            self._gate(call, self._seen.binding)
         alone = not self.bridge.busy
         self.bridge.join(call.session.id, call.overhear, speaks=not call.session.listen_only)
         if alone and self.bridge.busy:
@@ -81,7 +69,7 @@ class VoiceLine:
         self.bridge.leave(session.id)
 
     def gate(self, binding: ChannelBinding) -> None:
-        self._binding = binding
+        self._seen.binding = binding
         for call in self.calls.values():
             self._gate(call, binding)
 
@@ -125,10 +113,10 @@ class VoiceLine:
 
     def _event(self, event: RoomEvent) -> None:
         match event:
-            case RoomEvent(type=EventType.FLOOR_CHANGED, content=SystemContent(data=data)) if self._room is not None:
-                floor = self._room.floor.replaced(mode=FloorMode(data["mode"]), holder=data.get("holder"))
-                self._room = self._room.replaced(floor=floor)
-                self._floor(floor)
+            case RoomEvent(type=EventType.FLOOR_CHANGED, content=SystemContent(data=data)):
+                room = self._seen.floor_changed(data)
+                if room is not None:
+                    self._floor(room.floor)
             case RoomEvent(type=EventType.ATTENTION_CHANGED, content=SystemContent(code=code)):
                 self._attended = code == "human_requested"
             case RoomEvent(type=EventType.MESSAGE) if event.text:
@@ -179,9 +167,7 @@ class VoiceLine:
     # -- what a call asks (CallHost) ------------------------------------------------------------------
 
     def room(self, room_id: str) -> Room:
-        if self._room is None:
-            raise StateError(f'room "{room_id}" is not open yet')
-        return self._room
+        return self._seen.known()
 
     def alone(self, call: Call) -> bool:
         return not self._attended and not self.bridge.busy and not call.session.listen_only
@@ -190,7 +176,7 @@ class VoiceLine:
         """The channel's own words, or the house's in the language of the call."""
         options = self.channel.options
         words = getattr(options, kind)
-        language = options.language or (self._room.language if self._room is not None else "en")
+        language = options.language or (self._seen.room.language if self._seen.room is not None else "en")
         return phrase(f"call_{kind}", language) if words is True else words
 
     async def submit(self, call: Call, text: str, generation: int) -> Any:

@@ -11,6 +11,7 @@ from roomkit.errors import RoomKitError, SessionEnded
 from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.ports.audio import BackendEvent, BackendTraits
 from roomkit.runtime import DropOldestBuffer, monotonic
+from roomkit.runtime.observers import Observers
 
 log = logging.getLogger(__name__)
 MOST_FRAMES = 100
@@ -89,7 +90,7 @@ class LiveBackend(Generic[W]):
     def __init__(self, traits: BackendTraits) -> None:
         self.traits = traits
         self._calls: dict[str, LiveCall[W]] = {}
-        self._observers: list[Callable[[BackendEvent], None]] = []
+        self._observers = Observers[BackendEvent]()
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -136,8 +137,7 @@ class LiveBackend(Generic[W]):
                 self._calls.pop(call.session.id, None)
 
     def tell(self, kind: str, session: VoiceSession, data: Any = None) -> None:
-        for observer in tuple(self._observers):
-            observer(BackendEvent(kind, session, data))
+        self._observers.tell(BackendEvent(kind, session, data))
 
     async def put(self, call: LiveCall[W], frame: AudioFrame) -> None:
         """Sends one frame; `call.sound` has counted it."""
@@ -180,13 +180,7 @@ class LiveBackend(Generic[W]):
         return call.sound.played() if call is not None else 0
 
     def on_event(self, observer: Callable[[BackendEvent], None]) -> Callable[[], None]:
-        self._observers.append(observer)
-
-        def leave() -> None:
-            if observer in self._observers:
-                self._observers.remove(observer)
-
-        return leave
+        return self._observers.join(observer)
 
     async def hang_up(self, session: VoiceSession) -> None:
         call = self._calls.pop(session.id, None)

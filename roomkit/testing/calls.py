@@ -28,6 +28,7 @@ from roomkit.models.audio import (
 )
 from roomkit.ports.audio import BackendEvent, BackendTraits
 from roomkit.runtime import monotonic
+from roomkit.runtime.observers import Observers
 
 RATE = 16_000
 FRAME = RATE * FRAME_MS // 1000
@@ -66,7 +67,7 @@ class ScriptedBackend:
         self.clears = 0
         self._clear_ms = clear_ms
         self._lines: dict[str, _Line] = {}
-        self._observers: list[Callable[[BackendEvent], None]] = []
+        self._observers = Observers[BackendEvent]()
         self._texts: list[str] = [""]
 
     def call(self, session_id: str = "call-1", *, participant_id: str = "caller") -> VoiceSession:
@@ -131,8 +132,7 @@ class ScriptedBackend:
         return line.done
 
     def on_event(self, observer: Callable[[BackendEvent], None]) -> Callable[[], None]:
-        self._observers.append(observer)
-        return lambda: self._observers.remove(observer)
+        return self._observers.join(observer)
 
     async def hang_up(self, session: VoiceSession) -> None:
         line = self._lines.get(session.id)
@@ -141,14 +141,12 @@ class ScriptedBackend:
 
     def presses(self, session: VoiceSession, key: str) -> None:
         """The caller presses a key, now."""
-        for observer in tuple(self._observers):
-            observer(BackendEvent("dtmf", session, DtmfDigit(key)))
+        self._observers.tell(BackendEvent("dtmf", session, DtmfDigit(key)))
 
     def disconnects(self, session: VoiceSession) -> None:
         """The far end goes away."""
         self._lines[session.id].ended.set()
-        for observer in tuple(self._observers):
-            observer(BackendEvent("disconnected", session))
+        self._observers.tell(BackendEvent("disconnected", session))
 
     async def aclose(self) -> None:
         for line in self._lines.values():

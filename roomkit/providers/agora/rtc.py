@@ -14,6 +14,7 @@ from typing import Any
 
 from roomkit.errors import ConfigError, Unavailable, UsageError
 from roomkit.ports.rtc import ChatMessage, RtcEvent, RtcOptions
+from roomkit.runtime.observers import Observers
 
 log = logging.getLogger(__name__)
 DISCONNECTED = 1
@@ -61,7 +62,7 @@ class AgoraChannel:
     def __init__(self, channel: Any, package: Any) -> None:
         self._channel = channel
         self._package = package
-        self._observers: list[Callable[[RtcEvent], None]] = []
+        self._observers = Observers[RtcEvent]()
         self._listeners = {
             "user_joined": self._user_joined,
             "user_left": self._user_left,
@@ -76,13 +77,7 @@ class AgoraChannel:
         return {int(uid): user for uid, user in self._channel.remote_users.items()}
 
     def observe(self, observer: Callable[[RtcEvent], None]) -> Callable[[], None]:
-        self._observers.append(observer)
-
-        def leave() -> None:
-            if observer in self._observers:
-                self._observers.remove(observer)
-
-        return leave
+        return self._observers.join(observer)
 
     async def connect(self) -> None:
         try:
@@ -115,8 +110,7 @@ class AgoraChannel:
         await self._channel.chat.send_message(theirs)
 
     def _tell(self, event: RtcEvent) -> None:
-        for observer in tuple(self._observers):
-            observer(event)
+        self._observers.tell(event)
 
     def _user_joined(self, _connection: Any, user_id: Any) -> None:
         self._tell(RtcEvent("user_joined", int(user_id)))

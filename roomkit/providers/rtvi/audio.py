@@ -22,6 +22,7 @@ from roomkit.ports.audio import BackendEvent, BackendTraits, VoiceBackend
 from roomkit.ports.rtvi import PeerSound, SoundWire
 from roomkit.providers.live_audio import LiveBackend, LiveCall
 from roomkit.runtime import Scope, monotonic
+from roomkit.runtime.observers import Observers
 
 LEAD_MS = 80.0
 MOST_WAITING = 500
@@ -156,7 +157,7 @@ class RTVIBackend:
         self.player_rate = player_rate
         self.sockets = SocketSound(self.traits, player_rate)
         self.peers = peers
-        self._observers: list[Callable[[BackendEvent], None]] = []
+        self._observers = Observers[BackendEvent]()
         self._meters: dict[str, tuple[Callable[[str, float], None], _Meter, _Meter]] = {}
         self.sockets.on_event(self._told)
         if peers is not None:
@@ -189,13 +190,7 @@ class RTVIBackend:
         return self._of(session).played(session)
 
     def on_event(self, observer: Callable[[BackendEvent], None]) -> Callable[[], None]:
-        self._observers.append(observer)
-
-        def leave() -> None:
-            if observer in self._observers:
-                self._observers.remove(observer)
-
-        return leave
+        return self._observers.join(observer)
 
     async def hang_up(self, session: VoiceSession) -> None:
         self._meters.pop(session.id, None)
@@ -214,8 +209,7 @@ class RTVIBackend:
     def _told(self, event: BackendEvent) -> None:
         if event.kind == "disconnected":
             self._meters.pop(event.session.id, None)
-        for observer in tuple(self._observers):
-            observer(event)
+        self._observers.tell(event)
 
     def _measure(self, session: VoiceSession, who: str, pcm: bytes) -> None:
         found = self._meters.get(session.id)

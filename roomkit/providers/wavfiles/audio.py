@@ -18,6 +18,7 @@ from roomkit.errors import SessionEnded
 from roomkit.models.audio import FRAME_MS, AudioFrame, VoiceSession
 from roomkit.ports.audio import BackendEvent, BackendTraits
 from roomkit.runtime import monotonic
+from roomkit.runtime.observers import Observers
 
 
 @dataclass(eq=False, slots=True)
@@ -46,7 +47,7 @@ class WavBackend:
         self.traits = BackendTraits(rate=rate)
         self._linger_s = linger_s
         self._calls: dict[str, _Call] = {}
-        self._observers: list[Callable[[BackendEvent], None]] = []
+        self._observers = Observers[BackendEvent]()
 
     def call(
         self, path: str | Path, *, out: str | Path | None = None, session_id: str = "", participant_id: str = "caller"
@@ -114,8 +115,7 @@ class WavBackend:
                 call.heard.append((int((start - call.began) * self.traits.rate), frame.pcm))
 
     def on_event(self, observer: Callable[[BackendEvent], None]) -> Callable[[], None]:
-        self._observers.append(observer)
-        return lambda: self._observers.remove(observer)
+        return self._observers.join(observer)
 
     async def hang_up(self, session: VoiceSession) -> None:
         call = self._calls.pop(session.id, None)

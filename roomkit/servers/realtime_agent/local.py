@@ -31,6 +31,7 @@ from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.ports.audio import BackendEvent, OfferBackend
 from roomkit.ports.rtc import ChatMessage, RtcEvent, RtcOptions
 from roomkit.runtime import DropOldestBuffer, Scope, bounded
+from roomkit.runtime.observers import Observers
 
 log = logging.getLogger(__name__)
 JOIN_S = 5.0
@@ -58,7 +59,7 @@ class LocalRtcChannel:
         self.options = options
         self._engine = engine
         self._users: dict[int, _User] = {}
-        self._observers: list[Callable[[RtcEvent], None]] = []
+        self._observers = Observers[RtcEvent]()
         self._over = False
 
     @property
@@ -66,13 +67,7 @@ class LocalRtcChannel:
         return {uid: user for uid, user in self._users.items() if user.play is not None}
 
     def observe(self, observer: Callable[[RtcEvent], None]) -> Callable[[], None]:
-        self._observers.append(observer)
-
-        def leave() -> None:
-            if observer in self._observers:
-                self._observers.remove(observer)
-
-        return leave
+        return self._observers.join(observer)
 
     async def connect(self) -> None:
         await self._engine.open(self)
@@ -135,8 +130,7 @@ class LocalRtcChannel:
                 self.tell(RtcEvent("user_left", uid))
 
     def tell(self, event: RtcEvent) -> None:
-        for observer in tuple(self._observers):
-            observer(event)
+        self._observers.tell(event)
 
     @property
     def open(self) -> bool:

@@ -24,6 +24,7 @@ from roomkit.models.realtime import RealtimeCommand, RealtimeConfig, RealtimeEve
 from roomkit.ports.audio import BackendEvent, BackendTraits
 from roomkit.ports.realtime import RealtimeTraits
 from roomkit.runtime import BlockingBuffer, BufferClosed, DropOldestBuffer, monotonic
+from roomkit.runtime.observers import Observers
 
 IN_BAND = frozenset({"system_prompt", "tools", "temperature", "responds", "voice", "extra"})
 
@@ -178,7 +179,7 @@ class MockRealtimeTransport:
         self.refusals: deque[Exception] = deque()
         self.connections: list[Any] = []
         self._lines: dict[str, _Line] = {}
-        self._observers: list[Callable[[BackendEvent], None]] = []
+        self._observers = Observers[BackendEvent]()
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -214,8 +215,7 @@ class MockRealtimeTransport:
     def disconnects(self, session: VoiceSession) -> None:
         """The far end goes away."""
         self._end(session)
-        for observer in tuple(self._observers):
-            observer(BackendEvent("disconnected", session))
+        self._observers.tell(BackendEvent("disconnected", session))
 
     def _end(self, session: VoiceSession) -> None:
         line = self._lines.get(session.id)
@@ -254,13 +254,7 @@ class MockRealtimeTransport:
         return line.done
 
     def on_event(self, observer: Callable[[BackendEvent], None]) -> Callable[[], None]:
-        self._observers.append(observer)
-
-        def leave() -> None:
-            if observer in self._observers:
-                self._observers.remove(observer)
-
-        return leave
+        return self._observers.join(observer)
 
     async def hang_up(self, session: VoiceSession) -> None:
         self._end(session)
