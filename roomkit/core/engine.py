@@ -41,7 +41,7 @@ from roomkit.net.ratelimit import TokenBucket
 from roomkit.ports.channel import Channel
 from roomkit.ports.identity import IdentityResolver, InboundRouter
 from roomkit.ports.store import Batch, Record, RecordKey, RecordQuery, Store, StoreInfo
-from roomkit.runtime import Clock, Scope, StallWatchdog, SystemClock, TaskFailure, WorkerPool
+from roomkit.runtime import Clock, Scope, StallWatchdog, SystemClock, TaskFailure, WorkerPool, idle
 from roomkit.runtime.eager import Eager
 from roomkit.runtime.tracing import Tracer, Tracing
 
@@ -370,7 +370,7 @@ class Engine:
 
     async def _prune(self) -> None:
         while True:
-            await asyncio.sleep(PRUNE_EVERY_S)
+            await idle(PRUNE_EVERY_S)
             for tenant in {"default", *self.registry.tenants.values()}:
                 await self.commit_until_done(Batch(tenant, self.epoch, prune_dedupe_before=self.now().timestamp()))
 

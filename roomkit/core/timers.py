@@ -121,11 +121,10 @@ class Timers:
                 self._engine.scope.spawn(
                     self._ring(tenant, room_id, name, current[1]), name=f"timer {name} of {room_id}"
                 )
-            wait = LONGEST_SLEEP
-            if self._heap:
-                wait = min(wait, max(0.0, self._heap[0][0] - self._engine.now().timestamp()))
+            # Never longer: the calendar may be set anew meanwhile.
+            left = self._heap[0][0] - self._engine.now().timestamp() if self._heap else None
             try:
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(None if left is None else min(LONGEST_SLEEP, max(0.0, left))):
                     await self._wakeup.wait()
             except TimeoutError:
                 continue

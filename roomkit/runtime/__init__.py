@@ -2,7 +2,7 @@
 
 from roomkit.runtime.bounded import bounded
 from roomkit.runtime.buffers import BlockingBuffer, BufferClosed, BufferStats, CoalescingBuffer, DropOldestBuffer
-from roomkit.runtime.clock import Clock, SystemClock, monotonic
+from roomkit.runtime.clock import Clock, SystemClock, idle, monotonic
 from roomkit.runtime.crashpoint import CRASH_POINTS, crashpoint
 from roomkit.runtime.generation import Generation
 from roomkit.runtime.metrics import Counter, Gauge, Histogram, Metrics
@@ -35,5 +35,6 @@ __all__ = [
     "bounded",
     "call_from_thread",
     "crashpoint",
+    "idle",
     "monotonic",
 ]

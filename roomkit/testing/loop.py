@@ -1,8 +1,9 @@
 """An event loop on which waiting costs nothing: an hour of timers in well under a second, the same way every run.
 
 The clock stands still while anything can run and jumps to the next timer when nothing can. While work is outstanding
-in a thread it stands still as well and the loop really waits. When nothing can ever happen again it says so, and
-names who waits for what (`Deadlock`). With a seed, ready tasks run in a shuffled order which the seed alone decides.
+in a thread it stands still as well and the loop really waits. When nothing can ever happen again it says so, and names
+who waits for what (`Deadlock`); the housekeeping of a kit is no reason to go on. With a seed, ready tasks run in a
+shuffled order which the seed alone decides.
 
 Repeatable are tasks, timers, and work in threads, as long as one piece of it takes no longer than `THREAD_GRACE_S`
 while tasks are ready, and pieces in different threads do not race each other. Sockets and threads which the loop does
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, TypeVar, cast
+from weakref import WeakSet
 
 from roomkit.runtime.bounded import resume
 
@@ -111,6 +113,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._arrivals: deque[asyncio.Handle] = deque()
         self._jobs: dict[object, float] = {}
         self._jobs_lock = threading.Lock()
+        self._idle: WeakSet[asyncio.TimerHandle] = WeakSet()
         self._limit_s = limit_s
         self._limit_steps = limit_steps
         self._deadline = None if limit_s is None else time.perf_counter() + limit_s
@@ -145,6 +148,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         heapq.heappush(self._scheduled, (when, timer))
         timer._scheduled = True
         return timer
+
+    def idly(self, timer: asyncio.TimerHandle) -> None:
+        """A timer of housekeeping (`runtime.idle`), which wakes nobody who waits for something else."""
+        self._idle.add(timer)
 
     # Threads
 
@@ -285,7 +292,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._jobs:
             return
         sockets = len(self._selector.get_map()) > 1
-        if self._scheduled:
+        if self._scheduled and (sockets or self._awaited()):
             if sockets:
                 self._poll(_SOCKET_POLL_S)
             self._accept()
@@ -298,6 +305,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._accept()
         if not self._ready and not self._jobs:
             raise Deadlock(f"every task waits, and nothing is left that could wake one\n{self.waiting()}")
+
+    def _awaited(self) -> bool:
+        """Whether a timer is left that somebody waits for."""
+        if len(self._scheduled) > len(self._idle) + self._timer_cancelled_count:
+            return True
+        return any(not timer._cancelled and timer not in self._idle for _, timer in self._scheduled)
 
     def _release_timers(self) -> None:
         horizon = self._now + self._clock_resolution

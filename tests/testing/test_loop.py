@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roomkit import RoomKit
+from roomkit.models.room import RoomTimers
 from roomkit.runtime import Scope, WorkerThread, bounded, call_from_thread
-from roomkit.testing import Deadlock, VirtualLoop, run
+from roomkit.testing import Deadlock, VirtualClock, VirtualLoop, run
 
 
 def test_an_hour_of_timers_costs_no_hour() -> None:
@@ -108,6 +110,18 @@ def test_a_deadlock_names_who_waits_where() -> None:
     assert "in under_a_limit_without_end" in lines["second"]
     assert lines["second"].endswith("in on_nothing"), "it looks through the time limit"
     assert len(lines) == 3
+
+
+def test_the_housekeeping_of_a_kit_hides_no_deadlock() -> None:
+    async def main() -> None:
+        async with RoomKit(clock=VirtualClock()) as kit:
+            await kit.create_room("r", channels=(), timers=RoomTimers(inactive_after_seconds=5))
+            await asyncio.sleep(100_000)
+            assert (await kit.get_room("r")).status == "paused"
+            await asyncio.Event().wait()
+
+    with pytest.raises(Deadlock, match="in main"):
+        run(main(), limit_s=20)
 
 
 def test_the_clock_stands_still_while_a_thread_works() -> None:

@@ -353,7 +353,7 @@ _bug("a view ends with the owner of its room", 200, (Follower, "_search", _never
 _bug("a view goes on before cut replies are closed", 400, (Holdings, "resumed", _nothing), nodes=3, since=430)
 
 
-async def _cut_short(_: Scope, coro: Any, *, then: Callable[[], object], **__: Any) -> Any:
+async def _cut_short(_: Scope, coro: Any, *, then: Callable[[], object] = lambda: None, **__: Any) -> Any:
     try:
         return await coro
     finally:
