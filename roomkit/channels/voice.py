@@ -103,6 +103,8 @@ class VoiceChannel(Channel):
         self.options = options or VoiceOptions()
         self.greeting = self.options.greeting
         self._pipeline = pipeline or AudioPipelineConfig(vad=None, dtmf=None, limiter=None)
+        self.keepers = tuple(tap for tap in self._pipeline.taps if hasattr(tap, "erase_person"))
+        """Who keeps something of calls, and gives it up when somebody is erased."""
         self._tts_filter: FilterChoice = tts_filter
         self._streaming = streaming
         self._batch = batch_mode

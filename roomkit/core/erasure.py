@@ -98,6 +98,10 @@ async def erase_person(engine: Engine, tenant: str, who: str, erase_in: EraseIn)
             for name in totals:
                 totals[name] += done[name]
         person.rooms |= (await find_person(engine, tenant, who)).rooms  # A fork may have been made meanwhile.
+    names = person.ids | person.addresses
+    for channel in tuple(engine.channels.values()):
+        for keeper in getattr(channel, "keepers", ()):  # recordings of calls
+            totals["blobs"] += await keeper.erase_person(tenant, names)
     totals["records"] += await _scrub_cut(engine, tenant, person)
     totals["records"] += await _scrub_tenant(engine, tenant, person)  # what was put there meanwhile
     receipt = Erasure(

@@ -7,14 +7,15 @@ one is the jitter of a line and is closed up.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,12 +23,14 @@ from roomkit.dsp.pcm import mix
 from roomkit.errors import ConfigError, SessionEnded
 from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.runtime import WorkerThread, monotonic
-from roomkit.voice.soundfiles import SoundFile, create
+from roomkit.voice.soundfiles import SoundFile, create, private
 
 log = logging.getLogger(__name__)
 Direction = Literal["inbound", "outbound", "both"]
 Layout = Literal["mixed", "stereo", "separate", "all"]
 GAP_MS = 30
+_NOTE = ".json"
+"""After the name of a recording, the name of the note of whose call it is."""
 _HOLD_MS = 200
 """One direction waits this long for the other; then it was silent."""
 _CHUNK_MS = 200
@@ -59,7 +62,8 @@ class RecordingOptions:
 
 class Recording:
     """Records the calls of a channel into `folder`: `AudioPipelineConfig(taps=[Recording("calls")])`. Files are named
-    by the session, with everything but letters, digits, "-" and "_" replaced, and never replace one another."""
+    by the session, with everything but letters, digits, "-" and "_" replaced, and never replace one another. Beside
+    each lies a note of whose call it is, by which it is found when they are erased."""
 
     def __init__(self, folder: str | Path, options: RecordingOptions | None = None) -> None:
         self._folder = Path(folder)
@@ -68,7 +72,7 @@ class Recording:
 
     def __call__(self, session: VoiceSession, rate: int) -> Recorder:
         name = re.sub(r"[^A-Za-z0-9_-]", "_", session.id)[:80] or "call"
-        recorder = Recorder(self._folder / name, rate, self._options)
+        recorder = Recorder(self._folder / name, rate, self._options, session)
         recorder.closed = lambda: self._calls.pop(session.id, None)
         self._calls[session.id] = recorder
         return recorder
@@ -81,11 +85,39 @@ class Recording:
         """The caller agrees no longer: not one more frame is kept, and with `delete` nothing of what was."""
         self._of(session).withdraw(delete=delete)
 
+    async def erase_person(self, tenant: str, names: Collection[str]) -> int:
+        """Deletes the recordings in the folder of calls of whoever has one of these ids or addresses, and of those that
+        are going on; returns how many files. The kit calls it when it erases them."""
+        count = 0
+        for recorder in tuple(self._calls.values()):
+            session = recorder.session
+            if session is not None and session.tenant == tenant and session.participant_id in names:
+                count += len(recorder.paths)
+                recorder.withdraw(delete=True)
+                await recorder.done()
+        return count + await asyncio.to_thread(_erase, self._folder, tenant, frozenset(names))
+
     def _of(self, session: VoiceSession) -> Recorder:
         recorder = self._calls.get(session.id)
         if recorder is None:
             raise SessionEnded(f"call {session.id} is not being recorded: it has ended, or has not been answered")
         return recorder
+
+
+def _erase(folder: Path, tenant: str, names: frozenset[str]) -> int:
+    count = 0
+    for note in (*folder.glob(f"*.wav{_NOTE}"), *folder.glob(f"*.ogg{_NOTE}")):
+        try:
+            told: Any = json.loads(note.read_bytes())
+            theirs = told["tenant"] == tenant and told["participant"] in names
+        except (OSError, ValueError, KeyError, TypeError):
+            log.warning("%s tells of nobody's recording: look yourself whose it is", note)
+            continue
+        if theirs:
+            note.with_name(note.name.removesuffix(_NOTE)).unlink(missing_ok=True)
+            note.unlink(missing_ok=True)  # last, so that what was cut short is finished by the next try
+            count += 1
+    return count
 
 
 class _Track:
@@ -110,7 +142,8 @@ class _Track:
 class Recorder:
     """One call's recording, an `AudioTap`. `changed` hears when a file is begun and when it is finished or paused."""
 
-    def __init__(self, stem: Path, rate: int, options: RecordingOptions) -> None:
+    def __init__(self, stem: Path, rate: int, options: RecordingOptions, session: VoiceSession | None = None) -> None:
+        self.session = session
         self.changed: Callable[[bool, Path], None] = lambda _on, _path: None
         self.closed: Callable[[], object] = lambda: None
         self.dropped = 0
@@ -118,7 +151,7 @@ class Recorder:
         self._rate = rate
         names = ("inbound", "outbound") if options.direction == "both" else (options.direction,)
         self._tracks = {name: _Track() for name in names}
-        self._files = _Files(stem, rate, options, tuple(names))
+        self._files = _Files(stem, rate, options, tuple(names), session)
         self._gap, self._hold, self._chunk = (rate * ms // 1000 for ms in (GAP_MS, _HOLD_MS, _CHUNK_MS))
         self._thread = WorkerThread("roomkit-recorder")
         self._began: float | None = None
@@ -265,8 +298,11 @@ class Recorder:
 class _Files:
     """What the thread does. The files are made with the first sound there is to keep."""
 
-    def __init__(self, stem: Path, rate: int, options: RecordingOptions, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, stem: Path, rate: int, options: RecordingOptions, names: tuple[str, ...], session: VoiceSession | None
+    ) -> None:
         self.open: list[SoundFile] = []
+        self._session = session
         self._stem, self._rate, self._options = stem, rate, options
         layout = options.layout if len(names) == 2 else "mixed"
         self._outputs: list[tuple[str, int, Callable[[list[bytes]], bytes]]] = []
@@ -292,7 +328,14 @@ class _Files:
         ending = "wav" if options.format == "wav" else "ogg"
         for suffix, channels, _ in self._outputs:
             path = self._stem.with_name(f"{self._stem.name}{suffix}.{ending}")
-            self.open.append(create(path, options.format, self._rate, channels, options.bitrate))
+            file = create(path, options.format, self._rate, channels, options.bitrate)
+            self.open.append(file)
+            self._note(file.path)
+
+    def _note(self, path: Path) -> None:
+        if (session := self._session) is not None:
+            told = {"tenant": session.tenant, "participant": session.participant_id, "room": session.room_id}
+            private(path.with_name(path.name + _NOTE), json.dumps(told).encode())
 
     def _each(self, parts: list[bytes]) -> None:
         for file, (_, _, combine) in zip(self.open, self._outputs, strict=True):
@@ -308,6 +351,7 @@ class _Files:
         for file in files:
             file.close()
             file.path.unlink(missing_ok=True)
+            file.path.with_name(file.path.name + _NOTE).unlink(missing_ok=True)
 
 
 def _stereo(parts: list[bytes]) -> bytes:

@@ -43,6 +43,13 @@ def create(path: Path, kind: str, rate: int, channels: int, bitrate: int) -> Sou
     return OpusFile(path, file, rate, channels, bitrate)
 
 
+def private(path: Path, data: bytes) -> None:
+    """A small file for its owner alone, in the place of one of that name that was left behind."""
+    path.unlink(missing_ok=True)
+    with _exclusive(path) as file:
+        file.write(data)
+
+
 def _exclusive(path: Path) -> BinaryIO:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)

@@ -180,7 +180,8 @@ async def test_a_name_from_outside_leads_nowhere(tmp_path: Path, name: str) -> N
     await talk(recorder, 0.5, inbound=tone(400))
     (path,) = await finished(recorder)
     assert path.parent == folder
-    assert [entry.name for entry in tmp_path.rglob("*") if entry.is_file()] == [path.name]
+    names = {entry.name for entry in tmp_path.rglob("*") if entry.is_file()}
+    assert names == {path.name, f"{path.name}.json"}
 
 
 async def test_a_recording_never_replaces_another_nor_follows_a_link(tmp_path: Path) -> None:
@@ -323,7 +324,7 @@ async def test_a_call_is_recorded_as_it_was_played_and_observers_hear_of_it(tmp_
         await asyncio.sleep(1.5)
         line.disconnects(session)
         await asyncio.sleep(1)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.wav")
     assert changes == [(True, path.name), (False, path.name)]
     loud = np.flatnonzero(np.frombuffer(sound(path)[1], "<i2"))
     assert (loud[-1] - loud[0]) / RATE == pytest.approx(1.5, abs=0.3)
@@ -333,3 +334,45 @@ async def test_a_call_is_recorded_as_it_was_played_and_observers_hear_of_it(tmp_
 def test_options_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"RecordingOptions.{next(iter(wrong))} is one of"):
         RecordingOptions(**wrong)
+
+
+@pytest.mark.real_time
+async def test_recordings_go_with_the_person_whose_calls_they_are(tmp_path: Path) -> None:
+    line = ScriptedBackend()
+    recording = Recording(tmp_path, RecordingOptions(consented=True, layout="separate"))
+    phone = VoiceChannel(
+        "phone",
+        stt=ScriptedSTT(line),
+        tts=ScriptedTTS(),
+        backend=line,
+        pipeline=AudioPipelineConfig(vad=ScriptedVad, dtmf=None, limiter=None, taps=[recording]),
+    )
+    kit = RoomKit()
+    kit.register_channel(phone)
+
+    async def called(number: str, who: str, seconds: float) -> VoiceSession:
+        session = line.call(number, participant_id=who)
+        await phone.answer(session)
+        await phone.say(session, "This is kept.")
+        await asyncio.sleep(seconds)
+        return session
+
+    def kept() -> list[str]:
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    async with kit:
+        for number, who in (("one", "ada"), ("two", "bob")):
+            line.disconnects(await called(number, who, 1.5))
+            await asyncio.sleep(0.5)
+        live = await called("three", "ada", 1.5)  # still going on
+        (tmp_path / "notes.json").write_text("not of ours")
+        assert {"one-inbound.wav", "one-inbound.wav.json", "three-outbound.wav", "two-outbound.wav"} <= {*kept()}
+        assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in tmp_path.glob("*.wav.json"))
+        receipt = await kit.erase_person("ada")
+        assert receipt.blobs == 4
+        left = ["notes.json"] + [f"two-{way}.wav{note}" for way in ("inbound", "outbound") for note in ("", ".json")]
+        assert kept() == sorted(left)
+        await asyncio.sleep(0.5)
+        assert kept() == sorted(left), "not one more frame is kept"
+        line.disconnects(live)
+        await asyncio.sleep(0.3)
