@@ -20,12 +20,15 @@ from typing import TYPE_CHECKING, Any
 from roomkit.core.actor import RoomActor, delivery_record
 from roomkit.core.outcomes import Outcomes
 from roomkit.core.outgoing import (
+    DELIVERED,
     Projection,
     address_of,
     bridged_name,
     broken,
     context_of,
     details_of,
+    ended,
+    first_step,
     guard,
     project,
     refusal_of,
@@ -44,7 +47,6 @@ from roomkit.net.ratelimit import Pacer
 from roomkit.ports.channel import Channel
 from roomkit.ports.store import Batch, EventQuery, Record, RecordKey
 from roomkit.runtime import bounded
-from roomkit.runtime.bounded import resume
 from roomkit.runtime.crashpoint import crashpoint
 from roomkit.runtime.eager import Burst
 from roomkit.runtime.span_names import ATTEMPT, DELIVERY, EVENT_INDEX
@@ -172,21 +174,17 @@ class OutboxLanes:
         context.state = {"parts": (), "part_done": partial(self._part_done, lane, item)}
         burst.set(LANE, lane)
         crashpoint("outbox.before_send")
-        try:
-            call = channel.deliver(event, binding, context)
-            waiting = burst.step(call)
-        except StopIteration as stop:
-            result: DeliveryResult = stop.value or _DELIVERED
-            if result.success:
-                crashpoint("outbox.after_send")
-                del self.lines[lane_key]
-                self.finish(lane, item, result, row=self.engine.info.durable)
-                return True
-            begun = _ended(result)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as in `_send`, which is told of it
-            begun = _ended(error)
-        else:
-            begun = resume(call, waiting)
+        begun = first_step(burst, channel, event, binding, context)
+        if type(begun) is DeliveryResult:
+            crashpoint("outbox.after_send")
+            try:
+                if begun.success:
+                    self.finish(lane, item, begun, row=self.engine.info.durable)
+                    del self.lines[lane_key]
+                    return True
+                begun = ended(begun)
+            except Exception as error:  # noqa: BLE001 - what cannot be noted has failed, as in a lane
+                begun = ended(error)
         self.backlog += 1
         actor.lanes += 1
         if item.settlement is not None:
@@ -410,12 +408,12 @@ class OutboxLanes:
             if self.engine.tracing.on:
                 with _span(lane, item) as span:
                     call = begun or channel.deliver(projection.event, binding, context)
-                    result = await bounded(call, policy.timeout_s, "delivery") or _DELIVERED
+                    result = await bounded(call, policy.timeout_s, "delivery") or DELIVERED
                     if not result.success:
                         span.fail(result.code or "refused")
             else:
                 call = begun or channel.deliver(projection.event, binding, context)
-                result = await bounded(call, policy.timeout_s, "delivery") or _DELIVERED
+                result = await bounded(call, policy.timeout_s, "delivery") or DELIVERED
         except TimeoutError:
             late = f"no answer in {policy.timeout_s:g} s"
             error = ProviderTimeout(channel.channel_id, late, ambiguous=True)
@@ -534,12 +532,6 @@ def _judged(
     return result
 
 
-async def _ended(outcome: DeliveryResult | BaseException) -> DeliveryResult:
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
-
-
 def undelivered() -> Any:
     """Loaded when a delivery fails for the first time."""
     return import_module("roomkit.core.undelivered")
@@ -576,7 +568,6 @@ def _lag(lane: Lane, now: datetime) -> tuple[int, float]:
     return len(lane.items) + (lane.item is not None), age
 
 
-_DELIVERED = DeliveryResult(success=True)
 _ERASED = DeliveryResult(success=False, state=DeliveryState.SKIPPED, error="event_erased")
 
 

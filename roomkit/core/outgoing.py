@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +19,8 @@ from roomkit.models.room import ChannelBinding, ChannelCapabilities, Role
 from roomkit.models.stream import Ephemeral
 from roomkit.net.redaction import redact
 from roomkit.ports.channel import Channel, RoomContext
+from roomkit.runtime.bounded import resume
+from roomkit.runtime.eager import Burst
 
 if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 _MESSAGE = EventType.MESSAGE  # Looked up once: in Python 3.11 that is a call each time.
 
 
+DELIVERED = DeliveryResult(success=True)
 _DETAILS = ("via", "instead_of", "segments", "encodings")
 
 
@@ -123,6 +127,26 @@ def bridged_name(actor: RoomActor, event: RoomEvent) -> str:
     if person is None or person.role is Role.BOT or not person.display_name:
         return ""
     return person.display_name if actor.state.humans > 1 else ""
+
+
+def first_step(burst: Burst, channel: Channel, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Any:
+    """What a delivery has come to at once, a `DeliveryResult`; or else what tells, awaited."""
+    try:
+        call = channel.deliver(event, binding, context)
+        waiting = burst.step(call)
+    except StopIteration as stop:
+        result = stop.value or DELIVERED
+        return result if type(result) is DeliveryResult else ended(result)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a channel is a plug-in: the lane is told of it
+        return ended(error)
+    return resume(call, waiting)
+
+
+async def ended(outcome: Any) -> Any:
+    """A result or an error as what a coroutine came to."""
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def broken(error: BaseException) -> DeliveryResult:

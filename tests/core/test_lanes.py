@@ -315,3 +315,80 @@ async def test_a_note_that_the_store_refuses_fails_alone_and_nothing_is_sent_twi
         assert [d.channel_id for d in await kit.deliveries("r")] == ["fine"] * 3
         assert await store.records(RecordQuery("outbox", None)) == []
         assert (odd.texts, fine.texts) == (["0", "1", "2"], ["0", "1", "2"])
+
+
+async def _other() -> Any:
+    return "sent"
+
+
+async def _breaks() -> Any:
+    raise ValueError("odd")
+
+
+async def _cancelled() -> Any:
+    raise asyncio.CancelledError
+
+
+async def _late() -> DeliveryResult:
+    await asyncio.sleep(1)
+    return DeliveryResult(success=True, provider_message_id="late")
+
+
+async def _refused_late() -> DeliveryResult:
+    await asyncio.sleep(1)
+    return DeliveryResult(success=False, error="no")
+
+
+async def _wrong_call() -> Any:
+    return await _late(1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "way, state",
+    [
+        (_other, "failed"),
+        (_breaks, "failed"),
+        (_cancelled, "failed"),
+        (_wrong_call, "failed"),
+        (_late, "sent"),
+        (_refused_late, "failed"),
+    ],
+)
+async def test_however_a_channel_delivers_it_is_tried_once_and_told(way: Any, state: str) -> None:
+    calls = 0
+
+    class Odd(FakeChannel):
+        async def deliver(self, event: Any, binding: Any, context: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return await way()
+
+    async with kit_with(FakeChannel(), Odd("odd")) as kit:
+        await kit.create_room("r", channels=["sms", "odd"])
+        result = await say(kit, "hello", "r")
+        assert result.event is not None
+        assert not result.blocked
+        await result.settled()
+        await asyncio.sleep(2)
+        assert calls == 1
+        (record,) = await kit.deliveries("r")
+        assert (str(record.state), record.attempts) == (state, 1)
+        assert len(await kit.dead_letters()) == (state == "failed")
+        assert kit.engine.lanes.backlog == 0
+
+
+async def test_what_does_not_end_at_once_has_a_row_also_in_memory() -> None:
+    """Whoever opens the same store again, in the same process, goes on with it."""
+    store, slow = MemoryStore(), FakeChannel("slow")
+    slow.hang()
+    async with kit_with(FakeChannel(), slow, FakeChannel("fast"), store=store) as kit:
+        await kit.create_room("r", channels=["sms", "slow", "fast"])
+        await say(kit, "hello", "r")
+        await say(kit, "again", "r")
+        rows = await store.records(RecordQuery("outbox", "default"))
+        assert [(row.value["channel"], row.value["index"]) for row in rows] == [("slow", 2), ("slow", 3)]
+    slow = FakeChannel("slow")
+    async with kit_with(FakeChannel(), slow, FakeChannel("fast"), store=store):
+        await asyncio.sleep(1)
+        assert slow.texts == ["hello", "again"]
+        assert not await store.records(RecordQuery("outbox", "default"))
