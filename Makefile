@@ -14,7 +14,7 @@ help: ## this list
 demo: .venv/.demo ## server, web chat and supervisor page, with a brain that needs no key (ARGS="--check" for no person)
 	@$(BIN)/roomkit demo $(ARGS)
 
-test: .venv/.dev ## every gate and every test (what CI runs)
+test: .venv/.created ## every gate and every test (what CI runs)
 	@.ci/checks $(ARGS)
 
 lint: .venv/.dev ## style, types and layers
