@@ -295,6 +295,7 @@ def told_view(view: View) -> Json:
         "bindings": _BINDINGS.dump_python(view.bindings, mode="json"),
         "participants": _PEOPLE.dump_python(view.participants, mode="json"),
         "streams": [[start.model_dump(mode="json"), text] for start, text in view.streams],
+        "start": view.start,
     }
 
 
@@ -309,4 +310,5 @@ def view_of(told: Json, close: Callable[[], None]) -> View:
         participants=_PEOPLE.validate_python(told["participants"]),
         streams=[(StreamStart.model_validate(start), text) for start, text in told["streams"]],
         close=close,
+        start=told.get("start", 0),  # a node of the version before does not tell
     )

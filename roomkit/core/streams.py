@@ -91,7 +91,8 @@ class OpenStream:
 @dataclass(slots=True)
 class View:
     """A subscription with everything that came before it. `events` are the missed ones (or the tail), oldest first;
-    `resync` says that too much was missed and that they are the tail instead. Later items go to `deliver`."""
+    `resync` says that too much was missed and that they are the tail instead; `start` is the index from which on the log
+    was read for them. Later items go to `deliver`."""
 
     events: list[RoomEvent]
     index: int
@@ -102,6 +103,7 @@ class View:
     participants: list[Participant]
     streams: list[tuple[StreamStart, str]]
     close: Callable[[], None]
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,4 +35,5 @@ async def open_view(actor: RoomActor, viewer: Viewer, deliver: Deliver, after: i
         participants=list(state.participants.values()),
         streams=growing,
         close=leave,
+        start=page[0].index if page else state.next_index,
     )

@@ -292,7 +292,7 @@ class Connection:
             "index": view.index,
             "room": self._door.views.room(view.room, staff=self.staff),
             "participants": [self._door.views.participant(person, staff=self.staff) for person in view.participants],
-            "more": bool(view.events) and view.events[0].index > 0,
+            "more": view.start > 0,
             "streams": [views.stream_view(start, text) for start, text in view.streams],
         }
         if self.staff:

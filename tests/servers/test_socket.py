@@ -423,6 +423,22 @@ async def test_history_pages_backwards() -> None:
             assert not page["more"]
 
 
+async def test_older_events_are_offered_only_where_something_was_not_looked_at() -> None:
+    async with house() as h:
+        await h.kit.create_room("r1")
+        await h.kit.send("r1", "hello")  # what stands before it no guest may see
+        async with h.joined("r1") as socket:
+
+            async def tail(size: int) -> tuple[bool, list[str]]:
+                await socket.say("join", room_id="r1", tail=size)
+                shown = await socket.get("snapshot")
+                return shown["more"], [event["content"].get("text", "") for event in shown["events"]]
+
+            assert [await tail(size) for size in (50, 0)] == [(False, ["hello"]), (True, [])]
+            await h.kit.note("r1", "hidden from guests", "sam")
+            assert await tail(1) == (True, []), "all of the tail is hidden, not all that came before"
+
+
 async def test_moving_to_another_room_leaves_the_first() -> None:
     async with house() as h:
         await h.kit.create_room("r1")

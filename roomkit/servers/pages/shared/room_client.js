@@ -102,8 +102,8 @@ export class RoomClient {
   read(index) { this.#say({ type: "read", index }); }
 
   older() {
-    const first = this.state.events[0];
-    if (first && this.state.more) this.#say({ type: "history", before: first.index, limit: 50 });
+    const first = this.state.events[0]?.index ?? this.state.position + 1;
+    if (this.state.more) this.#say({ type: "history", before: first, limit: 50 });
   }
 
   #connect() {

@@ -5,7 +5,7 @@ import { Icon } from "../shared/icons.js";
 import { html, render, signal, useEffect, useRef, useState } from "../shared/lib.js";
 import { notices, sound, toggleNotices, toggleSound, watchAttention } from "./alarm.js";
 import { Desk, deskBox, writing } from "./desk.js";
-import { bindings, brains, client, dead, hasToken, iHold, isOpen, leaveRoom, link, loadRooms, me, now, openId, openRoom, personName, room, roomTrouble, signIn, since, soon, state, titleOf, toast, toasts, viewers, waiting, whyWaiting } from "./model.js";
+import { bindings, brains, client, dead, hasToken, iHold, isOpen, leaveRoom, link, loadRooms, me, MOST_DEAD, now, openId, openRoom, personName, room, roomTrouble, signIn, since, soon, state, titleOf, toast, toasts, viewers, waiting, whyWaiting } from "./model.js";
 import { Lease, Panel, takeOver } from "./panel.js";
 import { Rooms, State } from "./rooms.js";
 import { Transcript } from "./transcript.js";
@@ -28,11 +28,12 @@ function Top() {
     document.documentElement.dataset.theme = next;
     localStorage.setItem("roomkit.theme", next);
   };
+  const undelivered = `${dead.value.length}${dead.value.length >= MOST_DEAD ? "+" : ""}`;
   return html`<header class="bar">
-    <span class="brand"><span class="logo"><${Icon} name="team" size=${17} /></span>Supervisor</span>
+    <span class="brand"><span class="logo"><${Icon} name="team" size=${17} /></span><span class="name">Supervisor</span></span>
     <span class="link ${link.value}" role="status"><i></i>${words}</span>
     <span class="space"></span>
-    ${dead.value.length > 0 && html`<button class="button quiet bad" onClick=${() => { dialog.value = "dead"; }}><${Icon} name="warning" size=${16} />${dead.value.length} undelivered</button>`}
+    ${dead.value.length > 0 && html`<button class="button quiet bad" aria-label="${undelivered} undelivered" onClick=${() => { dialog.value = "dead"; }}><${Icon} name="warning" size=${16} />${undelivered}<span class="words">undelivered</span></button>`}
     <button class="icon-button" aria-pressed=${sound.value} aria-label="Sound when somebody waits" title="Sound when somebody waits" onClick=${toggleSound}><${Icon} name=${sound.value ? "sound" : "silent"} /></button>
     <button class="icon-button" aria-pressed=${notices.value} aria-label="Notifications when somebody waits" title="Notifications when somebody waits" onClick=${() => void toggleNotices()}><${Icon} name="bell" /></button>
     <button class="icon-button" aria-label="Light or dark" title="Light or dark" onClick=${theme}><${Icon} name="theme" /></button>

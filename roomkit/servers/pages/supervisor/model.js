@@ -15,6 +15,7 @@ export const hasToken = signal(Boolean(started.token));
 export const link = signal(/** @type {import("../shared/types.js").Link} */ ("connecting"));
 export const me = signal(/** @type {import("../shared/types.js").Principal | null} */ (null));
 export const now = signal(Date.now());
+export const MOST_DEAD = 50;
 export const rooms = signal(/** @type {Record<string, Room>} */ ({}));
 export const listed = signal(/** @type {"loading" | "ready" | "failed"} */ ("loading"));
 export const listTrouble = signal("");
@@ -84,7 +85,7 @@ export async function loadRooms() {
     merge([...page.rooms, ...waiting.rooms]);
     if (listed.value !== "ready") next.value = page.next_offset ?? null;
     listed.value = "ready";
-    api("GET", "dead-letters?limit=50").then((told) => { dead.value = told.dead_letters; }, () => undefined);
+    api("GET", `dead-letters?limit=${MOST_DEAD}`).then((told) => { dead.value = told.dead_letters; }, () => undefined);
   } catch (error) {
     if (denied(error)) return;
     listTrouble.value = /** @type {Error} */ (error).message;
