@@ -287,6 +287,22 @@ def test_stopping_muting_closing_and_reopening(server: Server, pages: Pages, roo
     expect(chat.get_by_role("textbox")).to_be_enabled()
 
 
+@pytest.mark.parametrize("width", [320, 375, 720])
+def test_nothing_is_pushed_out_of_a_narrow_screen(server: Server, pages: Pages, room: str, width: int) -> None:
+    """375 points are a phone, 720 a laptop at twice the size of print."""
+    api(server, "sam", f"rooms/{room}/bindings", {"channel_id": "sms"})
+    for path, who in (("", room), (f"supervisor?{room}", "sam"), ("supervisor", "sam")):
+        page = pages.open(server, path, who, width=width, height=700)
+        if path:
+            expect(page.get_by_role("button", name="undelivered")).to_be_visible(timeout=SLOW)
+            expect(page.get_by_role("button", name="Light or dark")).to_be_in_viewport(ratio=1)
+        else:
+            say(page, "hello")
+            expect(replies(page)).to_have_count(1)
+            expect(page.locator("[aria-busy]")).to_have_count(0, timeout=SLOW)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_who_else_is_looking(server: Server, pages: Pages, room: str) -> None:
     first = pages.open(server, f"supervisor?{room}", "sam", width=1400)
     expect(first.locator(".looking")).to_contain_text("only you")
