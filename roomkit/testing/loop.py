@@ -86,7 +86,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     virtual_time: ClassVar[bool] = True
     # Inherited, and unknown to the type stubs.
     _ready: deque[Any]
-    _scheduled: list[tuple[float, Any]]
+    _scheduled: list[tuple[float, int, Any]]
     _closed: bool
     _debug: bool
     _selector: Any
@@ -109,6 +109,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         blocked_s: float = 1.0,
     ) -> None:
         self._now = 0.0
+        self._timers = 0
         self._random = None if seed is None else random.Random(seed)
         self._arrivals: deque[asyncio.Handle] = deque()
         self._jobs: dict[object, float] = {}
@@ -145,7 +146,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         self._check_closed()
         timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, (when, timer))
+        self._timers += 1  # Of timers at one moment the older comes first, and no two are ever compared.
+        heapq.heappush(self._scheduled, (when, self._timers, timer))
         timer._scheduled = True
         return timer
 
@@ -209,7 +211,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             steps, self._limit_steps = self._limit_steps, self._limit_steps + _CLEANUP_STEPS
             raise TimeoutError(f"the test ran for more than {steps} steps\n{self.waiting()}")
         timers = self._scheduled
-        if timers and (timers[0][1]._cancelled or self._timer_cancelled_count > 100):
+        if timers and (timers[0][2]._cancelled or self._timer_cancelled_count > 100):
             self._drop_cancelled_timers()
         self._gather()
         ready = self._ready
@@ -238,13 +240,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _drop_cancelled_timers(self) -> None:
         timers = self._scheduled
-        while timers and timers[0][1]._cancelled:
-            heapq.heappop(timers)[1]._scheduled = False
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)[2]._scheduled = False
             self._timer_cancelled_count -= 1
         if self._timer_cancelled_count > max(100, len(timers) // 2):  # Dead ones deep inside would pile up.
-            for _, timer in timers:
+            for _, _, timer in timers:
                 timer._scheduled = not timer._cancelled
-            self._scheduled = [entry for entry in timers if entry[1]._scheduled]
+            self._scheduled = [entry for entry in timers if entry[2]._scheduled]
             heapq.heapify(self._scheduled)
             self._timer_cancelled_count = 0
 
@@ -310,13 +312,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Whether a timer is left that somebody waits for."""
         if len(self._scheduled) > len(self._idle) + self._timer_cancelled_count:
             return True
-        return any(not timer._cancelled and timer not in self._idle for _, timer in self._scheduled)
+        return any(not timer._cancelled and timer not in self._idle for _, _, timer in self._scheduled)
 
     def _release_timers(self) -> None:
         horizon = self._now + self._clock_resolution
         timers = self._scheduled
         while timers and timers[0][0] < horizon:
-            timer = heapq.heappop(timers)[1]
+            timer = heapq.heappop(timers)[2]
             timer._scheduled = False
             self._ready.append(timer)
 

@@ -4,7 +4,9 @@ import asyncio
 import socket
 import threading
 import time
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -254,3 +256,18 @@ def test_errors_and_results_pass_through() -> None:
     with pytest.raises(ValueError, match="its own"):
         run(fail())
     assert run(asyncio.sleep(1, "value")) == "value"
+
+
+def test_timers_of_one_moment_are_taken_in_order_and_never_compared() -> None:
+    """Their arguments may be arrays, which are neither equal nor unequal."""
+    loop = VirtualLoop()
+    heard: list[int] = []
+
+    def hear(sound: Any) -> None:
+        heard.append(int(sound[0]))
+
+    for number in range(20):
+        loop.call_later(1, hear, np.full(160, number))
+    loop.run_until_complete(asyncio.sleep(2))
+    loop.close()
+    assert heard == list(range(20))
