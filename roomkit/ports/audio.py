@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from roomkit.models.audio import AudioFrame, AudioSignal, VoiceSession
 from roomkit.models.delivery import WebhookReply, WebhookRequest
@@ -98,6 +98,21 @@ class EchoStage(AudioStage, Protocol):
     def reference(self, frame: AudioFrame) -> None:
         """What the far end plays just now, at the stage's rate. Exactly one feeder: the playout."""
         ...
+
+
+@runtime_checkable
+class Echoing(Protocol):
+    """What an `EchoStage` may have beside: whether there can be any echo now."""
+
+    @property
+    def echoing(self) -> bool: ...
+
+
+@runtime_checkable
+class BesideEcho(Protocol):
+    """What a stage after the echo stage may have, if it listens otherwise meanwhile: the pipeline sets `echo`."""
+
+    echo: Echoing | None
 
 
 class SpeechDetector(Protocol):

@@ -13,7 +13,7 @@ from roomkit.dsp import pcm
 from roomkit.dsp.resample import Resampler
 from roomkit.errors import ConfigError
 from roomkit.models.audio import AudioFrame, AudioSignal, Level, VoiceSession
-from roomkit.ports.audio import AudioStage, AudioTap, BackendTraits, EchoStage
+from roomkit.ports.audio import AudioStage, AudioTap, BackendTraits, BesideEcho, Echoing, EchoStage
 from roomkit.ports.speech import SpokenTurnDetector, TurnDetector
 
 StageMaker = Callable[[int], AudioStage]
@@ -83,12 +83,20 @@ class Pipeline:
             _made(config.diarization, "diarization", rate),
         )
         self._inbound = tuple(stage for stage in inbound if stage is not None)
+        self._introduce()
         outbound = (*(_made(choice, "post", rate) for choice in config.post), _made(config.limiter, "limiter", rate))
         self._outbound = tuple(stage for stage in outbound if stage is not None)
         self._debug = _debug_taps(config, session, ("raw", *(stage.name for stage in self._inbound)))
         self._heard = self._said = 0
         self._level_every = int(rate / config.levels_per_s) if config.levels_per_s else 0
         self._level_at = {"inbound": 0, "outbound": 0}
+
+    def _introduce(self) -> None:
+        """The detector of speech listens otherwise while echo is taken out before it."""
+        if isinstance(self._echo, Echoing):
+            for stage in self._inbound:
+                if isinstance(stage, BesideEcho):
+                    stage.echo = self._echo
 
     @property
     def detects_speech(self) -> bool:

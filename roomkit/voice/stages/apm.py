@@ -145,6 +145,11 @@ class ApmStage:
         if self._echo is not None:
             self._reference.push(frame.pcm)
 
+    @property
+    def echoing(self) -> bool:
+        """Whether there can be any echo now."""
+        return self._echo is not None and self._still < _AFTER
+
     def reset(self) -> None:
         self._blocks.reset()
         self._reference.clear()

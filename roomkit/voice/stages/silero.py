@@ -46,6 +46,8 @@ class SileroDetector:
     model alone while the line is no louder than the room has been without speech."""
 
     window = _WINDOW
+    faint = 0.1
+    """What echo cancellation leaves of a voice may be as unlikely; coughs, music and noise stay below it."""
 
     def __init__(self, *, gate: bool = True) -> None:
         self._weights = _weights()

@@ -10,10 +10,13 @@ from roomkit.dsp.pcm import dbfs
 from roomkit.dsp.resample import Resampler
 from roomkit.errors import ConfigError
 from roomkit.models.audio import AudioFrame, AudioSignal, SilenceLasted, SpeechEnded, SpeechStarted
-from roomkit.ports.audio import AudioStage, SpeechDetector
+from roomkit.ports.audio import AudioStage, Echoing, SpeechDetector
 
 DETECTOR_RATE = 16_000
 _DIP_MS = 120.0
+_ECHO_DIP_MS = 200.0
+_OVER_ECHO_DB = 12.0
+_STEP_DB = 0.5
 _QUIETEST_DBFS, _LOUDEST_ROOM_DBFS = -70.0, -35.0
 
 
@@ -35,8 +38,27 @@ class VADConfig:
             raise ConfigError("VADConfig wants 0 < release <= threshold < 1")
 
 
+class _Left:
+    """How loud what echo cancellation leaves is: a slow median in dBFS. What is far louder is somebody at this end."""
+
+    def __init__(self) -> None:
+        self.level: float | None = None
+
+    def over(self, pcm: bytes) -> bool:
+        level = dbfs(pcm)[0]
+        if self.level is None:
+            self.level = level
+        over = level > self.level + _OVER_ECHO_DB
+        self.level += _STEP_DB if level > self.level else -_STEP_DB
+        return over
+
+
 class VadStage:
-    """One stream's speech. Audio passes unchanged; positions are those of the stream at the stage's rate."""
+    """One stream's speech. Audio passes unchanged; positions are those of the stream at the stage's rate.
+
+    `echo` tells whether echo is being taken out. What that leaves of a voice beside the echo is full of holes, and a
+    model of voices is less sure of it; so then what is clearly louder than the rest of the echo is speech from the
+    likelihood on that the detector calls `faint`, where it has one."""
 
     name = "vad"
 
@@ -48,6 +70,9 @@ class VadStage:
         self._windows = Reblock(detector.window * 2)
         self._window_ms = detector.window / DETECTOR_RATE * 1000
         self._keep_ms = self._config.pad_ms + self._config.min_speech_ms + 2 * self._window_ms
+        self.echo: Echoing | None = None
+        self._faint: float | None = getattr(detector, "faint", None)
+        self._left = _Left()
         self._before: deque[AudioFrame] = deque()
         self._before_ms = 0.0
         self._clear()
@@ -60,7 +85,7 @@ class VadStage:
         data = frame.pcm if self._resampler is None else self._resampler.process(frame.pcm)
         signals: list[AudioSignal] = []
         for window in self._windows.push(data):
-            signal = self._judge(self._detector.probability(window), frame)
+            signal = self._judge(*self._likely(window), frame)
             if signal is not None:
                 signals.append(signal)
         self._remember(frame)
@@ -73,9 +98,22 @@ class VadStage:
             self._resampler.reset()
         self._before.clear()
         self._before_ms = 0.0
+        self._left = _Left()
         self._clear()
 
-    def _judge(self, likely: float, frame: AudioFrame) -> AudioSignal | None:
+    def _likely(self, window: bytes) -> tuple[float, float]:
+        """(how likely the window is speech, how long a dip in it may be)."""
+        likely = self._detector.probability(window)
+        if self._faint is None or self.echo is None or not self.echo.echoing:
+            return likely, _DIP_MS
+        if self._left.over(window):
+            if likely >= self._faint:
+                likely = max(likely, self._config.threshold)
+            elif likely >= self._faint / 2:
+                likely = max(likely, self._config.release)
+        return likely, _ECHO_DIP_MS
+
+    def _judge(self, likely: float, dip_ms: float, frame: AudioFrame) -> AudioSignal | None:
         if self.speech:
             return self._still_speech(likely, frame)
         config = self._config
@@ -84,7 +122,7 @@ class VadStage:
             self._quiet_ms = 0.0
         elif likely < config.release:
             self._quiet_ms += self._window_ms
-            if self._quiet_ms > _DIP_MS:
+            if self._quiet_ms > dip_ms:
                 self._loud_ms = 0.0
         if self._loud_ms >= config.min_speech_ms:
             self.speech = True
