@@ -48,7 +48,7 @@ def noticed(near: NDArray[Any], *, beside: bool = True) -> list[float]:
     return found
 
 
-NAMES = ("vm-nobodyavail", "conf-getpin", "vm-review", "vm-options", "demo-abouttotry", "vm-msginstruct")
+NAMES = ("vm-nobodyavail", "conf-getpin", "vm-options", "vm-msginstruct")
 
 
 def test_voices_as_loud_as_the_echo_are_noticed_and_sooner_than_without_knowing_of_it() -> None:
