@@ -300,7 +300,9 @@ def test_nothing_is_pushed_out_of_a_narrow_screen(server: Server, pages: Pages, 
             say(page, "hello")
             expect(replies(page)).to_have_count(1)
             expect(page.locator("[aria-busy]")).to_have_count(0, timeout=SLOW)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        outside = "all => all.filter(e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.className)"
+        scrolled = page.evaluate("document.documentElement.scrollWidth")
+        assert scrolled <= width, page.eval_on_selector_all("body *", outside)
 
 
 def test_who_else_is_looking(server: Server, pages: Pages, room: str) -> None:
