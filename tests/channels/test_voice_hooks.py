@@ -1,4 +1,4 @@
-"""What is told of a call: every notice once, at its time and with what it says; and the constructor's smaller options."""
+"""What is told of a call: every notice once, at its time, with what it says; and the channel's smaller options."""
 
 from __future__ import annotations
 
