@@ -62,7 +62,9 @@ class WavBackend:
         return session
 
     async def receive(self, session: VoiceSession) -> AsyncIterator[AudioFrame]:
-        call = self._calls[session.id]
+        call = self._calls.get(session.id)
+        if call is None:
+            return
         size = self.traits.rate * FRAME_MS // 1000
         call.began = monotonic()
         position = 0
@@ -72,7 +74,11 @@ class WavBackend:
                 await asyncio.sleep(delay)
             chunk = call.pcm[position * 2 : (position + size) * 2]
             if not chunk and self._done(call):
+                call.over.set()
+                self._observers.tell(BackendEvent("disconnected", session))
                 return
+            if session.listen_only:
+                chunk = b""
             yield AudioFrame(chunk + silence(size - len(chunk) // 2), self.traits.rate, position)
             position += size
 
@@ -88,21 +94,24 @@ class WavBackend:
         return monotonic() - last > call.linger_s
 
     async def send_audio(self, session: VoiceSession, frame: AudioFrame) -> None:
-        call = self._calls[session.id]
-        if call.over.is_set():
+        call = self._calls.get(session.id)
+        if call is None or call.over.is_set():
             raise SessionEnded(f"call {session.id} is over")
         start = max(call.free_at, monotonic())
         call.free_at = start + frame.duration_ms / 1000
         call.queue.append((start, frame))
 
     async def clear(self, session: VoiceSession) -> None:
-        call = self._calls[session.id]
-        self._play(call)
-        call.queue.clear()
-        call.free_at = monotonic()
+        call = self._calls.get(session.id)
+        if call is not None:
+            self._play(call)
+            call.queue.clear()
+            call.free_at = monotonic()
 
     def played(self, session: VoiceSession) -> int:
-        call = self._calls[session.id]
+        call = self._calls.get(session.id)
+        if call is None:
+            return 0
         self._play(call)
         return call.played
 
