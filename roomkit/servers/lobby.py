@@ -50,11 +50,11 @@ class Lobby:
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._connections: set[Connection] = set()
-        self._rooms: dict[RoomKey, set[Connection]] = {}
-        self._watchers: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # Not sets, whose order is that of addresses.
+        self._rooms: dict[RoomKey, dict[Connection, None]] = {}
+        self._watchers: dict[Connection, None] = {}
         self._count: dict[tuple[str, str], int] = {}
-        self._dirty: set[RoomKey] = set()
+        self._dirty: dict[RoomKey, None] = {}
         self._left = Wakeup()
         self._sweeper: asyncio.Task[None] | None = None
         self._teller: asyncio.Task[None] | None = None
@@ -78,12 +78,12 @@ class Lobby:
         return True
 
     def add(self, connection: Connection) -> None:
-        self._connections.add(connection)
+        self._connections[connection] = None
         if self._sweeper is None:
             self._sweeper = self._door.scope.spawn(self._sweep(), name="sweep sockets")
 
     def remove(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         if connection.principal is not None:
             key = (connection.principal.tenant, connection.principal.id)
             self._count[key] -= 1
@@ -102,14 +102,14 @@ class Lobby:
             await self._left.wait()
 
     def enter(self, connection: Connection, key: RoomKey) -> None:
-        self._rooms.setdefault(key, set()).add(connection)
+        self._rooms.setdefault(key, {})[connection] = None
         self._hook("state", self._committed, Filter(types=STATE_EVENTS))
         if connection.staff:
             self._tell_viewers(key, connection)
 
     def leave(self, connection: Connection, key: RoomKey) -> None:
-        here = self._rooms.get(key, set())
-        here.discard(connection)
+        here = self._rooms.get(key, {})
+        here.pop(connection, None)
         if not here:
             self._rooms.pop(key, None)
         if not self._rooms:
@@ -135,10 +135,10 @@ class Lobby:
     def watch(self, connection: Connection, *, on: bool) -> None:
         """Tells this connection about every room of its tenant that changes."""
         if on:
-            self._watchers.add(connection)
+            self._watchers[connection] = None
             self._hook("all", self._committed, None)
         else:
-            self._watchers.discard(connection)
+            self._watchers.pop(connection, None)
             if not self._watchers:
                 self._release("all")
 
@@ -171,7 +171,7 @@ class Lobby:
         if self._door.kit.engine.table.loaded(tenant, room_id) is not None:
             return  # it was heard of here
         if not tenant or (tenant, room_id) in self._rooms or self._watchers:
-            self._dirty.update([(tenant, room_id)] if tenant else self._rooms)
+            self._dirty.update(dict.fromkeys([(tenant, room_id)] if tenant else self._rooms))
             self._tell_soon()
 
     def _release(self, name: str) -> None:
@@ -187,7 +187,7 @@ class Lobby:
         key = (notice.tenant, notice.room_id)
         if key not in self._rooms and not self._watchers:
             return
-        self._dirty.add(key)
+        self._dirty[key] = None
         self._tell_soon()
 
     def _tell_soon(self) -> None:
@@ -198,7 +198,7 @@ class Lobby:
         try:
             while self._dirty:
                 await asyncio.sleep(GATHER_S)
-                dirty, self._dirty = self._dirty, set()
+                dirty, self._dirty = self._dirty, {}
                 for key in dirty:
                     await self._tell_room(key)
         finally:
