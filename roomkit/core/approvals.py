@@ -86,6 +86,9 @@ async def _begin(
     waiting: asyncio.Future[ApprovalAnswer],
 ) -> str:
     """Looks, asks and waits in one step of the room, so that no answer can fall in between."""
+    if _closed(actor):
+        waiting.set_result(ApprovalAnswer(False, "system", "the room is closed"))
+        return ""
     if not ai_may_answer(actor.state.room.floor):
         waiting.set_result(ApprovalAnswer(False, "system", "a person has taken over"))
         return ""
@@ -103,6 +106,11 @@ async def _begin(
         del actor.engine.answers[approval_id]
         raise
     return approval_id
+
+
+def _closed(actor: RoomActor) -> bool:
+    """A room may close while a question is on its way to it."""
+    return not actor.state.room.open
 
 
 async def _asked_before(actor: RoomActor, asker: Asker, call: ToolCallContent) -> str | None:

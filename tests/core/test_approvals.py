@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from roomkit import RoomKit
+from roomkit.core import approvals
 from roomkit.errors import StateError
+from roomkit.models.content import ToolCallContent
 from roomkit.testing import FakeChannel
 from tests.core.rooms import Brain, kit_with, say
 from tests.core.test_floor import asker, cancel
@@ -112,3 +114,15 @@ async def test_a_question_asked_again_stands_in_the_queue_once(make: Make) -> No
         await say(kit, "refund please", "r")
         await asyncio.sleep(1)
         assert await waiting(kit) == [("r", ["refund"])]
+
+
+async def test_a_question_that_comes_when_the_room_has_closed_is_not_asked(make: Make) -> None:
+    async with make() as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        actor = await kit.engine.table.require("default", "r")
+        await kit.close_room("r")
+        nobody = approvals.Asker("ai", frozenset(), frozenset(), frozenset())
+        answer = await approvals.ask(kit.engine, actor, nobody, ToolCallContent(call_id="1", name="refund"), 100)
+        assert (answer.granted, answer.reason) == (False, "the room is closed")
+        assert await kit.approvals() == []
+        assert (await kit.events("r"))[-1].type == "room_closed"

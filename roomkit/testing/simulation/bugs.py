@@ -30,7 +30,7 @@ from roomkit.core.turns import Turns
 from roomkit.models.stream import StreamError
 from roomkit.ports.store import Batch, Duplicate, Record, RecordQuery
 from roomkit.runtime import Scope
-from roomkit.testing.simulation import deed_bugs
+from roomkit.testing.simulation import deed_bugs, rights_bugs
 from roomkit.testing.simulation.nodes import Leases
 from roomkit.testing.simulation.planting import PLANTED, Patch, planted
 from roomkit.testing.simulation.planting import bug as _bug
@@ -369,4 +369,4 @@ _bug(
 )
 _bug("a room may go while it is resumed", 1200, (Holdings, "_resume", _idle_meanwhile), nodes=3, tight=True, since=400)
 
-__all__ = ["PLANTED", "deed_bugs", "planted"]
+__all__ = ["PLANTED", "deed_bugs", "planted", "rights_bugs"]

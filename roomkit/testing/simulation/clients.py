@@ -98,10 +98,18 @@ class Phone:
         for said in mine:
             if dice.random() < 0.3:  # The vendor never heard our yes, or forgot that it did.
                 await self.world.nap(dice)
-                text = TextContent(text=f"{said.word} says {self.name}")
-                again = InboundMessage(channel_id=self.channel, sender_id=f"+{self.name}", content=text)
-                await self._bring(said, again.replaced(external_id=said.key))
+                await self._repeat(said)
         self.done = True
+
+    async def again(self) -> None:
+        """Long after, its vendor brings what it had brought first."""
+        if self.said:
+            await self._repeat(self.said[0])
+
+    async def _repeat(self, said: Said) -> None:
+        text = TextContent(text=f"{said.word} says {self.name}")
+        again = InboundMessage(channel_id=self.channel, sender_id=f"+{self.name}", content=text)
+        await self._bring(said, again.replaced(external_id=said.key))
 
     def _about(self, target: Said, word: str) -> Any:
         match self.dice.randrange(3):

@@ -18,6 +18,7 @@ from roomkit.models.room import FloorMode
 from roomkit.ports.store import Record
 from roomkit.testing.simulation.clients import Phone, Said, Spot, note_answer
 from roomkit.testing.simulation.process import Lost, Process, alive
+from roomkit.testing.simulation.rights import NOTE, PROPOSAL, is_allowed
 
 if TYPE_CHECKING:
     from roomkit.rooms import Rooms
@@ -107,8 +108,8 @@ async def _hold(rooms: Rooms, room: str, who: str) -> None:
 
 
 async def _draft(rooms: Rooms, room: str, who: str) -> None:
-    made = await rooms.draft(room, "a proposal", by=who)
-    await rooms.settle_draft(room, made.id, "3" in made.id, by=who)
+    made = await rooms.draft(room, f"{PROPOSAL} {who}", by=who)
+    await rooms.settle_draft(room, made.id, is_allowed(made.id), by=who)
 
 
 DEEDS: dict[str, Deed] = {
@@ -123,7 +124,7 @@ DEEDS: dict[str, Deed] = {
     "close": lambda rooms, room, who: rooms.close_room(room, by=who),
     "reopen": lambda rooms, room, who: rooms.reopen_room(room, by=who),
     "pause": lambda rooms, room, who: rooms.pause_room(room, by=who),
-    "note": lambda rooms, room, who: rooms.note(room, "hm", who),
+    "note": lambda rooms, room, who: rooms.note(room, NOTE, who),
     "whisper": lambda rooms, room, who: rooms.whisper(room, "be kind", to="ai", by=who),
     "draft": _draft,
 }

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from roomkit.core.policy import ai_may_answer, may_see
 from roomkit.core.state import load
 from roomkit.models.content import SystemContent, ToolCallContent
 from roomkit.models.event import EventStatus, EventType, RoomEvent
-from roomkit.models.room import Floor, FloorMode
+from roomkit.models.room import FloorMode
 from roomkit.ports.store import RecordQuery
 from roomkit.testing.history import Record, check_history
-from roomkit.testing.simulation import aftermath
+from roomkit.testing.simulation import aftermath, rights
 from roomkit.testing.simulation.clients import Span
 from roomkit.testing.simulation.disk import Disk
 from roomkit.testing.simulation.outside import WORD, Receipt, Run, Vendor
@@ -61,20 +60,19 @@ async def judge(world: World) -> list[str]:
     wrong += _pauses(world, logs)
     wrong += _floors(logs)
     wrong += _taken_back(world)
+    wrong += rights.judge(world, logs)
     wrong += aftermath.judge(world, logs, every)
     wrong += await _memory(world)
     return wrong
 
 
 def _history(world: World, logs: Logs) -> Iterator[Record]:
-    binding = {spot: next((b for b in _bindings(world, spot) if b.channel_id == "web"), None) for spot in logs}
     spans = [span for page in world.pages for span in page.spans]
     for spot, log in logs.items():
         guests = [span for span in spans if span.spot == spot and not span.staff]
         staff = [span.name for span in spans if span.staff]
-        web = binding[spot]
         for event in log:
-            seen = [span.name for span in guests if web is not None and may_see(event, web, span.who)]
+            seen = [span.name for span in guests if rights.may_see(event, span.who)]
             record = {"kind": "commit", **_place(event), "visible_to": [*seen, *staff]}
             if words := WORD.findall(event.text):
                 record["key"] = words[0] if event.source.channel_id != "ai" else None
@@ -97,14 +95,6 @@ def _history(world: World, logs: Logs) -> Iterator[Record]:
     for page in world.pages:
         for name, value in page.nets.items():
             yield {"kind": "counter", "name": f"{name} ({page.name})", "value": value}
-
-
-def _bindings(world: World, spot: tuple[str, str]) -> list[Any]:
-    for process in world.processes[::-1]:
-        actor = process.kit.engine.table.loaded(*spot)
-        if actor is not None:
-            return list(actor.state.bindings.values())
-    return []
 
 
 def _span(span: Span) -> Iterator[Record]:
@@ -172,7 +162,8 @@ def _rows(disk: Disk, world: World) -> Iterator[str]:
         if record.due is not None and record.due < now - LATE_S:
             yield f"the timer {record.key!r} is {now - record.due:.0f} s late"
     for record in disk.read(RecordQuery("approval", None, limit=1000)):
-        if record.value["status"] == "pending" and datetime.fromisoformat(record.value["expires_at"]).timestamp() < now:
+        late = datetime.fromisoformat(record.value["expires_at"]).timestamp() < now - LATE_S
+        if record.value["status"] == "pending" and late and (record.tenant, record.room_id) not in world.copies:
             yield f"the approval {record.key!r} has expired, and nobody was told"
 
 
@@ -185,7 +176,7 @@ def _pages(world: World, logs: Logs) -> Iterator[str]:
         if page.spans:
             span, log = page.spans[-1], logs.get(page.spot, [])
             head = max((index for index, *_ in span.seen), default=span.start)
-            last = next((e.index for e in reversed(log) if page.staff or _public(e, page.name)), -1)
+            last = next((e.index for e in reversed(log) if page.staff or rights.may_see(e, page.name)), -1)
             if max(head, span.start) < last:
                 yield f"{page.name} was last told {head} of {page.spot}, which goes on to {last}"
         for event_id, text in page.texts.items():
@@ -196,10 +187,6 @@ def _pages(world: World, logs: Logs) -> Iterator[str]:
 def _told(event: RoomEvent, name: str) -> Any:
     """A fact of a record of the room's life."""
     return event.content.data.get(name) if isinstance(event.content, SystemContent) else None
-
-
-def _public(event: RoomEvent, who: str) -> bool:
-    return event.visibility in ("all", "transport", f"person:{who}") and not event.blocked
 
 
 def _erased(event: RoomEvent) -> bool:
@@ -262,6 +249,8 @@ def _taken(vendor: Vendor, book: Book, place: Place, receipts: list[Receipt]) ->
     )
     if not same:
         yield f"{vendor.name} got {where} as something else than what is stored"
+    if event is not None and not rights.may_go_out(event, vendor):
+        yield f"{vendor.name} got {where}, which was not for it"
     record = book.delivery(place, vendor.name)
     if len(receipts) > 1 and not vendor.policy.idempotent:
         if vendor.policy.on_ambiguous == "stop_and_ask":
@@ -340,7 +329,7 @@ def _questions(world: World, logs: Logs) -> Iterator[str]:
                 cut = [str(_told(event, "cause"))] if code == "reply_interrupted" else list(asking)
                 for known in cut:
                     asking.pop(known, None)
-            elif _asks(event) and ai_may_answer(Floor(mode=mode)) and (found := WORD.findall(event.text)):
+            elif _asks(event) and mode in (FloorMode.AI, FloorMode.BOTH) and (found := WORD.findall(event.text)):
                 asking[event.id] = (found[0], event.index)
         for word, index in asking.values():
             if word not in world.model.asked and word not in gone:

@@ -28,6 +28,7 @@ from roomkit.models.room import ChannelBinding, ChannelCapabilities
 from roomkit.ports.channel import Channel, RoomContext
 from roomkit.ports.store import RecordQuery
 from roomkit.testing.simulation.process import Process, alive
+from roomkit.testing.simulation.rights import NOTE
 
 if TYPE_CHECKING:
     from roomkit.testing.simulation.world import World
@@ -140,6 +141,8 @@ class Model:
         self._pace = dice.choice((0.0, 0.05, 0.3, 0.5))
         self.asked: dict[str, list[float]] = {}
         """Word -> when it was in the first prompt of a turn; -1: in a later one."""
+        self.overheard: list[float] = []
+        """When it was shown what colleagues note for each other."""
 
     async def stream(self, request: AIRequest) -> AsyncIterator[AIEvent]:
         alive()
@@ -147,6 +150,8 @@ class Model:
         last = request.messages[-1]
         first = last.role == "user"  # Later rounds of a turn go on from what its first one was shown.
         for message in request.messages:
+            if NOTE in message.text:
+                self.overheard.append(now)
             for word in WORD.findall(message.text):
                 self.asked.setdefault(word, []).append(now if first else -1.0)
         await self._think()

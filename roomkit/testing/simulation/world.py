@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ STORM_S = 20.0
 """Virtual seconds after which everything heals, whatever has happened until then."""
 NODES = (*(1 for _ in range(21)), 2, 3, 5)
 """How many nodes there are, as often as that."""
+LATE_S = 6.0
+"""A timer may ring so much too late: until then another process has begun, or taken over."""
 PATIENCE = 60
 """Looks at whether all has come to rest, before it counts as never."""
 POLICIES = {
@@ -111,6 +114,10 @@ class World:
         include(self, self.extra.sample(FEATURES, self.extra.choice((0, 1, 2, 3))))
         self.hasty = random.Random(f"{seed} and hurry")
         include(self, (HURRY,) if self.hasty.random() < 0.2 else ())
+        patience = random.Random(f"{seed} and patience")
+        self.approval_s = patience.choice((30.0, 30.0, 3.0))
+        self.later_s = patience.choice((*(0.0 for _ in range(8)), 3_700.0, 6.9 * 86_400.0))
+        """How long nothing happens before vendors repeat an old message once more."""
         self.nodes = self.dice.choice(NODES) if nodes is None else nodes
         self.network = Network(self, self._fork())
 
@@ -163,7 +170,9 @@ class World:
         for vendor in self.vendors.values():
             kit.register_channel(SimChannel(vendor))
         kit.register_channel(WebSocketChannel("web"))
-        brain = AIChannel("ai", self.model).configure(tools=TOOLS, turn_policy=self.turns, approval_expires_s=30.0)
+        brain = AIChannel("ai", self.model).configure(
+            tools=TOOLS, turn_policy=self.turns, approval_expires_s=self.approval_s
+        )
         kit.register_channel(brain)
         options = ServerOptions(authenticate=lambda connection: connection.scope["principal"])
         if "shop" in self.features:
@@ -237,6 +246,11 @@ class World:
             trouble.cancel()
         self._heal()
         await self.rest()
+        busy = self.nodes > 1 or self.pages or self.features & {"shop", "enqueue"}  # They look round all the time.
+        if self.later_s and not busy:
+            await asyncio.sleep(self.later_s)
+            for phone in self.phones:
+                await phone.again()
         verdict = await judge(self)
         for keeper in keepers:
             keeper.cancel()
@@ -354,7 +368,7 @@ class World:
         for tenant, room in self.spots:
             rooms = self.rooms(process, tenant)
             try:
-                await process.call(_tidy, rooms, room)
+                await process.call(_tidy, self, rooms, room)
             except (Lost, RoomKitError) as error:
                 self.trace("world", f"could not tidy {tenant}/{room}: {type(error).__name__}: {error}")
                 return False
@@ -386,11 +400,14 @@ class World:
         await asyncio.sleep(0.2 if self.calm else dice.choice((0.05, 0.2, 1.0)))
 
 
-async def _tidy(rooms: Rooms, room: str) -> None:
+async def _tidy(world: World, rooms: Rooms, room: str) -> None:
     now = await rooms.get_room(room)
     if not now.open:
         await rooms.reopen_room(room)
     for asked in await rooms.approvals(room):
+        late = VirtualClock(world.loop).now().timestamp() - datetime.fromisoformat(asked["expires_at"]).timestamp()
+        if late > LATE_S:
+            world.wrong.append(f"the approval {asked['id']} of {room} expired {late:.1f} s ago, and still waits")
         await rooms.answer_approval(asked["id"], False, by="tidy", room_id=room)
     if now.floor.mode is not FloorMode.AI:
         await rooms.release(room)

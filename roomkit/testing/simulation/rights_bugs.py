@@ -1,0 +1,77 @@
+# pyright: reportPrivateUsage=false
+"""Planted bugs in who may see and who may speak, and in what is kept for how long. Rules that several modules import by
+name are broken in all of them, so that nobody can be asked who still knows them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from roomkit.core import approvals, floor, policy
+from roomkit.core.actor import Change, RoomActor
+from roomkit.core.timers import Timers
+from roomkit.models.room import ChannelBinding
+from roomkit.ports.store import Record
+from roomkit.testing.simulation.planting import Patch, bug
+
+_USERS = ("core.policy", "core.streams", "core.fallback", "channels.websocket", "servers.views")
+
+
+def _everywhere(name: str, fake: Any) -> tuple[Patch, ...]:
+    modules = [importlib.import_module(f"roomkit.{user}") for user in _USERS]
+    return tuple((module, name, fake) for module in modules if name in vars(module))
+
+
+_visible, _may_write, _settle, _commit, _arm = (
+    policy.visible,
+    policy.may_write,
+    floor.settle_draft,
+    RoomActor.commit,
+    Timers.arm,
+)
+
+
+def _open(*_: Any) -> bool:
+    return True
+
+
+def _loud(visibility: str, *more: Any) -> bool:
+    return visibility in ("none", "internal") or _visible(visibility, *more)
+
+
+def _unmuted(binding: ChannelBinding | None, *more: Any) -> policy.Verdict:
+    return _may_write(None if binding is None else binding.model_copy(update={"muted": False}), *more)
+
+
+def _nothing(*_: Any) -> None:
+    """In place of a refusal."""
+
+
+async def _always(actor: RoomActor, draft_id: str, _: bool, by: str) -> Any:
+    return await _settle(actor, draft_id, True, by)
+
+
+async def _briefly(self: RoomActor, change: Change) -> Any:
+    if change.dedupe_for is not None:
+        change.dedupe_for = (*change.dedupe_for[:2], 0.3)
+    return await _commit(self, change)
+
+
+def _unless(name: str) -> Any:
+    def arm(self: Timers, record: Record) -> None:
+        if not record.value["name"].startswith(name):
+            _arm(self, record)
+
+    return arm
+
+
+bug("everybody may see everything", 100, *_everywhere("may_see", _open), *_everywhere("visible", _open))
+bug("what is internal goes out", 100, *_everywhere("visible", _loud))
+bug("who is muted is heard", 200, *_everywhere("may_write", _unmuted))
+bug("a closed room goes on", 800, (floor, "_require_open", _nothing))
+bug("a question is asked in a room that has closed", 1500, (approvals, "_closed", _nothing), since=300)
+bug("a draft that was refused is sent", 100, (floor, "settle_draft", _always))
+bug("a message is remembered for a moment only", 400, (RoomActor, "commit", _briefly))
+bug("idle rooms are never paused", 100, (Timers, "arm", _unless("idle")))
+bug("a floor is held for ever", 100, (Timers, "arm", _unless("floor")))
+bug("a question is open for ever", 400, (Timers, "arm", _unless("approval")))
