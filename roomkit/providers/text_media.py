@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from roomkit.errors import Refused
 from roomkit.models.content import (
@@ -21,7 +21,7 @@ from roomkit.models.delivery import Attachment, InboundMessage
 from roomkit.providers.chat_text import PLAIN, Dialect, chat_text
 
 if TYPE_CHECKING:
-    import httpx2
+    pass
 
 File = MediaContent | AudioContent | VideoContent
 
@@ -90,27 +90,3 @@ def unknown(channel_id: str, vendor: str, kind: str, ident: str, raw: Any, sende
         provider=vendor,
         raw_payload=raw,
     )
-
-
-def json_answer(response: httpx2.Response) -> Mapping[str, Any]:
-    """The JSON object that a vendor answered; empty where it is none."""
-    try:
-        answer = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return table(answer)
-
-
-def table(value: Any) -> Mapping[str, Any]:
-    """`value` where it is a JSON object, else an empty one."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def rows(value: Any) -> list[Mapping[str, Any]]:
-    """The JSON objects in `value`, where that is a list."""
-    return [table(one) for one in cast("list[Any]", value) if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def word(value: Any, most: int = 500) -> str:
-    """`value` where it is text or a number, cut to `most` characters; else nothing."""
-    return str(value)[:most] if isinstance(value, str | int) and not isinstance(value, bool) else ""

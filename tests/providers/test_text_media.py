@@ -17,7 +17,7 @@ from roomkit.models.content import (
     VideoContent,
 )
 from roomkit.models.delivery import Attachment
-from roomkit.providers.text_media import content_of, media_to_send, rows, table, text_to_send, word
+from roomkit.providers.text_media import content_of, media_to_send, text_to_send
 
 PICTURE = Attachment(url="https://x.example/a.png", mime_type="image/png", size_bytes=7)
 VOICE = Attachment(url="https://x.example/a.ogg", mime_type="audio/ogg")
@@ -59,16 +59,3 @@ def test_what_goes_out():
         media_to_send(both, "telnyx", most=0)
     with pytest.raises(Refused, match="public URL that Telnyx can fetch"):
         media_to_send(AudioContent(url="blob:1"), "telnyx", most=1)
-
-
-@pytest.mark.parametrize("odd", [None, 5, "x", [], ["x"], True, 1.5])
-def test_odd_json_is_nothing(odd: Any):
-    assert table(odd) == {}
-    assert rows(odd) == []
-    assert rows([odd, {"a": 1}]) == [{"a": 1}]
-    assert word(odd) == ("5" if odd == 5 else "x" if odd == "x" else "")
-
-
-def test_words_are_cut():
-    assert word("x" * 600) == "x" * 500
-    assert word("abc", 2) == "ab"

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from roomkit.errors import (
@@ -48,6 +48,7 @@ from roomkit.providers.discord import inbound, text
 from roomkit.providers.discord.limits import Limits
 from roomkit.providers.discord.signature import DiscordKeys
 from roomkit.providers.discord.waiting import Waiting
+from roomkit.providers.vendor_json import json_object
 from roomkit.runtime import Clock, SystemClock, bounded
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class DiscordProvider:
             request = self._client.request(method, route.format(*place), json=body, headers=headers)
             response = await bounded(request, self.options.timeout_s, "discord")
         self._limits.heard(kind, major, response.headers)
-        answer = _json(response)
+        answer = json_object(response)
         if response.is_success:
             if answer is None and response.status_code != 204:
                 raise BadResponse(self.name, "the answer is no JSON", status=response.status_code, ambiguous=True)
@@ -315,11 +316,3 @@ def _error(response: httpx2.Response, answer: Mapping[str, Any]) -> ProviderErro
         status=error.status,
         code=error.code,
     )
-
-
-def _json(response: httpx2.Response) -> Mapping[str, Any] | None:
-    try:
-        answer = response.json()
-    except ValueError:
-        return None
-    return cast("Mapping[str, Any]", answer) if isinstance(answer, dict) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -20,8 +20,8 @@ from roomkit.models.content import (
     VideoContent,
 )
 from roomkit.models.delivery import Attachment, InboundMessage, WebhookRequest
+from roomkit.providers.vendor_json import Json, part, parts, text
 
-Json = Mapping[str, Any]
 PING, COMMAND, COMPONENT, AUTOCOMPLETE, MODAL = 1, 2, 3, 4, 5
 _EPOCH_MS = 1_420_070_400_000
 _NUMBERED = re.compile(r"\A[bc]\d+(?:\.\d+)?:")
@@ -52,10 +52,10 @@ def read(payload: Json, channel_id: str) -> list[InboundMessage]:
         return [_told(payload, channel_id)] if isinstance(payload.get("event"), dict) else []
     if kind in (PING, AUTOCOMPLETE):
         return []
-    data = _dict(payload, "data")
-    member = _dict(payload, "member")
-    user = _dict(member, "user") or _dict(payload, "user")
-    where = _text(payload, "channel_id") or _text(_dict(payload, "channel"), "id")
+    data = part(payload, "data")
+    member = part(payload, "member")
+    user = part(member, "user") or part(payload, "user")
+    where = text(payload, "channel_id") or text(part(payload, "channel"), "id")
     attachments = _attachments(data)
     metadata: dict[str, Any] = {}
     if kind == COMMAND:
@@ -66,12 +66,12 @@ def read(payload: Json, channel_id: str) -> list[InboundMessage]:
         content = _form(data)
     else:
         content = UnknownContent(kind=f"interaction {kind}"[:80])
-    ident = _text(payload, "id")
+    ident = text(payload, "id")
     return [
         InboundMessage(
             channel_id=channel_id,
-            sender_id=_text(user, "id") or "unknown",
-            sender_name=_text(member, "nick") or _text(user, "global_name") or _text(user, "username") or None,
+            sender_id=text(user, "id") or "unknown",
+            sender_name=text(member, "nick") or text(user, "global_name") or text(user, "username") or None,
             conversation_id=where or None,
             group=bool(payload.get("guild_id")),
             content=content,
@@ -85,14 +85,14 @@ def read(payload: Json, channel_id: str) -> list[InboundMessage]:
 
 
 def _told(payload: Json, channel_id: str) -> InboundMessage:
-    event = _dict(payload, "event")
-    data = _dict(event, "data")
-    user = _dict(data, "user")
+    event = part(payload, "event")
+    data = part(event, "data")
+    user = part(data, "user")
     return InboundMessage(
         channel_id=channel_id,
-        sender_id=_text(user, "id") or _text(data, "user_id") or "discord",
-        sender_name=_text(user, "global_name") or _text(user, "username") or None,
-        content=UnknownContent(kind=(_text(event, "type") or "event")[:80]),
+        sender_id=text(user, "id") or text(data, "user_id") or "discord",
+        sender_name=text(user, "global_name") or text(user, "username") or None,
+        content=UnknownContent(kind=(text(event, "type") or "event")[:80]),
         external_id=_digest(event),
         addressed_to=(),
         **_common(payload),
@@ -101,16 +101,16 @@ def _told(payload: Json, channel_id: str) -> InboundMessage:
 
 def _command(data: Json) -> Content:
     """A command as it was typed. Of several options each tells its name; of a menu command the message it is about."""
-    words, options = [f"/{_text(data, 'name')}"], _dicts(data, "options")
+    words, options = [f"/{text(data, 'name')}"], parts(data, "options")
     while options and options[0].get("type") in _SUBCOMMANDS:
-        words.append(_text(options[0], "name"))
-        options = _dicts(options[0], "options")
-    told = [(name, value) for one in options if (name := _text(one, "name")) and (value := _value(one)) is not None]
+        words.append(text(options[0], "name"))
+        options = parts(options[0], "options")
+    told = [(name, value) for one in options if (name := text(one, "name")) and (value := _value(one)) is not None]
     words += [value if len(told) == 1 else f"{name}: {value}" for name, value in told]
-    target = _dict(_dict(_dict(data, "resolved"), "messages"), _text(data, "target_id"))
-    if _text(target, "content"):
-        words.append(_text(target, "content"))
-    return TextContent(text=" ".join(words)) if _text(data, "name") else UnknownContent(kind="command")
+    target = part(part(part(data, "resolved"), "messages"), text(data, "target_id"))
+    if text(target, "content"):
+        words.append(text(target, "content"))
+    return TextContent(text=" ".join(words)) if text(data, "name") else UnknownContent(kind="command")
 
 
 def _value(option: Json) -> str | None:
@@ -121,7 +121,7 @@ def _value(option: Json) -> str | None:
 
 
 def _pressed(payload: Json, data: Json) -> tuple[Content, dict[str, Any]]:
-    custom = _text(data, "custom_id")
+    custom = text(data, "custom_id")
     value = _NUMBERED.sub("", custom)
     values = data.get("values")
     if isinstance(values, list) and values:
@@ -135,39 +135,39 @@ def _pressed(payload: Json, data: Json) -> tuple[Content, dict[str, Any]]:
 
 def _label_of(payload: Json, wanted: str) -> str:
     """What stands on the button, or the line of a list, that was chosen."""
-    for row in _dicts(_dict(payload, "message"), "components"):
-        for component in _dicts(row, "components"):
-            if _text(component, "custom_id") == wanted:
-                return _text(component, "label")
-            for option in _dicts(component, "options"):
-                if _text(option, "value") == wanted:
-                    return _text(option, "label")
+    for row in parts(part(payload, "message"), "components"):
+        for component in parts(row, "components"):
+            if text(component, "custom_id") == wanted:
+                return text(component, "label")
+            for option in parts(component, "options"):
+                if text(option, "value") == wanted:
+                    return text(option, "label")
     return ""
 
 
 def _form(data: Json) -> Content:
     lines: list[str] = []
-    for row in _dicts(data, "components"):
-        for field in [*_dicts(row, "components"), *([_dict(row, "component")] if row.get("component") else [])]:
+    for row in parts(data, "components"):
+        for field in [*parts(row, "components"), *([part(row, "component")] if row.get("component") else [])]:
             value = field.get("value")
             if isinstance(value, str) and value:
-                lines.append(f"{_text(field, 'custom_id')}: {value}")
+                lines.append(f"{text(field, 'custom_id')}: {value}")
     return TextContent(text="\n".join(lines)) if lines else UnknownContent(kind="form")
 
 
 def _attachments(data: Json) -> tuple[Attachment, ...]:
     """Files are under signed addresses that anybody may read."""
     found: list[Attachment] = []
-    for file in _dict(_dict(data, "resolved"), "attachments").values():
-        if isinstance(file, dict) and (url := _text(cast("Json", file), "url")):
+    for file in part(part(data, "resolved"), "attachments").values():
+        if isinstance(file, dict) and (url := text(cast("Json", file), "url")):
             known = cast("Json", file)
             size = known.get("size")
-            mime = _text(known, "content_type").partition(";")[0].strip() or None
+            mime = text(known, "content_type").partition(";")[0].strip() or None
             found.append(
                 Attachment(
                     url=url,
                     mime_type=mime,
-                    filename=_text(known, "filename") or None,
+                    filename=text(known, "filename") or None,
                     size_bytes=size if isinstance(size, int) else None,
                 )
             )
@@ -211,19 +211,3 @@ def _moment(ident: str) -> datetime | None:
         return datetime.fromtimestamp(((int(ident) >> 22) + _EPOCH_MS) / 1000, UTC)
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _text(value: Json, name: str) -> str:
-    found = value.get(name)
-    return found if isinstance(found, str) else ""
-
-
-def _dict(value: Json, name: str) -> Json:
-    found = value.get(name)
-    return cast("Json", found) if isinstance(found, dict) else {}
-
-
-def _dicts(value: Json, name: str) -> list[Json]:
-    found = value.get(name)
-    items = cast("list[Any]", found) if isinstance(found, list) else []
-    return [cast("Json", item) for item in items if isinstance(item, dict)]

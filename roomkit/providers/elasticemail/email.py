@@ -29,7 +29,7 @@ from roomkit.ports.channel import RoomContext
 from roomkit.protocols.mail.compose import Mail, split_address, thread_headers
 from roomkit.providers.elasticemail.inbound import ElasticEmailKeys, parse
 from roomkit.providers.mail import WEBHOOK_BYTES, MailDesk, MailSettings, fetched, mail_error
-from roomkit.providers.text_media import json_answer, word
+from roomkit.providers.vendor_json import json_answer, word
 from roomkit.runtime import Clock, SystemClock, bounded
 
 if TYPE_CHECKING:

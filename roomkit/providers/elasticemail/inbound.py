@@ -26,7 +26,7 @@ from roomkit.protocols.mail.form import read_form
 from roomkit.protocols.mail.letter import Headers, Letter, MailFile, letter_of, read_headers, safe_name
 from roomkit.protocols.mail.trust import verdict_of
 from roomkit.providers.mail import MailDesk, raw_of
-from roomkit.providers.text_media import table, word
+from roomkit.providers.vendor_json import table, word
 from roomkit.runtime import Clock
 
 SIGNATURE = "x-elasticemail-signature"

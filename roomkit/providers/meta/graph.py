@@ -24,6 +24,7 @@ from roomkit.models.delivery import WebhookReply, WebhookRequest
 from roomkit.net.client import ClientOptions, error_from_response, http_client, parse_retry_after, vendor_errors
 from roomkit.net.redaction import redact, register_secret
 from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy, Resolver
+from roomkit.providers.vendor_json import part, rows
 from roomkit.runtime import bounded
 
 if TYPE_CHECKING:
@@ -182,17 +183,6 @@ def own_id(what: Any) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:40]
 
 
-def part(raw: Raw, name: str) -> Raw:
-    """The object under a name; empty when there is none."""
-    value = raw.get(name)
-    return cast("Raw", value) if isinstance(value, dict) else {}
-
-
-def parts(value: Any) -> list[Raw]:
-    """The objects of a list."""
-    return [one for one in cast("list[Any]", value) if isinstance(one, dict)] if isinstance(value, list) else []
-
-
 def _same(mine: str, given: str) -> bool:
     return hmac.compare_digest(mine.encode(), given.encode(errors="replace"))
 
@@ -251,5 +241,5 @@ def _wait(response: httpx2.Response) -> float | None:
     except ValueError:
         return None
     found = cast("Raw", usage).values() if isinstance(usage, dict) else ()
-    minutes = [one.get("estimated_time_to_regain_access") for many in found for one in parts(many)]
+    minutes = [one.get("estimated_time_to_regain_access") for many in found for one in rows(many)]
     return max((60.0 * one for one in minutes if isinstance(one, int | float) and one > 0), default=None)

@@ -20,7 +20,8 @@ from roomkit.models.content import (
 )
 from roomkit.models.delivery import Attachment, DeliveryState, DeliveryStatus, InboundMessage
 from roomkit.models.event import EventType
-from roomkit.providers.meta.graph import SOLE, Raw, own_id, part, parts
+from roomkit.providers.meta.graph import SOLE, Raw, own_id
+from roomkit.providers.vendor_json import part, rows
 
 Item = InboundMessage | DeliveryStatus
 # The mime type is not told; the file itself says it when it is fetched.
@@ -32,7 +33,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def read(body: Raw, channel_id: str, account: str) -> Iterator[Item]:
     """Everything in one webhook, save what came for another page than `account`. Kinds that are not known become a
     message with `UnknownContent`; the echo of what a page has said only confirms that it went out."""
-    entries = parts(body.get("entry"))
+    entries = rows(body.get("entry"))
     if body.get("object") != "page" or not entries:
         yield _unknown(channel_id, str(body.get("object") or "empty"), body, "meta")
         return
@@ -41,18 +42,18 @@ def read(body: Raw, channel_id: str, account: str) -> Iterator[Item]:
         if account and page and page != account:
             continue
         # The first two hold conversations; everything else is news of the page itself.
-        found = [(kind, event) for kind in ("messaging", "standby") for event in parts(entry.get(kind))]
+        found = [(kind, event) for kind in ("messaging", "standby") for event in rows(entry.get(kind))]
         for kind, event in found:
             yield from _event(kind, event, channel_id)
-        for change in parts(entry.get("changes")):
+        for change in rows(entry.get("changes")):
             yield _unknown(channel_id, str(change.get("field") or "change"), change, f"page:{page}")
-        if not found and not parts(entry.get("changes")):
+        if not found and not rows(entry.get("changes")):
             yield _unknown(channel_id, "empty", entry, f"page:{page}")
 
 
 def others(body: Raw, account: str) -> set[str]:
     """The pages that a webhook has news for, other than `account`."""
-    found = {str(entry.get("id") or "") for entry in parts(body.get("entry"))}
+    found = {str(entry.get("id") or "") for entry in rows(body.get("entry"))}
     return found - {account, ""} if account else set()
 
 
@@ -93,7 +94,7 @@ def _envelope(event: Raw, channel_id: str, **kept: Any) -> dict[str, Any]:
 
 def _message(message: Raw, event: Raw, channel_id: str) -> InboundMessage:
     reply = part(message, "quick_reply").get("payload")
-    files = tuple(one for one in map(_attachment, parts(message.get("attachments"))) if one is not None)
+    files = tuple(one for one in map(_attachment, rows(message.get("attachments"))) if one is not None)
     about = part(message, "reply_to").get("mid")
     return InboundMessage(
         **_envelope(event, channel_id, payload=reply, referral=message.get("referral")),
@@ -108,7 +109,7 @@ def _content(message: Raw, files: tuple[Attachment, ...]) -> Content:
     text = str(message.get("text") or "")
     found: list[Content] = [TextContent(text=text)] if text else []
     waiting = list(files)
-    for attachment in parts(message.get("attachments")):
+    for attachment in rows(message.get("attachments")):
         if _attachment(attachment) is not None:
             found.append(_file(str(attachment["type"]), waiting.pop(0).url))
         elif (other := _other(attachment, text)) is not None:

@@ -43,7 +43,6 @@ from roomkit.providers.meta.graph import (
     Graph,
     MetaOptions,
     Webhooks,
-    parts,
 )
 from roomkit.providers.meta.whatsapp_inbound import others, read
 from roomkit.providers.meta.whatsapp_outbound import (
@@ -56,6 +55,7 @@ from roomkit.providers.meta.whatsapp_outbound import (
     kind_of,
 )
 from roomkit.providers.stored_files import bytes_of, name_of, stored_files
+from roomkit.providers.vendor_json import rows
 
 if TYPE_CHECKING:
     import httpx2
@@ -138,7 +138,7 @@ class MetaWhatsAppProvider:
         )
         request = body(message, list_button=self.whatsapp.list_button, media=media)
         answer = await self._graph.post(f"{self.options.account}/messages", request)
-        accepted = parts(answer.get("messages"))
+        accepted = rows(answer.get("messages"))
         if not accepted or not isinstance(name := accepted[0].get("id"), str):
             raise BadResponse(self.name, "accepted a message without naming it")
         status = accepted[0].get("message_status")

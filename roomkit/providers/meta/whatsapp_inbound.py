@@ -24,7 +24,8 @@ from roomkit.models.content import (
 )
 from roomkit.models.delivery import Attachment, DeliveryState, DeliveryStatus, InboundMessage
 from roomkit.models.event import EventType
-from roomkit.providers.meta.graph import SOLE, Raw, own_id, part, parts
+from roomkit.providers.meta.graph import SOLE, Raw, own_id
+from roomkit.providers.vendor_json import part, rows
 
 Item = InboundMessage | DeliveryStatus
 STATES = {
@@ -42,12 +43,12 @@ _MARKETING = "marketing_messages"
 def read(body: Raw, channel_id: str, media_url: str, account: str) -> Iterator[Item]:
     """Everything in one webhook, save what came for another number than `account`. Kinds that are not known become a
     message with `UnknownContent`."""
-    entries = parts(body.get("entry"))
+    entries = rows(body.get("entry"))
     if body.get("object") != "whatsapp_business_account" or not entries:
         yield _unknown(channel_id, str(body.get("object") or "empty")[:80], body, "meta")
         return
     for entry in entries:
-        for change in parts(entry.get("changes")):
+        for change in rows(entry.get("changes")):
             value = part(change, "value")
             number = part(value, "metadata").get("phone_number_id")
             if number is None or not account or str(number) == account:
@@ -56,20 +57,20 @@ def read(body: Raw, channel_id: str, media_url: str, account: str) -> Iterator[I
 
 def others(body: Raw, account: str) -> set[str]:
     """The numbers that a webhook has news for, other than `account`."""
-    changes = (change for entry in parts(body.get("entry")) for change in parts(entry.get("changes")))
+    changes = (change for entry in rows(body.get("entry")) for change in rows(entry.get("changes")))
     found = {str(part(part(one, "value"), "metadata").get("phone_number_id") or "") for one in changes}
     return found - {account, ""} if account else set()
 
 
 def _change(owner: str, change: Raw, value: Raw, channel_id: str, media_url: str) -> Iterator[Item]:
     field = str(change.get("field") or "change")
-    messages, statuses = parts(value.get("messages")), parts(value.get("statuses"))
-    wishes = parts(value.get("user_preferences")) if field == "user_preferences" else []
+    messages, statuses = rows(value.get("messages")), rows(value.get("statuses"))
+    wishes = rows(value.get("user_preferences")) if field == "user_preferences" else []
     for wish in wishes:
         sender, told = person(str(wish.get("wa_id") or "")) or str(wish.get("user_id") or "unknown"), wish.get("detail")
         yield _unknown(channel_id, field, wish, sender, str(told)[:300] if told else None, _wish(wish))
     if not wishes and (field != "messages" or not (messages or statuses)):
-        errors = parts(value.get("errors"))
+        errors = rows(value.get("errors"))
         told = str(errors[0].get("title") or errors[0].get("message"))[:300] if errors else None
         kind = "errors" if field == "messages" and errors else field
         yield _unknown(channel_id, kind[:80], change, f"waba:{owner}", told)
@@ -122,7 +123,7 @@ def _reaction(reaction: Raw, common: dict[str, Any]) -> InboundMessage:
 
 def _envelope(message: Raw, value: Raw, channel_id: str) -> dict[str, Any]:
     phone, own = str(message.get("from") or ""), str(message.get("from_user_id") or "")
-    contacts = parts(value.get("contacts"))
+    contacts = rows(value.get("contacts"))
     mine = [one for one in contacts if phone in (one.get("wa_id"), "") and own in (one.get("user_id"), "")]
     contact: Raw = mine[0] if mine else contacts[0] if len(contacts) == 1 else {}
     profile = part(contact, "profile")
@@ -192,9 +193,9 @@ def _words(kind: str, message: Raw) -> str | None:
     inner = part(message, kind)
     match kind:
         case "contacts":
-            told = [_contact(one) for one in parts(message.get(kind))]
+            told = [_contact(one) for one in rows(message.get(kind))]
         case "order":
-            items = parts(inner.get("product_items"))
+            items = rows(inner.get("product_items"))
             told = [
                 str(inner.get("text") or ""),
                 *(f"{i.get('quantity')} x {i.get('product_retailer_id')}" for i in items),
@@ -202,13 +203,13 @@ def _words(kind: str, message: Raw) -> str | None:
         case "system":
             told = [str(inner.get("body") or inner.get("type") or "")]
         case _:
-            errors = parts(message.get("errors"))
+            errors = rows(message.get("errors"))
             told = [str(inner.get("type") or ""), *(str(one.get("title") or "") for one in errors)]
     return "\n".join(one for one in told if one)[:2000] or None
 
 
 def _contact(contact: Raw) -> str:
-    phones = (str(one.get("phone") or one.get("wa_id") or "") for one in parts(contact.get("phones")))
+    phones = (str(one.get("phone") or one.get("wa_id") or "") for one in rows(contact.get("phones")))
     name = str(part(contact, "name").get("formatted_name") or part(contact, "name").get("first_name") or "")
     return " ".join(one for one in (name, *phones) if one)
 
@@ -242,7 +243,7 @@ def _file(kind: str, file: Raw, attachment: Attachment) -> Content:
 
 def _status(status: Raw, value: Raw, channel_id: str) -> Item:
     state = STATES.get(str(status.get("status")))
-    errors = parts(status.get("errors"))
+    errors = rows(status.get("errors"))
     if state is None or not status.get("id"):
         kind = f"status_{status.get('status') or 'unknown'}"
         return _unknown(channel_id, kind[:80], status, person(str(status.get("recipient_id") or "")) or "meta")

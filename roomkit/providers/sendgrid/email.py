@@ -31,7 +31,7 @@ from roomkit.protocols.mail.form import read_form
 from roomkit.providers.mail import WEBHOOK_BYTES, MailDesk, MailSettings, fetched, mail_error
 from roomkit.providers.sendgrid.inbound import ID_ARGUMENT, parse
 from roomkit.providers.sendgrid.signature import SendGridKeys, public_key
-from roomkit.providers.text_media import json_answer, rows, word
+from roomkit.providers.vendor_json import json_answer, rows, word
 from roomkit.runtime import Clock, SystemClock, bounded
 
 if TYPE_CHECKING:

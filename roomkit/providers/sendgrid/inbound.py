@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from typing import Any
 
@@ -16,7 +15,7 @@ from roomkit.protocols.mail.form import Form, read_form
 from roomkit.protocols.mail.letter import Headers, Letter, MailFile, letter_of, read_headers, safe_name
 from roomkit.protocols.mail.trust import Verdict, verdict_from
 from roomkit.providers.mail import MailDesk, raw_of
-from roomkit.providers.text_media import rows, table, word
+from roomkit.providers.vendor_json import moment_at, rows, table, word
 
 ID_ARGUMENT = "roomkit_id"
 STATES = {
@@ -68,7 +67,7 @@ def _event(event: Mapping[str, Any], channel_id: str, desk: MailDesk) -> Inbound
         code=(word(event.get("status"), 20) or word(event.get("bounce_classification"), 60) or None)
         if failed
         else None,
-        at=_moment(event.get("timestamp")),
+        at=moment_at(event.get("timestamp")),
         raw_payload=dict(event),
     )
 
@@ -147,13 +146,6 @@ def _verdict(form: Form, letter: Letter) -> Verdict:
     return verdict_from(
         letter.sender, dkim=_DKIM.findall(form.text("dkim")[:5_000]), spf=form.text("SPF")[:20], envelope=envelope
     )
-
-
-def _moment(value: Any) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(float(value), UTC)
-    except (ValueError, TypeError, OverflowError, OSError):
-        return None
 
 
 def _json(text: str) -> Any:

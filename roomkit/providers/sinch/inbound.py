@@ -9,11 +9,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from roomkit.models.delivery import Attachment, DeliveryState, DeliveryStatus, InboundMessage, WebhookRequest
-from roomkit.providers.text_media import content_of, rows, table, unknown, word
+from roomkit.providers.text_media import content_of, unknown
+from roomkit.providers.vendor_json import moment, rows, table, word
 
 STATES = {
     "queued": DeliveryState.QUEUED,
@@ -85,7 +85,7 @@ def _reports(data: Mapping[str, Any], kind: str, channel_id: str, raw: Any) -> l
                 state=state,
                 code=code if failed and code else None,
                 error=f"{status}: {_WHY.get(code, f'code {code}')}" if failed else None,
-                at=_moment(data.get("at")),
+                at=moment(data.get("at")),
                 raw_payload=raw,
             )
         )
@@ -111,15 +111,7 @@ def _message(data: Mapping[str, Any], channel_id: str, raw: Any) -> InboundMessa
         external_id=word(data["id"]),
         attachments=attachments,
         provider="sinch",
-        sent_at=_moment(data.get("sent_at") or data.get("received_at")),
+        sent_at=moment(data.get("sent_at") or data.get("received_at")),
         raw_payload=raw,
         channel_data={"sinch": kept},
     )
-
-
-def _moment(value: Any) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return found if found.tzinfo else None

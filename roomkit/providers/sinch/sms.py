@@ -25,7 +25,8 @@ from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
 from roomkit.providers.sinch.inbound import parse
 from roomkit.providers.sinch.signature import SinchKeys
-from roomkit.providers.text_media import json_answer, media_to_send, text_to_send, word
+from roomkit.providers.text_media import media_to_send, text_to_send
+from roomkit.providers.vendor_json import json_answer, word
 from roomkit.runtime import Clock, SystemClock, bounded
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -25,8 +24,8 @@ from roomkit.models.content import (
 from roomkit.models.delivery import Attachment, InboundMessage, WebhookRequest
 from roomkit.models.event import EventType
 from roomkit.providers.slack.text import emoji_of, readable
+from roomkit.providers.vendor_json import Json, moment_at, part, parts, text
 
-Json = Mapping[str, Any]
 _PLAIN = frozenset({"", "file_share", "thread_broadcast", "me_message", "bot_message"})
 
 
@@ -49,7 +48,7 @@ def body_of(request: WebhookRequest) -> dict[str, Any]:
 def read(payload: Json, channel_id: str, me: str | None) -> list[InboundMessage]:
     """The messages of one request; none of a handshake, and of what the app itself has done. `me` is the app's own
     user, where it is configured: events tell it themselves."""
-    kind = _text(payload, "type")
+    kind = text(payload, "type")
     if kind == "url_verification":
         return []
     if kind == "event_callback":
@@ -58,30 +57,28 @@ def read(payload: Json, channel_id: str, me: str | None) -> list[InboundMessage]
         return [_command(payload, channel_id)]
     if kind == "block_actions":
         return _actions(payload, channel_id)
-    user = _text(_dict(payload, "user"), "id") or "slack"
-    where = _text(_dict(payload, "channel"), "id") or None
-    ident = (
-        _text(payload, "trigger_id") or _text(payload, "action_ts") or f"{kind}:{payload.get('minute_rate_limited')}"
-    )
+    user = text(part(payload, "user"), "id") or "slack"
+    where = text(part(payload, "channel"), "id") or None
+    ident = text(payload, "trigger_id") or text(payload, "action_ts") or f"{kind}:{payload.get('minute_rate_limited')}"
     return [_other(payload, channel_id, kind or "unknown", user, where, ident)]
 
 
 def _event(payload: Json, channel_id: str, me: str | None) -> list[InboundMessage]:
-    event = _dict(payload, "event")
-    kind = _text(event, "type")
+    event = part(payload, "event")
+    kind = text(event, "type")
     if kind in {"message", "app_mention"}:
         return _message(payload, event, channel_id, me)
     if kind in {"reaction_added", "reaction_removed"}:
         return _reaction(payload, event, channel_id, me)
     user = event.get("user")  # an id, or an object (`user_change`)
-    who = user if isinstance(user, str) else _text(_dict(event, "user"), "id")
-    where = _text(event, "channel") or _text(_dict(event, "channel"), "id")
-    return [_other(payload, channel_id, kind or "unknown", who or "slack", where or None, _text(payload, "event_id"))]
+    who = user if isinstance(user, str) else text(part(event, "user"), "id")
+    where = text(event, "channel") or text(part(event, "channel"), "id")
+    return [_other(payload, channel_id, kind or "unknown", who or "slack", where or None, text(payload, "event_id"))]
 
 
 def _message(payload: Json, event: Json, channel_id: str, me: str | None) -> list[InboundMessage]:
-    subtype = _text(event, "subtype")
-    where = _text(event, "channel")
+    subtype = text(event, "subtype")
+    where = text(event, "channel")
     if subtype == "message_changed":
         return _changed(payload, event, channel_id, me)
     if subtype == "message_deleted":
@@ -90,43 +87,43 @@ def _message(payload: Json, event: Json, channel_id: str, me: str | None) -> lis
         return []
     if subtype not in _PLAIN:
         found = _other(
-            payload, channel_id, subtype, _text(event, "user") or "slack", where, f"{where}:{event.get('ts')}"
+            payload, channel_id, subtype, text(event, "user") or "slack", where, f"{where}:{event.get('ts')}"
         )
-        words = readable(_text(event, "text")) or None
+        words = readable(text(event, "text")) or None
         return [found.replaced(content=UnknownContent(kind=subtype[:80], text=words))]
     attachments = tuple(_attachments(event))
-    ts, thread = _text(event, "ts"), _text(event, "thread_ts")
+    ts, thread = text(event, "ts"), text(event, "thread_ts")
     automatic = bool(event.get("bot_id"))
     return [
         InboundMessage(
             channel_id=channel_id,
-            sender_id=_text(event, "user") or _text(event, "bot_id") or "unknown",
+            sender_id=text(event, "user") or text(event, "bot_id") or "unknown",
             recipient_id=me,
-            **_seat(where, _text(event, "channel_type")),
-            content=_content(readable(_text(event, "text"), me), attachments),
+            **_seat(where, text(event, "channel_type")),
+            content=_content(readable(text(event, "text"), me), attachments),
             external_id=f"{where}:{ts}",
             about_id=f"{where}:{thread}" if thread and thread != ts else None,
             # Two programs that answer each other never end: what a program says asks nobody.
             addressed_to=() if automatic else None,
             attachments=attachments,
-            sent_at=_moment(ts),
+            sent_at=moment_at(ts),
             **_common(payload),
         )
     ]
 
 
 def _changed(payload: Json, event: Json, channel_id: str, me: str | None) -> list[InboundMessage]:
-    new, old = _dict(event, "message"), _dict(event, "previous_message")
-    where, ts = _text(event, "channel"), _text(new, "ts")
+    new, old = part(event, "message"), part(event, "previous_message")
+    where, ts = text(event, "channel"), text(new, "ts")
     if _own(payload, new, me) or (new.get("text") == old.get("text") and new.get("edited") == old.get("edited")):
         return []  # a link got its preview, or a thread an answer: nobody has said anything
     return [
         InboundMessage(
             channel_id=channel_id,
-            sender_id=_text(new, "user") or _text(new, "bot_id") or "unknown",
-            **_seat(where, _text(event, "channel_type")),
+            sender_id=text(new, "user") or text(new, "bot_id") or "unknown",
+            **_seat(where, text(event, "channel_type")),
             type=EventType.EDIT,
-            content=EditContent(target_event_id=ts, new_content=TextContent(text=readable(_text(new, "text"), me))),
+            content=EditContent(target_event_id=ts, new_content=TextContent(text=readable(text(new, "text"), me))),
             external_id=_event_id(payload),
             about_id=f"{where}:{ts}",
             **_common(payload),
@@ -135,15 +132,15 @@ def _changed(payload: Json, event: Json, channel_id: str, me: str | None) -> lis
 
 
 def _deleted(payload: Json, event: Json, channel_id: str, me: str | None) -> list[InboundMessage]:
-    old = _dict(event, "previous_message")
-    where, ts = _text(event, "channel"), _text(event, "deleted_ts")
+    old = part(event, "previous_message")
+    where, ts = text(event, "channel"), text(event, "deleted_ts")
     if _own(payload, old, me):
         return []
     return [
         InboundMessage(
             channel_id=channel_id,
-            sender_id=_text(old, "user") or _text(old, "bot_id") or "unknown",
-            **_seat(where, _text(event, "channel_type")),
+            sender_id=text(old, "user") or text(old, "bot_id") or "unknown",
+            **_seat(where, text(event, "channel_type")),
             type=EventType.DELETE,
             content=DeleteContent(target_event_id=ts),
             external_id=_event_id(payload),
@@ -154,12 +151,12 @@ def _deleted(payload: Json, event: Json, channel_id: str, me: str | None) -> lis
 
 
 def _reaction(payload: Json, event: Json, channel_id: str, me: str | None) -> list[InboundMessage]:
-    item = _dict(event, "item")
-    where, ts, who = _text(item, "channel"), _text(item, "ts"), _text(event, "user")
+    item = part(event, "item")
+    where, ts, who = text(item, "channel"), text(item, "ts"), text(event, "user")
     if who and who == me:
         return []
     if not where or not ts:
-        return [_other(payload, channel_id, _text(event, "type"), who or "slack", None, _text(payload, "event_id"))]
+        return [_other(payload, channel_id, text(event, "type"), who or "slack", None, text(payload, "event_id"))]
     removed = event.get("type") == "reaction_removed"
     return [
         InboundMessage(
@@ -167,7 +164,7 @@ def _reaction(payload: Json, event: Json, channel_id: str, me: str | None) -> li
             sender_id=who or "unknown",
             **_seat(where),
             type=EventType.REACTION,
-            content=ReactionContent(target_event_id=ts, emoji=emoji_of(_text(event, "reaction")), removed=removed),
+            content=ReactionContent(target_event_id=ts, emoji=emoji_of(text(event, "reaction")), removed=removed),
             external_id=_event_id(payload),
             about_id=f"{where}:{ts}",
             **_common(payload),
@@ -176,22 +173,22 @@ def _reaction(payload: Json, event: Json, channel_id: str, me: str | None) -> li
 
 
 def _actions(payload: Json, channel_id: str) -> list[InboundMessage]:
-    user, container = _dict(payload, "user"), _dict(payload, "container")
-    where = _text(_dict(payload, "channel"), "id") or _text(container, "channel_id")
-    thread = _text(container, "thread_ts")
+    user, container = part(payload, "user"), part(payload, "container")
+    where = text(part(payload, "channel"), "id") or text(container, "channel_id")
+    thread = text(container, "thread_ts")
     made: list[InboundMessage] = []
-    for action in _dicts(payload, "actions"):
-        option = _dict(action, "selected_option")
-        value = _text(action, "value") or _text(option, "value")
-        label = _text(_dict(action, "text"), "text") or _text(_dict(option, "text"), "text") or value
+    for action in parts(payload, "actions"):
+        option = part(action, "selected_option")
+        value = text(action, "value") or text(option, "value")
+        label = text(part(action, "text"), "text") or text(part(option, "text"), "text") or value
         content: Content = (
             TextContent(text=label) if label else UnknownContent(kind=f"action {action.get('type')}"[:80])
         )
         made.append(
             InboundMessage(
                 channel_id=channel_id,
-                sender_id=_text(user, "id") or "unknown",
-                sender_name=_text(user, "name") or _text(user, "username") or None,
+                sender_id=text(user, "id") or "unknown",
+                sender_name=text(user, "name") or text(user, "username") or None,
                 **_seat(where),
                 content=content,
                 external_id=f"{where}:{action.get('action_ts')}:{action.get('block_id')}:{action.get('action_id')}",
@@ -200,18 +197,18 @@ def _actions(payload: Json, channel_id: str) -> list[InboundMessage]:
                 **_common(payload),
             )
         )
-    user_id = _text(user, "id") or "slack"
-    return made or [_other(payload, channel_id, "block_actions", user_id, where, _text(payload, "trigger_id"))]
+    user_id = text(user, "id") or "slack"
+    return made or [_other(payload, channel_id, "block_actions", user_id, where, text(payload, "trigger_id"))]
 
 
 def _command(payload: Json, channel_id: str) -> InboundMessage:
-    where = _text(payload, "channel_id")
-    words = f"{_text(payload, 'command')} {_text(payload, 'text')}".strip()
+    where = text(payload, "channel_id")
+    words = f"{text(payload, 'command')} {text(payload, 'text')}".strip()
     kept = ("command", "channel_name", "team_id", "team_domain", "enterprise_id")
     return InboundMessage(
         channel_id=channel_id,
-        sender_id=_text(payload, "user_id") or "unknown",
-        sender_name=_text(payload, "user_name") or None,
+        sender_id=text(payload, "user_id") or "unknown",
+        sender_name=text(payload, "user_name") or None,
         **_seat(where),
         content=TextContent(text=readable(words)) if words else UnknownContent(kind="slash_command"),
         external_id=f"command:{payload['trigger_id']}" if payload.get("trigger_id") else _event_id(payload),
@@ -244,14 +241,14 @@ def _seat(where: str, kind: str = "") -> dict[str, Any]:
 def _event_id(payload: Json) -> str:
     """Slack's id of an event; without one, what it says."""
     told = json.dumps({name: value for name, value in payload.items() if name not in _KEYS}, sort_keys=True)
-    return _text(payload, "event_id") or hashlib.sha256(told.encode()).hexdigest()[:32]
+    return text(payload, "event_id") or hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 _KEYS = frozenset({"token", "response_url", "response_urls", "trigger_id"})
 
 
 def _common(payload: Json) -> dict[str, Any]:
-    team = payload.get("team_id") or _text(_dict(payload, "team"), "id")
+    team = payload.get("team_id") or text(part(payload, "team"), "id")
     return {
         "provider": "slack",
         "raw_payload": {name: value for name, value in payload.items() if name not in _KEYS},
@@ -261,25 +258,25 @@ def _common(payload: Json) -> dict[str, Any]:
 
 def _own(payload: Json, message: Json, me: str | None) -> bool:
     """Whether the app itself has said it: Slack tells us of that too."""
-    app = _text(payload, "api_app_id")
+    app = text(payload, "api_app_id")
     return bool((me and message.get("user") == me) or (message.get("bot_id") and app and message.get("app_id") == app))
 
 
 def _me(payload: Json) -> str | None:
-    known = [one for one in _dicts(payload, "authorizations") if one.get("is_bot")]
-    return (_text(known[0], "user_id") or None) if known else None
+    known = [one for one in parts(payload, "authorizations") if one.get("is_bot")]
+    return (text(known[0], "user_id") or None) if known else None
 
 
 def _attachments(event: Json) -> list[Attachment]:
     found: list[Attachment] = []
-    for file in _dicts(event, "files"):
+    for file in parts(event, "files"):
         size = file.get("size")
-        if url := _text(file, "url_private_download") or _text(file, "url_private"):
+        if url := text(file, "url_private_download") or text(file, "url_private"):
             found.append(
                 Attachment(
                     url=url,
-                    mime_type=_text(file, "mimetype") or None,
-                    filename=_text(file, "name") or None,
+                    mime_type=text(file, "mimetype") or None,
+                    filename=text(file, "name") or None,
                     size_bytes=size if isinstance(size, int) else None,
                     needs_auth=not file.get("is_external"),
                 )
@@ -306,26 +303,3 @@ def _file(attachment: Attachment) -> MediaContent | AudioContent | VideoContent:
             return VideoContent(url=attachment.url, mime_type=mime, size_bytes=size)
         case _:
             return MediaContent(url=attachment.url, mime_type=mime, filename=attachment.filename, size_bytes=size)
-
-
-def _moment(ts: str) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(float(ts), UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _text(value: Json, name: str) -> str:
-    found = value.get(name)
-    return found if isinstance(found, str) else ""
-
-
-def _dict(value: Json, name: str) -> Json:
-    found = value.get(name)
-    return cast("Json", found) if isinstance(found, dict) else {}
-
-
-def _dicts(value: Json, name: str) -> list[Json]:
-    found = value.get(name)
-    items = cast("list[Any]", found) if isinstance(found, list) else []
-    return [cast("Json", item) for item in items if isinstance(item, dict)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from roomkit.errors import (
     AccessDenied,
@@ -46,6 +46,7 @@ from roomkit.providers.chat_text import chat_text
 from roomkit.providers.slack import signature
 from roomkit.providers.slack.inbound import body_of, read
 from roomkit.providers.slack.text import SLACK, Block, blocks_of, escaped, link, name_of, picture, sections
+from roomkit.providers.vendor_json import json_object
 from roomkit.runtime import Clock, SystemClock, bounded
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class SlackProvider:
         with vendor_errors(self.name):
             request = self._client.post(f"/api/{method}", json=dict(fields))
             response = await bounded(request, self.options.timeout_s, "slack")
-        answer = _json(response)
+        answer = json_object(response)
         if not response.is_success:
             code = str(answer["error"])[:100] if answer and answer.get("error") else None
             raise error_from_response(self.name, response, code, code=code)
@@ -290,11 +291,3 @@ def _error(code: str, answer: Mapping[str, Any], response: httpx2.Response) -> P
         code=code[:100],
         ambiguous=code in _AMBIGUOUS,
     )
-
-
-def _json(response: httpx2.Response) -> Mapping[str, Any] | None:
-    try:
-        answer = response.json()
-    except ValueError:
-        return None
-    return cast("Mapping[str, Any]", answer) if isinstance(answer, dict) else None

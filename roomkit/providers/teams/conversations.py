@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from roomkit.errors import Refused
 from roomkit.ports.channel import VaultPort
-from roomkit.providers.teams.inbound import part, text
+from roomkit.providers.vendor_json import part, text
 
 _MOST = 10_000
 _KEPT = ("id", "name", "aadObjectId", "conversationType", "tenantId", "isGroup")

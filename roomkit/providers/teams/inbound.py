@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from html import unescape
 from typing import Any, cast
 
@@ -25,8 +24,8 @@ from roomkit.models.content import (
 )
 from roomkit.models.delivery import Attachment, InboundMessage, WebhookRequest
 from roomkit.models.event import EventType
+from roomkit.providers.vendor_json import Json, moment, part, parts, text
 
-Json = Mapping[str, Any]
 REACTIONS = {"like": "👍", "heart": "❤️", "laugh": "😆", "surprised": "😮", "sad": "😢", "angry": "😡"}
 _DOWNLOAD = "application/vnd.microsoft.teams.file.download.info"
 _AT = re.compile(r"<at[^<>]*>([^<>]*)</at>")
@@ -151,7 +150,7 @@ def _base(activity: Json, channel_id: str) -> dict[str, Any]:
         "recipient_id": text(part(activity, "recipient"), "id") or None,
         "conversation_id": text(conversation, "id") or None,
         "group": conversation.get("conversationType") != "personal",
-        "sent_at": _moment(text(activity, "timestamp")),
+        "sent_at": moment(text(activity, "timestamp")),
         "provider": "teams",
         "raw_payload": dict(activity),
         "channel_data": {"teams": {name: value for name, value in kept.items() if value}},
@@ -214,27 +213,3 @@ def _file(attachment: Attachment) -> MediaContent | AudioContent | VideoContent:
 
 def _digest(activity: Json) -> str:
     return hashlib.sha256(json.dumps(activity, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _moment(stamp: str) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(stamp)
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else None
-
-
-def text(value: Json, name: str) -> str:
-    found = value.get(name)
-    return found if isinstance(found, str) else ""
-
-
-def part(value: Json, name: str) -> Json:
-    found = value.get(name)
-    return cast("Json", found) if isinstance(found, dict) else {}
-
-
-def parts(value: Json, name: str) -> list[Json]:
-    found = value.get(name)
-    items = cast("list[Any]", found) if isinstance(found, list) else []
-    return [cast("Json", item) for item in items if isinstance(item, dict)]

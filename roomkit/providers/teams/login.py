@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from roomkit.errors import BadResponse, Unauthorized
 from roomkit.net.client import error_from_response, vendor_errors
 from roomkit.net.redaction import register_secret
+from roomkit.providers.vendor_json import json_answer
 from roomkit.runtime import bounded, monotonic
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Login:
         with vendor_errors("teams"):
             request = self._client.post(self._url, content=urlencode(self._form).encode(), headers=headers)
             response = await bounded(request, self._timeout_s, "teams")
-        answer = _json(response)
+        answer = json_answer(response)
         if not response.is_success:
             code = str(answer.get("error") or "")[:100] or None
             if response.status_code in {400, 401, 403}:
@@ -62,11 +63,3 @@ class Login:
             seconds = 0.0
         register_secret(token)
         return token, monotonic() + max(seconds - EARLY_S, seconds / 2)
-
-
-def _json(response: httpx2.Response) -> dict[str, Any]:
-    try:
-        answer = response.json()
-    except ValueError:
-        return {}
-    return cast("dict[str, Any]", answer) if isinstance(answer, dict) else {}

@@ -49,6 +49,7 @@ from roomkit.providers.teams.cards import activity_of
 from roomkit.providers.teams.conversations import Conversations, check_service, place_of, service_of
 from roomkit.providers.teams.keys import ConnectorKeys, KeyRules
 from roomkit.providers.teams.login import Login
+from roomkit.providers.vendor_json import json_object, text
 from roomkit.runtime import Clock, SystemClock, bounded
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class TeamsProvider:
             body = {**body, "from": reference["bot"]}
         url = service + place_of(where, activity)
         response = await self._request(method, url, body)
-        answer = _json(response)
+        answer = json_object(response)
         if response.is_success:
             if answer is None and response.status_code not in {200, 202, 204}:
                 raise BadResponse(self.name, "the answer is no JSON", status=response.status_code, ambiguous=True)
@@ -233,7 +234,7 @@ class TeamsProvider:
     def verify(self, request: WebhookRequest) -> None:
         activity = inbound.body_of(request)
         service = service_of(activity)
-        self._keys.verify(request.headers.get("authorization", ""), service, inbound.text(activity, "channelId"))
+        self._keys.verify(request.headers.get("authorization", ""), service, text(activity, "channelId"))
         try:
             check_service(service, self.options.service_hosts)
         except Refused as error:
@@ -321,11 +322,3 @@ def _error(response: httpx2.Response, answer: Mapping[str, Any]) -> ProviderErro
         status=error.status,
         code=code,
     )
-
-
-def _json(response: httpx2.Response) -> Mapping[str, Any] | None:
-    try:
-        answer = response.json()
-    except ValueError:
-        return None
-    return cast("Mapping[str, Any]", answer) if isinstance(answer, dict) else None

@@ -26,6 +26,7 @@ from roomkit.models.content import (
 )
 from roomkit.models.delivery import Attachment, InboundMessage
 from roomkit.models.event import EventType
+from roomkit.providers.vendor_json import part, rows
 
 Raw = Mapping[str, Any]
 FILE = "telegram:"
@@ -69,14 +70,14 @@ def read(update: Raw, channel_id: str) -> list[InboundMessage]:
 
 def _read(update: Raw, channel_id: str) -> Iterator[InboundMessage]:
     for name in MESSAGES:
-        if message := _object(update, name):
+        if message := part(update, name):
             yield _message(update, message, channel_id)
     for name in EDITS:
-        if message := _object(update, name):
+        if message := part(update, name):
             yield _edit(update, message, channel_id)
-    if query := _object(update, "callback_query"):
+    if query := part(update, "callback_query"):
         yield _tap(update, query, channel_id)
-    if change := _object(update, "message_reaction"):
+    if change := part(update, "message_reaction"):
         yield from _reactions(update, change, channel_id)
 
 
@@ -106,7 +107,7 @@ def _edit(update: Raw, message: Raw, channel_id: str) -> InboundMessage:
 
 def _tap(update: Raw, query: Raw, channel_id: str) -> InboundMessage:
     """A button under one of our messages: what it says is its label, what it means its data."""
-    message = _object(query, "message")
+    message = part(query, "message")
     data = str(query.get("data") or query.get("game_short_name") or "")
     told = _envelope(update, {**message, "from": query.get("from")}, channel_id)
     told["channel_data"] = {"telegram": {"callback_data": data, "callback_query_id": str(query.get("id", ""))}}
@@ -123,7 +124,7 @@ def _tap(update: Raw, query: Raw, channel_id: str) -> InboundMessage:
 def _reactions(update: Raw, change: Raw, channel_id: str) -> Iterator[InboundMessage]:
     old, new = _emojis(change.get("old_reaction")), _emojis(change.get("new_reaction"))
     changed = [*((emoji, True) for emoji in old if emoji not in new), *((e, False) for e in new if e not in old)]
-    sender = _object(change, "user") or _object(change, "actor_chat")
+    sender = part(change, "user") or part(change, "actor_chat")
     told = _envelope(update, {**change, "from": sender}, channel_id)
     target = message_name(change)
     for number, (emoji, removed) in enumerate(changed):
@@ -138,9 +139,9 @@ def _reactions(update: Raw, change: Raw, channel_id: str) -> Iterator[InboundMes
 
 def _unknown(update: Raw, channel_id: str) -> InboundMessage:
     kind = next((name for name in update if name != "update_id"), "empty_update")
-    inner = _object(update, kind)
+    inner = part(update, kind)
     told = _envelope(update, {**inner, "from": inner.get("from") or inner.get("user")}, channel_id)
-    member = _object(inner, "new_chat_member")
+    member = part(inner, "new_chat_member")
     if kind == "my_chat_member" and not told["group"]:
         # Whoever blocks the bot wants nothing more, until it is started again.
         told["metadata"] = {"opt_out": "stop" if member.get("status") == "kicked" else "start"}
@@ -153,9 +154,9 @@ def _unknown(update: Raw, channel_id: str) -> InboundMessage:
 
 def _envelope(update: Raw, message: Raw, channel_id: str) -> dict[str, Any]:
     """Who, where, when: the fields that every kind of message has."""
-    chat = _object(message, "chat")
+    chat = part(message, "chat")
     # Whoever writes in the name of a chat has that one's id; `from` is then a dummy of Telegram's.
-    sender = _object(message, "sender_chat") or _object(message, "from") or chat
+    sender = part(message, "sender_chat") or part(message, "from") or chat
     sender_id = str(sender.get("id", "telegram"))
     group = bool(chat) and chat.get("type", "private") != "private"
     where = conversation(message)
@@ -194,11 +195,11 @@ def _words(kind: str, value: Any) -> str | None:
         case "contact":
             told = [_name(inner), inner.get("phone_number")]
         case "poll":
-            told = [inner.get("question"), *(f"- {one.get('text', '')}" for one in _objects(inner.get("options")))]
+            told = [inner.get("question"), *(f"- {one.get('text', '')}" for one in rows(inner.get("options")))]
         case "dice":
             told = [inner.get("emoji"), inner.get("value")]
         case "new_chat_members":
-            told = [_name(one) for one in _objects(value)]
+            told = [_name(one) for one in rows(value)]
         case _ if isinstance(value, str | int) and not isinstance(value, bool):
             told = [value]
         case _:
@@ -209,7 +210,7 @@ def _words(kind: str, value: Any) -> str | None:
 def _attachments(message: Raw) -> tuple[Attachment, ...]:
     for kind in _FILES:
         value = message.get(kind)
-        if kind == "photo" and (sizes := _objects(value)):
+        if kind == "photo" and (sizes := rows(value)):
             value = max(sizes, key=_area)
         if isinstance(value, dict) and (file := cast("Raw", value)).get("file_id"):
             size = file.get("file_size")
@@ -244,10 +245,10 @@ def _mime(kind: str, file: Raw) -> str:
 def _file(message: Raw, file: Attachment, caption: str) -> Content:
     mime = file.mime_type or "application/octet-stream"
     sizes: dict[str, Any] = {"url": file.url, "mime_type": mime, "size_bytes": file.size_bytes}
-    length = next((one["duration"] for name in _FILES if "duration" in (one := _object(message, name))), None)
+    length = next((one["duration"] for name in _FILES if "duration" in (one := part(message, name))), None)
     spoken: dict[str, Any] = {**sizes, "duration_ms": length * 1000 if isinstance(length, int) else None}
     if "document" in message or mime.partition("/")[0] not in {"audio", "video"}:
-        emoji = _object(message, "sticker").get("emoji")
+        emoji = part(message, "sticker").get("emoji")
         return MediaContent(**sizes, filename=file.filename, caption=caption or (str(emoji) if emoji else None))
     if mime.startswith("video/"):
         return VideoContent(**spoken, caption=caption or None)
@@ -256,8 +257,8 @@ def _file(message: Raw, file: Attachment, caption: str) -> Content:
 
 
 def _place(message: Raw) -> LocationContent | None:
-    venue = _object(message, "venue")
-    place = _object(venue, "location") or _object(message, "location")
+    venue = part(message, "venue")
+    place = part(venue, "location") or part(message, "location")
     try:
         return LocationContent(
             latitude=float(place["latitude"]),
@@ -271,31 +272,31 @@ def _place(message: Raw) -> LocationContent | None:
 
 def _answered(message: Raw) -> str | None:
     """The message that this one answers; in a topic everything "answers" the message that opened it."""
-    target = _object(message, "reply_to_message")
+    target = part(message, "reply_to_message")
     opening = message.get("is_topic_message") and target.get("message_id") == message.get("message_thread_id")
     return message_name(target) if target and not opening else None
 
 
 def message_name(message: Raw) -> str:
     """A message's id for the whole of Telegram."""
-    return f"{_object(message, 'chat').get('id', '')}:{message.get('message_id', '')}"
+    return f"{part(message, 'chat').get('id', '')}:{message.get('message_id', '')}"
 
 
 def conversation(message: Raw) -> str:
     """Where an answer goes: the chat, or the topic in it."""
-    chat = str(_object(message, "chat").get("id", ""))
+    chat = str(part(message, "chat").get("id", ""))
     topic = message.get("message_thread_id")
     return f"{chat}:{topic}" if topic is not None and message.get("is_topic_message") else chat
 
 
 def _label(message: Raw, data: str) -> str:
-    rows: Any = _object(message, "reply_markup").get("inline_keyboard")
-    found = (button for row in cast("list[Any]", rows or []) for button in _objects(row))
+    keys: Any = part(message, "reply_markup").get("inline_keyboard")
+    found = (button for row in cast("list[Any]", keys or []) for button in rows(row))
     return next((str(one.get("text", "")) for one in found if one.get("callback_data") == data), "")
 
 
 def _emojis(value: Any) -> list[str]:
-    custom = ((str(one.get("emoji") or ""), str(one.get("custom_emoji_id") or "")) for one in _objects(value))
+    custom = ((str(one.get("emoji") or ""), str(one.get("custom_emoji_id") or "")) for one in rows(value))
     return [(emoji or (f":{own}:" if own else "⭐"))[:80] for emoji, own in custom]
 
 
@@ -316,12 +317,3 @@ def _own_id(update: Raw) -> str:
     if number is None:
         number = hashlib.sha256(json.dumps(update, sort_keys=True).encode()).hexdigest()[:32]
     return f"update:{number}"
-
-
-def _object(raw: Raw, name: str) -> Raw:
-    value = raw.get(name)
-    return cast("Raw", value) if isinstance(value, dict) else {}
-
-
-def _objects(value: Any) -> list[Raw]:
-    return [one for one in cast("list[Any]", value) if isinstance(one, dict)] if isinstance(value, list) else []

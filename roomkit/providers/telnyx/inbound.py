@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from roomkit.models.content import Content, LocationContent, TextContent
 from roomkit.models.delivery import Attachment, DeliveryState, DeliveryStatus, InboundMessage, WebhookRequest
-from roomkit.providers.text_media import content_of, rows, table, unknown, word
+from roomkit.providers.text_media import content_of, unknown
+from roomkit.providers.vendor_json import moment, rows, table, word
 
 STATES = {
     "queued": DeliveryState.QUEUED,
@@ -60,7 +60,7 @@ def _report(payload: Mapping[str, Any], channel_id: str, raw: Any) -> DeliverySt
         state=state,
         code=code,
         error=error or (word(to[0].get("status")) if state is DeliveryState.FAILED else None),
-        at=_moment(payload.get("completed_at") or payload.get("sent_at")),
+        at=moment(payload.get("completed_at") or payload.get("sent_at")),
         raw_payload=raw,
     )
 
@@ -93,7 +93,7 @@ def _message(payload: Mapping[str, Any], channel_id: str, raw: Any) -> InboundMe
         external_id=word(payload["id"]),
         attachments=attachments,
         provider="telnyx",
-        sent_at=_moment(payload.get("received_at")),
+        sent_at=moment(payload.get("received_at")),
         raw_payload=raw,
         metadata={"opt_out": word(payload["autoresponse_type"]).lower()} if payload.get("autoresponse_type") else {},
         channel_data={"telnyx": kept},
@@ -145,11 +145,3 @@ def _other_side(payload: Mapping[str, Any]) -> str:
     if payload.get("direction") == "outbound":
         return word(to[0].get("phone_number")) if to else ""
     return word(table(payload.get("from")).get("phone_number"))
-
-
-def _moment(value: Any) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return found if found.tzinfo else None

@@ -11,7 +11,8 @@ from roomkit.models.content import Button, Card, CompositeContent, Content, Rich
 from roomkit.models.delivery import DeliveryResult, DeliveryStatus, InboundMessage, Outgoing, WebhookRequest
 from roomkit.models.room import ChannelCapabilities
 from roomkit.providers.telnyx.sms import TelnyxSMSProvider, options_from_env
-from roomkit.providers.text_media import File, files_to_send, table, text_to_send
+from roomkit.providers.text_media import File, files_to_send, text_to_send
+from roomkit.providers.vendor_json import table
 
 MAX_TEXT = 3072
 MAX_LABEL = 25

@@ -26,7 +26,8 @@ from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy, Resolver
 from roomkit.providers.telnyx.inbound import STATES, complaint, parse
 from roomkit.providers.telnyx.signature import TelnyxKeys
-from roomkit.providers.text_media import json_answer, media_to_send, rows, table, text_to_send, word
+from roomkit.providers.text_media import media_to_send, text_to_send
+from roomkit.providers.vendor_json import json_answer, rows, table, word
 from roomkit.runtime import Clock, SystemClock, bounded
 
 if TYPE_CHECKING:

@@ -36,9 +36,10 @@ from roomkit.net.client import ClientOptions, error_from_response, http_client, 
 from roomkit.net.redaction import register_secret
 from roomkit.net.ssrf import Credentials, Fetched, Fetcher, FetchPolicy, Resolver
 from roomkit.providers.chat_text import PLAIN, Dialect
-from roomkit.providers.text_media import json_answer, media_to_send, text_to_send
+from roomkit.providers.text_media import media_to_send, text_to_send
 from roomkit.providers.twilio.inbound import STATES, check_sane, payloads, read
 from roomkit.providers.twilio.signature import TwilioKeys, form_of, is_json
+from roomkit.providers.vendor_json import json_answer
 from roomkit.runtime import bounded
 
 if TYPE_CHECKING:
