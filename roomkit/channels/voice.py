@@ -65,9 +65,9 @@ class VoiceOptions:
 class VoiceChannel(Channel):
     """Real-time voice in rooms. One object carries many calls in many rooms.
 
-    `stt` and `tts` are objects or names ("sphinx", "espeak", "deepgram:nova-3"). Without `pipeline` the backend must
-    detect speech by itself. `batch_mode` collects audio until `flush_stt`; it raises `ConfigError` together with a VAD
-    or without `stt` (S91).
+    `stt`, `tts` and `backend` are objects or names ("sphinx", "espeak", "deepgram:nova-3", "webaudio"). Without
+    `pipeline` the backend must detect speech by itself. `batch_mode` collects audio until `flush_stt`; it raises
+    `ConfigError` together with a VAD or without `stt` (S91).
     """
 
     reach = "cursor"
@@ -79,7 +79,7 @@ class VoiceChannel(Channel):
         *,
         stt: STT | str | None = None,
         tts: TTS | str | None = None,
-        backend: VoiceBackend | None = None,
+        backend: VoiceBackend | str | None = None,
         pipeline: AudioPipelineConfig | None = None,
         streaming: bool = True,
         enable_barge_in: bool = True,
@@ -96,7 +96,7 @@ class VoiceChannel(Channel):
             raise ConfigError("batch_mode needs stt=: there is nothing to transcribe with")
         if batch_mode and pipeline is not None and pipeline.vad is not None:
             raise ConfigError("batch_mode hears everything until flush_stt: set AudioPipelineConfig(vad=None)")
-        self.backend = backend
+        self.backend: VoiceBackend | None = find_provider(backend, "audio") if isinstance(backend, str) else backend
         self.stt: STT | None = find_provider(stt, "stt") if isinstance(stt, str) else stt
         self.tts: TTS | None = find_provider(tts, "tts") if isinstance(tts, str) else tts
         self.voice_map = dict(voice_map or {})

@@ -9,6 +9,7 @@ import pytest
 
 from roomkit import RoomKit
 from roomkit.channels.voice import VoiceChannel, VoiceOptions
+from roomkit.errors import ConfigError
 from roomkit.models import voice as told
 from roomkit.models.audio import AudioFrame, AudioSignal, SilenceLasted, SpeakerChanged, VoiceSession
 from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
@@ -214,6 +215,21 @@ async def test_a_trace_has_the_effects_of_the_kinds_that_were_asked_for() -> Non
     assert {line["protocol"] for line in turns} == {"turn"}
     assert {line["protocol"] for line in both} == {"turn", "transport"}
     assert len(both) > len(turns) > 0
+
+
+def test_parts_go_by_name() -> None:
+    channel = VoiceChannel("web", stt="sphinx", tts="espeak", backend="webaudio")
+    assert type(channel.backend).__name__ == "WebAudioBackend"
+    with pytest.raises(ConfigError, match='"deepgram" has nothing for audio'):
+        VoiceChannel("web", backend="deepgram")
+
+
+def test_a_telephone_goes_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC" + 32 * "0")
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "secret")
+    channel = VoiceChannel("phone", backend="twilio")
+    assert channel.backend is not None
+    assert (channel.backend.traits.rate, channel.backend.traits.marks) == (8_000, True)
 
 
 async def test_who_gets_no_answer_is_told_so() -> None:
