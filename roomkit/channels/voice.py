@@ -43,9 +43,8 @@ class VoiceOptions:
     call was cut off and is back: True says it in the house's own words (English, German, French, Spanish), None
     nothing. `clip` is a WAV file for when no voice can be had (three notes without one). The key `human_key`, pressed
     alone, calls a person; None is no key. `language` is a BCP 47 tag, by default the room's. `turns` sets every limit
-    of turn taking; `interruption` and the barge-in settings of the channel go before its `speaking`. `echo_drain_s` is
-    how long the far end may still echo after playback. `assurance` is how well callers are known (`answer` knows it
-    of one call). `ahead` (`roomkit.ai.ahead.Ahead`) begins to think before the turn is over; not where a guard of
+    of turn taking; `interruption` and the barge-in settings of the channel go before its `speaking`. `assurance` is how
+    well callers are known (`answer` knows it of one call). `ahead` (`roomkit.ai.ahead.Ahead`) begins to think before the turn is over; not where a guard of
     transcripts, commits or generations might change what the model may see."""
 
     greeting: str | None = None
@@ -58,7 +57,6 @@ class VoiceOptions:
     human_key: str | None = "0"
     language: str | None = None
     turns: TurnOptions = field(default_factory=TurnOptions)
-    echo_drain_s: float = 2.0
     assurance: Assurance = Assurance.CLAIMED
 
 
@@ -246,7 +244,6 @@ class VoiceChannel(Channel):
             human_key=self.options.human_key,
             clip=self.options.clip,
             ahead=self.options.ahead,
-            echo_drain_s=self.options.echo_drain_s,
         )
         if line.bridge.full and not session.listen_only:
             await self._backend().hang_up(session)

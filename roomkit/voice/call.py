@@ -81,7 +81,6 @@ class CallOptions:
     human_key: str | None = None
     clip: str | Path | None = None
     ahead: Foresight | None = None
-    echo_drain_s: float = 2.0
 
 
 class CallHost(Protocol):
