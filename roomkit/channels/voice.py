@@ -44,8 +44,8 @@ class VoiceOptions:
     nothing. `clip` is a WAV file for when no voice can be had (three notes without one). The key `human_key`, pressed
     alone, calls a person; None is no key. `language` is a BCP 47 tag, by default the room's. `turns` sets every limit
     of turn taking; `interruption` and the barge-in settings of the channel go before its `speaking`. `assurance` is how
-    well callers are known (`answer` knows it of one call). `ahead` (`roomkit.ai.ahead.Ahead`) begins to think before the turn is over; not where a guard of
-    transcripts, commits or generations might change what the model may see."""
+    well callers are known (`answer` knows it of one call). `ahead` (`roomkit.ai.ahead.Ahead`) begins to think before
+    the turn is over; not where a guard of transcripts, commits or generations might change what the model may see."""
 
     greeting: str | None = None
     filler: str | Literal[True] | None = True

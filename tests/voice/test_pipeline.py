@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ def pipeline(traits: BackendTraits | None = None, rate: int = RATE, **config: An
     )
 
 
+def always(stage: Any) -> Callable[[int], Any]:
+    return lambda _rate: stage
+
+
 class Adds:
     """Adds its number to every sample, and says that it was there."""
 
@@ -56,7 +61,7 @@ def test_the_stages_stand_in_the_order_of_the_seed_and_each_hears_the_one_before
     kinds = ("dtmf", "aec", "agc", "denoiser", "vad", "diarization")
     made = {kind: Adds(kind, 10**number, seen) for number, kind in enumerate(kinds[:4])}
     made |= {kind: Adds(kind, 0, seen) for kind in kinds[4:]}
-    line = pipeline(**{kind: (lambda stage: lambda _rate: stage)(stage) for kind, stage in made.items()})
+    line = pipeline(**{kind: always(stage) for kind, stage in made.items()})
     out, signals = line.process(AudioFrame(bytes(640), RATE, 0))
     assert seen == ["dtmf", "aec", "agc", "denoiser", "vad", "diarization"]
     assert out is not None
@@ -68,9 +73,7 @@ def test_the_stages_stand_in_the_order_of_the_seed_and_each_hears_the_one_before
 
 def test_what_the_transport_does_itself_is_left_out() -> None:
     seen: list[str] = []
-    stages = {
-        kind: (lambda kind: lambda _rate: Adds(kind, 0, seen))(kind) for kind in ("dtmf", "aec", "agc", "denoiser")
-    }
+    stages = {kind: always(Adds(kind, 0, seen)) for kind in ("dtmf", "aec", "agc", "denoiser")}
     traits = BackendTraits(
         native_aec=True, native_agc=True, native_noise_suppression=True, native_dtmf=True, detects_speech=True
     )
