@@ -25,7 +25,8 @@ from roomkit.models.event import RoomEvent
 BUILT_IN_KINDS = frozenset({"head", "dedupe"})
 """Kinds of records that can be read and never put."""
 PLAIN_KINDS = frozenset({"outbox", "turn", "delivery"})
-"""Kinds that hold nothing but texts, numbers and lists of them."""
+"""Kinds that hold nothing but texts, numbers and lists of them, and whose keys begin with their room's id and a line
+feed: a store finds those of a room without an index of rooms, which would cost a page of disk for each row."""
 
 
 class Record(NamedTuple):
@@ -91,9 +92,9 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """`incarnation` identifies the log itself (the socket epoch, D33); `epoch` this opening of it (the fence). `durable`
-    is false where everything ends with the process: then deliveries that end in the event's own turn of the loop have no
-    row."""
+    """`incarnation` identifies the log itself (the socket epoch, D33); `epoch` this opening of it (the fence).
+    `durable` is false where everything ends with the process: deliveries that end in the event's own turn of the loop
+    have no row there."""
 
     incarnation: str
     epoch: int

@@ -12,7 +12,7 @@ from roomkit.testing.postgres import PostgresCluster, find_binaries
 
 def test_a_file_is_brought_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [run(["migrate", f"sqlite:///{tmp_path}/rooms.db"]) for _ in range(2)] == [0, 0]
-    assert capsys.readouterr().out == "schema 1: migrated from 0\nschema 1: nothing to do\n"
+    assert capsys.readouterr().out == "schema 2: migrated from 0\nschema 2: nothing to do\n"
 
 
 @pytest.mark.parametrize(

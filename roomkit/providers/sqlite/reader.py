@@ -10,7 +10,8 @@ from pydantic_core import from_json
 
 from roomkit.errors import StoreUnavailable
 from roomkit.models.event import RoomEvent
-from roomkit.ports.store import EventQuery, Record, RecordQuery, end_of_prefix
+from roomkit.ports.store import PLAIN_KINDS, EventQuery, Record, RecordQuery, end_of_prefix
+from roomkit.providers.sqlite.schema import INDEXED
 from roomkit.providers.sqlite.writer import ROOM_SHIFT, terms_of
 
 Query = EventQuery | RecordQuery
@@ -23,6 +24,7 @@ _DEDUPE = """(SELECT 'dedupe' AS kind, tenant, key, room_id, expires AS due, '' 
 _BUILT_IN = {"head": _HEADS, "dedupe": _DEDUPE}
 _HAS_TERM = """EXISTS (SELECT 1 FROM terms x
     WHERE x.kind = r.kind AND x.tenant = r.tenant AND x.term = ? AND x.key = r.key)"""
+_BY_ROOM = " INDEXED BY records_by_room"
 _FEW = 1000
 """Up to so many records are sorted; beyond, an index in the right order is walked."""
 
@@ -95,10 +97,13 @@ def select(query: RecordQuery, leading: str | None) -> tuple[str, list[Any]]:
         asked += [("t.kind = ?", query.kind), ("t.tenant = ?", query.tenant), ("t.term = ?", leading)]
     elif query.order == "activity":
         asked.append(("h.tenant = ?", query.tenant))
+    room, by_key = query.room_id, query.kind in PLAIN_KINDS
     asked += [
         ("r.tenant = ?", query.tenant),
         ("r.key = ?", query.key),
-        ("r.room_id = ?", query.room_id),
+        ("r.room_id = ?", None if by_key else room),
+        ("r.key >= ?", f"{room}\n" if room is not None and by_key else None),
+        ("r.key < ?", f"{room}\v" if room is not None and by_key else None),
         (f"{key} >= ?", query.prefix or None),
         (f"{key} < ?", end_of_prefix(query.prefix or "")),
         (f"{key} > ?", query.after),
@@ -106,8 +111,9 @@ def select(query: RecordQuery, leading: str | None) -> tuple[str, list[Any]]:
         *((_HAS_TERM, term) for term in query.terms if term != leading),
     ]
     asked = [(condition, value) for condition, value in asked if value is not None]
-    where = " AND ".join([condition for condition, _ in asked])
-    sql = f"""SELECT r.kind, r.tenant, r.key, r.room_id, r.due, r.terms, r.value FROM {_source(query, leading)}
+    source = _source(query, leading)
+    where = " AND ".join([condition for condition, _ in asked] + [f"r.{INDEXED}"] * source.endswith(_BY_ROOM))
+    sql = f"""SELECT r.kind, r.tenant, r.key, r.room_id, r.due, r.terms, r.value FROM {source}
         WHERE {where} ORDER BY {_order(query, key)} LIMIT ? OFFSET ?"""  # noqa: S608 - no value is spliced in
     return sql, [*(value for _, value in asked), max(query.limit, 0), max(query.offset, 0)]
 
@@ -119,8 +125,9 @@ def _source(query: RecordQuery, leading: str | None) -> str:
         return f"terms t CROSS JOIN {table} ON r.kind = t.kind AND r.tenant = t.tenant AND r.key = t.key {heads}"
     if query.order == "activity":
         return f"heads h CROSS JOIN {table} ON r.tenant = h.tenant AND r.key = h.room_id"
-    if query.room_id is not None and query.tenant is not None and query.key is None and query.kind not in _BUILT_IN:
-        return f"{table} INDEXED BY records_by_room"
+    elsewhere = query.kind in _BUILT_IN or query.kind in PLAIN_KINDS
+    if query.room_id is not None and query.tenant is not None and query.key is None and not elsewhere:
+        return table + _BY_ROOM
     return table
 
 

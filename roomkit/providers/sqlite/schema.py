@@ -7,6 +7,8 @@ import uuid
 
 from roomkit.errors import StoreError
 
+INDEXED = "kind NOT IN ('delivery', 'outbox', 'turn')"
+"""The kinds that `records_by_room` knows; SQLite uses it only for queries that say so in the same words."""
 MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "the first tables",
@@ -33,6 +35,13 @@ MIGRATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             """CREATE TABLE terms (
                 kind TEXT NOT NULL, tenant TEXT NOT NULL, term TEXT NOT NULL, key TEXT NOT NULL,
                 PRIMARY KEY (kind, tenant, term, key)) WITHOUT ROWID""",
+        ),
+    ),
+    (
+        "no index of rooms for what is found by its key",
+        (
+            "DROP INDEX records_by_room",
+            f"CREATE INDEX records_by_room ON records (kind, tenant, room_id) WHERE room_id IS NOT NULL AND {INDEXED}",
         ),
     ),
 )
