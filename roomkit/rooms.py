@@ -6,10 +6,11 @@ Each method only finds the room's actor and hands the work to core.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from roomkit.core import approvals, fallback, floor, membership, messages, views
+from roomkit.core.actor import RoomActor
 from roomkit.core.history import projected
 from roomkit.core.inbound import DEDUPE_S
 from roomkit.core.policy import choice
@@ -387,7 +388,8 @@ class Rooms(RoomData):
         return await report(self._engine, self.tenant_id, status)
 
     async def dead_letters(self, room_id: str | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
-        """Deliveries that failed for good, with the error; `resend` tries one again."""
+        """Deliveries that failed for good, with the error; `resend` tries one again, `discard` gives it up. One that
+        `holds` its lane keeps what comes after it waiting until then."""
         await self._ready()
         query = RecordQuery("dead", self.tenant_id, room_id=room_id, limit=limit)
         found = await self._engine.store.records(query)
@@ -395,13 +397,20 @@ class Rooms(RoomData):
 
     async def resend(self, dead_id: str) -> None:
         """Puts a dead letter back into its lane."""
+        await self._with_letter(fallback.resend, dead_id)
+
+    async def discard(self, dead_id: str) -> None:
+        """Gives a dead letter up: it is not delivered."""
+        await self._with_letter(fallback.discard, dead_id)
+
+    async def _with_letter(self, act: Callable[[RoomActor, str], Awaitable[None]], dead_id: str) -> None:
         await self._ready()
         dead_key = dead_id.replace("~", "\n")
         found = await self._engine.store.records(RecordQuery("dead", self.tenant_id, key=dead_key))
         if not found:
             raise StateError(f'dead letter "{dead_id}" does not exist; list them with kit.dead_letters()')
         actor = await self._engine.table.require(self.tenant_id, found[0].value["room_id"])
-        await actor.call(fallback.resend, dead_key)
+        await actor.call(act, dead_key)
 
     # -- people at the desk -----------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ async def deliver_also(actor: RoomActor, event: RoomEvent, channel_id: str) -> N
 
 
 async def resend(actor: RoomActor, letter_key: str) -> None:
-    """Puts a dead letter back into its lane, once, in one transaction. Runs in the actor."""
+    """Puts a dead letter back into its lane, once, in one transaction; what it holds up follows. Runs in the actor."""
     store = actor.engine.store
     found = await store.records(RecordQuery("dead", actor.tenant, key=letter_key))
     if not found:
@@ -112,8 +112,30 @@ async def resend(actor: RoomActor, letter_key: str) -> None:
     change.put.extend(outbox_row(actor, event, channel_id) for event in events)
     await actor.commit(change)
     actor.engine.lanes.dead -= 1
-    for event in events:
-        actor.engine.lanes.put(actor, channel_id, Item(event, event.index, event.id, CURRENT.get()))
+    again = [Item(event, event.index, event.id, CURRENT.get()) for event in events]
+    _go_on(actor, channel_id, again, freed=bool(found[0].value.get("holds")))
+
+
+async def discard(actor: RoomActor, letter_key: str) -> None:
+    """Gives a dead letter up; what it holds up goes on. Runs in the actor."""
+    found = await actor.engine.store.records(RecordQuery("dead", actor.tenant, key=letter_key))
+    if not found:
+        raise StateError("this dead letter is gone already; nothing was changed")
+    change = Change(activity=False)
+    change.delete.append(RecordKey("dead", actor.tenant, letter_key))
+    await actor.commit(change)
+    actor.engine.lanes.dead -= 1
+    _go_on(actor, found[0].value["channel"], [], freed=bool(found[0].value.get("holds")))
+
+
+def _go_on(actor: RoomActor, channel_id: str, first: list[Item], *, freed: bool) -> None:
+    lanes = actor.engine.lanes
+    lane, waiting = lanes.lines.get((actor.tenant, actor.room_id, channel_id)), list[Item]()
+    if lane is not None and freed:
+        lane.held, waiting = False, list(lane.items)
+        lane.items.clear()
+    for item in (*first, *waiting):
+        lanes.put(actor, channel_id, item)
 
 
 async def unread(actor: RoomActor, index: int, channel_id: str) -> None:

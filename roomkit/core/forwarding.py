@@ -39,7 +39,7 @@ PATIENCE_S = 10.0
 """How long a call waits for its room to have an owner again."""
 MOST_SETTLEMENTS = 10_000
 ONCE = frozenset(
-    {"settle_draft", "release", "answer_approval", "resend", "steer", "create_room", "fork", "import_lines"}
+    {"settle_draft", "release", "answer_approval", "resend", "discard", "steer", "create_room", "fork", "import_lines"}
 )
 """Methods that do it again, or say that it cannot be done, when they are called again. Of such a call whose answer was
 lost nobody knows."""

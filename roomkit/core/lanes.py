@@ -2,7 +2,7 @@
 
 Rows of kind "outbox" stand in the event's own transaction and leave it together with the delivery's record, so every
 (event, channel) is delivered at least once, in order, across crashes (R4). What fails for good goes to the dead letters
-and the lane goes on (R5).
+and the lane goes on, or, where the channel says so, waits for a person (R5).
 """
 
 from __future__ import annotations
@@ -75,17 +75,19 @@ class Item:
     noted: int = 0
     erased: bool = False
     way: dict[str, str] | None = None  # for a channel that has two: which, and why
+    counted: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """`item` is the delivery under way."""
+    """`item` is the delivery under way. `held` says that a dead letter holds up the others; None: not known yet."""
 
     actor: RoomActor
     channel_id: str
     items: deque[Item]
     busy: bool = False
     item: Item | None = None
+    held: bool | None = None
 
     def works_for(self, settlement: Settlement) -> bool:
         here = self.item is not None and self.item.settlement is settlement
@@ -164,7 +166,7 @@ class OutboxLanes:
             policy, able = channel.delivery_policy, channel.capabilities
         except Exception:  # noqa: BLE001 - a channel is a plug-in: `_deliver` sees to what it raises
             return False
-        if policy.destinations or policy.paced or not able.text or (named and not able.shows_sender):
+        if policy.destinations or policy.paced or policy.holds or not able.text or (named and not able.shows_sender):
             return False
         if self.engine.info.durable and not (item.noted or policy.idempotent):
             return False
@@ -186,6 +188,7 @@ class OutboxLanes:
             except Exception as error:  # noqa: BLE001 - what cannot be noted has failed, as in a lane
                 begun = ended(error)
         self.backlog += 1
+        item.counted = True
         actor.lanes += 1
         if item.settlement is not None:
             item.settlement.begin(lane)
@@ -208,7 +211,7 @@ class OutboxLanes:
             policy = channel.delivery_policy
         except Exception:  # noqa: BLE001 - a channel is a plug-in: what it raises is its delivery's failure
             return False
-        return not (policy.idempotent or policy.paced or policy.on_ambiguous == "stop_and_ask")
+        return not (policy.idempotent or policy.paced or policy.holds or policy.on_ambiguous == "stop_and_ask")
 
     def put(self, actor: RoomActor, channel_id: str, item: Item) -> None:
         with self.engine.eager.burst() as burst:
@@ -216,6 +219,7 @@ class OutboxLanes:
 
     def _put(self, actor: RoomActor, channel_id: str, item: Item, burst: Burst) -> None:
         self.backlog += 1
+        item.counted = True
         if self.engine.tracing.on:
             item.span = current()
         lane_key = (actor.tenant, actor.room_id, channel_id)
@@ -226,14 +230,18 @@ class OutboxLanes:
         if item.settlement is not None:
             item.settlement.begin(lane)
         lane.items.append(item)
-        if not lane.busy and not self.engine.draining:
+        if lane.held:
+            self.over(item)
+        elif not lane.busy and not self.engine.draining:
             lane.busy = True
             burst.run(self._run(lane_key, lane))
 
     async def _run(self, lane_key: tuple[str, str, str], lane: Lane, begun: Begun | None = None) -> None:
         """Works until nothing is left; first the one whose attempt has `begun`, where there is one."""
         try:
-            while begun is not None or (lane.items and not self.engine.draining):
+            if lane.held is None:
+                lane.held = may_hold(self, lane) and await undelivered().held(lane)
+            while begun is not None or (lane.items and not lane.held and not self.engine.draining):
                 item = lane.item = lane.item or lane.items.popleft()
                 token, above = CURRENT.set(item.settlement), LANE.set(lane)
                 try:
@@ -251,6 +259,8 @@ class OutboxLanes:
                     self.over(item)
         finally:
             lane.busy = False
+            for waiting in lane.items if lane.held else ():
+                self.over(waiting)
             if not lane.items and self.lines.get(lane_key) is lane:
                 del self.lines[lane_key]
                 lane.actor.lanes -= 1
@@ -269,6 +279,10 @@ class OutboxLanes:
             self.engine.trouble(lane.actor, f"delivery to {lane.channel_id}", worse)
 
     def over(self, item: Item) -> None:
+        """Nobody waits for it any longer."""
+        if not item.counted:
+            return
+        item.counted = False
         self.backlog -= 1
         if item.settlement is not None:
             item.settlement.end()
@@ -289,7 +303,9 @@ class OutboxLanes:
 
     def unsettled(self, channel_id: str) -> bool:
         """Whether a delivery of this channel is under way, or any that is over is not noted yet."""
-        return self.outcomes.writing or any(lane.channel_id == channel_id for lane in self.lines.values())
+        return self.outcomes.writing or any(
+            lane.channel_id == channel_id and not lane.held for lane in self.lines.values()
+        )
 
     def lags(self) -> list[tuple[str, int, float]]:
         """Of every lane that has work: channel, events waiting or under way, age of the oldest in seconds."""
@@ -537,6 +553,13 @@ def undelivered() -> Any:
     return import_module("roomkit.core.undelivered")
 
 
+def may_hold(lanes: OutboxLanes, lane: Lane) -> bool:
+    try:
+        return lanes.engine.channels[lane.channel_id].delivery_policy.holds
+    except Exception:  # noqa: BLE001 - no such channel, or a plug-in: `_deliver` sees to what it raises
+        return False
+
+
 def _span(lane: Lane, item: Item) -> Span:
     actor = lane.actor
     span = actor.engine.tracing.span(DELIVERY, actor.tenant, actor.room_id, lane.channel_id, item.span, "producer")
@@ -571,4 +594,4 @@ def _lag(lane: Lane, now: datetime) -> tuple[int, float]:
 _ERASED = DeliveryResult(success=False, state=DeliveryState.SKIPPED, error="event_erased")
 
 
-__all__ = ["Item", "Lane", "OutboxLanes"]
+__all__ = ["Item", "Lane", "OutboxLanes", "may_hold"]

@@ -91,8 +91,8 @@ class OpenStream:
 @dataclass(slots=True)
 class View:
     """A subscription with everything that came before it. `events` are the missed ones (or the tail), oldest first;
-    `resync` says that too much was missed and that they are the tail instead; `start` is the index from which on the log
-    was read for them. Later items go to `deliver`."""
+    `resync` says that too much was missed and that they are the tail instead; `start` is the index from which on the
+    log was read for them. Later items go to `deliver`."""
 
     events: list[RoomEvent]
     index: int

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.fallback import try_next
+from roomkit.core.lanes import may_hold
 from roomkit.core.outgoing import Projection, tell
 from roomkit.core.state import event_key
 from roomkit.errors import Fenced
@@ -15,7 +16,7 @@ from roomkit.models.event import EventType
 from roomkit.models.hooks import DeliveryFailed
 from roomkit.net.retry import RetryPolicy
 from roomkit.ports.channel import Channel
-from roomkit.ports.store import Record, RecordKey
+from roomkit.ports.store import Record, RecordKey, RecordQuery
 
 if TYPE_CHECKING:
     from roomkit.core.lanes import Item, Lane, OutboxLanes
@@ -44,12 +45,21 @@ async def again(
     return result
 
 
+async def held(lane: Lane) -> bool:
+    """Whether a letter that died here holds up what comes after it."""
+    engine, actor = lane.actor.engine, lane.actor
+    query = RecordQuery("dead", actor.tenant, room_id=actor.room_id, limit=10_000)
+    letters = await engine.insist(lambda: engine.store.records(query), f"a delivery in {actor.room_id}")
+    return any(one.value.get("holds") and one.value["channel"] == lane.channel_id for one in letters)
+
+
 async def bury(lanes: OutboxLanes, lane: Lane, item: Item, result: DeliveryResult) -> None:
-    """Moves an item to the dead letters, with an event in the room, and lets the lane go on."""
+    """Moves an item to the dead letters, with an event in the room; the lane goes on, unless its channel holds it."""
     actor, engine, event = lane.actor, lanes.engine, item.event
     failed = result.model_copy(update={"state": DeliveryState.FAILED, "success": False})
     record = lanes.record(lane, item, failed)
     engine.count("dead_letters")
+    holds = may_hold(lanes, lane)
     row_key = event_key(actor.room_id, item.index, lane.channel_id)
     dead = {
         "channel": lane.channel_id,
@@ -63,6 +73,8 @@ async def bury(lanes: OutboxLanes, lane: Lane, item: Item, result: DeliveryResul
         "code": result.code,
         "failed_at": engine.now().isoformat(),
     }
+    if holds:
+        dead["holds"] = True
 
     async def write(actor: RoomActor) -> None:
         if actor is not lane.actor:
@@ -83,6 +95,7 @@ async def bury(lanes: OutboxLanes, lane: Lane, item: Item, result: DeliveryResul
         await actor.commit(change)
 
     await actor.insist(write)
+    lane.held = lane.held or holds
     tell(actor, record)
     lanes.dead += 1
     engine.hooks.tell(DeliveryFailed(actor.tenant, actor.room_id, record))

@@ -255,7 +255,7 @@ class DeliveryPolicy:
     """How an "outbox" channel is delivered to; all times in seconds (R4, R5, D23).
 
     After `max_retries` failed retries an item goes to the dead letters and the lane goes on; with
-    `on_poison="hold"` the lane waits for a person instead. `idempotent` says that the far end recognises a repeated
+    `on_poison="hold"` the lane waits for a person, who sends the letter again or discards it. `idempotent` says that the far end recognises a repeated
     idempotency key; otherwise the attempt is noted durably before it is made (in the event's own transaction where it
     follows at once), so that a crash in between shows as `maybe_duplicate`, and `on_ambiguous="stop_and_ask"` sends
     such an item to the dead letters instead of again.
@@ -275,6 +275,11 @@ class DeliveryPolicy:
     burst: float | None = None
     recipient_rate_per_s: float | None = None
     destinations: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether what fails for good holds up what comes after it."""
+        return self.on_poison == "hold"
 
     @property
     def paced(self) -> bool:

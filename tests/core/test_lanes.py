@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from roomkit import RoomKit
 from roomkit.core.memory import MemoryStore
-from roomkit.errors import ProviderTimeout, Refused, Unavailable
+from roomkit.errors import ProviderTimeout, Refused, StateError, Unavailable
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState, DeliveryStatus
 from roomkit.models.hooks import Delivered, DeliveryFailed, StatusChanged
 from roomkit.net.ratelimit import TokenBucket
@@ -70,6 +72,53 @@ async def test_what_fails_for_good_goes_to_the_dead_letters_and_the_lane_goes_on
         await asyncio.sleep(1)
         assert picky.texts == ["a", "b", "bad"]
         assert await kit.dead_letters() == []
+
+
+@pytest.mark.parametrize("sent_again", [True, False])
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_a_lane_that_holds_waits_for_a_person(tmp_path: Path, restarted: bool, sent_again: bool) -> None:
+    """R5: what comes after a dead letter is not even tried, in this room and on this channel only; then all of it
+    comes, in order. Nobody waits for it meanwhile, neither its senders nor the end of the process."""
+    broken = [True]
+
+    def temper(event: Any, attempt: int) -> Any:
+        return Refused("picky", "no") if broken[0] and event.text == "bad" else None
+
+    def start() -> tuple[RoomKit, FakeChannel, FakeChannel]:
+        kit = RoomKit(f"sqlite:///{tmp_path / 'rooms.db'}")
+        policy = DeliveryPolicy(on_poison="hold", idempotent=True)
+        picky, other = FakeChannel("picky", "picky", temper=temper, policy=policy), FakeChannel("other", "other")
+        kit.register_channel(picky)
+        kit.register_channel(other)
+        return kit, picky, other
+
+    kit, picky, other = start()
+    await kit.start()
+    for room in ("r", "s"):
+        await kit.create_room(room, channels=["picky", "other"])
+    for text in ("a", "bad", "b"):
+        await (await kit.send("r", text)).settled(5)
+    await (await kit.send("s", "elsewhere")).settled(5)
+    assert picky.texts == ["a", "elsewhere"]
+    assert other.texts == ["a", "bad", "b", "elsewhere"]
+    (letter,) = await kit.dead_letters()
+    assert letter["holds"]
+    if restarted:
+        assert await kit.drain(5), "it holds up no stop"
+        await kit.aclose()
+        kit, picky, other = start()
+        await kit.start()
+    await (await kit.send("r", "c")).settled(5)
+    assert picky.texts == ([] if restarted else ["a", "elsewhere"])
+    broken[0] = False
+    await (kit.resend if sent_again else kit.discard)(letter["id"])
+    await (await kit.send("r", "d")).settled(5)
+    assert picky.texts[0 if restarted else 2 :] == [*(["bad"] if sent_again else []), "b", "c", "d"]
+    assert await kit.dead_letters() == []
+    assert kit.engine.lanes.backlog == 0
+    with pytest.raises(StateError, match="does not exist"):
+        await kit.discard(letter["id"])
+    await kit.aclose()
 
 
 async def test_only_retryable_errors_are_retried_with_back_off_and_retry_after() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
 
+from roomkit.channels import SMSChannel
 from roomkit.core.memory import MemoryStore
 from roomkit.kit import RoomKit
 from roomkit.models.access import Principal, PrincipalRole
@@ -335,6 +337,24 @@ async def test_what_is_not_there_is_404_in_json() -> None:
         assert (await h.call("GET", "/rooms/r1/events/none/shown")).status_code == 400
         assert (await h.call("GET", "/dead-letters")).json() == {"dead_letters": []}
         assert (await h.call("POST", "/rooms/r1/read", json={"index": 0})).status_code == 204
+
+
+async def test_dead_letters_are_listed_sent_again_and_given_up() -> None:
+    async with house() as h:
+        h.kit.register_channel(SMSChannel("sms"))
+        await h.kit.create_room("r1", channels=["sms"])
+        for text in ("one", "two"):
+            await (await h.kit.send("r1", text)).settled(5)
+        letters = (await h.call("GET", "/dead-letters", role="supervisor")).json()["dead_letters"]
+        first, second = (f"/dead-letters/{letter['id']}" for letter in letters)
+        assert (await h.call("POST", f"{first}/resend", role="supervisor")).status_code == 403
+        assert (await h.call("DELETE", second, role="supervisor")).status_code == 403
+        assert (await h.call("POST", f"{first}/resend")).status_code == 202
+        assert (await h.call("DELETE", second)).status_code == 204
+        assert (await h.call("DELETE", second)).status_code == 409
+        while (left := await h.kit.dead_letters()) == []:
+            await asyncio.sleep(0.1)
+        assert [letter["id"] for letter in left] == [letters[0]["id"]], "still without a provider"
 
 
 async def test_bodies_are_checked() -> None:

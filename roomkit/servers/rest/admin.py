@@ -100,6 +100,13 @@ async def dead_letters(call: Call, query: Limit) -> Response:
     return reply(dead_letters=await call.rooms.dead_letters(limit=query.limit))
 
 
+@endpoint("DELETE", "/dead-letters/{letter:path}", Action.RESEND, status=204)
+async def discard_letter(call: Call, _: Nothing) -> Response:
+    """Give a dead letter up"""
+    await call.rooms.discard(call.path("letter"))
+    return done()
+
+
 @endpoint("POST", "/dead-letters/{letter:path}/resend", Action.RESEND, status=202)
 async def resend(call: Call, _: Nothing) -> Response:
     """Try a dead letter again"""

@@ -94,17 +94,19 @@ const KEYS = [["/", "Search rooms"], ["j  k", "Next or previous room"], ["g", "R
 const Keys = () => html`<${Dialog} title="Keyboard"><dl class="keys">${KEYS.map(([key, words]) => html`<dt><kbd>${key}</kbd></dt><dd>${words}</dd>`)}</dl></${Dialog}>`;
 
 function DeadLetters() {
-  const again = async (/** @type {string} */ id) => {
+  const settle = async (/** @type {string} */ id, /** @type {boolean} */ again) => {
+    const path = `dead-letters/${encodeURIComponent(id)}`;
     try {
-      await api("POST", `dead-letters/${encodeURIComponent(id)}/resend`, {});
-      toast("Sent again");
+      await (again ? api("POST", `${path}/resend`, {}) : api("DELETE", path));
+      toast(again ? "Sent again" : "Given up");
       void loadRooms();
     } catch (error) {
       toast(/** @type {Error} */ (error).message, true);
     }
   };
-  return html`<${Dialog} title="Undelivered messages"><ul class="dead">${dead.value.map((one) => html`<li key=${one.id}><div><b>${one.channel_id}</b><small>${[one.room_id, one.reason ?? one.error].filter(Boolean).join(" · ")}</small></div>
-    <button class="button small" onClick=${() => { openRoom(one.room_id); dialog.value = ""; }}>Open</button><button class="button small" disabled=${me.value?.role !== "admin"} title=${me.value?.role === "admin" ? "" : "Needs an admin"} onClick=${() => again(one.id)}>Send again</button></li>`)}</ul></${Dialog}>`;
+  return html`<${Dialog} title="Undelivered messages"><ul class="dead">${dead.value.map((one) => html`<li key=${one.id}><div><b>${one.channel_id}</b><small>${[one.room_id, one.reason ?? one.error, one.holds && "later ones wait for it"].filter(Boolean).join(" · ")}</small></div>
+    <button class="button small" onClick=${() => { openRoom(one.room_id); dialog.value = ""; }}>Open</button><button class="button small" disabled=${me.value?.role !== "admin"} title=${me.value?.role === "admin" ? "" : "Needs an admin"} onClick=${() => settle(one.id, true)}>Send again</button>
+    ${me.value?.role === "admin" && html`<button class="button small quiet" onClick=${() => settle(one.id, false)}>Give up</button>`}</li>`)}</ul></${Dialog}>`;
 }
 
 /** @type {Record<string, () => void>} */
