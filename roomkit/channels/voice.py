@@ -255,7 +255,13 @@ class VoiceChannel(Channel):
             begin = getattr(part, "start", None)
             if begin is not None:
                 self._scope.spawn(begin(), name="make speech ready")
-        await line.opened()
+        taken = False
+        try:
+            await line.opened()
+            taken = True
+        finally:
+            if not taken:  # nobody else knows of this call yet, so nobody else would end it
+                await self.disconnect_session(session, room_id)
         if briefing is None:
             line.welcome(call)
         else:

@@ -9,9 +9,9 @@ import pytest
 
 from roomkit import RoomKit
 from roomkit.channels.voice import VoiceChannel, VoiceOptions
-from roomkit.errors import ConfigError
+from roomkit.errors import ConfigError, RoomKitError, SessionEnded, StateError
 from roomkit.models import voice as told
-from roomkit.models.audio import AudioFrame, AudioSignal, SilenceLasted, SpeakerChanged, VoiceSession
+from roomkit.models.audio import AudioFrame, AudioSignal, SessionState, SilenceLasted, SpeakerChanged, VoiceSession
 from roomkit.testing.calls import ScriptedBackend, ScriptedSTT, ScriptedTTS, ScriptedVad
 from roomkit.voice.interruption import Interruption, Strategy
 from roomkit.voice.pipeline import AudioPipelineConfig
@@ -239,3 +239,38 @@ async def test_who_gets_no_answer_is_told_so() -> None:
     async with phone.kit:
         await phone.talk(6, ("hello", 500, 400))
         assert phone.tts.said == ["Nobody answers."]
+
+
+async def test_ten_are_mixed_and_the_eleventh_is_told_however_they_come() -> None:
+    phone = Phone()
+    async with phone.kit:
+        room = await phone.kit.create_room()
+        sessions = [phone.line.call(f"call-{number}", participant_id=f"p{number}") for number in range(12)]
+        came = await asyncio.gather(
+            *(phone.channel.answer(session, room_id=room.id) for session in sessions), return_exceptions=True
+        )
+        refused = [str(one) for one in came if isinstance(one, StateError)]
+        assert len(refused) == 2, came
+        assert all("10 callers" in one for one in refused)
+        assert len(phone.channel.sessions(room.id)) == 10
+        monitor = phone.line.call("boss", participant_id="boss")
+        monitor.listen_only = True
+        await phone.channel.answer(monitor, room_id=room.id)
+        assert len(phone.channel.sessions(room.id)) == 11
+
+
+async def test_a_call_for_a_room_that_is_not_there_leaves_nothing_behind() -> None:
+    phone = Phone()
+    async with phone.kit:
+        session = phone.line.call()
+        with pytest.raises(RoomKitError):
+            await phone.channel.answer(session, room_id="nowhere")
+        assert phone.channel.sessions() == []
+        binding = (await phone.kit.bindings((await phone.kit.create_room()).id))[:1]
+        with pytest.raises(RoomKitError):
+            await phone.channel.connect_session(session, "nowhere", *binding)
+        await asyncio.sleep(1)
+        assert phone.channel.sessions() == []
+        assert session.state is SessionState.ENDED
+        with pytest.raises(SessionEnded):
+            await phone.line.send_audio(session, AudioFrame(bytes(640), 16_000))
