@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
@@ -30,7 +32,20 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if not self.force_exit:
             await self._app.drain()
+        for connection in self.server_state.connections:
+            connection.shutdown = partial(_shut, connection.shutdown, connection)
         await super().shutdown(sockets=sockets)
+
+
+def _shut(shutdown: Callable[[], None], connection: Any) -> None:
+    """uvicorn cannot close a web socket whose client is closing it in this very moment: it would end there, and leave
+    the app without its own end, rooms not handed over."""
+    from websockets.exceptions import InvalidState
+
+    try:
+        shutdown()
+    except InvalidState:
+        connection.transport.close()
 
 
 def impatient(kind: type[asyncio.Protocol], seconds: float) -> type[asyncio.Protocol]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import websockets
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -320,4 +321,26 @@ async def test_a_real_server_serves_a_real_client_and_drains_on_sigterm(monkeypa
         while client.live:
             await asyncio.sleep(0.01)
     await asyncio.wait_for(asyncio.shield(serving), 10)
+    await kit.aclose()
+
+
+@pytest.mark.real_time
+async def test_a_client_that_closes_in_the_same_moment_does_not_keep_the_server_from_its_end(monkeypatch) -> None:
+    monkeypatch.setattr(signal, "raise_signal", lambda _: None)
+    kit = RoomKit(token_secrets=[SECRET])
+    running = server(create_app(kit), port=0)
+    outside = Scope("test")
+    serving = outside.spawn(running.serve(), name="uvicorn", awaited=True)
+    while not running.started:
+        await asyncio.sleep(0.01)
+    port = running.servers[0].sockets[0].getsockname()[1]
+    async with websockets.connect(f"ws://127.0.0.1:{port}/socket"):
+        (connection,) = running.server_state.connections
+        connection.conn.state = websockets.State.CLOSING  # The client's goodbye is here, ours has not been sent.
+        running.force_exit = True  # No drain, which would close it before.
+        await running.shutdown()
+        assert connection.transport.is_closing()
+    running.force_exit = False
+    running.handle_exit(signal.SIGTERM, None)
+    await asyncio.wait_for(serving, 10)
     await kit.aclose()
