@@ -248,6 +248,26 @@ async def test_an_approval_is_for_these_arguments_only() -> None:
     assert RAN == ["refund 5"]
 
 
+async def test_a_question_left_open_is_for_its_arguments_only() -> None:
+    """The turn that asked for a small sum is cut; the next one, for the same guest, wants a large one meanwhile."""
+    bank = Bank()
+    sums = iter((5, 5000))
+    bank.ai.provider = ScriptedAI(
+        lambda request: [call("refund", amount=amount)] if (amount := next(sums, None)) else ["done"], repeat=True
+    )
+    async with bank.kit:
+        hearing = [asyncio.ensure_future(bank.hear(TextContent(text="refund 5"), "0001"))]
+        while not (small := await bank.kit.approvals()):
+            await asyncio.sleep(0.1)
+        for _, running in bank.kit.engine.turns.running(await bank.kit.engine.table.require("default", "0001")):
+            running.cancel("cut")
+        hearing += [asyncio.ensure_future(bank.hear(TextContent(text="refund more"), "0001"))]
+        await asyncio.sleep(1)
+        await bank.kit.answer_approval(small[0]["id"], True, by="ann")
+        await asyncio.gather(*hearing)
+    assert "refund 5000" not in RAN
+
+
 async def test_what_a_guest_says_is_never_a_note_or_a_record() -> None:
     bank = Bank()
     async with bank.kit:

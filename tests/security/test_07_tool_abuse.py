@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,8 +14,8 @@ from roomkit import AIChannel, RoomKit
 from roomkit.ai.budget import Budget, SpendLimits
 from roomkit.ai.gate import GateRules, ToolGate
 from roomkit.ai.policy import RoleOverride, ToolPolicy
-from roomkit.ai.tools import Toolbox, ToolContext, tool
-from roomkit.models.ai import ToolCallPart
+from roomkit.ai.tools import Toolbox, ToolContext, ToolSource, tool
+from roomkit.models.ai import ToolCallPart, ToolSpec
 from roomkit.models.content import ToolCallContent
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.room import Assurance
@@ -188,6 +188,49 @@ async def test_no_plan_runs_what_is_not_allowed() -> None:
     assert outcomes["completed"] > 500, "the plans are not all nonsense"
     assert outcomes["denied"] > 3000
     assert outcomes["failed"] > 3000
+
+
+class Raw(ToolSource):
+    """A host's own tools, which look at nothing themselves: what they say they take is all that protects them."""
+
+    schema: ClassVar[dict[str, Any]] = {
+        "type": "object",
+        "properties": {"amount": {"type": "integer", "minimum": 1}, "to": {"enum": ["shop", "bank"]}},
+        "required": ["amount"],
+        "additionalProperties": False,
+    }
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        return (ToolSpec(name="raw", description="Takes what it is given.", parameters=self.schema),)
+
+    async def run(self, name: str, arguments: dict[str, Any], context: ToolContext) -> str:
+        RAN.append((name, arguments))
+        return "done"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"amount": "5"},
+        {"amount": True},
+        {"amount": 1.5},
+        {"amount": None},
+        {"amount": 0},
+        {"amount": [5]},
+        {"amount": {"$gt": 0}},
+        {"amount": 5, "to": "me"},
+        {"amount": 5, "more": 1},
+        {"Amount": 5},
+    ],
+)
+async def test_a_tool_that_checks_nothing_is_given_only_what_it_takes(given: dict[str, Any]) -> None:
+    gate = ToolGate([Raw()], ToolContext("r"), turn=FakeTurn(), rules=GateRules(ToolPolicy()))
+    ran = await gate.run(ToolCallPart(call_id="1", name="raw", arguments=given), Open(), frozenset({"raw"}))
+    assert (ran.status, RAN) == ("failed", [])
+    good = ToolCallPart(call_id="2", name="raw", arguments={"amount": 5, "to": "shop"})
+    assert (await gate.run(good, Open(), frozenset({"raw"}))).status == "completed"
 
 
 async def test_plans_in_a_room_end_and_stay_within_their_limits() -> None:
