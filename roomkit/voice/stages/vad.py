@@ -17,6 +17,9 @@ _DIP_MS = 120.0
 _ECHO_DIP_MS = 200.0
 _OVER_ECHO_DB = 12.0
 _STEP_DB = 0.5
+_FIRST_ECHO_DBFS = -20.0
+_LEARNING = 94
+"""Windows of echo, three seconds: until then echo cancellation may let words of the reply through."""
 _QUIETEST_DBFS, _LOUDEST_ROOM_DBFS = -70.0, -35.0
 
 
@@ -39,16 +42,17 @@ class VADConfig:
 
 
 class _Left:
-    """How loud what echo cancellation leaves is: a slow median in dBFS. What is far louder is somebody at this end."""
+    """How loud what echo cancellation leaves is: a slow median in dBFS. What is far louder is somebody at this end.
+    It begins high and sinks as echo cancellation learns the room; for the first seconds nothing counts as far louder."""
 
     def __init__(self) -> None:
-        self.level: float | None = None
+        self.level = _FIRST_ECHO_DBFS
+        self._heard = 0
 
     def over(self, pcm: bytes) -> bool:
         level = dbfs(pcm)[0]
-        if self.level is None:
-            self.level = level
-        over = level > self.level + _OVER_ECHO_DB
+        self._heard += 1
+        over = self._heard > _LEARNING and level > self.level + _OVER_ECHO_DB
         self.level += _STEP_DB if level > self.level else -_STEP_DB
         return over
 
