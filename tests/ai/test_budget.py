@@ -51,11 +51,13 @@ async def test_money_is_counted_by_the_hosts_own_prices() -> None:
     def cost(usage: object, model: str | None) -> float:
         return 100 * prices[model or "big"]
 
-    budget = Budget(SpendLimits(room_money=1.05, cost=cost))
-    budget.spend_tokens("t", "a", USAGE, "big")
-    assert budget.refusal("t", "a", "money") is None
-    budget.spend_tokens("t", "a", USAGE, "small")
-    assert budget.refusal("t", "a", "money") is not None
+    for limits in (SpendLimits(room_money=1.05, cost=cost), SpendLimits(tenant_money=1.05, cost=cost)):
+        budget = Budget(limits)
+        budget.spend_tokens("t", "a", USAGE, "big")
+        assert budget.refusal("t", "a", "money") is None
+        budget.spend_tokens("t", "a", USAGE, "small")
+        assert budget.refusal("t", "a", "money") is not None
+        assert (budget.refusal("t", "b", "money") is None) == (limits.tenant_money is None)
 
 
 async def test_without_limits_nothing_is_refused() -> None:

@@ -847,3 +847,20 @@ async def test_a_channel_of_one_tenant_opens_no_room_of_another() -> None:
         await kit.create_room("r", channels=[])
         with pytest.raises(ChannelNotFound):
             ws.register_connection("c", send, room_id="r", tenant="default")
+
+
+async def test_how_many_slow_sends_are_forgiven_is_the_hosts_to_say() -> None:
+    cut: list[tuple[str, int]] = []
+    options = WebSocketOptions(strikes=1)
+    ws = WebSocketChannel("web", on_cut=lambda cid, index: cut.append((cid, index)), options=options)
+    kit = await open_room(ws)
+    client = Client()
+    client.join(ws, "c")
+    await hear(kit, "hi")
+    client.stuck = True
+    await hear(kit, "hi")
+    await asyncio.sleep(4.9)
+    assert not cut
+    await asyncio.sleep(0.2)
+    assert len(cut) == 1
+    await kit.aclose()

@@ -463,3 +463,13 @@ async def test_who_is_erased_by_a_number_of_the_region_leaves_no_line(asked: str
         assert await kit.consent.entries() == []
         assert "79460101" not in repr(await kit.engine.store.records(_query("consent")))
         assert not await kit.consent.may("sms", "020 7946 0101")
+
+
+async def test_where_the_vendor_answers_a_stop_we_do_not() -> None:
+    sms = FakeChannel()
+    policy = ConsentPolicy(vendor_answers=frozenset({"sms"}))
+    async with kit_with(sms, Brain(), options=KitOptions(consent=policy)) as kit:
+        room = await room_of(kit)
+        await (await say(kit, "STOP", who=WHO)).settled()
+        await (await kit.send(room, "an offer")).settled()
+        assert sms.texts == ["echo hi"], "neither a second confirmation nor the offer"

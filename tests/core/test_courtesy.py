@@ -68,3 +68,13 @@ async def test_it_says_so_when_nobody_is_there_in_the_rooms_language(there: bool
         await (await say(kit, "Mensch", "r")).settled()
         assert any("niemand da" in text for text in sms.texts) is not there
         assert [room.id for room in await kit.attention()] == ["r"]
+
+
+async def test_the_words_that_call_a_person_can_be_others() -> None:
+    courtesy = Courtesy(human_words=frozenset({"teller"}))
+    async with kit_with(FakeChannel(), Brain(), options=KitOptions(courtesy=courtesy)) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        await (await say(kit, "human", "r")).settled()
+        assert await kit.attention() == []
+        await (await say(kit, "Teller!", "r")).settled()
+        assert [room.id for room in await kit.attention()] == ["r"]

@@ -164,3 +164,30 @@ async def test_what_comes_in_by_a_channel_is_that_channels_whatever_it_claims() 
         event = (await say(kit, "me", channel="web")).event
         assert event is not None
         assert (event.source.channel_id, event.source.channel_type) == ("web", "web")
+
+
+async def test_the_time_for_a_preparation_is_the_kits_own() -> None:
+    class Slow(FakeChannel):
+        async def handle_inbound(self, message: Any, room: Any) -> Any:
+            await asyncio.sleep(5)
+            return await super().handle_inbound(message, room)
+
+    for limit, reason in ((4.0, "process_timeout"), (6.0, None)):
+        async with kit_with(Slow(), options=KitOptions(process_timeout_s=limit)) as kit:
+            await kit.create_room("r", channels=["sms"])
+            assert (await say(kit, "hi", "r")).reason == reason
+
+
+async def test_only_some_kinds_of_channels_are_asked_who_is_writing() -> None:
+    asked: list[str] = []
+
+    class Resolver:
+        async def resolve(self, tenant: str, channel_type: str, message: Any) -> Resolution:
+            asked.append(channel_type)
+            return Resolution(Identification.IDENTIFIED, Identity(id="ann", tenant=tenant))
+
+    kinds = KitOptions(identity_channel_types=("email",))
+    async with kit_with(FakeChannel(), FakeChannel("mail", "email"), resolver=Resolver(), options=kinds) as kit:
+        people = [await kit.participants((await say(kit, "hi", channel=one)).room_id or "") for one in ("sms", "mail")]
+        assert asked == ["email"]
+        assert [person.identity_id for (person,) in people] == [None, "ann"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from roomkit import RoomKit
+from roomkit import KitOptions, RoomKit
+from roomkit.channels import SMSChannel
 from roomkit.core.memory import MemoryStore
 from roomkit.errors import ProviderTimeout, Refused, StateError, Unavailable
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState, DeliveryStatus
@@ -16,6 +17,7 @@ from roomkit.models.hooks import Delivered, DeliveryFailed, StatusChanged
 from roomkit.net.ratelimit import TokenBucket
 from roomkit.ports.store import RecordQuery
 from roomkit.testing import FakeChannel
+from roomkit.testing.messages import FakeMessages
 from tests.core.rooms import Brain, kit_with, say
 
 
@@ -441,3 +443,52 @@ async def test_what_does_not_end_at_once_has_a_row_also_in_memory() -> None:
         await asyncio.sleep(1)
         assert slow.texts == ["hello", "again"]
         assert not await store.records(RecordQuery("outbox", "default"))
+
+
+async def test_only_allowed_destinations_are_written_to() -> None:
+    """D44: an address with another beginning is refused before anything is sent."""
+    phone = SMSChannel("sms", provider=FakeMessages())
+    phone.delivery_policy = DeliveryPolicy(destinations=("+44", "+49"))
+    async with kit_with(phone) as kit:
+        for room, number in (("home", "+4411"), ("toll", "+37011")):
+            await kit.create_room(room, channels=())
+            await kit.attach_channel(room, "sms", metadata={"phone_number": number})
+            await (await kit.send(room, "hello")).settled()
+        assert [message.recipient for message in phone.provider.sent] == ["+4411"]
+        (letter,) = await kit.dead_letters()
+        assert (letter["room_id"], letter["error"]) == ("toll", "destination_not_allowed")
+
+
+async def test_one_address_is_written_to_no_faster_than_its_rate() -> None:
+    times: list[tuple[str, float]] = []
+    phone = SMSChannel("sms", provider=FakeMessages())
+    phone.delivery_policy = DeliveryPolicy(recipient_rate_per_s=0.5)
+    send = phone.provider.send
+
+    async def noted(message: Any) -> Any:
+        times.append((message.recipient, asyncio.get_running_loop().time()))
+        return await send(message)
+
+    phone.provider.send = noted
+    async with kit_with(phone) as kit:
+        for room, number in (("a", "+4411"), ("b", "+4411"), ("c", "+4422")):
+            await kit.create_room(room, channels=())
+            await kit.attach_channel(room, "sms", metadata={"phone_number": number})
+        results = [await kit.send(room, "hello") for room in ("a", "b", "c", "a")]
+        for result in results:
+            await result.settled()
+    start = times[0][1]
+    by_number = {number: [at - start for to, at in times if to == number] for number in ("+4411", "+4422")}
+    assert by_number["+4422"] == [pytest.approx(0, abs=0.01)]
+    assert by_number["+4411"] == [pytest.approx(2 * n, abs=0.01) for n in range(3)]
+
+
+async def test_a_drain_waits_as_long_as_the_kit_was_told() -> None:
+    for limit, done in ((2.0, False), (9.0, True)):
+        slow = FakeChannel(policy=DeliveryPolicy(idempotent=True, timeout_s=60))
+        slow.hang()
+        async with kit_with(slow, options=KitOptions(drain_timeout_s=limit)) as kit:
+            await kit.create_room("r", channels=["sms"])
+            await kit.send("r", "hello")
+            asyncio.get_running_loop().call_later(5, slow.resume)
+            assert await kit.drain() is done

@@ -233,6 +233,12 @@ async def test_an_export_has_nothing_of_it_and_comes_back_whole() -> None:
         assert EVERYTHING in [e.text for e in await kit.events(room)]
 
 
+async def test_an_export_is_whole_where_the_host_says_so() -> None:
+    async with make(Redaction(model=False, export=False)) as kit:
+        room = (await kit.process_inbound(InboundMessage.text("sms", "+15550101", EVERYTHING))).room_id or ""
+        assert any(MAIL in line for line in [line async for line in kit.export_room(room)])
+
+
 async def test_tenants_have_their_own_and_finders_are_added() -> None:
     def badge(text: str) -> list[tuple[int, int, str]]:
         at = text.find("K-4711")

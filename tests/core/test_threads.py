@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from roomkit import Allow, BeforeCommit, Block, Committed, InboundMessage
+from roomkit import Allow, BeforeCommit, Block, Committed, InboundMessage, KitOptions
 from roomkit.errors import StateError, UsageError
 from roomkit.runtime import WorkerThread
 from roomkit.testing.channels import FakeChannel
@@ -127,7 +127,7 @@ async def test_a_handler_that_blocks_does_not_block_the_loop(place: str) -> None
 async def test_at_most_so_many_handlers_run_at_once_and_the_others_wait() -> None:
     release = threading.Event()
     lock, inside, most = threading.Lock(), 0, 0
-    kit = kit_with(FakeChannel("sms"))
+    kit = kit_with(FakeChannel("sms"), options=KitOptions(sync_workers=3))
 
     @kit.on(Committed)
     def slow(notice: Committed) -> None:
@@ -144,10 +144,10 @@ async def test_at_most_so_many_handlers_run_at_once_and_the_others_wait() -> Non
         for n in range(30):
             await kit.send("r", f"{n}")
         assert len(await said(kit, "r")) == 30
-        while most < kit.engine.options.sync_workers:
+        while most < 3:
             await asyncio.sleep(0.001)
         release.set()
-    assert most == kit.engine.options.sync_workers
+    assert most == 3
 
 
 async def test_what_a_synchronous_guard_decides_counts() -> None:

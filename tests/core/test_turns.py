@@ -312,3 +312,15 @@ async def test_an_observer_may_wait_for_what_it_sends() -> None:
         await say(kit, "go", "r")
         await asyncio.sleep(5)
         assert done == ["yes"]
+
+
+async def test_the_quiet_window_of_a_brain_wins_over_its_channels() -> None:
+    sms = FakeChannel(capabilities=ChannelCapabilities(quiet_window_s=1.5))
+    brain = Brain()
+    brain.turn_policy = TurnPolicy(quiet_s=0.1)
+    async with kit_with(sms, brain) as kit:
+        for text in ("hi", "one more"):
+            result = await say(kit, text)
+            await asyncio.sleep(0.5)
+        await result.settled()
+        assert brain.seen == [["hi"], ["one more"]]

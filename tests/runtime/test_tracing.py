@@ -16,9 +16,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
+from roomkit import KitOptions, RoomKit
 from roomkit.errors import MissingExtra
 from roomkit.runtime import span_names
 from roomkit.runtime.otel import OpenTelemetry
+from roomkit.runtime.span_names import COMMIT, SEND
 from roomkit.runtime.tracing import OFF, Tracer, Tracing, current
 
 
@@ -183,3 +185,12 @@ def test_our_names_for_generative_ai_are_those_of_the_conventions() -> None:
     ours = {value for name, value in vars(span_names).items() if name.startswith("GEN_AI_") and isinstance(value, str)}
     assert len(ours) > 7
     assert ours | set(span_names.GEN_AI_USAGE.values()) <= known
+
+
+async def test_a_kit_may_be_given_its_tracer() -> None:
+    book = Notebook()
+    async with RoomKit(options=KitOptions(tracer=book)) as kit:
+        await kit.create_room("r", channels=())
+        await kit.send("r", "hello")
+    assert {noted.name for noted in book.spans} >= {SEND, COMMIT}
+    assert all(noted.ends == 1 for noted in book.spans)

@@ -17,12 +17,14 @@ from starlette.routing import Mount
 from roomkit.core.memory import MemoryStore
 from roomkit.errors import ConfigError, StoreLocked
 from roomkit.kit import RoomKit
+from roomkit.models.delivery import DeliveryPolicy
 from roomkit.net.room_client import RoomClient
 from roomkit.ports.store import StoreHealth
 from roomkit.runtime import Scope
 from roomkit.servers.asgi import create_app
 from roomkit.servers.rest import ENDPOINTS
 from roomkit.servers.run import server
+from roomkit.testing import FakeChannel
 from roomkit.testing.asgi import StreamingASGITransport
 from roomkit.testing.sockets import AsgiSocket
 from tests.servers.house import SECRET, MemoryBlobs, house
@@ -344,3 +346,25 @@ async def test_a_client_that_closes_in_the_same_moment_does_not_keep_the_server_
     running.handle_exit(signal.SIGTERM, None)
     await asyncio.wait_for(serving, 10)
     await kit.aclose()
+
+
+async def test_guests_write_through_the_channel_that_the_host_names() -> None:
+    async with house(web_channel="lobby") as h:
+        await h.kit.create_room("r1")
+        async with h.joined("r1") as guest:
+            await guest.say("send", client_id="c1", text="hello")
+            await guest.get("ack")
+        (said,) = [event for event in await h.kit.events("r1") if event.text == "hello"]
+        assert said.source.channel_id == "lobby"
+
+
+async def test_a_drain_of_the_app_takes_as_long_as_it_is_told() -> None:
+    for limit, done in ((2.0, False), (9.0, True)):
+        slow = FakeChannel(policy=DeliveryPolicy(idempotent=True, timeout_s=60))
+        slow.hang()
+        async with house(drain_s=limit) as h:
+            h.kit.register_channel(slow)
+            await h.kit.create_room("r1", channels=["sms"])
+            await h.kit.send("r1", "hello")
+            asyncio.get_running_loop().call_later(5, slow.resume)
+            assert await h.app.drain() is done

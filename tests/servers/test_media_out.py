@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -44,3 +45,19 @@ async def test_a_vendor_gets_a_link_it_can_fetch(tmp_path: Path) -> None:
         assert isinstance(stored, MediaContent)
         assert stored.url == f"blob:{info.id}"
         await app.aclose()
+
+
+async def test_a_vendors_link_holds_as_long_as_it_is_told(tmp_path: Path) -> None:
+    mms = FakeChannel("mms", capabilities=ChannelCapabilities(media=True, media_types=("image/*",)))
+    kit = RoomKit(clock=VirtualClock(), blobs=FileBlobStore(str(tmp_path)))
+    kit.register_channel(mms)
+    app = kit.asgi(public_url="https://chat.example.com", vendor_link_s=60)
+    async with kit, httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as vendor:
+        info = await kit.blobs.put("default", one(PNG), mime_type="image/png", filename="dot.png")
+        await kit.create_room("r", channels=["mms"])
+        await (await kit.send("r", MediaContent(url=f"blob:{info.id}", mime_type="image/png"))).settled()
+        sent = mms.events[0].content
+        assert isinstance(sent, MediaContent)
+        assert (await vendor.get(sent.url)).status_code == 200
+        await asyncio.sleep(61)
+        assert (await vendor.get(sent.url)).status_code == 403
