@@ -43,7 +43,7 @@ class VADConfig:
 
 class _Left:
     """How loud what echo cancellation leaves is: a slow median in dBFS. What is far louder is somebody at this end.
-    It begins high and sinks as echo cancellation learns the room; for the first seconds nothing counts as far louder."""
+    It begins high and sinks as echo cancellation learns the room; in the first seconds nothing is far louder."""
 
     def __init__(self) -> None:
         self.level = _FIRST_ECHO_DBFS
