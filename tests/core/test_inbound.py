@@ -13,6 +13,7 @@ from roomkit.models.event import EventDraft
 from roomkit.models.hooks import IdentityAnswer, IdentityQuestion, IdentityTimedOut
 from roomkit.models.room import Identification, Identity
 from roomkit.ports.identity import Resolution
+from roomkit.ports.store import RecordQuery
 from roomkit.testing import FakeChannel
 from tests.core.rooms import Brain, kit_with, said, say
 
@@ -191,3 +192,16 @@ async def test_only_some_kinds_of_channels_are_asked_who_is_writing() -> None:
         people = [await kit.participants((await say(kit, "hi", channel=one)).room_id or "") for one in ("sms", "mail")]
         assert asked == ["email"]
         assert [person.identity_id for (person,) in people] == [None, "ann"]
+
+
+async def test_a_redelivery_is_known_for_a_week_and_its_key_is_pruned_afterwards() -> None:
+    """D22: in the background, without anybody calling."""
+    day = 86_400
+    async with kit_with(FakeChannel()) as kit:
+        await kit.create_room("r", channels=["sms"])
+        await say(kit, "hi", "r", external_id="x1")
+        await asyncio.sleep(6.9 * day)
+        assert (await say(kit, "hi", "r", external_id="x1")).duplicate
+        assert len(await kit.engine.store.records(RecordQuery("dedupe", "default"))) == 1
+        await asyncio.sleep(0.2 * day)
+        assert await kit.engine.store.records(RecordQuery("dedupe", "default")) == []
