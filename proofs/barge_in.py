@@ -85,7 +85,7 @@ def _voices(proof: Proof, voices: list[Sound], reply: Sound, random: np.random.G
     spoken = [voice for voice in voices if len(voice) > 2 * RATE][:40]
     for place, loud, echo in (("quiet", -60, False), ("noise at 10 dB", -36, False), ("echo", -60, True)):
         for strategy in STRATEGIES:
-            missed, late = 0, list[float]()
+            missed, fooled, late = 0, 0, list[float]()
             for voice in spoken:
                 said = _loud(voice[: 3 * RATE], -26)
                 first = float(np.flatnonzero(np.abs(said) > np.abs(said).max() * 0.05)[0])
@@ -93,12 +93,15 @@ def _voices(proof: Proof, voices: list[Sound], reply: Sound, random: np.random.G
                 near += _loud(_pink(len(near), random), loud)
                 if echo:
                     near = _echo(reply[: len(near)], random, near)
-                stops, _ = _play(near, strategy, words=True, floor_ms=4_500, echoing=echo)
+                stops, _ = _play(near, strategy, words=True, words_from_ms=5_000, echoing=echo)
                 real = [at for at in stops if at >= 5_000]
                 missed += not real
+                fooled += len(real) < len(stops)
                 late += [real[0] - 5_000 - first * 1000 / RATE] if real else []
             proof.figures[f"voice, {place}, {strategy.value}: missed of {len(spoken)}"] = missed
             proof.figures[f"voice, {place}, {strategy.value}: silent after ms"] = round(median(late)) if late else -1
+            if echo:
+                proof.figures[f"voice, {place}, {strategy.value}: stopped by its first echo of {len(spoken)}"] = fooled
             if missed > len(spoken) * MISSED[echo]:
                 proof.wrong.append(f"a voice over the reply, {place}, {strategy.value}: {missed} missed")
 
@@ -108,7 +111,7 @@ class _Echo:
 
 
 def _play(
-    near: Sound, strategy: Strategy, *, words: bool, floor_ms: float = 0, echoing: bool = False
+    near: Sound, strategy: Strategy, *, words: bool, words_from_ms: float = 0, echoing: bool = False
 ) -> tuple[list[float], int]:
     """(when the reply was stopped, how often it paused for nothing): after a stop a new reply begins."""
     vad = named("vad", "silero", RATE)
@@ -118,11 +121,12 @@ def _play(
     machine = TurnMachine(TurnOptions(speaking=rule, thinking=replace(rule, protect_ms=0), reprompt_ms=None))
     pcm, stops, pauses = to_pcm(near), list[float](), 0
     due: list[tuple[float, Heard]] = []
+    spoken = False
 
     def step(signal: Any, now: float) -> None:
         nonlocal pauses
         for effect in machine.step(signal, now):
-            if isinstance(effect, Stop) and effect.reason == "barge_in" and now >= floor_ms:
+            if isinstance(effect, Stop) and effect.reason == "barge_in":
                 stops.append(now)
             pauses += isinstance(effect, Resume)
             assert not isinstance(effect, Pause) or machine.replying
@@ -136,10 +140,11 @@ def _play(
         for signal in vad.process(AudioFrame(pcm[at : at + 2 * SIZE], RATE, at // 2))[1]:
             if isinstance(signal, SpeechStarted):
                 step(SpeechOn(), now)
-                due += [(now + WORDS_MS, Heard("something else"))] if words else []
+                spoken = words and now >= words_from_ms
+                due += [(now + WORDS_MS, Heard("something else"))] if spoken else []
             elif isinstance(signal, SpeechEnded):
                 step(SpeechOff(signal.silence_ms), now)
-                due = [(now + FINAL_MS, Heard("something else" if words else "", final=True))]
+                due = [(now + FINAL_MS, Heard("something else" if spoken else "", final=True))]
         while due and due[0][0] <= now:
             step(due.pop(0)[1], now)
         step(Tick(), now)
