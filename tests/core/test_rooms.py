@@ -10,10 +10,10 @@ from roomkit import EventType, InboundMessage, RoomKit, TextContent
 from roomkit.errors import AlreadyRegistered, ChannelNotFound, Overloaded, RoomNotFound, StateError, UsageError
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent
 from roomkit.models.event import EventDraft, EventSource
-from roomkit.models.hooks import ChainDepthExceeded, Committed, RoomRefused
-from roomkit.models.room import Access, AgentResponsePolicy, Role, RoomStatus, RoomTimers
+from roomkit.models.hooks import ChainDepthExceeded, RoomRefused
+from roomkit.models.room import AgentResponsePolicy, RoomStatus
 from roomkit.testing import FakeChannel
-from tests.core.rooms import Brain, gapless, kit_with, said, say, stream
+from tests.core.rooms import Brain, gapless, kit_with, said, say
 
 
 async def test_a_message_opens_a_room_and_its_answer_comes_back() -> None:
@@ -136,199 +136,6 @@ async def test_a_message_resumes_a_paused_room() -> None:
         assert result.event.status == "committed"
 
 
-async def test_timers_pause_and_then_close_by_themselves() -> None:
-    async with kit_with(FakeChannel()) as kit:
-        await kit.create_room(
-            "r", channels=["sms"], timers=RoomTimers(inactive_after_seconds=60, closed_after_seconds=30)
-        )
-        await asyncio.sleep(50)
-        await say(kit, "still here", "r")
-        await asyncio.sleep(50)
-        assert (await kit.get_room("r")).status is RoomStatus.ACTIVE
-        await asyncio.sleep(11)
-        assert (await kit.get_room("r")).status is RoomStatus.PAUSED
-        await asyncio.sleep(29)
-        assert (await kit.get_room("r")).status is RoomStatus.PAUSED
-        await asyncio.sleep(2)
-        room = await kit.get_room("r")
-        assert room.status is RoomStatus.CLOSED
-        kinds = [e.type for e in await kit.events("r", raw=True)]
-        assert kinds.count(EventType.ROOM_PAUSED) == kinds.count(EventType.ROOM_CLOSED) == 1
-
-
-async def test_changing_thresholds_keeps_the_idle_clock() -> None:
-    async with kit_with(FakeChannel()) as kit:
-        await kit.create_room("r", channels=["sms"], timers=RoomTimers(inactive_after_seconds=1000))
-        await asyncio.sleep(500)
-        await kit.set_room_timers("r", RoomTimers(inactive_after_seconds=520))
-        await asyncio.sleep(21)
-        assert (await kit.get_room("r")).status is RoomStatus.PAUSED
-
-
-async def test_timers_survive_a_restart_of_the_kit() -> None:
-    from roomkit.core.memory import MemoryStore
-
-    store = MemoryStore()
-    async with kit_with(FakeChannel(), store=store) as kit:
-        await kit.create_room("r", channels=["sms"], timers=RoomTimers(inactive_after_seconds=60))
-    await asyncio.sleep(100)
-    async with kit_with(FakeChannel(), store=store) as kit:
-        await asyncio.sleep(0.1)
-        assert (await kit.get_room("r")).status is RoomStatus.PAUSED
-
-
-# -- permissions ------------------------------------------------------------------------------------------------------
-
-
-async def test_a_muted_source_is_stored_as_blocked_and_delivered_to_nobody() -> None:
-    sms, other, brain = FakeChannel(), FakeChannel("other"), Brain()
-    async with kit_with(sms, other, brain) as kit:
-        await kit.create_room("r", channels=["sms", "other", "ai"])
-        await kit.mute("r", "sms")
-        result = await say(kit, "psst", "r")
-        await result.settled()
-        assert (result.blocked, result.reason) == (True, "source_muted")
-        assert await said(kit, "r") == [("sms", "psst", "blocked")]
-        assert other.texts == []
-        assert brain.seen == []
-        await kit.unmute("r", "sms")
-        assert not (await say(kit, "now", "r")).blocked
-
-
-@pytest.mark.parametrize("streaming", [True, False])
-async def test_a_muted_brain_still_thinks_and_its_words_are_stored_blocked(streaming: bool) -> None:
-    from roomkit import ChannelOutput, EventDraft
-    from roomkit.models.event import EventSource
-    from roomkit.models.room import Observation, Task
-
-    source = EventSource(channel_id="ai", channel_type="ai", direction="outbound")
-
-    def script(context: object, event: object) -> ChannelOutput:
-        side = {"tasks": (Task(id="t", title="call back"),), "observations": (Observation(id="o", kind="mood"),)}
-        if streaming:
-            return ChannelOutput(response_stream=stream("mut", "tered"), **side)
-        return ChannelOutput(response_events=(EventDraft(source=source, content=TextContent(text="muttered")),), **side)
-
-    sms, brain = FakeChannel(), Brain(script=script)
-    seen: list[object] = []
-    async with kit_with(sms, brain) as kit:
-        await kit.create_room("r", channels=["sms", "ai"])
-        await kit.mute("r", "ai")
-        view = await kit.open_view("r", "sms", seen.append)
-        await (await say(kit, "hello", "r")).settled()
-        view.close()
-        assert brain.seen == [["hello"]]
-        assert await said(kit, "r") == [("sms", "hello", "committed"), ("ai", "muttered", "blocked")]
-        assert [t.title for t in await kit.tasks("r")] == ["call back"]
-        assert [o.kind for o in await kit.observations("r")] == ["mood"]
-        assert sms.texts == []
-        assert not [item for item in seen if "muttered" in str(item) or "mut" in getattr(item, "delta", "")]
-
-
-async def test_access_and_visibility_apply_to_delivery_history_and_views_alike() -> None:
-    a, b, brain = FakeChannel("a"), FakeChannel("b"), Brain()
-    async with kit_with(a, b, brain) as kit:
-        await kit.create_room("r", channels=["a", "b", "ai"])
-        await kit.set_visibility("r", "a", "b")
-        await (await say(kit, "only b", "r", channel="a")).settled()
-        await kit.set_visibility("r", "a", "all")
-        await (await say(kit, "everyone", "r", channel="a")).settled()
-        assert b.texts[0] == "only b"
-        assert "everyone" in b.texts
-        assert brain.seen == [["everyone"]]
-        assert "only b" not in brain.histories[0]
-        view = await kit.open_view("r", "ai", lambda item: None, tail=100)
-        assert "only b" not in [e.text for e in view.events]
-        view.close()
-
-
-async def test_visibility_is_stamped_so_widening_a_binding_exposes_no_past() -> None:
-    a, b = FakeChannel("a"), FakeChannel("b")
-    async with kit_with(a, b) as kit:
-        await kit.create_room("r", channels=["a", "b"])
-        await kit.set_visibility("r", "a", "none")
-        await say(kit, "secret", "r", channel="a")
-        await kit.set_visibility("r", "a", "all")
-        view = await kit.open_view("r", "b", lambda item: None, tail=100)
-        assert "secret" not in [e.text for e in view.events]
-        view.close()
-
-
-async def test_a_read_only_brains_answer_is_blocked_and_in_nobodys_history() -> None:
-    sms, brain = FakeChannel(), Brain()
-    async with kit_with(sms, brain) as kit:
-        await kit.create_room("r", channels=["sms", "ai"])
-        await kit.set_access("r", "ai", "read_only")
-        await (await say(kit, "one", "r")).settled()
-        await (await say(kit, "two", "r")).settled()
-        assert [s for _, _, s in await said(kit, "r")] == ["committed", "blocked", "committed", "blocked"]
-        assert brain.histories[1] == ["one", "two"]
-        assert sms.texts == []
-
-
-async def test_output_mute_stops_delivery_only() -> None:
-    a, b = FakeChannel("a"), FakeChannel("b")
-    async with kit_with(a, b) as kit:
-        await kit.create_room("r", channels=["a", "b"])
-        await kit.mute("r", "b", output=True)
-        await (await say(kit, "x", "r", channel="a")).settled()
-        assert b.texts == []
-        assert [d.reason for d in await kit.deliveries("r")] == ["output_muted"]
-        assert not (await say(kit, "y", "r", channel="b")).blocked
-
-
-async def test_permission_changes_reach_the_channel_at_once() -> None:
-    a = FakeChannel("a")
-    async with kit_with(a) as kit:
-        await kit.create_room("r", channels=["a"])
-        await kit.mute("r", "a")
-        await kit.set_access("r", "a", "none")
-        assert [(b.muted, b.access.value) for b in a.bindings[-2:]] == [(True, "read_write"), (True, "none")]
-
-
-async def test_a_detached_channel_comes_back_only_when_asked_for() -> None:
-    sms = FakeChannel()
-    async with kit_with(sms) as kit:
-        await kit.create_room("r", channels=["sms"])
-        await kit.detach_channel("r", "sms")
-        result = await say(kit, "let me in", "r")
-        assert (result.blocked, result.reason) == (True, "source_not_attached")
-        assert await kit.bindings("r") == []
-        await kit.attach_channel("r", "sms")
-        assert not (await say(kit, "back", "r")).blocked
-
-
-async def test_every_change_of_a_seat_leaves_a_record() -> None:
-    a = FakeChannel("a")
-    heard: list[str] = []
-    async with kit_with(a) as kit:
-
-        @kit.on(Committed)
-        async def hear(notice: Committed) -> None:
-            heard.append(notice.event.type.value)
-
-        await kit.create_room("r", channels=[])
-        await kit.attach_channel("r", "a")
-        await kit.mute("r", "a")
-        await kit.mute("r", "a")
-        await kit.unmute("r", "a")
-        await kit.set_access("r", "a", "read_only")
-        await kit.set_visibility("r", "a", "none")
-        await kit.detach_channel("r", "a")
-        kinds = [e.type.value for e in await kit.events("r", raw=True)]
-        assert kinds == [
-            "room_created",
-            "channel_attached",
-            "channel_muted",
-            "channel_unmuted",
-            "channel_updated",
-            "channel_updated",
-            "channel_detached",
-        ]
-        await asyncio.sleep(0)
-        assert heard == kinds
-
-
 # -- chains ------------------------------------------------------------------------------------------------------------
 
 
@@ -422,21 +229,6 @@ async def test_edits_and_deletes_are_later_events_that_change_how_the_log_reads(
 # -- people, tenants, lists ------------------------------------------------------------------------------------------
 
 
-async def test_members_join_leave_and_are_banned() -> None:
-    async with kit_with(FakeChannel()) as kit:
-        await kit.create_room("r", channels=["sms"])
-        await kit.add_member("r", "alice", display_name="Alice", role=Role.AGENT)
-        await kit.rename_member("r", "alice", "Alice")
-        await kit.rename_member("r", "alice", "Alicia")
-        await kit.remove_member("r", "alice", ban=True)
-        with pytest.raises(StateError, match="banned"):
-            await kit.add_member("r", "alice")
-        result = await kit.process_inbound(InboundMessage.text("sms", "+1", "hi", participant_id="alice"), room_id="r")
-        assert result.reason == "source_banned"
-        kinds = [e.type.value for e in await kit.events("r") if e.type.value.startswith("participant")]
-        assert kinds == ["participant_joined", "participant_updated", "participant_left"]
-
-
 async def test_tenants_share_ids_and_never_see_each_other() -> None:
     async with kit_with(FakeChannel(), Brain()) as kit:
         acme, other = kit.tenant("acme"), kit.tenant("other")
@@ -465,15 +257,6 @@ async def test_rooms_are_found_by_person_phone_external_id_channel_state_and_met
         assert await ids(q="nobody") == []
         await kit.update_room_metadata("two", {"plan": None, "tier": "1"})
         assert (await kit.get_room("two")).metadata == {"tier": "1"}
-
-
-async def test_read_markers_only_move_forward() -> None:
-    async with kit_with(FakeChannel()) as kit:
-        room_id = (await say(kit, "a")).room_id or ""
-        await kit.mark_read(room_id, "sms", 2)
-        await kit.mark_read(room_id, "sms", 1)
-        await kit.mark_read(room_id, "sms", 999)
-        assert (await kit.bindings(room_id))[0].last_read_index == (await kit.get_room(room_id)).latest_index
 
 
 # -- wrong use --------------------------------------------------------------------------------------------------------
@@ -585,45 +368,6 @@ async def test_an_edit_is_one_even_where_its_type_is_not_said() -> None:
         assert changed.event is not None
         assert changed.event.type is EventType.EDIT
         assert (await kit.events("r"))[first.event.index].text == "Tuesday"
-
-
-async def test_who_has_left_or_is_banned_writes_nothing_until_taken_in_again() -> None:
-    async with kit_with(FakeChannel(), Brain()) as kit:
-        await kit.create_room("r", channels=["sms", "ai"])
-        person = (await say(kit, "hi", "r")).event.source.participant_id  # type: ignore[union-attr]
-        for ban, reason in ((False, "source_left"), (True, "source_banned")):
-            await kit.remove_member("r", person, ban=ban)
-            kept_out = await say(kit, "back", "r")
-            assert (kept_out.blocked, kept_out.reason) == (True, reason)
-            assert [p.status.value for p in await kit.participants("r")] == ["banned" if ban else "left"]
-        await kit.update_member("r", person, status="left")
-        await kit.add_member("r", person)
-        assert not (await say(kit, "thanks", "r")).blocked
-
-
-async def test_attaching_again_applies_what_is_given_and_keeps_the_rest() -> None:
-    async with kit_with(FakeChannel()) as kit:
-        await kit.create_room("r", channels=["sms"])
-        await kit.attach_channel("r", "sms", access=Access.READ_ONLY, visibility="internal")
-        again = await kit.attach_channel("r", "sms", metadata={"phone_number": "+1"})
-        assert (again.access, again.visibility) == (Access.READ_ONLY, "internal")
-        assert (await say(kit, "hi", "r")).reason == "source_read_only"
-        records = [e for e in await kit.events("r", raw=True) if e.type is EventType.CHANNEL_UPDATED]
-        assert records[0].content.data["changes"] == {"access": "read_only", "visibility": "internal"}  # type: ignore[union-attr]
-        wide = await kit.attach_channel("r", "sms", access=Access.READ_WRITE)
-        assert (wide.access, wide.visibility) == (Access.READ_WRITE, "internal")
-
-
-@pytest.mark.parametrize("seconds", [0, -5, float("inf"), float("nan"), 1e300])
-async def test_a_timer_without_a_date_is_refused_before_anything_is_committed(seconds: float) -> None:
-    async with kit_with(FakeChannel()) as kit:
-        with pytest.raises(UsageError, match="inactive_after_seconds"):
-            await kit.create_room("bad", timers=RoomTimers(inactive_after_seconds=seconds))
-        await kit.create_room("r", channels=["sms"])
-        with pytest.raises(UsageError, match="closed_after_seconds"):
-            await kit.set_room_timers("r", RoomTimers(closed_after_seconds=seconds))
-        assert [room.id for room in await kit.list_rooms()] == ["r"]
-        assert (await kit.get_room("r")).timers == RoomTimers()
 
 
 async def test_a_channel_speaks_as_itself_whatever_it_claims() -> None:
