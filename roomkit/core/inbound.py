@@ -93,7 +93,7 @@ class Inbound:
         message = valid(message)
         channel = self.engine.registry.require(message.channel_id, tenant)
         self.engine.count("inbound")
-        if message.external_id is None or self._seated(tenant, room_id, message):
+        if message.external_id is None or self._seated(channel, message, tenant, room_id):
             return await self._process(channel, message, tenant, room_id)
         flight = (tenant, message.channel_id, message.external_id)
         while (first := self._in_flight.get(flight)) is not None:
@@ -120,10 +120,14 @@ class Inbound:
         finally:
             del self._in_flight[flight]
 
-    def _seated(self, tenant: str, room_id: str | None, message: InboundMessage) -> bool:
-        """Whether the message can only be committed or refused: then the commit itself tells a redelivery."""
+    def _seated(self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None) -> bool:
+        """Whether the message can only be committed or refused: then the commit itself tells a redelivery. Who has no
+        seat would be given one first, somebody who was erased, too."""
         actor = self.engine.table.loaded(tenant, room_id) if room_id is not None else None
-        return actor is not None and message.channel_id in actor.state.bindings and not message.attachments
+        if actor is None or message.channel_id not in actor.state.bindings or message.attachments:
+            return False
+        sender = self._told(channel, message)
+        return sender is not None and sender.participant_id in actor.state.participants
 
     async def _known(self, tenant: str, message: InboundMessage) -> InboundResult | None:
         """Looked up before routing, so that a redelivery never opens a room (D22)."""

@@ -519,3 +519,15 @@ async def test_a_copy_that_a_crash_has_cut_tells_nothing_either() -> None:
         await kit.erase_person(PHONE)
         assert SECRET not in await copied()
         assert PHONE not in await copied()
+
+
+async def test_an_old_message_that_comes_again_brings_nobody_back() -> None:
+    kit = kit_with(FakeChannel("sms"))
+    async with kit:
+        await kit.create_room("r", channels=["sms"])
+        await say(kit, "hello", "r", external_id="m1")
+        await kit.erase_person("+4411")
+        again = await say(kit, "hello", "r", external_id="m1")
+        assert again.duplicate
+        assert "+4411" not in repr(await kit.participants("r"))
+        assert [event.type for event in await kit.events("r", raw=True)].count(EventType.PARTICIPANT_JOINED) == 1

@@ -103,8 +103,9 @@ class Phone:
 
     async def again(self) -> None:
         """Long after, its vendor brings what it had brought first."""
-        if self.said:
-            await self._repeat(self.said[0])
+        kept = [said for said in self.said if said.event_id and not said.refused]  # What was refused would be new.
+        if kept:
+            await self._repeat(kept[0])
 
     async def _repeat(self, said: Said) -> None:
         text = TextContent(text=f"{said.word} says {self.name}")

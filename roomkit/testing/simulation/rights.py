@@ -26,7 +26,8 @@ def judge(world: World, logs: Logs) -> Iterator[str]:
         yield from _closed(log)
         yield from _muted(log)
         yield from _drafts(log)
-    yield from (f"the model was shown a note between colleagues at {at:.3f}" for at in world.model.overheard)
+    if not any(room.startswith("fork-") for _, room in world.copies):  # Whose host may have a brain answer anything.
+        yield from (f"the model was shown a note between colleagues at {at:.3f}" for at in world.model.overheard)
 
 
 def may_see(event: RoomEvent, who: str) -> bool:
