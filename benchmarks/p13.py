@@ -48,8 +48,9 @@ async def run(meter: Meter) -> Report:
             cpu_figure("all stages, gain by the house's own, both speaking", own_gain[0]),
             cpu_figure("as shipped (speech, keys, limiter), taking turns", shipped[1]),
             cpu_figure("as shipped (speech, keys, limiter), both speaking", shipped[0]),
-            _carried(meter, meter.size(50, 2), turns, "taking turns", 100.0),
-            _carried(meter, meter.size(50, 2), both, "both speaking"),
+            _carried(meter, CHAIN, turns, "50 calls, taking turns", 100.0),
+            _carried(meter, OWN_GAIN, turns, "50 calls, taking turns, gain by the house's own", 100.0),
+            _carried(meter, CHAIN, both, "50 calls, both speaking"),
         ],
         (
             "transport at 48 kHz, working rate 16 kHz; calls run beside each other, each with its own state",
@@ -114,9 +115,10 @@ async def _cost(meter: Meter, config: AudioPipelineConfig, talk: Talk) -> Cost:
     return await meter.cost(work, meter.size(25, 1))
 
 
-def _carried(meter: Meter, calls: int, talk: Talk, how: str, target: float | None = None) -> Figure:
-    """CPU time of so many calls at once as a share of the time that their sound takes; none is where another is."""
-    pipelines, length = [_call(CHAIN) for _ in range(calls)], len(talk.near)
+def _carried(meter: Meter, config: AudioPipelineConfig, talk: Talk, how: str, target: float | None = None) -> Figure:
+    """CPU time of 50 calls at once as a share of the time that their sound takes; none is where another is."""
+    calls = meter.size(50, 2)
+    pipelines, length = [_call(config) for _ in range(calls)], len(talk.near)
     spent = quiet = 0.0
     rounds, each = meter.size(25, 1), 20
     for piece in range(rounds):
@@ -129,4 +131,4 @@ def _carried(meter: Meter, calls: int, talk: Talk, how: str, target: float | Non
         spent += took
         quiet += took / ((slow + meter.speed()) / 2)
     sound = rounds * each * 0.02 / 100
-    return Figure(f"{calls} calls, {how}, of real time", spent / sound, "%", target, reference=quiet / sound)
+    return Figure(f"{how}, of real time", spent / sound, "%", target, reference=quiet / sound)

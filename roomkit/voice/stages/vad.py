@@ -20,6 +20,8 @@ _STEP_DB = 0.5
 _FIRST_ECHO_DBFS = -20.0
 _LEARNING = 94
 """Windows of echo, three seconds: until then echo cancellation may let words of the reply through."""
+_DOUBT_MS = 250.0
+"""So much longer speech must last in these seconds: what is let through is short."""
 _QUIETEST_DBFS, _LOUDEST_ROOM_DBFS = -70.0, -35.0
 
 
@@ -49,10 +51,14 @@ class _Left:
         self.level = _FIRST_ECHO_DBFS
         self._heard = 0
 
+    @property
+    def learning(self) -> bool:
+        return self._heard <= _LEARNING
+
     def over(self, pcm: bytes) -> bool:
         level = dbfs(pcm)[0]
         self._heard += 1
-        over = self._heard > _LEARNING and level > self.level + _OVER_ECHO_DB
+        over = not self.learning and level > self.level + _OVER_ECHO_DB
         self.level += _STEP_DB if level > self.level else -_STEP_DB
         return over
 
@@ -77,6 +83,7 @@ class VadStage:
         self.echo: Echoing | None = None
         self._faint: float | None = getattr(detector, "faint", None)
         self._left = _Left()
+        self._dip_ms, self._least_ms = _DIP_MS, self._config.min_speech_ms
         self._before: deque[AudioFrame] = deque()
         self._before_ms = 0.0
         self._clear()
@@ -89,7 +96,7 @@ class VadStage:
         data = frame.pcm if self._resampler is None else self._resampler.process(frame.pcm)
         signals: list[AudioSignal] = []
         for window in self._windows.push(data):
-            signal = self._judge(*self._likely(window), frame)
+            signal = self._judge(self._likely(window), frame)
             if signal is not None:
                 signals.append(signal)
         self._remember(frame)
@@ -105,19 +112,21 @@ class VadStage:
         self._left = _Left()
         self._clear()
 
-    def _likely(self, window: bytes) -> tuple[float, float]:
-        """(how likely the window is speech, how long a dip in it may be)."""
+    def _likely(self, window: bytes) -> float:
         likely = self._detector.probability(window)
+        self._dip_ms, self._least_ms = _DIP_MS, self._config.min_speech_ms
         if self._faint is None or self.echo is None or not self.echo.echoing:
-            return likely, _DIP_MS
+            return likely
+        self._dip_ms = _ECHO_DIP_MS
+        self._least_ms += _DOUBT_MS * self._left.learning
         if self._left.over(window):
             if likely >= self._faint:
                 likely = max(likely, self._config.threshold)
             elif likely >= self._faint / 2:
                 likely = max(likely, self._config.release)
-        return likely, _ECHO_DIP_MS
+        return likely
 
-    def _judge(self, likely: float, dip_ms: float, frame: AudioFrame) -> AudioSignal | None:
+    def _judge(self, likely: float, frame: AudioFrame) -> AudioSignal | None:
         if self.speech:
             return self._still_speech(likely, frame)
         config = self._config
@@ -126,9 +135,9 @@ class VadStage:
             self._quiet_ms = 0.0
         elif likely < config.release:
             self._quiet_ms += self._window_ms
-            if self._quiet_ms > dip_ms:
+            if self._quiet_ms > self._dip_ms:
                 self._loud_ms = 0.0
-        if self._loud_ms >= config.min_speech_ms:
+        if self._loud_ms >= self._least_ms:
             self.speech = True
             self._spoken_ms, self._quiet_ms, self._still_ms = self._loud_ms, 0.0, 0.0
             before = b"".join(kept.pcm for kept in self._before)

@@ -14,6 +14,7 @@ from roomkit.dsp.sound import read_wav
 from roomkit.models.audio import AudioFrame, SpeechStarted, VoiceSession
 from roomkit.ports.audio import BackendTraits, BesideEcho
 from roomkit.voice.pipeline import AudioPipelineConfig, Pipeline
+from roomkit.voice.stages.vad import VadStage
 
 RATE, SIZE = 16_000, 320
 PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
@@ -71,3 +72,52 @@ def test_bursts_of_noise_over_the_echo_are_nobody() -> None:
         burst = random.normal(0, 4_000, RATE // 4) * np.exp(-12 * np.arange(RATE // 4) / RATE)
         near[at * RATE : at * RATE + len(burst)] += burst
     assert noticed(near) == []
+
+
+class Sure:
+    """A detector of voices that hears one in everything, with this likelihood."""
+
+    window, faint = 320, 0.1
+
+    def __init__(self, likely: float) -> None:
+        self.likely = likely
+
+    def probability(self, pcm: bytes) -> float:
+        return self.likely
+
+    def reset(self) -> None: ...
+
+
+class Echo:
+    echoing = True
+
+
+def started(stage: VadStage, frames: int, level: int = 3_000) -> float | None:
+    """After how many ms of sound at one level speech begins."""
+    for number in range(frames):
+        frame = AudioFrame(level.to_bytes(2, "little", signed=True) * SIZE, RATE, number * SIZE)
+        if any(isinstance(one, SpeechStarted) for one in stage.process(frame)[1]):
+            return (number + 1) * 20.0
+    return None
+
+
+def test_in_the_first_seconds_of_echo_speech_must_last_twice_as_long() -> None:
+    stage = VadStage(Sure(0.9), RATE)
+    assert started(stage, 100) == 260
+    stage.reset()
+    stage.echo = Echo()
+    assert started(stage, 100) == 500
+
+
+def test_faint_speech_counts_over_echo_only_later_and_only_where_it_is_far_louder() -> None:
+    detector = Sure(0.0)
+    stage = VadStage(detector, RATE)
+    stage.echo = Echo()
+    assert started(stage, 150, level=10) is None
+    detector.likely = 0.2
+    assert started(stage, 50, level=10) is None, "as loud as what is left of the echo"
+    assert started(stage, 50) == 260
+    stage.reset()
+    assert started(stage, 50) is None, "in the first seconds"
+    stage.echo = None
+    assert started(stage, 100) is None, "without echo it is no speech"
