@@ -35,6 +35,8 @@ ELSEWHERE = {
     22: (
         "tests/providers/test_postgres.py::test_a_writer_whose_store_has_a_newer_owner_is_fenced",
         "tests/providers/test_postgres.py::test_a_silent_owner_is_taken_over_and_writes_nothing_more",
+        "tests/net/test_node_link.py::test_a_ticket_is_good_once_at_one_address_for_a_minute",
+        "tests/net/test_node_link.py::test_no_mutant_of_a_ticket_is_good",
     ),
 }
 """Lines whose tests stand with the part that they are about."""

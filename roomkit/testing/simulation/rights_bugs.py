@@ -1,14 +1,16 @@
 # pyright: reportPrivateUsage=false
-"""Planted bugs in who may see and who may speak, and in what is kept for how long. Rules that several modules import by
+"""Planted bugs in who may see and who may speak, in what is kept for how long, and in what pages are told. Rules that several modules import by
 name are broken in all of them, so that nobody can be asked who still knows them."""
 
 from __future__ import annotations
 
 import importlib
+import json
 from typing import Any
 
-from roomkit.core import approvals, floor, policy
+from roomkit.core import approvals, floor, policy, undelivered
 from roomkit.core.actor import Change, RoomActor
+from roomkit.core.streams import Hub, OpenStream
 from roomkit.core.timers import Timers
 from roomkit.models.room import ChannelBinding
 from roomkit.ports.store import Record
@@ -33,6 +35,10 @@ _visible, _may_write, _settle, _commit, _arm = (
 
 def _open(*_: Any) -> bool:
     return True
+
+
+def _never(*_: Any) -> bool:
+    return False
 
 
 def _loud(visibility: str, *more: Any) -> bool:
@@ -65,6 +71,39 @@ def _unless(name: str) -> Any:
     return arm
 
 
+# -- what pages are told, and what they say --------------------------------------------------------------------------
+
+_chunk = Hub.chunk
+
+
+def _twice(self: Hub, stream: OpenStream, delta: str, bindings: Any) -> None:
+    _chunk(self, stream, delta, bindings)
+    length = stream.length
+    _chunk(self, stream, delta, bindings)
+    stream.length = length
+
+
+def _with_a_hole(self: Hub, stream: OpenStream, delta: str, bindings: Any) -> None:
+    if 12 < stream.length < 20:
+        stream.parts.append(delta)
+        stream.length += len(delta)
+    else:
+        _chunk(self, stream, delta, bindings)
+
+
+class _Nameless:
+    """In place of `json`: whatever client writes, its own ids are those of all others."""
+
+    @staticmethod
+    def dumps(key: list[Any]) -> str:
+        return json.dumps([key[0], key[2]])
+
+
+_inbound: Any = importlib.import_module("roomkit.servers.inbound")
+bug("a chunk is told twice", 100, (Hub, "chunk", _twice))
+bug("a chunk is not told", 800, (Hub, "chunk", _with_a_hole))
+bug("the ids of all clients are one", 800, (_inbound, "json", _Nameless))
+bug("what is to be asked before is sent again", 100, (undelivered, "_doubtful", _never))
 bug("everybody may see everything", 100, *_everywhere("may_see", _open), *_everywhere("visible", _open))
 bug("what is internal goes out", 100, *_everywhere("visible", _loud))
 bug("who is muted is heard", 200, *_everywhere("may_write", _unmuted))
