@@ -391,11 +391,14 @@ class RoomActor:
                 outbox=tuple(c for c in entry.targets if reach.get(c) == "outbox" and not forked),
                 cursors=tuple(c for c in entry.targets if reach.get(c) == "cursor"),
             )
-        return (
-            found
-            if entry.wakes or not found.turns
-            else policy.DeliveryPlan(found.outbox, found.cursors, (), found.skipped, found.fallbacks)
-        )
+        if not found.turns or (entry.wakes and not self._in_vain(event)):
+            return found
+        return policy.DeliveryPlan(found.outbox, found.cursors, (), found.skipped, found.fallbacks)
+
+    def _in_vain(self, event: RoomEvent) -> bool:
+        """Whether an answer would only be made to be blocked, and the host does not want it made for its notes."""
+        options = self.engine.options
+        return event.chain_depth + 1 >= options.max_chain_depth and not options.answer_at_chain_limit
 
     def _rows(self, put: list[Record], event: RoomEvent, plan: policy.DeliveryPlan, noted: tuple[str, ...]) -> None:
         """The outbox and turn rows that stand in the event's own transaction."""

@@ -93,12 +93,14 @@ class KitOptions:
     committed into a chain that shows later alterations (`kit.audit_room`); it costs a read and a small write per room
     and `audit_every_s`, beside the commits. `consent`, `quiet_hours` and `digests` say who is written to and when,
     `redaction` what is taken out of words on their way to a model, an export or the store: for all tenants or by name
-    ("*": the others). `node` makes this process one of several on its store.
+    ("*": the others). `node` makes this process one of several on its store. With `answer_at_chain_limit=False` no
+    brain is asked for an answer that the chain depth would block: it costs nothing, and notes nothing.
     """
 
     mailbox: int = 1_000
     resident_rooms: int = 10_000
     max_chain_depth: int = MAX_CHAIN_DEPTH
+    answer_at_chain_limit: bool = True
     process_timeout_s: float = 30.0
     identity_timeout_s: float = 10.0
     drain_timeout_s: float = 10.0

@@ -206,10 +206,7 @@ class Inbound:
         if message.participant_id != sender.participant_id:
             message = message.replaced(participant_id=sender.participant_id)
         draft = await channel.handle_inbound(message, actor.state.room)
-        own = {"channel_id": channel.channel_id, "channel_type": channel.channel_type}
-        if (draft.source.channel_id, draft.source.channel_type) != tuple(own.values()):  # whatever a plug-in claims
-            draft = draft.replaced(source=draft.source.replaced(**own))
-        return actor, draft, sender
+        return actor, messages.stamped(draft, channel.channel_id, channel.channel_type), sender
 
     # -- which room -------------------------------------------------------------------------------------------------
 
@@ -421,17 +418,16 @@ class Inbound:
     async def _identify(self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None) -> Sender:
         claimed, resolver = _claimed(channel, message), self.engine.resolver
         assert resolver is not None
+        found = Resolution(Identification.UNKNOWN)
         try:
             call = resolver.resolve(tenant, channel.channel_type, message)
             found = await bounded(call, self.engine.options.identity_timeout_s, "identity")
         except TimeoutError:
             self.engine.hooks.tell(IdentityTimedOut(tenant, "", channel.channel_id, message.sender_id))
-            found = Resolution(Identification.UNKNOWN)
         except Exception:  # a resolver is a plug-in: its failure must not lose the message
             log.exception("the identity resolver failed")
             self.engine.count("identity_errors")
             self.engine.hooks.tell(IdentityTimedOut(tenant, "", channel.channel_id, message.sender_id))
-            found = Resolution(Identification.UNKNOWN)
         if found.status is Identification.IDENTIFIED and found.identity is not None:
             name = found.identity.display_name or message.sender_name
             return Sender(found.identity.id, name, Identification.IDENTIFIED, found.identity)
@@ -526,8 +522,7 @@ async def _fetch(engine: Engine, channel: Channel, message: InboundMessage, acto
     fetch, blobs = getattr(channel, "fetch", None), engine.blobs
     if fetch is None or blobs is None:
         return message
-    urls: dict[str, str] = {}
-    missing = 0
+    urls, missing = dict[str, str](), 0
     for attachment in message.attachments:
         try:
             got = await fetch(attachment)

@@ -65,6 +65,14 @@ class Submission:
     """The message that it was made of."""
 
 
+def stamped(draft: EventDraft, channel_id: str, channel_type: str) -> EventDraft:
+    """The same as this channel's own: a channel speaks as itself, whatever it claims."""
+    source = draft.source
+    if source.channel_id == channel_id and source.channel_type == channel_type:
+        return draft
+    return draft.replaced(source=source.replaced(channel_id=channel_id, channel_type=channel_type))
+
+
 async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     """Takes one event through the gate and commits it, blocked ones as blocked."""
     if not actor.state.room.open:

@@ -116,8 +116,8 @@ async def submit_as(engine: Engine, tenant: str, room_id: str, channel_id: str, 
     seat = actor.state.bindings.get(channel_id)
     if seat is None:
         raise RoomNotFound(room_id)
-    source = draft.source.replaced(channel_id=channel_id, channel_type=seat.channel_type)
-    sub = messages.Submission(draft.replaced(source=source), CURRENT.get() or Settlement())
+    own = messages.stamped(draft, channel_id, seat.channel_type)
+    sub = messages.Submission(own, CURRENT.get() or Settlement())
     result = await actor.call(messages.submit, sub)
     if result.event is None:
         raise StateError(f'room "{room_id}" did not take the event: {result.reason}')

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from roomkit import EventType, InboundMessage, RoomKit, TextContent
+from roomkit import EventType, InboundMessage, KitOptions, RoomKit, TextContent
 from roomkit.errors import AlreadyRegistered, ChannelNotFound, Overloaded, RoomNotFound, StateError, UsageError
 from roomkit.models.content import DeleteContent, EditContent, ReactionContent
 from roomkit.models.event import EventDraft, EventSource
@@ -155,6 +155,21 @@ async def test_two_agents_stop_at_the_chain_depth() -> None:
         assert {e.chain_depth for e in answers if not e.blocked} == {1, 2, 3, 4}
         assert all(e.chain_depth == 5 and e.blocked_by == "event_chain_depth_limit" for e in answers if e.blocked)
         assert sum(e.blocked for e in answers) == len(exceeded) > 0
+
+
+async def test_no_answer_is_made_to_be_blocked_where_the_host_does_not_want_it() -> None:
+    """Rule 4: each chain is a round of generations shorter."""
+    asked = {}
+    for wanted in (True, False):
+        one, two = Brain("one"), Brain("two")
+        async with kit_with(FakeChannel(), one, two, options=KitOptions(answer_at_chain_limit=wanted)) as kit:
+            await kit.create_room("r", channels=["sms", "one", "two"])
+            await (await say(kit, "go", "r")).settled()
+            log = [e for e in await kit.events("r", raw=True, limit=1000) if e.type is EventType.MESSAGE]
+            assert max(e.chain_depth for e in log if not e.blocked) == 4
+            assert any(e.blocked for e in log) is wanted
+            asked[wanted] = len(one.seen) + len(two.seen)
+    assert asked[False] < asked[True]
 
 
 async def test_addressed_only_rooms_stop_agents_from_answering_each_other() -> None:
