@@ -1,6 +1,6 @@
 # pyright: reportPrivateUsage=false
-"""Planted bugs in who may see and who may speak, in what is kept for how long, and in what pages are told. Rules that several modules import by
-name are broken in all of them, so that nobody can be asked who still knows them."""
+"""Planted bugs in who may see and who may speak, in what is kept for how long, and in what pages are told. Rules that
+several modules import by name are broken in all of them, so that nobody can be asked who still knows them."""
 
 from __future__ import annotations
 
