@@ -137,7 +137,7 @@ def first_step(burst: Burst, channel: Channel, event: RoomEvent, binding: Channe
     except StopIteration as stop:
         result = stop.value or DELIVERED
         return result if type(result) is DeliveryResult else ended(result)
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a channel is a plug-in: the lane is told of it
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a plug-in # swallows cancellation: told
         return ended(error)
     return resume(call, waiting)
 
