@@ -254,11 +254,11 @@ def draft_of(message: InboundMessage, channel_type: str, participant_id: str | N
 class DeliveryPolicy:
     """How an "outbox" channel is delivered to; all times in seconds (R4, R5, D23).
 
-    After `max_retries` failed retries an item goes to the dead letters and the lane goes on; with
-    `on_poison="hold"` the lane waits for a person, who sends the letter again or discards it. `idempotent` says that the far end recognises a repeated
-    idempotency key; otherwise the attempt is noted durably before it is made (in the event's own transaction where it
-    follows at once), so that a crash in between shows as `maybe_duplicate`, and `on_ambiguous="stop_and_ask"` sends
-    such an item to the dead letters instead of again.
+    After `max_retries` failed retries an item goes to the dead letters and the lane goes on; with `on_poison="hold"`
+    the lane waits for a person, who sends the letter again or discards it. `idempotent` says that the far end
+    recognises a repeated idempotency key; otherwise the attempt is noted durably before it is made (in the event's own
+    transaction where it follows at once), so that a crash in between shows as `maybe_duplicate`, and
+    `on_ambiguous="stop_and_ask"` sends such an item to the dead letters instead of again.
     `rate_per_s` limits the channel, `recipient_rate_per_s` each address; `destinations` are the only beginnings of an
     address that are allowed (empty: all), against toll fraud (D44).
     """
