@@ -280,10 +280,12 @@ def _tools(world: World, logs: Logs) -> Iterator[str]:
         if count > 1 and told[key].name != "lookup":
             yield f"{told[key].name} ran {count} times under {key}, although it must not be run again"
     granted = Counter(
-        _told(event, "arguments").get("order")  # Who asked for it may have been erased.
-        for log in logs.values()
-        for event in log
-        if event.type is EventType.APPROVAL_ANSWERED and _told(event, "granted")
+        _told(event, "arguments").get("order")
+        for _, _, batch in world.disk.batches  # As it was said: who asked for it may have been erased since.
+        for event in batch.events
+        if event.type is EventType.APPROVAL_ANSWERED
+        and _told(event, "granted")
+        and (event.tenant, event.room_id) in logs
     )
     for order, count in Counter(run.order for run in told.values() if run.name == "wipe").items():
         if count > granted[order]:
