@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import roomkit
+from proofs.patience import patience
 from proofs.server import Plan, serve
 
 BIRTH_S = 60.0
@@ -83,7 +84,7 @@ class Nursery:
         self._lives.append(life)
         line = {"id": len(self._lives) - 1, "plan": asdict(plan), "crash_at": crash_at}
         self._process.stdin.write(json.dumps(line).encode() + b"\n")
-        await asyncio.wait_for(asyncio.shield(life.port), BIRTH_S)
+        await asyncio.wait_for(asyncio.shield(life.port), BIRTH_S * patience())
         return life
 
     async def _read(self) -> None:

@@ -15,6 +15,7 @@ from roomkit.testing.postgres import PostgresCluster
 TITLE = "restarts of three processes, one after another, with replies in the making"
 ROOMS = 6
 STOP_S = 20.0
+BACK_S = 40.0
 WORDS, PAUSE = 30, 0.05
 
 
@@ -50,10 +51,22 @@ async def _restart(fleet: Fleet, proof: Proof, name: str, dice: random.Random) -
     await node.start()
     proof.took("restarting", time.monotonic() - began)
     proof.figures["restarts"] += 1
+    await _all_back(fleet, proof, name)
     await asyncio.sleep(1.0)
     fallen = sum(one.client.reconnections for one in others) - before
     if fallen:
         proof.wrong.append(f"{fallen} sockets of the other processes were dropped when {name} was restarted")
+
+
+async def _all_back(fleet: Fleet, proof: Proof, name: str) -> None:
+    """Who was at the node is there again: otherwise they would count as dropped when the next one is restarted."""
+    own = [one.client for room in fleet.people.values() for one in room if one.name.endswith(f"-{name}")]
+    try:
+        async with asyncio.timeout(BACK_S * patience()):
+            while not all(client.live for client in own):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        proof.wrong.append(f"not everybody came back to {name} within {BACK_S * patience():.0f} s")
 
 
 async def _end(fleet: Fleet, proof: Proof) -> None:
