@@ -201,10 +201,7 @@ class RoomKit(Rooms):
         return self._blobs
 
     def _revoked(self, token_id: str, until: float) -> None:
-        from roomkit.ports.store import Batch, Record
-
-        record = Record("revoked", "default", token_id, {"until": until}, due=until)
-        self._on_loop(self._engine.write_soon, Batch("default", self._engine.epoch, put=(record,)))
+        self._on_loop(self._engine.write_soon, self._engine.revocation(token_id, until))
 
     def _on_loop(self, fn: Callable[..., object], *args: Any) -> None:
         """Calls `fn` on the kit's loop, from whatever thread this is."""

@@ -154,15 +154,17 @@ class Tokens:
             raise AccessDenied("the token was revoked; get a new one")
         return principal
 
-    def revoke(self, token_id: str, *, until: float | None = None, tenant: str | None = None) -> None:
+    def revoke(self, token_id: str, *, until: float | None = None, tenant: str | None = None) -> tuple[str, float]:
         """Refuses this token from now on. `until` (Unix seconds) is when it would have expired, if known. With
-        `tenant`, only a token of that tenant is refused; others' are not touched, whatever their ids."""
+        `tenant`, only a token of that tenant is refused; others' are not touched, whatever their ids. Returns what
+        `on_revoke` is told: to be sure over a restart, keep it before you say that it is done."""
         if tenant is not None:
             token_id = _of_tenant(tenant, token_id)
         self._revoked[token_id] = until if until is not None else self._now() + MAX_TTL_S
         self._prune()
         if self._on_revoke is not None:
             self._on_revoke(token_id, self._revoked[token_id])
+        return token_id, self._revoked[token_id]
 
     def revoked(self, principal: Principal) -> bool:
         token_id = principal.token_id

@@ -9,9 +9,11 @@ import pytest
 
 from roomkit.channels import SMSChannel
 from roomkit.core.memory import MemoryStore
+from roomkit.errors import StoreUnavailable
 from roomkit.kit import RoomKit
 from roomkit.models.access import Principal, PrincipalRole
 from roomkit.models.hooks import Allow, BeforeCommit, Block
+from roomkit.ports.store import RecordQuery
 from roomkit.servers.access import LEAST, RANK, Action, allowed
 from roomkit.servers.rest import ENDPOINTS
 from tests.servers.house import house
@@ -409,6 +411,27 @@ async def test_tokens_are_minted_refreshed_and_revoked() -> None:
         assert (await h.http.get("/api/rooms/r1", headers=headers)).status_code == 401
         renewed = {"authorization": f"Bearer {fresh['token']}"}
         assert (await h.http.get("/api/rooms/r1", headers=renewed)).status_code == 401
+
+
+async def test_a_token_counts_as_revoked_once_that_is_written_down() -> None:
+    class Broken(MemoryStore):
+        broken = False
+
+        async def commit(self, batch):
+            if self.broken:
+                raise StoreUnavailable("the disk is full")
+            return await super().commit(batch)
+
+    store = Broken()
+    async with house(RoomKit(store)) as h:
+        minted = (await h.call("POST", "/tokens", json={"role": "agent", "id": "ada"})).json()
+        store.broken = True
+        assert (await h.call("DELETE", f"/tokens/{minted['token_id']}")).status_code == 503
+        headers = {"authorization": f"Bearer {minted['token']}"}
+        assert (await h.http.get("/api/me", headers=headers)).status_code == 401, "it is refused all the same"
+        store.broken = False
+        assert (await h.call("DELETE", f"/tokens/{minted['token_id']}")).status_code == 204
+        assert [row.key for row in await store.records(RecordQuery("revoked", "default"))]
 
 
 async def test_a_tenant_never_sees_anothers_rooms() -> None:

@@ -90,7 +90,9 @@ async def refresh_token(call: Call, _: Nothing) -> Response:
 @endpoint("DELETE", "/tokens/{token}", Action.REVOKE, status=204)
 async def revoke_token(call: Call, _: Nothing) -> Response:
     """Refuse a token of your tenant from now on, and end its sessions"""
-    call.door.kit.tokens.revoke(call.path("token"), tenant=call.principal.tenant)
+    engine = call.door.kit.engine
+    refused = call.door.kit.tokens.revoke(call.path("token"), tenant=call.principal.tenant)
+    await engine.store.commit(engine.revocation(*refused))  # Once more, because done means durable.
     return done()
 
 
