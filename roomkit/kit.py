@@ -201,7 +201,9 @@ class RoomKit(Rooms):
         return self._blobs
 
     def _revoked(self, token_id: str, until: float) -> None:
-        self._on_loop(self._engine.write_soon, self._engine.revocation(token_id, until))
+        from roomkit.net.tokens import revocation
+
+        self._on_loop(self._engine.write_soon, revocation(token_id, until, self._engine.epoch))
 
     def _on_loop(self, fn: Callable[..., object], *args: Any) -> None:
         """Calls `fn` on the kit's loop, from whatever thread this is."""

@@ -362,11 +362,6 @@ class Engine:
         """A write that nobody waits for is repeated until the store works again."""
         await self.insist(lambda: self.store.commit(batch), "a write")
 
-    def revocation(self, token_id: str, until: float) -> Batch:
-        """What keeps a token refused over a restart; Unix seconds."""
-        record = Record("revoked", "default", token_id, {"until": until}, due=until)
-        return Batch("default", self.epoch, put=(record,))
-
     def write_soon(self, batch: Batch) -> None:
         if not self.eager.scope.closed:
             self.eager.start(self.commit_until_done(batch))

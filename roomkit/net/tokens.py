@@ -19,6 +19,7 @@ from typing import Any
 from roomkit.errors import AccessDenied, ConfigError, UsageError
 from roomkit.models.access import Principal, PrincipalRole
 from roomkit.net.redaction import register_secret
+from roomkit.ports.store import Batch, Record
 from roomkit.runtime import Clock, SystemClock
 
 PREFIX = "rk1"
@@ -39,6 +40,11 @@ class Minted:
 
     def __repr__(self) -> str:
         return f"Minted(token_id={self.token_id!r}, expires_at={self.expires_at}, role={self.principal.role.value!r})"
+
+
+def revocation(token_id: str, until: float, epoch: int) -> Batch:
+    """What keeps a token refused over a restart."""
+    return Batch("default", epoch, put=(Record("revoked", "default", token_id, {"until": until}, due=until),))
 
 
 class Tokens:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from roomkit.errors import AccessDenied
 from roomkit.models.access import PrincipalRole
-from roomkit.net.tokens import MAX_TTL_S, Minted
+from roomkit.net.tokens import MAX_TTL_S, Minted, revocation
 from roomkit.servers.access import RANK, Action
 from roomkit.servers.rest.api import Body, Call, Nothing, done, endpoints, reply
 
@@ -92,7 +92,7 @@ async def revoke_token(call: Call, _: Nothing) -> Response:
     """Refuse a token of your tenant from now on, and end its sessions"""
     engine = call.door.kit.engine
     refused = call.door.kit.tokens.revoke(call.path("token"), tenant=call.principal.tenant)
-    await engine.store.commit(engine.revocation(*refused))  # Once more, because done means durable.
+    await engine.store.commit(revocation(*refused, engine.epoch))  # Once more, because done means durable.
     return done()
 
 
