@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from roomkit.core.actor import SYSTEM
 from roomkit.core.copying import blobs_in, breathing, drop, marks, renamed, write_room
 from roomkit.core.erasure import ERASING
-from roomkit.core.policy import require_room_id
+from roomkit.core.policy import may_see, require_room_id
 from roomkit.core.results import Settlement
 from roomkit.core.state import all_of
 from roomkit.errors import StateError, UsageError
 from roomkit.models.content import SystemContent, ToolCallContent
-from roomkit.models.event import RoomEvent
+from roomkit.models.event import EventType, RoomEvent
 from roomkit.models.room import Category, ChannelBinding, Origin, Room
 from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery
 
@@ -35,7 +35,8 @@ async def fork_room(
     ask: str | None,
 ) -> Room:
     """Copies events 0 to `at` under new ids, with the people and the intelligence channels of the room (or `channels`);
-    then has channel `ask` answer the last of them, and waits for that."""
+    then has channel `ask` answer the last of them, or the last message before that is not its own and that it may see,
+    and waits for it."""
     at = original.state.next_index - 1 if at is None else at
     if not 0 <= at < original.state.next_index:
         raise UsageError(f'room "{original.room_id}" has no event {at}; its last is {original.state.next_index - 1}')
@@ -52,6 +53,7 @@ async def fork_room(
 
     bindings = _seats(engine, original, room_id, channels, ask)
     log = await _events(engine, original, at)
+    question = _question(log, next((seat for seat in bindings if seat.channel_id == ask), None))
     old, now = original.state.room, engine.now()
     room = Room(
         id=room_id,
@@ -74,7 +76,7 @@ async def fork_room(
         records = marks(room.tenant, room_id, events)
         finish, undo = partial(original.call, whole), partial(_take_back, engine, room.tenant, room_id)
         try:
-            return await write_room(engine, room, bindings, people, events, records, finish, undo), events[-1]
+            return await write_room(engine, room, bindings, people, events, records, finish, undo), events[question]
         except BaseException:
             there = await engine.table.look(room.tenant, room_id)
             if there is None or there.room.created_at != now:  # it became no room, or is another one
@@ -82,12 +84,23 @@ async def fork_room(
             raise
 
     # A caller who hangs up cuts nothing: the files of half a fork nobody would find to erase somebody from them.
-    actor, last = await engine.scope.complete(written(), name=f"fork {original.room_id}")
+    actor, asked = await engine.scope.complete(written(), name=f"fork {original.room_id}")
     if ask is not None:
         settlement = Settlement()
-        engine.turns.enqueue(actor, ask, last, settlement)
+        engine.turns.enqueue(actor, ask, asked, settlement)
         await settlement.wait()
     return actor.state.snapshot()
+
+
+def _question(log: list[RoomEvent], seat: ChannelBinding | None) -> int:
+    """Which event is to be answered. A note among the staff is shown to no model, also when somebody forks there."""
+    if seat is None:
+        return -1
+    for event in reversed(log):
+        others = event.source.channel_id != seat.channel_id and may_see(event, seat)
+        if others and (event.type is EventType.MESSAGE or event is log[-1]):
+            return event.index
+    raise UsageError(f'"{seat.channel_id}" may see no message up to event {log[-1].index}; fork further on (--at)')
 
 
 async def _events(engine: Engine, original: RoomActor, at: int) -> list[RoomEvent]:

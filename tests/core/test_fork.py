@@ -121,6 +121,24 @@ async def test_another_model_answers_and_tools_are_told_from_the_journal() -> No
         assert await everything(kit, room_id) == before
 
 
+async def test_a_fork_at_a_note_shows_it_to_no_model() -> None:
+    brain = ScriptedAI("Hello.", "Hello again.")
+    async with kit_with(Phone()) as kit:
+        kit.register_channel(AIChannel("ai", brain), default=True)
+        result = await say(kit, "good morning")
+        await result.settled()
+        room_id = result.room_id or ""
+        await kit.note(room_id, "she owes us money", by="eve")
+        copy = await kit.fork(room_id, ask="ai")
+        assert "she owes us money" in [event.text for event in await kit.events(copy.id, raw=True)]
+        assert (await said(kit, copy.id))[-1] == ("ai", "Hello again.", "committed")
+        assert "owes" not in str(brain.requests)
+        await kit.create_room("r", channels=["ai"])
+        await kit.note("r", "she owes us money", by="eve")
+        with pytest.raises(UsageError, match='"ai" may see no message up to event 1'):
+            await kit.fork("r", ask="ai")
+
+
 async def picture() -> AsyncIterator[bytes]:
     yield b"\x89PNG\r\n\x1a\n" + b"x" * 100
 
