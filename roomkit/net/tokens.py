@@ -166,11 +166,13 @@ class Tokens:
         `on_revoke` is told: to be sure over a restart, keep it before you say that it is done."""
         if tenant is not None:
             token_id = _of_tenant(tenant, token_id)
-        self._revoked[token_id] = until if until is not None else self._now() + MAX_TTL_S
+        if until is None:
+            until = self._now() + MAX_TTL_S
+        self._revoked[token_id] = until
         self._prune()
         if self._on_revoke is not None:
-            self._on_revoke(token_id, self._revoked[token_id])
-        return token_id, self._revoked[token_id]
+            self._on_revoke(token_id, until)
+        return token_id, until
 
     def revoked(self, principal: Principal) -> bool:
         token_id = principal.token_id
