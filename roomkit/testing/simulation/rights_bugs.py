@@ -8,7 +8,7 @@ import importlib
 import json
 from typing import Any
 
-from roomkit.core import approvals, floor, policy, undelivered
+from roomkit.core import floor, policy, undelivered
 from roomkit.core.actor import Change, RoomActor
 from roomkit.core.streams import Hub, OpenStream
 from roomkit.core.timers import Timers
@@ -108,7 +108,6 @@ bug("everybody may see everything", 100, *_everywhere("may_see", _open), *_every
 bug("what is internal goes out", 100, *_everywhere("visible", _loud))
 bug("who is muted is heard", 200, *_everywhere("may_write", _unmuted))
 bug("a closed room goes on", 800, (floor, "_require_open", _nothing))
-bug("a question is asked in a room that has closed", 1500, (approvals, "_closed", _nothing), since=300)
 bug("a draft that was refused is sent", 100, (floor, "settle_draft", _always))
 bug("a message is remembered for a moment only", 400, (RoomActor, "commit", _briefly))
 bug("idle rooms are never paused", 100, (Timers, "arm", _unless("idle")))
