@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -54,19 +55,8 @@ async def fork_room(
     bindings = _seats(engine, original, room_id, channels, ask)
     log = await _events(engine, original, at)
     question = _question(log, next((seat for seat in bindings if seat.channel_id == ask), None))
-    old, now = original.state.room, engine.now()
-    room = Room(
-        id=room_id,
-        tenant=original.tenant,
-        created_at=now,
-        updated_at=now,
-        metadata=old.metadata,
-        language=old.language,
-        agent_response_policy=old.agent_response_policy,
-        delivery=old.delivery,
-        forked_from=Origin(room_id=original.room_id, index=at, event_id=log[-1].id),
-        last_activity_at=now,
-    )
+    now = engine.now()
+    room = _room(original.state.room, room_id, log[-1], now)
     people = [person.replaced(room_id=room_id) for person in original.state.people]
 
     async def written() -> tuple[RoomActor, RoomEvent]:
@@ -90,6 +80,21 @@ async def fork_room(
         engine.turns.enqueue(actor, ask, asked, settlement)
         await settlement.wait()
     return actor.state.snapshot()
+
+
+def _room(old: Room, room_id: str, last: RoomEvent, now: datetime) -> Room:
+    return Room(
+        id=room_id,
+        tenant=old.tenant,
+        created_at=now,
+        updated_at=now,
+        metadata=old.metadata,
+        language=old.language,
+        agent_response_policy=old.agent_response_policy,
+        delivery=old.delivery,
+        forked_from=Origin(room_id=old.id, index=last.index, event_id=last.id),
+        last_activity_at=now,
+    )
 
 
 def _question(log: list[RoomEvent], seat: ChannelBinding | None) -> int:

@@ -5,7 +5,6 @@ Stands in for the plain lanes only where consent or quiet hours are switched on.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -43,16 +42,9 @@ class GatedLanes(OutboxLanes):
     def _straight(self, actor: RoomActor, channel_id: str, item: Item, named: bool, burst: Burst) -> bool:
         return False
 
-    async def attempt(
-        self,
-        lane: Lane,
-        item: Item,
-        channel: Channel,
-        projection: Projection,
-        begun: Awaitable[DeliveryResult | None] | None = None,
-    ) -> DeliveryResult:
+    async def attempt(self, lane: Lane, item: Item, channel: Channel, projection: Projection) -> DeliveryResult:
         refused = None if channel.delivery_policy.paced else await self._judge(lane, item)
-        return refused or await super().attempt(lane, item, channel, projection, begun)
+        return refused or await super().attempt(lane, item, channel, projection)
 
     async def _turn(self, lane: Lane, item: Item, recipient: str, policy: DeliveryPolicy) -> DeliveryResult | None:
         """Whoever has to wait for their turn is judged after it."""

@@ -56,8 +56,7 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 log = logging.getLogger(__name__)
-Begun = tuple[Channel, Projection, Awaitable[DeliveryResult | None]]
-"""An attempt of which the first step is done."""
+First = tuple[Channel, Projection]
 
 
 @dataclass(slots=True)
@@ -75,6 +74,7 @@ class Item:
     noted: int = 0
     erased: bool = False
     way: dict[str, str] | None = None  # for a channel that has two: which, and why
+    begun: Awaitable[DeliveryResult | None] | None = None  # the attempt under way, of which the first step is done
     counted: bool = False
 
 
@@ -176,7 +176,7 @@ class OutboxLanes:
         context.state = {"parts": (), "part_done": partial(self._part_done, lane, item)}
         burst.set(LANE, lane)
         crashpoint("outbox.before_send")
-        begun = first_step(burst, channel, event, binding, context)
+        begun: Any = first_step(burst, channel, event, binding, context)
         if type(begun) is DeliveryResult:
             crashpoint("outbox.after_send")
             try:
@@ -192,7 +192,8 @@ class OutboxLanes:
         actor.lanes += 1
         if item.settlement is not None:
             item.settlement.begin(lane)
-        burst.run(self._run(lane_key, lane, (channel, Projection(context, event), begun)))
+        item.begun = begun
+        burst.run(self._run(lane_key, lane, (channel, Projection(context, event))))
         burst.set(CURRENT, item.settlement)
         return True
 
@@ -236,20 +237,20 @@ class OutboxLanes:
             lane.busy = True
             burst.run(self._run(lane_key, lane))
 
-    async def _run(self, lane_key: tuple[str, str, str], lane: Lane, begun: Begun | None = None) -> None:
-        """Works until nothing is left; first the one whose attempt has `begun`, where there is one."""
+    async def _run(self, lane_key: tuple[str, str, str], lane: Lane, first: First | None = None) -> None:
+        """Works until nothing is left; `first` is how the item goes out that is under way already."""
         try:
             if lane.held is None:
                 lane.held = may_hold(self, lane) and await undelivered().held(lane)
-            while begun is not None or (lane.items and not lane.held and not self.engine.draining):
+            while first is not None or (lane.items and not lane.held and not self.engine.draining):
                 item = lane.item = lane.item or lane.items.popleft()
                 token, above = CURRENT.set(item.settlement), LANE.set(lane)
                 try:
-                    if begun is None:
+                    if first is None:
                         await self._deliver(lane, item)
                     else:
-                        attempt, begun = begun, None
-                        await self._make(lane, item, *attempt)
+                        way, first = first, None
+                        await self._make(lane, item, *way)
                 except Exception as error:  # noqa: BLE001 - the lane boundary
                     await self._broke(lane, item, error)
                 finally:
@@ -345,16 +346,9 @@ class OutboxLanes:
                 return
         await self._make(lane, item, channel, projection)
 
-    async def _make(
-        self,
-        lane: Lane,
-        item: Item,
-        channel: Channel,
-        projection: Projection,
-        begun: Awaitable[DeliveryResult | None] | None = None,
-    ) -> None:
-        """Attempts until it is done or given up; the first attempt may have `begun`."""
-        result = await self.attempt(lane, item, channel, projection, begun)
+    async def _make(self, lane: Lane, item: Item, channel: Channel, projection: Projection) -> None:
+        """Attempts until it is done or given up."""
+        result = await self.attempt(lane, item, channel, projection)
         if not result.success:
             result = await undelivered().again(self, lane, item, channel, projection, result)
         if result.success or item.erased:
@@ -368,18 +362,11 @@ class OutboxLanes:
         )
         return found[0] if found else None
 
-    async def attempt(
-        self,
-        lane: Lane,
-        item: Item,
-        channel: Channel,
-        projection: Projection,
-        begun: Awaitable[DeliveryResult | None] | None = None,
-    ) -> DeliveryResult:
+    async def attempt(self, lane: Lane, item: Item, channel: Channel, projection: Projection) -> DeliveryResult:
         provider, context, permit, policy = channel.channel_id, projection.context, None, channel.delivery_policy
         binding = lane.actor.state.bindings.get(provider) or context.binding
-        if begun is not None:
-            return _judged(self, lane, channel, await self._send(lane, item, channel, projection, begun))
+        if item.begun is not None:
+            return _judged(self, lane, channel, await self._send(lane, item, channel, projection))
         if policy.destinations or policy.paced or item.erased or self.breakers.circuits:
             recipient = address_of(channel, binding) or lane.actor.room_id
             if (refused := await self._turn(lane, item, recipient, policy)) is not None:
@@ -409,16 +396,12 @@ class OutboxLanes:
         return _ERASED if item.erased else None
 
     async def _send(
-        self,
-        lane: Lane,
-        item: Item,
-        channel: Channel,
-        projection: Projection,
-        begun: Awaitable[DeliveryResult | None] | None = None,
+        self, lane: Lane, item: Item, channel: Channel, projection: Projection
     ) -> tuple[DeliveryResult, BaseException | None]:
-        """What became of one call of the channel, which may have `begun`, and the error where it raised one."""
+        """What became of one call of the channel, and the error where it raised one."""
         assert projection.event is not None
         context, policy = projection.context, channel.delivery_policy
+        begun, item.begun = item.begun, None
         binding = lane.actor.state.bindings.get(lane.channel_id) or context.binding
         try:
             if self.engine.tracing.on:

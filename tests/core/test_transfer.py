@@ -202,24 +202,29 @@ async def test_what_is_here_already_is_not_imported_over_it() -> None:
             await kit.import_room(there, room_id="copy")
 
 
+async def cut(kit: RoomKit, there: list[str], *, after: int) -> None:
+    """Begins an import that dies after so many commits."""
+    commit, left = kit.engine.store.commit, [after]
+
+    async def dies(batch: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError("power cut")
+        return await commit(batch)
+
+    kit.engine.store.commit = dies  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="power cut"):
+        await kit.import_room(there)
+    kit.engine.store.commit = commit  # type: ignore[method-assign]
+
+
 async def test_an_import_that_a_crash_has_cut_is_finished_by_importing_again() -> None:
     async with kit_with(Phone()) as kit, RoomKit(clock=VirtualClock()) as other:
         await kit.create_room("r", channels=())
         for number in range(1200):
             await kit.send("r", str(number))
         there = await lines(kit, "r")
-        commit, left = other.engine.store.commit, [2]
-
-        async def dies(batch: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                raise OSError("power cut")
-            return await commit(batch)
-
-        other.engine.store.commit = dies  # type: ignore[method-assign]
-        with pytest.raises(OSError, match="power cut"):
-            await other.import_room(there)
-        other.engine.store.commit = commit  # type: ignore[method-assign]
+        await cut(other, there, after=2)
         assert await other.list_rooms() == [], "a part of a room is no room"
         assert (await other.import_room(there)).event_count == 1201
         assert await lines(other, "r") == there
@@ -234,18 +239,7 @@ async def test_a_cut_import_with_files_is_finished_and_a_refused_one_leaves_none
         for number in range(510):
             await kit.send("r", str(number))
         there = await lines(kit, "r")
-        commit, left = other.engine.store.commit, [1]
-
-        async def dies(batch: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
-                raise OSError("power cut")
-            return await commit(batch)
-
-        other.engine.store.commit = dies  # type: ignore[method-assign]
-        with pytest.raises(OSError, match="power cut"):
-            await other.import_room(there)
-        other.engine.store.commit = commit  # type: ignore[method-assign]
+        await cut(other, there, after=1)
         files = sorted((tmp_path / "b").rglob("*"))
         assert (await other.import_room(there)).event_count == 512
         (content,) = [e.content for e in await other.events("r") if isinstance(e.content, MediaContent)]
