@@ -109,9 +109,10 @@ class Consumer:
         self._epoch = 0
         self._own = f"~consumer~{name}"
         self._leave: Callable[[], None] = lambda: None
-        self._lag = engine.meters.registry.gauge(
+        # Read when it is asked for: adding it up takes a step for each room, which is too much for each event.
+        engine.meters.registry.gauge(
             "roomkit_consumer_lag_events", "Events that a consumer has not done yet.", ["consumer"]
-        ).labels(name)
+        ).labels(name).follow(lambda: float(self.lag))
 
     @property
     def lag(self) -> int:
@@ -205,7 +206,6 @@ class Consumer:
             self._waiting[room_id] = None
             for wakeup in self._wakeups:
                 wakeup.set()
-        self._lag.set(self.lag)
 
     # -- one room ---------------------------------------------------------------------------------------------------
 
@@ -310,7 +310,6 @@ class Consumer:
         for first in range(0, len(rows), HEADS):
             await self._commit(*rows[first : first + HEADS])
         self._cursors.update(cursors)
-        self._lag.set(self.lag)
 
     async def _commit(self, *rows: Record) -> None:
         """Under the lease of this consumer where there are leases, so that a zombie moves no cursor."""
