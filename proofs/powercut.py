@@ -102,7 +102,8 @@ async def _cuts(proof: Proof, dice: random.Random, n: int, synchronous: Synchron
             try:
                 await _live(disk, life, dice, synchronous, heavy)
                 cuts = min(CUTS_A_LIFE, n - proof.figures["cuts"])
-                for at in sorted(dice.sample(range(len(disk.log) + 1), cuts)):
+                moments = dice.sample(range(len(disk.log)), cuts - 1)
+                for at in (*sorted(moments), len(disk.log)):  # The last one when all is done, an erasure too.
                     found, then = disk.cut(at, dice), known.hear(disk.marks(at))
                     proof.figures["cuts"] += 1
                     proof.figures["acknowledged"] += len(then.acks)
