@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from roomkit.errors import BadResponse, ConfigError, Refused
 from roomkit.models.content import TemplateContent
 from roomkit.models.delivery import (
-    Attachment,
     DeliveryResult,
     DeliveryState,
     DeliveryStatus,
     InboundMessage,
     Outgoing,
-    WebhookReply,
     WebhookRequest,
 )
-from roomkit.models.event import RoomEvent
-from roomkit.models.room import ChannelBinding, ChannelCapabilities
+from roomkit.models.room import ChannelCapabilities
 from roomkit.net.client import ClientOptions, error_from_response, http_client, vendor_errors
 from roomkit.net.redaction import register_secret
-from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
-from roomkit.ports.channel import RoomContext
+from roomkit.net.ssrf import Resolver
 from roomkit.protocols.mail.compose import Mail, split_address, thread_headers
 from roomkit.providers.elasticemail.inbound import ElasticEmailKeys, parse
-from roomkit.providers.mail import WEBHOOK_BYTES, MailDesk, MailSettings, fetched, mail_error
+from roomkit.providers.mail import MailSettings, mail_error
+from roomkit.providers.mail_carrier import MailCarrier
 from roomkit.providers.vendor_json import json_answer, word
 from roomkit.runtime import Clock, SystemClock, bounded
 
@@ -60,12 +56,11 @@ class ElasticEmailOptions:
     freshness_s: float = 300.0
 
 
-class ElasticEmailProvider:
+class ElasticEmailProvider(MailCarrier):
     """The `MessageProvider` for Elastic Email, which knows no idempotency keys: an attempt without an answer is
     ambiguous."""
 
     name = "elasticemail"
-    webhook_bytes = WEBHOOK_BYTES
 
     def __init__(
         self,
@@ -86,9 +81,8 @@ class ElasticEmailProvider:
             raise ConfigError('elasticemail: signed parts are "timestamp", "body" and "id", the body among them')
         register_secret(options.api_key, token, options.mail.thread_secret, *secrets)
         self.options = options
-        self._desk = MailDesk(self.name, options.mail, options.api_key)
+        super().__init__(options.mail, options.api_key, (resolver, transport))
         self._keys = ElasticEmailKeys(secrets, token, options.signed, clock or SystemClock(), options.freshness_s)
-        self._network = (resolver, transport)
         self._client = http_client(
             ClientOptions(read_s=options.timeout_s, write_s=options.timeout_s),
             base_url=options.base_url,
@@ -121,7 +115,7 @@ class ElasticEmailProvider:
 
     async def body(self, message: Outgoing) -> dict[str, Any]:
         """The JSON of a letter; `ConfigError` without a sender, `Refused` for what cannot be sent."""
-        mail = await self._desk.mail(message, self._fetch)
+        mail = await self._mail(message)
         try:
             content = _content(mail, message.content)
         except ValueError as error:
@@ -133,41 +127,18 @@ class ElasticEmailProvider:
         chosen = {name: value for name, value in options.items() if value}
         return {**body, "Options": chosen} if chosen else body
 
-    async def continuing(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Mapping[str, Any]:
-        return await self._desk.continuing(event, binding, context)
-
-    async def read_ahead(self, data: bytes) -> None:
-        await self._desk.read_ahead(data)
-
-    def take(self, data: bytes, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
-        """What a letter means that came from a mailbox or a mail server of one's own."""
-        return self._desk.take(data, channel_id)
-
     def verify(self, request: WebhookRequest) -> None:
         self._keys.verify(request)
 
     def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
         return parse(request, channel_id, self._desk)
 
-    def reply(self, request: WebhookRequest) -> WebhookReply:
-        return WebhookReply(200)
-
     def sign(self, request: WebhookRequest) -> WebhookRequest:
         return self._keys.sign(request)
 
-    async def fetch_media(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
-        """Files come with the letter itself; nothing of the vendor's has to be asked for."""
-        return fetched(attachment) or await self._fetch(attachment.url, policy)
-
     async def aclose(self) -> None:
-        self._desk.close()
+        await super().aclose()
         await self._client.aclose()
-
-    async def _fetch(self, url: str, policy: FetchPolicy | None = None) -> Fetched:
-        resolver, transport = self._network
-        policy = policy or FetchPolicy(max_bytes=self.options.mail.max_bytes)
-        async with Fetcher(policy, resolver=resolver, transport=transport, who=self.name) as fetcher:
-            return await fetcher.fetch(url)
 
 
 def provider(account: str | None = None, **options: Any) -> ElasticEmailProvider:

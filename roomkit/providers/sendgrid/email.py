@@ -11,24 +11,21 @@ from typing import TYPE_CHECKING, Any
 from roomkit.errors import BadResponse, ConfigError, ProviderError, RateLimited, Refused, Unauthorized
 from roomkit.models.content import TemplateContent
 from roomkit.models.delivery import (
-    Attachment,
     DeliveryResult,
     DeliveryState,
     DeliveryStatus,
     InboundMessage,
     Outgoing,
-    WebhookReply,
     WebhookRequest,
 )
-from roomkit.models.event import RoomEvent
-from roomkit.models.room import ChannelBinding, ChannelCapabilities
+from roomkit.models.room import ChannelCapabilities
 from roomkit.net.client import ClientOptions, error_from_response, http_client, vendor_errors
 from roomkit.net.redaction import register_secret
-from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
-from roomkit.ports.channel import RoomContext
+from roomkit.net.ssrf import Resolver
 from roomkit.protocols.mail.compose import Mail, split_address, thread_headers
 from roomkit.protocols.mail.form import read_form
-from roomkit.providers.mail import WEBHOOK_BYTES, MailDesk, MailSettings, fetched, mail_error
+from roomkit.providers.mail import MailSettings, mail_error
+from roomkit.providers.mail_carrier import MailCarrier
 from roomkit.providers.sendgrid.inbound import ID_ARGUMENT, parse
 from roomkit.providers.sendgrid.signature import SendGridKeys, public_key
 from roomkit.providers.vendor_json import json_answer, rows, word
@@ -60,11 +57,10 @@ class SendGridOptions:
     freshness_s: float = 300.0
 
 
-class SendGridProvider:
+class SendGridProvider(MailCarrier):
     """The `MessageProvider` for SendGrid. It knows no idempotency keys: an attempt without an answer is ambiguous."""
 
     name = "sendgrid"
-    webhook_bytes = WEBHOOK_BYTES
 
     def __init__(
         self,
@@ -81,10 +77,9 @@ class SendGridProvider:
         register_secret(options.api_key, password, options.signing_key, options.mail.thread_secret)
         self.options = options
         self._clock = clock or SystemClock()
-        self._desk = MailDesk(self.name, options.mail, options.api_key)
+        super().__init__(options.mail, options.api_key, (resolver, transport))
         public = [public_key(key) for key in options.verification_keys]
         self._keys = SendGridKeys(public, self._clock, password, options.signing_key, options.freshness_s)
-        self._network = (resolver, transport)
         self._client = http_client(
             ClientOptions(read_s=options.timeout_s, write_s=options.timeout_s),
             base_url=options.base_url,
@@ -113,7 +108,7 @@ class SendGridProvider:
 
     async def body(self, message: Outgoing) -> dict[str, Any]:
         """The JSON of a letter; `ConfigError` without a sender, `Refused` for what cannot be sent."""
-        mail = await self._desk.mail(message, self._fetch)
+        mail = await self._mail(message)
         try:
             body = _body(mail, self._desk.mark(message), message.content)
         except ValueError as error:
@@ -121,16 +116,6 @@ class SendGridProvider:
         if sum(len(one["content"]) for one in body.get("attachments", ())) > _MOST_BYTES:
             raise Refused(self.name, "the letter is larger than 30 MB", code="too_large")
         return {**body, "mail_settings": {"sandbox_mode": {"enable": True}}} if self.options.sandbox else body
-
-    async def continuing(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Mapping[str, Any]:
-        return await self._desk.continuing(event, binding, context)
-
-    async def read_ahead(self, data: bytes) -> None:
-        await self._desk.read_ahead(data)
-
-    def take(self, data: bytes, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
-        """What a letter means that came from a mailbox or a mail server of one's own."""
-        return self._desk.take(data, channel_id)
 
     def verify(self, request: WebhookRequest) -> None:
         self._keys.verify(request)
@@ -142,25 +127,12 @@ class SendGridProvider:
     def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
         return parse(request, channel_id, self._desk)
 
-    def reply(self, request: WebhookRequest) -> WebhookReply:
-        return WebhookReply(200)
-
     def sign(self, request: WebhookRequest) -> WebhookRequest:
         return self._keys.sign(request)
 
-    async def fetch_media(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
-        """Files come with the letter itself; nothing of SendGrid's has to be asked for."""
-        return fetched(attachment) or await self._fetch(attachment.url, policy)
-
     async def aclose(self) -> None:
-        self._desk.close()
+        await super().aclose()
         await self._client.aclose()
-
-    async def _fetch(self, url: str, policy: FetchPolicy | None = None) -> Fetched:
-        resolver, transport = self._network
-        policy = policy or FetchPolicy(max_bytes=self.options.mail.max_bytes)
-        async with Fetcher(policy, resolver=resolver, transport=transport, who=self.name) as fetcher:
-            return await fetcher.fetch(url)
 
     def _error(self, response: httpx2.Response) -> ProviderError:
         errors = rows(json_answer(response).get("errors"))

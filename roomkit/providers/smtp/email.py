@@ -25,22 +25,18 @@ from roomkit.errors import (
     Unavailable,
 )
 from roomkit.models.delivery import (
-    Attachment,
     DeliveryResult,
     DeliveryState,
     DeliveryStatus,
     InboundMessage,
     Outgoing,
-    WebhookReply,
     WebhookRequest,
 )
-from roomkit.models.event import RoomEvent
-from roomkit.models.room import ChannelBinding
 from roomkit.net.redaction import redact, register_secret
-from roomkit.net.ssrf import Fetched, Fetcher, FetchPolicy, Resolver
-from roomkit.ports.channel import RoomContext
+from roomkit.net.ssrf import Resolver
 from roomkit.protocols.mail.compose import split_address, written
-from roomkit.providers.mail import WEBHOOK_BYTES, MailDesk, MailSettings, fetched, mail_error
+from roomkit.providers.mail import MailSettings, mail_error
+from roomkit.providers.mail_carrier import MailCarrier
 from roomkit.providers.standard_webhooks import StandardWebhooks
 from roomkit.runtime import Clock, SystemClock, bounded
 
@@ -78,12 +74,11 @@ class SMTPOptions:
     freshness_s: float = 300.0
 
 
-class SMTPProvider:
+class SMTPProvider(MailCarrier):
     """The `MessageProvider` for a mail server of your own. A connection that breaks while the letter is handed over
     leaves it ambiguous; the receiver may tell a repeated letter by its Message-ID, which stays the same."""
 
     name = "smtp"
-    webhook_bytes = WEBHOOK_BYTES
 
     def __init__(
         self,
@@ -109,8 +104,7 @@ class SMTPProvider:
         self._clock = clock or SystemClock()
         self._tls = tls
         key = options.password or (options.webhook_secrets[0] if options.webhook_secrets else options.host)
-        self._desk = MailDesk(self.name, options.mail, key)
-        self._network = (resolver, transport)
+        super().__init__(options.mail, key, (resolver, transport))
         self._signatures = StandardWebhooks(
             options.webhook_secrets,
             who="smtp webhook",
@@ -121,7 +115,7 @@ class SMTPProvider:
 
     async def send(self, message: Outgoing) -> DeliveryResult:
         """Hands one letter to the server. Raises `Refused`, or an ambiguous error when its last answer did not come."""
-        mail = await self._desk.mail(message, self._fetch)
+        mail = await self._mail(message)
         try:
             letter = written(mail, self._clock.now()).as_bytes()
             sender = split_address(self.options.envelope_from or mail.sender)[1]
@@ -140,16 +134,6 @@ class SMTPProvider:
             metadata={"answer": redact(answer)[:200]},
         )
 
-    async def continuing(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Mapping[str, Any]:
-        return await self._desk.continuing(event, binding, context)
-
-    async def read_ahead(self, data: bytes) -> None:
-        await self._desk.read_ahead(data)
-
-    def take(self, data: bytes, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
-        """What a letter means that came from a mailbox or a mail server."""
-        return self._desk.take(data, channel_id)
-
     def verify(self, request: WebhookRequest) -> None:
         self._signatures.verify(request)
 
@@ -159,24 +143,8 @@ class SMTPProvider:
     def parse(self, request: WebhookRequest, channel_id: str) -> list[InboundMessage | DeliveryStatus]:
         return self._desk.take(request.body, channel_id)
 
-    def reply(self, request: WebhookRequest) -> WebhookReply:
-        return WebhookReply(200)
-
     def sign(self, request: WebhookRequest) -> WebhookRequest:
         return self._signatures.sign(request)
-
-    async def fetch_media(self, attachment: Attachment, policy: FetchPolicy | None = None) -> Fetched:
-        """Files come with the letter itself."""
-        return fetched(attachment) or await self._fetch(attachment.url, policy)
-
-    async def aclose(self) -> None:
-        self._desk.close()
-
-    async def _fetch(self, url: str, policy: FetchPolicy | None = None) -> Fetched:
-        resolver, transport = self._network
-        policy = policy or FetchPolicy(max_bytes=self.options.mail.max_bytes)
-        async with Fetcher(policy, resolver=resolver, transport=transport, who=self.name) as fetcher:
-            return await fetcher.fetch(url)
 
     async def _hand_over(self, sender: str, recipient: str, letter: bytes) -> str:
         library = _load()
