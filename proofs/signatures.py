@@ -34,7 +34,7 @@ from roomkit.providers.telnyx.sms import TelnyxSMSProvider
 from roomkit.providers.twilio.rcs import TwilioRCSProvider
 from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.providers.twilio.whatsapp import TwilioWhatsAppProvider
-from roomkit.testing.signatures import Fuzzed, FuzzReport, every_mutant, fuzz_signatures
+from roomkit.testing.signatures import Fuzzed, FuzzReport, attack_at_random, every_mutant
 from roomkit.testing.vendors.discord import FakeDiscord
 from roomkit.testing.vendors.elasticemail import FakeElasticEmail
 from roomkit.testing.vendors.meta import FakeMeta
@@ -49,7 +49,6 @@ from roomkit.testing.vendors.twilio import FakeTwilio
 TITLE = "mutants of signed webhooks at every provider class"
 Excuse = Callable[[WebhookRequest, WebhookRequest], bool]
 Samples = tuple[MessageProvider, list[WebhookRequest], Excuse | None]
-BATCH = 20_000
 
 
 def twilio(kind: type[TwilioSMSProvider]) -> Samples:
@@ -251,21 +250,18 @@ def attack(classes: list[type[Any]], n: int, seed: int) -> Proof:
 def _fuzz(proof: Proof, name: str, samples: Samples, n: int, dice: random.Random) -> None:
     provider, signed, excused = samples
     report = FuzzReport()
-    for request in signed:
-        one = Fuzzed(provider, request, excused=excused)
-        every = list(every_mutant(request))
+    fuzzed = [Fuzzed(provider, request, excused=excused) for request in signed]
+    for one in fuzzed:
+        every = list(every_mutant(one.request))
         for how, mutant in dice.sample(every, min(len(every), n // (2 * len(signed)))):
             one.attack(report, how, mutant)
-    reports = [report]
-    while (left := n - sum(each.tried for each in reports)) > 0:
-        seed = dice.randrange(2**32)
-        reports.append(fuzz_signatures(provider, signed, n=min(left, BATCH), seed=seed, excused=excused))
-    for each in reports:
-        proof.wrong += [f"{name} accepted {what}" for what in each.forged]
-        proof.wrong += [f"{name} broke on {what}" for what in each.crashed]
-        proof.figures["mutants"] += each.tried
-        proof.figures["refused"] += each.refused
-        proof.figures["said_the_same"] += each.harmless
-        proof.figures["excused_by_the_scheme"] += each.excused
-    if not any(each.refused for each in reports):
+    attack_at_random(fuzzed, report, n=n, rng=dice)
+    proof.wrong += [f"{name} accepted {what}" for what in report.forged]
+    proof.wrong += [f"{name} broke on {what}" for what in report.crashed]
+    proof.figures["mutants"] += report.tried
+    proof.figures["different_ones"] += report.different
+    proof.figures["refused"] += report.refused
+    proof.figures["said_the_same"] += report.harmless
+    proof.figures["excused_by_the_scheme"] += report.excused
+    if not report.refused:
         proof.wrong.append(f"{name} refused nothing: this proof is blind")

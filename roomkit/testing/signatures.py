@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from urllib.parse import parse_qsl, quote, urlencode
+from functools import lru_cache
+from urllib.parse import parse_qsl, quote
 
 from roomkit.errors import AccessDenied
 from roomkit.models.delivery import WebhookRequest
@@ -21,9 +22,11 @@ Mutator = Callable[[WebhookRequest, random.Random], WebhookRequest]
 
 @dataclass(slots=True)
 class FuzzReport:
-    """`forged` and `crashed` name the mutations which passed, or broke the check in another way than refusing."""
+    """`forged` and `crashed` name the mutations which passed, or broke the check in another way than refusing. Of those
+    tried, `different` were not tried before: dice come upon some again and again."""
 
     tried: int = 0
+    different: int = 0
     refused: int = 0
     harmless: int = 0
     excused: int = 0
@@ -46,9 +49,14 @@ def fuzz_signatures(
 ) -> FuzzReport:
     """Tries `n` mutants of correctly signed requests. Deterministic for a seed. `excused(request, mutant)` names what
     the vendor's own scheme cannot tell apart; such mutants are counted, not reported."""
-    rng = random.Random(seed)
     fuzzed = [Fuzzed(provider, request, channel_id, excused) for request in signed]
     report = FuzzReport()
+    attack_at_random(fuzzed, report, n=n, rng=random.Random(seed))
+    return report
+
+
+def attack_at_random(fuzzed: Sequence[Fuzzed], report: FuzzReport, *, n: int, rng: random.Random) -> None:
+    """Tries mutants until the report counts `n`."""
     while report.tried < n:
         one = fuzzed[rng.randrange(len(fuzzed))]
         name, mutant = mutate(one.request, rng)
@@ -56,7 +64,6 @@ def fuzz_signatures(
             second, mutant = mutate(mutant, rng)
             name = f"{name}, {second}"
         one.attack(report, name, mutant)
-    return report
 
 
 class Fuzzed:
@@ -73,11 +80,14 @@ class Fuzzed:
         self._provider = provider
         self._channel_id = channel_id
         self._excused = excused
+        self._known: dict[int, str] = {}
         provider.verify(request)
         self._meaning = _meaning(provider, request, channel_id)
         self._proof = {name: _gist(value) for name, value in request.headers.items() if self._needs(name)}
 
     def _needs(self, name: str) -> bool:
+        if name == "content-type":  # How the body is to be read: that is its meaning, which is compared.
+            return False
         rest = {other: value for other, value in self.request.headers.items() if other != name}
         try:
             self._provider.verify(replace(self.request, headers=rest))
@@ -86,26 +96,37 @@ class Fuzzed:
         return False
 
     def attack(self, report: FuzzReport, name: str, mutant: WebhookRequest) -> None:
-        """Tries one mutant; one that is no other request is not counted."""
+        """Tries one mutant; one that is no other request is not counted, and one that is known is only counted."""
         if mutant == self.request:
             return
         report.tried += 1
+        same = hash((mutant.method, mutant.url, mutant.body, tuple(sorted(mutant.headers.items()))))
+        verdict = self._known.get(same)
+        if verdict is None:
+            report.different += 1
+            verdict = self._known[same] = self._try(report, name, mutant)
+        if verdict:
+            setattr(report, verdict, getattr(report, verdict) + 1)
+
+    def _try(self, report: FuzzReport, name: str, mutant: WebhookRequest) -> str:
+        """Which counter of the report it belongs to; "" when it is named there."""
         try:
             self._provider.verify(mutant)
             same = _meaning(self._provider, mutant, self._channel_id) == self._meaning
         except AccessDenied:
-            report.refused += 1
+            return "refused"
         except Exception as error:  # noqa: BLE001 - any other way out is what this looks for
             report.crashed.append(f"{name}: {type(error).__name__}: {error}")
-        else:
-            if any(_gist(mutant.headers.get(name, "")) != value for name, value in self._proof.items()):
-                report.forged.append(f"{name}, which leaves the proof whole no more: {mutant}")
-            elif same:
-                report.harmless += 1
-            elif self._excused is not None and self._excused(self.request, mutant):
-                report.excused += 1
-            else:
-                report.forged.append(f"{name}: {mutant}")
+            return ""
+        if any(_gist(mutant.headers.get(name, "")) != value for name, value in self._proof.items()):
+            report.forged.append(f"{name}, which leaves the proof whole no more: {mutant}")
+            return ""
+        if same:
+            return "harmless"
+        if self._excused is not None and self._excused(self.request, mutant):
+            return "excused"
+        report.forged.append(f"{name}: {mutant}")
+        return ""
 
 
 def _gist(value: str) -> str:
@@ -207,13 +228,23 @@ def _encoding(request: WebhookRequest, rng: random.Random) -> WebhookRequest:
 
 def _pairs(change: Callable[[list[tuple[str, str]], random.Random], None]) -> Mutator:
     def mutator(request: WebhookRequest, rng: random.Random) -> WebhookRequest:
-        pairs = parse_qsl(request.body.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
+        pairs = list(_parsed(request.body))
         if not pairs:
             return request
         change(pairs, rng)
-        return replace(request, body=urlencode(pairs, encoding="latin-1", quote_via=quote).encode())
+        return replace(request, body="&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in pairs).encode())
 
     return mutator
+
+
+@lru_cache(256)
+def _parsed(body: bytes) -> tuple[tuple[str, str], ...]:
+    return tuple(parse_qsl(body.decode("latin-1"), keep_blank_values=True, encoding="latin-1"))
+
+
+@lru_cache(4096)
+def _quoted(text: str) -> str:
+    return quote(text, safe="", encoding="latin-1")
 
 
 def _drop(pairs: list[tuple[str, str]], rng: random.Random) -> None:

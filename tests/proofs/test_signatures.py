@@ -11,8 +11,9 @@ import pytest
 from proofs import signatures
 from roomkit.errors import AccessDenied
 from roomkit.models.delivery import WebhookRequest
+from roomkit.providers.twilio.sms import TwilioSMSProvider
 from roomkit.testing.messages import FakeMessages
-from roomkit.testing.signatures import every_mutant
+from roomkit.testing.signatures import Fuzzed, FuzzReport, every_mutant
 
 CLASSES = list(signatures.provider_classes())
 
@@ -23,6 +24,7 @@ def test_no_mutant_of_a_signed_webhook_is_accepted(one: type[Any]) -> None:
     assert proof.wrong == []
     assert proof.figures["mutants"] == 4_000
     assert proof.figures["refused"] > 2_500
+    assert 2_000 < proof.figures["different_ones"] < 4_000
 
 
 def test_every_class_that_vendors_call_is_known() -> None:
@@ -82,3 +84,24 @@ def test_every_byte_is_touched() -> None:
     for at in range(len(request.body)):
         assert f"bit 0 of byte {at}" in names
     assert {"x-forwarded-host", "forwarded"} <= set(names)
+
+
+def test_a_mutant_is_tried_once_and_counted_each_time() -> None:
+    provider = FakeMessages()
+    request = provider.webhook(text="hello")
+    one, report, checked = Fuzzed(provider, request), FuzzReport(), list[bytes]()
+    verify = provider.verify
+    provider.verify = lambda request: (checked.append(request.body), verify(request))[1]  # type: ignore[method-assign]
+    for body in (b"{}", b"[]", b"{}"):
+        one.attack(report, "another body", replace(request, body=body))
+    assert (report.tried, report.different, report.refused) == (3, 2, 3)
+    assert checked == [b"{}", b"[]"]
+
+
+def test_another_spelling_of_the_type_of_a_body_is_no_broken_proof() -> None:
+    provider, requests, _ = signatures.twilio(TwilioSMSProvider)
+    request = next(each for each in requests if each.headers["content-type"] == "application/json")
+    report = FuzzReport()
+    spelled = replace(request, headers={**request.headers, "content-type": "application/json;"})
+    Fuzzed(provider, request).attack(report, "a semicolon", spelled)
+    assert (report.harmless, report.forged) == (1, [])
