@@ -32,7 +32,8 @@ class KeyDetector:
         self.rate = rate
         self._size = int(rate * BLOCK_MS / 1000)
         at = 2 * np.pi * np.arange(self._size)[:, None] * np.array((*LOW, *HIGH)) / rate
-        self._bank = np.hstack((np.cos(at), np.sin(at))).astype(np.float32)
+        # Cosine and sine of a frequency beside each other: a frequency's power is the square of that pair.
+        self._bank = np.stack((np.cos(at), np.sin(at)), axis=2).reshape(self._size, 16).astype(np.float32)
         self.reset()
 
     def reset(self) -> None:
@@ -52,30 +53,27 @@ class KeyDetector:
         used = count * self._size * 2
         self._rest = data[used:]
         blocks = to_float(data[:used]).reshape(count, self._size)
-        energy = np.einsum("ij,ij->i", blocks, blocks)
-        if idle and float(energy.max()) < self._size * _FAINT**2:
+        energy: list[float] = np.vecdot(blocks, blocks).tolist()
+        if idle and max(energy) < self._size * _FAINT**2:
             return []
-        sums = np.square(np.dot(blocks, self._bank))
-        power = sums[:, :8] + sums[:, 8:]
-        if idle and (power.max(axis=1) * 4 < self._size * _SHARE * energy).all():
+        pairs = np.dot(blocks, self._bank).reshape(count, 8, 2)
+        power: list[list[float]] = np.vecdot(pairs, pairs).tolist()
+        share = self._size * _SHARE / 4
+        if idle and all(max(of) < share * whole for of, whole in zip(power, energy, strict=True)):
             return []  # two tones have most of the energy: the stronger of them has half of that
-        found = (self._key(power[row], float(energy[row])) for row in range(count))
-        return [key for key in map(self._step, found) if key]
+        return [key for key in map(self._step, map(self._key, power, energy)) if key]
 
-    def _key(self, power: np.ndarray[tuple[int], np.dtype[np.float32]], energy: float) -> str:
+    def _key(self, power: list[float], energy: float) -> str:
         if energy < self._size * _FAINT**2:
             return ""
-        low, high = int(power[:4].argmax()), int(power[4:].argmax())
-        row, column = float(power[low]), float(power[4 + high])
+        lows, highs = power[:4], power[4:]
+        row, column = max(lows), max(highs)
         if column * _TWIST_HIGH < row or row * _TWIST_LOW < column:
             return ""
-        others = max(
-            max(float(p) for n, p in enumerate(power[:4]) if n != low) / row,
-            max(float(p) for n, p in enumerate(power[4:]) if n != high) / column,
-        )
+        others = max(sorted(lows)[2] / row, sorted(highs)[2] / column)
         if others * _ALONE > 1 or 2 * (row + column) / self._size < _SHARE * energy:
             return ""
-        return KEYS[low][high]
+        return KEYS[lows.index(row)][highs.index(column)]
 
     def _step(self, key: str) -> str:
         if self._down:

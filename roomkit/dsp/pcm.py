@@ -35,13 +35,23 @@ def to_pcm(values: NDArray[Any]) -> bytes:
     return rounded.astype(_PCM).tobytes()
 
 
+def energy(pcm: bytes) -> float:
+    """The sum of the squares of the samples."""
+    values = np.frombuffer(pcm, _PCM).astype(np.float32)
+    return float(np.dot(values, values))
+
+
+def rms_dbfs(pcm: bytes) -> float:
+    """How loud it is, relative to full scale; -100 for silence."""
+    return decibels(math.sqrt(2 * energy(pcm) / len(pcm)) / _FULL) if pcm else SILENCE_DBFS
+
+
 def dbfs(pcm: bytes) -> tuple[float, float]:
     """(RMS, peak) relative to full scale; -100 for silence. A full-scale sine has an RMS of -3.01 dBFS."""
     if not pcm:
         return SILENCE_DBFS, SILENCE_DBFS
-    values = to_float(pcm)
-    rms = math.sqrt(float(np.dot(values, values)) / len(values))
-    return decibels(rms / _FULL), decibels(float(np.abs(values).max()) / _FULL)
+    values = samples(pcm)
+    return rms_dbfs(pcm), decibels(max(int(values.max()), -int(values.min())) / _FULL)
 
 
 def decibels(ratio: float) -> float:

@@ -12,7 +12,7 @@ from math import gcd
 
 import numpy as np
 
-from roomkit.dsp.pcm import Floats, to_float, to_pcm
+from roomkit.dsp.pcm import Floats, samples, to_pcm
 
 SPAN_MS = 5.0
 """The filter's length: the lag is half of it, and the transition from pass to stop band 0.93 kHz wide."""
@@ -56,22 +56,36 @@ class Resampler:
         self.rate_in, self.rate_out = rate_in, rate_out
         self.lag_ms = 0.0 if rate_in == rate_out else SPAN_MS / 2
         self._matrix, self._taken, self._made, self._kept = _design(rate_in, rate_out)
-        self._rest = np.zeros(self._kept, dtype=np.float32)
+        self._window = np.zeros(self._kept, dtype=np.float32)
+        self._rows = np.zeros((0, 0), dtype=np.float32)
+        self._filled = self._kept
 
     def process(self, pcm: bytes) -> bytes:
         """16-bit samples in, 16-bit samples out."""
         if self.rate_in == self.rate_out:
             return pcm
-        window = np.concatenate((self._rest, to_float(pcm)))
-        blocks = (len(window) - self._kept) // self._taken
+        end = self._filled + len(pcm) // 2
+        blocks = (end - self._kept) // self._taken
+        if end > len(self._window):
+            window = np.empty(end, dtype=np.float32)
+            window[: self._filled] = self._window[: self._filled]
+            self._window, self._rows = window, self._rows[:0]
+        window = self._window
+        window[self._filled : end] = samples(pcm)
+        self._filled = end
         if not blocks:
-            self._rest = window
             return b""
-        # The constructor: `as_strided` makes the same view at ten times the price.
-        rows = np.ndarray((blocks, self._kept + self._taken), np.float32, window, 0, (self._taken * 4, 4))
-        self._rest = window[blocks * self._taken :].copy()
-        return to_pcm((rows @ self._matrix).reshape(-1))
+        if len(self._rows) != blocks:
+            # The constructor: `as_strided` makes the same view at ten times the price.
+            shape = (blocks, self._kept + self._taken)
+            self._rows = np.ndarray(shape, np.float32, window, 0, (self._taken * 4, 4))
+        made = to_pcm((self._rows @ self._matrix).reshape(-1))
+        used = blocks * self._taken
+        self._filled = end - used
+        window[: self._filled] = window[used:end]
+        return made
 
     def reset(self) -> None:
         """As before the first frame."""
-        self._rest = np.zeros(self._kept, dtype=np.float32)
+        self._window[: self._kept] = 0
+        self._filled = self._kept

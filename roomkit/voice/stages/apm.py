@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import deque
 from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from roomkit.dsp.pcm import to_float, to_pcm
+from roomkit.dsp.pcm import energy, to_float, to_pcm
 from roomkit.errors import MissingExtra
 from roomkit.models.audio import AudioFrame, AudioSignal
 from roomkit.ports.audio import EchoStage
@@ -19,6 +20,12 @@ from roomkit.voice.stages.blocks import Blocks, Reference
 KINDS = ("aec", "agc", "denoiser")
 _AFTER = 100
 """Blocks: for a second after the last sound was played its echo can come back, by a slow line and a large room."""
+_NOTHING = 16.0
+"""An RMS of -66 dBFS: neither a voice nor an echo that anybody could make out."""
+_HUSH = 50
+"""Blocks, half a second, until a line that is no louder counts as quiet."""
+_MISSED = 40
+"""Blocks that echo cancellation makes up for when the line is no longer quiet: as long as an echo may be late."""
 
 
 def _livekit(module: str) -> Any:
@@ -95,12 +102,45 @@ class _Module:
         return bytes(self._near)
 
 
+class _Hush:
+    """Whether a line has been so quiet for half a second that there is nothing on it to clean. What is left of it then
+    passes as loud as cleaning had left it, so that nobody hears when that begins and ends."""
+
+    def __init__(self, samples: int) -> None:
+        self._nothing = _NOTHING**2 * samples
+        self._blocks = 0
+        self._raw = self._clean = 0.0
+        self._gain = 1.0
+
+    def over(self, block: bytes) -> bool:
+        power = energy(block)
+        if power > self._nothing:
+            self._blocks, self._raw, self._clean = 0, 0.0, 0.0
+            return False
+        self._blocks += 1
+        if self._blocks <= _HUSH:
+            self._raw += power
+            return False
+        if self._blocks == _HUSH + 1:
+            self._gain = (self._clean / self._raw) ** 0.5 if self._clean < self._raw else 1.0
+        return True
+
+    def cleaned(self, block: bytes) -> None:
+        """What became of the block that `over` was asked about last."""
+        if self._blocks:
+            self._clean += energy(block)
+
+    def faint(self, block: bytes) -> bytes:
+        return block if self._gain == 1.0 else to_pcm(to_float(block) * self._gain)
+
+
 class ApmStage:
     """One stream's processing: what `kinds` names. A pipeline that says "apm" for several kinds has one such stage, in
     the place of the first of them.
 
-    Echo is taken out while something is played and a second longer, which is when there can be any. For the rest of the
-    call that part, the dearest of all, stands still and keeps what it has learned of the room."""
+    Echo is taken out while something is played and a second longer, which is when there can be any; and everything
+    stands still while the line itself has been quiet for half a second: an echo that is not there needs no taking out.
+    What stands still keeps what it has learned of the room and the caller."""
 
     name = "apm"
 
@@ -110,29 +150,47 @@ class ApmStage:
         self._reference = Reference(rate // 100, rate)
         self._silence = bytes(rate // 100 * 2)
         self._rising = np.clip(np.linspace(-0.7, 1, rate // 100, dtype=np.float32), 0, 1)
+        self._missed: deque[tuple[bytes, bytes]] = deque(maxlen=_MISSED)
         self._make()
 
     def _make(self) -> None:
         rest = self._kinds - {"aec"}
         self._echo = _Module(self._rate, ("aec",)) if "aec" in self._kinds else None
         self._rest = _Module(self._rate, rest) if rest or self._echo is None else None
+        self._hush = _Hush(self._rate // 100)
         self._still = _AFTER
+        self._stood = True
+        self._missed.clear()
 
     def _work(self, block: bytes) -> bytes:
-        if self._echo is not None:
-            block = self._without_echo(self._echo, block)
-        return block if self._rest is None else self._rest.heard(block)
-
-    def _without_echo(self, echo: _Module, block: bytes) -> bytes:
-        played = self._reference.take()
-        stood = self._still >= _AFTER
+        played = self._reference.take() if self._echo is not None else self._silence
         self._still = self._still + 1 if played == self._silence else 0
-        if self._still >= _AFTER and stood:
+        if self._hush.over(block):
+            self._miss(block, played)
+            return self._hush.faint(block)
+        clean = block if self._echo is None else self._without_echo(self._echo, block, played)
+        if self._rest is not None:
+            clean = self._rest.heard(clean)
+        self._hush.cleaned(clean)
+        return clean
+
+    def _miss(self, block: bytes, played: bytes) -> None:
+        self._stood = True
+        if self.echoing:
+            self._missed.append((block, played))
+        else:
+            self._missed.clear()
+
+    def _without_echo(self, echo: _Module, block: bytes, played: bytes) -> bytes:
+        stood, self._stood = self._stood, not self.echoing
+        if stood and self._stood:
             return block
+        while self._missed:
+            echo.heard(*self._missed.popleft())
         clean = echo.heard(block, played)
         if stood:
             return self._crossed(block, clean)
-        return self._crossed(clean, block) if self._still >= _AFTER else clean
+        return self._crossed(clean, block) if self._stood else clean
 
     def _crossed(self, before: bytes, after: bytes) -> bytes:
         """From one to the other without a click. What is cleaned comes 4 ms late, so the first 4 are `before` alone."""

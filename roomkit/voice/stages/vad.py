@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from roomkit.dsp.framing import Reblock
-from roomkit.dsp.pcm import dbfs
+from roomkit.dsp.pcm import rms_dbfs
 from roomkit.dsp.resample import Resampler
 from roomkit.errors import ConfigError
 from roomkit.models.audio import AudioFrame, AudioSignal, SilenceLasted, SpeechEnded, SpeechStarted
@@ -56,7 +56,7 @@ class _Left:
         return self._heard <= _LEARNING
 
     def over(self, pcm: bytes) -> bool:
-        level = dbfs(pcm)[0]
+        level = rms_dbfs(pcm)
         self._heard += 1
         over = not self.learning and level > self.level + _OVER_ECHO_DB
         self.level += _STEP_DB if level > self.level else -_STEP_DB
@@ -175,7 +175,7 @@ class EnergyDetector:
         self.reset()
 
     def probability(self, pcm: bytes) -> float:
-        level = dbfs(pcm)[0]
+        level = rms_dbfs(pcm)
         if self._room is None:  # a call begins with the room, or with a voice that is louder than any room
             self._room = min(max(level, _QUIETEST_DBFS), _LOUDEST_ROOM_DBFS)
         # The room is heard quickly when it falls silent, and slowly when it gets louder: a talker is not the room.
