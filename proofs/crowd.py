@@ -9,17 +9,22 @@ import json
 import os
 import random
 import resource
+import socket
 import sys
 import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from proofs.patience import patience
 from roomkit.net.tokens import Tokens
 
 STATUS_S = 0.1
 TAIL = 200
 CONNECT_S = 10.0
 """As our clients: where a full queue drops a connection, the system would wait a minute."""
+SILENT_S = 30.0
+"""Nor does it say that a connection which it holds for made is not: who hears nothing for so long comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Crowd:
         self.wrong: list[str] = []
         self.live = 0
         self.resumed = 0
+        self.gave_up = 0
         self.writing = self.hushed = False
         self.acked: dict[str, list[Any]] = {}
         tokens = Tokens([part.secret])
@@ -71,7 +77,8 @@ class Crowd:
         """Little while all are busy, everything once they are quiet."""
         writers = [client for client in self.clients if client.writes]
         while True:
-            told: dict[str, Any] = {"live": self.live, "resumed": self.resumed, "wrong": self.wrong[:20]}
+            told: dict[str, Any] = {name: getattr(self, name) for name in ("live", "resumed", "gave_up")}
+            told["wrong"] = self.wrong[:20]
             if self.hushed:
                 told["under_way"] = sum(client.under_way is not None for client in writers)
                 told["acked"] = self.acked
@@ -96,8 +103,10 @@ class Client(asyncio.Protocol):
         "_buffer",
         "_crowd",
         "_epoch",
+        "_heartbeat_s",
         "_live",
         "_open",
+        "_step",
         "_token",
         "_transport",
         "_tries",
@@ -116,6 +125,8 @@ class Client(asyncio.Protocol):
         self._epoch: str | None = None
         self._open = self._live = False
         self._transport: asyncio.Transport | None = None
+        self._step: asyncio.TimerHandle | None = None
+        self._heartbeat_s = 0.0
         self._tries = 0
         self._token = tokens.mint("guest", room, 86_400, id=f"c{number}")
         self.name = f"c{number}"
@@ -130,11 +141,15 @@ class Client(asyncio.Protocol):
         asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
-        part = self._crowd.part
+        """A try that took too long leaves nothing behind: with a second line one client would be two for ever."""
+        loop, line = asyncio.get_running_loop(), socket.socket()
+        line.setblocking(False)
         try:
-            async with asyncio.timeout(CONNECT_S):
-                await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", part.port)
+            async with asyncio.timeout(CONNECT_S * patience()):
+                await loop.sock_connect(line, ("127.0.0.1", self._crowd.part.port))
+            await loop.create_connection(lambda: self, sock=line)
         except (OSError, TimeoutError):
+            line.close()
             self._again()
 
     def _again(self) -> None:
@@ -147,13 +162,30 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport, self._buffer, self._open = transport, b"", False
+        self._next_step(SILENT_S * patience(), self._give_up)
         key = base64.b64encode(os.urandom(16)).decode()
         transport.write(
             f"GET /socket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
 
+    def _next_step(self, seconds: float, step: Callable[[], None]) -> None:
+        """What this client does by itself next, in place of what it was to do."""
+        if self._step is not None:
+            self._step.cancel()
+        self._step = asyncio.get_running_loop().call_later(seconds, step)
+
+    def _give_up(self) -> None:
+        self._crowd.gave_up += 1
+        self._end()
+
+    def _ping(self) -> None:
+        self._say(type="ping")
+        self._next_step(self._heartbeat_s, self._ping)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._step is not None:
+            self._step.cancel()
         self._transport = None
         if self._live:
             self._live = False
@@ -214,6 +246,8 @@ class Client(asyncio.Protocol):
     def _hear(self, frame: dict[str, Any]) -> None:
         match frame["type"]:
             case "welcome":
+                self._heartbeat_s = frame["heartbeat_s"]
+                self._next_step(self._heartbeat_s, self._ping)
                 where = {} if self._epoch is None else {"resume": {"epoch": self._epoch, "index": self.position}}
                 self._say(type="join", room_id=self.room, tail=TAIL, **where)
             case "snapshot" | "resumed":

@@ -26,8 +26,8 @@ BIRTH_S = 60.0
 _PR_SET_PDEATHSIG = 1
 
 
-async def spawn_module(*arguments: str) -> asyncio.subprocess.Process:
-    """One of our modules in a process of its own, with pipes to it and from it."""
+async def spawn_module(*arguments: str, limit: int = 1 << 16) -> asyncio.subprocess.Process:
+    """One of our modules in a process of its own, with pipes; it tells lines of at most `limit` bytes."""
     root = str(Path(roomkit.__file__).parents[1])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     return await asyncio.create_subprocess_exec(
@@ -35,6 +35,7 @@ async def spawn_module(*arguments: str) -> asyncio.subprocess.Process:
         env={**os.environ, "PYTHONPATH": paths},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        limit=limit,
     )
 
 
@@ -104,6 +105,11 @@ class Nursery:
                         life.port.set_result(None)
                 case _:
                     raise AssertionError(f"the nursery said {told}")
+        for life in self._lives:  # Its children do not outlive it, and nobody is left to say so.
+            if not life.port.done():
+                life.port.set_result(None)
+            if not life.ended.done():
+                life.ended.set_result(-signal.SIGKILL)
 
 
 # -- the process ------------------------------------------------------------------------------------------------------

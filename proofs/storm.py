@@ -9,7 +9,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,15 @@ PROCESSES = 2
 BACK_S = 20.0
 """Within this time of the restart everybody is to be back."""
 PATIENCE_S = 180.0
+STILL_S = 60.0
+"""So long nothing may move before all are in, or back."""
+RESTED_S = 30.0
+WHOLE_S = 600.0
+"""As all others for an idle machine."""
 WRITING_S = 2.0
 KB_EACH = 40.0
+MOST_TOLD = 1 << 26
+"""Bytes of what a process of clients tells at once: all that was acknowledged, in one line."""
 
 
 @dataclass(slots=True)
@@ -53,13 +60,27 @@ class Crowds:
         """What no client should ever have heard."""
         return [what for one in self.told for what in one.get("wrong", ())]
 
-    async def until(self, true: Callable[[], bool], within: float) -> bool:
-        began = time.monotonic()
+    async def until(self, server: Server, true: Callable[[], bool], within: float) -> str:
+        """Waits for it; returns why it has given up, "" when it is true. Nobody waits for a process that has ended, nor
+        for one that does nothing any more: within `STILL_S` somebody comes in, however busy the machine is."""
+        began = moved = time.monotonic()
+        before = (0, 0)
         while not true():
-            if time.monotonic() - began > within:
-                return False
+            now, at = time.monotonic(), (self.sum("live"), self.sum("resumed"))
+            if at != before:
+                moved, before = now, at
+            if ended := [process.returncode for process in self.processes if process.returncode is not None]:
+                return f"a process of clients has ended with {ended[0]}"
+            if unread := [task for task in self._reading if task.done()]:
+                return f"a process of clients is heard no more: {unread[0].exception()!r}"
+            if not server.alive:
+                return "the server has ended by itself"
+            if now - began > within:
+                return f"after {within:.0f} s"
+            if now - moved > STILL_S * patience():
+                return f"nothing has moved for {now - moved:.0f} s"
             await asyncio.sleep(0.05)
-        return True
+        return ""
 
 
 @asynccontextmanager
@@ -69,15 +90,14 @@ async def crowds(plan: Plan, clients: int) -> Any:
     parts = [
         Part(plan.port, plan.secret, plan.rooms, first, min(each, clients - first)) for first in range(0, clients, each)
     ]
-    processes = [await spawn_module("proofs.crowd") for _ in parts]
+    processes = [await spawn_module("proofs.crowd", limit=MOST_TOLD) for _ in parts]
     told: list[dict[str, Any]] = [{} for _ in parts]
 
     async def read(number: int) -> None:
         stdout = processes[number].stdout
         assert stdout is not None
-        with suppress(asyncio.LimitOverrunError):
-            while line := await stdout.readline():
-                told[number] = json.loads(line)
+        while line := await stdout.readline():
+            told[number] = json.loads(line)
 
     reading = [asyncio.create_task(read(number)) for number in range(len(parts))]
     for process, part in zip(processes, parts, strict=True):
@@ -117,51 +137,71 @@ def cpu_s(pid: int) -> float:
 
 
 async def prove(n: int, seed: int) -> Proof:
-    """One kill under `n` clients."""
-    proof = Proof()
-    async with served(n) as server:
-        bare = resident_kb(server.pid)
-        began = time.monotonic()
-        async with crowds(server.plan, n) as crowd:
-            if not await crowd.until(lambda: crowd.sum("live") == n or crowd.broken, PATIENCE_S) or crowd.broken:
-                proof.wrong.append(f"only {crowd.sum('live')} of {n} clients came in: {crowd.broken}")
-                return proof
-            proof.took("until all were in", time.monotonic() - began)
-            each = (resident_kb(server.pid) - bare) / n
-            proof.figures["clients"] = n
-            proof.figures["KB_per_client"] = round(each)
-            if each > KB_EACH and n >= 1_000:
-                proof.wrong.append(f"a client takes {each:.0f} KB of the server, more than {KB_EACH:g}")
-            await _storm(proof, server, crowd, n)
+    """One kill under `n` clients. It ends in any case, and says how far it had come."""
+    proof, doing = Proof(), ["starting the server"]
+    try:
+        async with asyncio.timeout(WHOLE_S * patience()), served(n) as server:
+            await _attack(proof, server, n, doing)
+    except TimeoutError:
+        proof.wrong.append(f"it did not end: {doing[-1]} took too long")
     return proof
 
 
-async def _storm(proof: Proof, server: Server, crowd: Crowds, n: int) -> None:
+async def _attack(proof: Proof, server: Server, n: int, doing: list[str]) -> None:
+    bare = resident_kb(server.pid)
+    began = time.monotonic()
+    async with crowds(server.plan, n) as crowd:
+        doing.append(f"waiting for {n} clients to come in")
+        why = await crowd.until(server, lambda: crowd.sum("live") == n or bool(crowd.broken), PATIENCE_S * patience())
+        if why or crowd.broken:
+            proof.wrong.append(f"only {crowd.sum('live')} of {n} clients came in: {why or crowd.broken}")
+            return
+        proof.took("until all were in", time.monotonic() - began)
+        each = (resident_kb(server.pid) - bare) / n
+        proof.figures["clients"] = n
+        proof.figures["KB_per_client"] = round(each)
+        if each > KB_EACH and n >= 1_000:
+            proof.wrong.append(f"a client takes {each:.0f} KB of the server, more than {KB_EACH:g}")
+        await _storm(proof, server, crowd, n, doing)
+
+
+async def _storm(proof: Proof, server: Server, crowd: Crowds, n: int, doing: list[str]) -> None:
     crowd.order(b"write")
     await asyncio.sleep(WRITING_S)
+    doing.append("killing and restarting the server")
     await server.kill()
     killed = time.monotonic()
-    await server.start()
+    if not await server.start():
+        proof.wrong.append("the server died before it served again")
+        return
     ready = time.monotonic()
-    back = await crowd.until(lambda: crowd.sum("live") == n and crowd.sum("resumed") >= n, PATIENCE_S)
+    doing.append(f"waiting for {n} clients to come back")
+    most = PATIENCE_S * patience()
+    why = await crowd.until(server, lambda: crowd.sum("live") == n and crowd.sum("resumed") >= n, most)
     took = time.monotonic() - ready
     proof.took("restart", ready - killed)
     proof.took("until all were back", took)
-    proof.took("CPU of the server until then", cpu_s(server.pid))
-    if not back:
-        proof.wrong.append(f"only {crowd.sum('live')} of {n} clients were back within {PATIENCE_S:g} s")
+    if why:
+        proof.wrong.append(f"only {crowd.sum('live')} of {n} clients were back: {why}")
         return
+    proof.took("CPU of the server until then", cpu_s(server.pid))
     if took > BACK_S * patience():
         proof.wrong.append(f"all clients were back after {took:.1f} s, not within {BACK_S:g} s")
     await asyncio.sleep(WRITING_S)
     crowd.order(b"hush")
+    doing.append("waiting for the clients to have seen the whole log")
     wrong: list[str] = []
-    rested = await crowd.until(lambda: not wrong.clear() and not wrong.extend(_wrong(server, crowd)) and not wrong, 30)
-    if not rested:
-        proof.wrong += wrong[:20]
+
+    def rested() -> bool:
+        wrong[:] = _wrong(server, crowd)
+        return not wrong
+
+    if why := await crowd.until(server, rested, RESTED_S * patience()):
+        proof.wrong += [*wrong[:20], why]
     proof.wrong += crowd.broken
     proof.figures["resumed"] = crowd.sum("resumed")
     proof.figures["acknowledged"] = sum(len(one.get("acked", ())) for one in crowd.told)
+    proof.figures["gave_up_a_silent_line"] = crowd.sum("gave_up")
     proof.figures["rooms"] = len(server.plan.rooms)
 
 

@@ -40,6 +40,10 @@ class Server:
         assert self._alive is not None
         return self._alive.pid.result()
 
+    @property
+    def alive(self) -> bool:
+        return self._alive is not None and not self._alive.ended.done()
+
     async def start(self, crash_at: str | None = None) -> bool:
         """Starts the next life; False when it died before it served."""
         self.life += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -100,3 +101,56 @@ def test_a_frame_is_read_whole_however_it_arrives() -> None:
     for at in range(0, len(data), 7):
         client.data_received(data[at : at + 7])
     assert (client.position, crowd.wrong) == (1, [])
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize(
+    "returncode, alive, why",
+    [
+        (3, True, "a process of clients has ended with 3"),
+        (None, False, "the server has ended by itself"),
+        (None, True, "nothing has moved for"),
+    ],
+)
+async def test_nobody_waits_for_what_cannot_come(
+    returncode: int | None, alive: bool, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storm, "STILL_S", 0.01)
+    process: Any = SimpleNamespace(returncode=returncode)
+    server: Any = SimpleNamespace(alive=alive)
+    assert why in await storm.Crowds([process], [{"live": 1}]).until(server, lambda: False, 600)
+
+
+@pytest.mark.real_time
+async def test_who_is_heard_no_more_is_not_waited_for() -> None:
+    async def read() -> None:
+        raise ValueError("a line too long")
+
+    reading = asyncio.create_task(read())
+    await asyncio.wait([reading])
+    server: Any = SimpleNamespace(alive=True)
+    crowd = storm.Crowds([], [{}], [reading])
+    assert "a line too long" in await crowd.until(server, lambda: False, 600)
+
+
+@pytest.mark.real_time
+@pytest.mark.may_block
+@pytest.mark.time_limit(120)
+async def test_a_storm_ends_in_any_case_and_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storm, "WHOLE_S", 0.0)
+    assert (await storm.prove(10, seed=7)).wrong == ["it did not end: starting the server took too long"]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_client_that_hears_nothing_comes_again_and_one_that_hears_shows_that_it_is_there(
+    answered: bool,
+) -> None:
+    crowd, client = one_client()
+    ended, said = asyncio.Event(), list[bytes]()
+    client.connection_made(SimpleNamespace(write=said.append, abort=ended.set))
+    if answered:
+        client._hear({"type": "welcome", "heartbeat_s": 20.0})
+    await asyncio.sleep(1e4)
+    assert (ended.is_set(), crowd.gave_up) == (not answered, 0 if answered else 1)
+    assert (sum(b"ping" in each for each in said) > 400) is answered
+    client.connection_lost(None)
