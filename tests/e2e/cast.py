@@ -23,6 +23,8 @@ ROOMS = (
     "uma",
     "rosa",
     "sven",
+    "tess",
+    "vera",
 )
 STAFF = ("sam", "rita")
 LONG = 230

@@ -1,5 +1,6 @@
 /** The end user's page. */
 import { api, roomPath } from "../shared/api.js";
+import { keepFocus } from "../shared/focus.js";
 import { initials } from "../shared/format.js";
 import { Icon } from "../shared/icons.js";
 import { html, render, useState } from "../shared/lib.js";
@@ -75,5 +76,6 @@ document.addEventListener("visibilitychange", () => {
 
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
 render(html`<${App} />`, app);
+keepFocus();
 addEventListener("pagehide", () => client.presence("offline"));
 if (hasToken) client.start();

@@ -23,7 +23,7 @@ const BACK = new Set([1001, 1006, 1011, 1012, 1013]);
 /** @type {Record<number, string>} */
 const WHY = {
   1001: "The server is going away. Call again in a moment.", 1013: "Too many calls at the moment.", 4401: "This link has expired.", 4403: "You may not call here.",
-  4404: "Nobody takes calls here.", 4408: "The connection is too slow for a call.", 4409: "The connection was silent for too long.", 4429: "Too many calls. Wait a moment.",
+  4404: "Nobody takes calls here.", 4406: "Your call was not taken.", 4408: "The connection is too slow for a call.", 4409: "The connection was silent for too long.", 4429: "Too many calls. Wait a moment.",
 };
 
 export class VoiceCall {

@@ -49,6 +49,7 @@ export function Desk() {
     const what = JSON.stringify([now.id, mode, mode === "whisper" && target, words]);
     if (attempt.current.what !== what) attempt.current = { what, id: newId() };
     const body = { text: words, client_id: attempt.current.id };
+    box.current.focus(); // now and not when it has worked: whoever has left by then has left
     setBusy(true);
     const told = mode === "note" ? await act("POST", "notes", body, "Note added")
       : mode === "draft" ? await act("POST", "drafts", body, "Draft kept for approval")
@@ -58,18 +59,24 @@ export function Desk() {
       attempt.current.what = "";
       setText("");
     }
-    box.current.focus();
   };
   const keys = (/** @type {KeyboardEvent} */ event) => {
-    if (event.key === "Escape") box.current.blur();
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     void send();
   };
+  const choose = (/** @type {KeyboardEvent} */ event) => {
+    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[/** @type {"ArrowUp"} */ (event.key)];
+    if (!by) return;
+    event.preventDefault();
+    const at = (MODES.findIndex(([name]) => name === mode) + by + MODES.length) % MODES.length;
+    writing.value = MODES[at][0];
+    /** @type {any} */ (event.currentTarget).children[at].focus();
+  };
   const placeholder = closed ? "This room is closed: reopen it to write" : mode === "whisper" ? `Only ${targetName.replace(/ alone$/, "") || "the channel"} sees this` : MODES.find(([name]) => name === mode)?.[3];
   return html`<form class="desk ${mode}" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); void send(); }}>
     <div class="desk-top">
-      <div class="modes" role="radiogroup" aria-label="What to write">${MODES.map(([name, label, icon, title]) => html`<button type="button" role="radio" key=${name} aria-checked=${mode === name} title=${title} onClick=${() => { writing.value = name; box.current.focus(); }}><${Icon} name=${icon} size=${15} />${label}</button>`)}</div>
+      <div class="modes" role="radiogroup" aria-label="What to write" onKeyDown=${choose}>${MODES.map(([name, label, icon, title]) => html`<button type="button" role="radio" key=${name} aria-checked=${mode === name} tabindex=${mode === name ? 0 : -1} title=${title} onClick=${() => { writing.value = name; box.current.focus(); }}><${Icon} name=${icon} size=${15} />${label}</button>`)}</div>
       ${mode === "whisper" && html`<label class="to">to <select value=${target} onChange=${(/** @type {any} */ event) => setTo(event.target.value)}>${targets.map(([value, label]) => html`<option key=${value} value=${value}>${label}</option>`)}</select></label>`}
       ${mode === "reply" && !iHold.value && now.floor.mode === "ai" && html`<span class="hint">The AI answers here too. Take over to answer alone.</span>`}
     </div>

@@ -1,5 +1,6 @@
 /** The supervisor's page: the queue, one room, and what can be done. */
 import { api } from "../shared/api.js";
+import { keepFocus } from "../shared/focus.js";
 import { clock, initials } from "../shared/format.js";
 import { Icon } from "../shared/icons.js";
 import { html, render, signal, useEffect, useRef, useState } from "../shared/lib.js";
@@ -90,7 +91,7 @@ function Dialog({ title, children }) {
   return html`<dialog ref=${box} aria-label=${title} onClose=${() => { dialog.value = ""; }}><header><h2>${title}</h2><button class="icon-button" aria-label="Close" onClick=${() => box.current.close()}><${Icon} name="close" /></button></header>${children}</dialog>`;
 }
 
-const KEYS = [["/", "Search rooms"], ["j  k", "Next or previous room"], ["g", "Room that has waited longest"], ["t", "Take over"], ["r", "Reply"], ["n", "Note"], ["w", "Whisper"], ["Esc", "Leave the text box"], ["?", "This list"]];
+const KEYS = [["/", "Search rooms"], ["↑  ↓", "Up and down the list"], ["j  k", "Next or previous room"], ["g", "Room that has waited longest"], ["t", "Take over"], ["r", "Reply"], ["n", "Note"], ["w", "Whisper"], ["Esc", "Leave the text box"], ["?", "This list"]];
 const Keys = () => html`<${Dialog} title="Keyboard"><dl class="keys">${KEYS.map(([key, words]) => html`<dt><kbd>${key}</kbd></dt><dd>${words}</dd>`)}</dl></${Dialog}>`;
 
 function DeadLetters() {
@@ -133,12 +134,15 @@ function step(by) {
   const all = [.../** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".list .room"))];
   const at = all.findIndex((one) => one.classList.contains("open"));
   const next = all[Math.min(all.length - 1, Math.max(0, at + by))];
+  next?.focus();
   next?.click();
   next?.scrollIntoView({ block: "nearest" });
 }
 
 document.addEventListener("keydown", (event) => {
-  const at = /** @type {HTMLElement} */ (event.target);
+  const at = /** @type {HTMLInputElement} */ (event.target);
+  // A search box with words in it is cleared first, as browsers do it.
+  if (event.key === "Escape" && at.matches("input, textarea") && !(at.type === "search" && at.value)) at.blur();
   if (event.ctrlKey || event.metaKey || event.altKey || at.closest("input, textarea, select, dialog")) return;
   const run = SHORTCUTS[event.key];
   if (!run) return;
@@ -152,6 +156,7 @@ setInterval(() => { now.value = Date.now(); }, 1000);
 setInterval(() => { if (document.visibilityState === "visible" && link.value === "live") soon(0); }, 20_000);
 setInterval(() => { if (link.value === "live") void loadRooms(); }, 30_000);
 render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById("app")));
+keepFocus();
 if (hasToken.value) {
   watchAttention();
   client.start();

@@ -2,8 +2,9 @@
 import { api } from "../shared/api.js";
 import { clock, spaced, wordsOf } from "../shared/format.js";
 import { channelIcon, Icon } from "../shared/icons.js";
-import { html, root, useState } from "../shared/lib.js";
+import { html, root, useEffect, useRef, useState } from "../shared/lib.js";
 import { Calls } from "./calls.js";
+import { deskBox } from "./desk.js";
 import { act, atLeast, beside, bindings, brains, iHold, isOpen, now, people, personName, room, state, toast } from "./model.js";
 
 export function Panel() {
@@ -63,7 +64,11 @@ function Draft({ one }) {
 }
 
 /** @param {boolean} [force] */
-export const takeOver = (force = false) => act("POST", "floor/take", { force }, "You have the floor: the AI is silent");
+export async function takeOver(force = false) {
+  const told = await act("POST", "floor/take", { force }, "You have the floor: the AI is silent");
+  // A keyboard on the glass would cover the conversation.
+  if (told && !matchMedia("(pointer: coarse)").matches) deskBox.focus();
+}
 /** @param {string} note */
 export const handBack = (note) => act("POST", "floor/release", { note: note.trim() || null }, "Handed back to the AI");
 
@@ -155,9 +160,14 @@ function Tasks() {
 /** Closing ends what is being said: it is asked twice. */
 function Close() {
   const [sure, setSure] = useState(false);
-  if (!sure) return html`<button class="button wide danger" onClick=${() => setSure(true)}><${Icon} name="lock" size=${16} />Close this room</button>`;
-  return html`<div class="sure" role="group" aria-label="Close this room?"><p>Close it for everybody? Replies under way end; it can be reopened.</p>
-    <div class="pair"><button class="button danger" onClick=${() => act("POST", "close", {}, "Room closed")}>Yes, close it</button><button class="button" onClick=${() => setSure(false)}>Keep it open</button></div></div>`;
+  const first = useRef(/** @type {any} */ (null)), asked = useRef(false);
+  useEffect(() => {
+    if (sure || asked.current) first.current.focus();
+    asked.current = sure;
+  }, [sure]);
+  if (!sure) return html`<button ref=${first} class="button wide danger" onClick=${() => setSure(true)}><${Icon} name="lock" size=${16} />Close this room</button>`;
+  return html`<div class="sure" role="group" aria-label="Close this room?" onKeyDown=${(/** @type {KeyboardEvent} */ event) => { if (event.key === "Escape") setSure(false); }}><p>Close it for everybody? Replies under way end; it can be reopened.</p>
+    <div class="pair"><button class="button danger" onClick=${() => act("POST", "close", {}, "Room closed")}>Yes, close it</button><button ref=${first} class="button" onClick=${() => setSure(false)}>Keep it open</button></div></div>`;
 }
 
 function RoomActions() {
