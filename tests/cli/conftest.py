@@ -71,10 +71,7 @@ class Command:
 
     def demo(self, *words: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
         process = self.start("demo", "--json", "--no-open", "--brain", "offline", "--port", "0", *words)
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("{"), line + process.stdout.read()
-        return process, json.loads(line)
+        return process, json.loads(hear(process, "{"))
 
 
 @pytest.fixture
@@ -95,6 +92,17 @@ def app_file(tmp_path: Path) -> Path:
     path = tmp_path / "app.py"
     path.write_text(APP)
     return path
+
+
+def hear(process: subprocess.Popen[str], words: str) -> str:
+    """The next line that begins with `words`; before it a busy machine may have the program warn of a slow start."""
+    told = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(words):
+            return line
+        told += line
+    raise AssertionError(f"it ended without saying {words!r}:\n{told}")
 
 
 def stop(process: subprocess.Popen[str], signum: int = signal.SIGTERM) -> int:

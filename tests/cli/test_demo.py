@@ -10,7 +10,7 @@ import pytest
 
 from roomkit.cli.demo import choose_brain
 from roomkit.errors import ConfigError
-from tests.cli.conftest import Command, stop
+from tests.cli.conftest import Command, hear, stop
 
 pytestmark = pytest.mark.time_limit(150)
 
@@ -44,8 +44,7 @@ def test_a_demo_from_start_to_end(command: Command) -> None:
         "send", "--url", invited["url"], "--db", "rooms.db", "--channel", "sms", "--from", "+15550123", "--text", "hi"
     )
     assert sent.returncode == 0, sent.stderr
-    assert process.stdout is not None
-    assert "SMS to +15550123: Hello!" in process.stdout.readline()
+    hear(process, "  SMS to +15550123: Hello!")
     assert stop(process) == 0
 
 

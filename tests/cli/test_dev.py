@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import APP, Command, eventually, stop
+from tests.cli.conftest import APP, Command, eventually, hear, stop
 
 
 @pytest.mark.parametrize("options", [["--no-pages"], ["--port", "0"]], ids=["terminal", "with pages"])
@@ -58,15 +58,14 @@ def test_a_program_that_seats_its_own_channels_keeps_its_choice(command: Command
 def test_reload_starts_again_when_the_program_changes(command: Command, app_file: Path) -> None:
     process = command.start("dev", "app.py", "--no-pages", "--reload")
     assert process.stdin is not None
-    assert process.stdout is not None
     process.stdin.write("one\n")
     process.stdin.flush()
-    assert process.stdout.readline() == "You said: one\n"
+    hear(process, "You said: one")
     app_file.write_text(APP.replace("You said", "You wrote"))
-    assert process.stdout.readline() == "changed: starting again\n"
+    hear(process, "changed: starting again")
     process.stdin.write("two\n")
     process.stdin.flush()
-    assert process.stdout.readline() == "You wrote: two\n"
+    hear(process, "You wrote: two")
     process.stdin.close()
     assert process.wait(20) == 0
 
@@ -77,7 +76,7 @@ def test_ctrl_c_ends_it(command: Command, app_file: Path) -> None:
     assert process.stdout is not None
     process.stdin.write("one\n")
     process.stdin.flush()
-    assert process.stdout.readline() == "You said: one\n"
+    hear(process, "You said: one")
     assert stop(process) == 0
     assert eventually(lambda: process.poll() is not None)
 
@@ -90,7 +89,7 @@ def test_it_ends_in_one_quiet_line(command: Command, app_file: Path, options: li
     assert process.stdout is not None
     process.stdin.write("one\n")
     process.stdin.flush()
-    assert process.stdout.readline() == "You said: one\n"
+    hear(process, "You said: one")
     if "ctrl-c" in how:
         process.send_signal(signal.SIGINT)
     if "end" in how:

@@ -11,14 +11,12 @@ import pytest
 from roomkit.cli.run import RunOptions, kit_and_app, refuse_open_doors
 from roomkit.errors import ConfigError, UsageError
 from roomkit.kit import RoomKit
-from tests.cli.conftest import Command, stop
+from tests.cli.conftest import Command, hear, stop
 
 
 def test_serving_and_draining(command: Command, app_file: Path) -> None:
     process = command.start("run", "app:kit", "--port", "0", ROOMKIT_LOG="WARNING")
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("roomkit: serving app:kit on http://127.0.0.1:"), line
+    line = hear(process, "roomkit: serving app:kit on http://127.0.0.1:")
     with urllib.request.urlopen(f"{line.split()[4]}/readyz", timeout=10) as answer:
         assert json.load(answer)["ready"]
     assert stop(process) == 0

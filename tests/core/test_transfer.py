@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import random
 from pathlib import Path
@@ -20,7 +19,6 @@ from roomkit.testing import FakeChannel, ScriptedAI, VirtualClock
 from roomkit.testing.ai import call
 from tests.core.rooms import Brain, kit_with, say
 from tests.core.test_fork import Phone, picture
-from tests.gates.tree import package
 
 TEXTS = ("hi", "", "tea \u00fc \U0001f600", "line\nbreak \u2028 \x00", '"quoted" {json}', "blob:nothing")
 
@@ -269,22 +267,6 @@ async def test_a_journal_goes_along_so_that_forks_of_an_import_know_what_tools_s
         assert result.event is not None
         copy = await other.fork(room.id, at=result.event.index, ask="ai")
         assert (await other.events(copy.id))[-1].text == "Still three."
-
-
-def test_every_kind_of_record_is_either_taken_along_or_left_on_purpose() -> None:
-    """A new kind has to be thought about: does it belong to the room's past, or is it something still to be done?"""
-    people = {"room", "binding", "participant", "identity", "revoked"}
-    other = people | {"consumer", "consumer_dead", "dedupe", "erasure", "head", "inbox", "inbox_refused", "seal"}
-    known = {*transfer.TAKEN, *transfer.LEFT, *other}
-    kinds: set[str] = set()
-    for source in package():
-        if "/testing/" in source.path:
-            continue
-        for node in ast.walk(source.tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Record":
-                kinds |= {a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)}
-    assert {"outbox", "mutation", "journal"} <= kinds
-    assert kinds <= known
 
 
 @pytest.mark.real_time

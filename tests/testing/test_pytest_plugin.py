@@ -75,11 +75,11 @@ async def test_fails_by_a_task_left_running():
     KEPT.append(Scope("s").spawn(asyncio.sleep(60), name="left"))
 
 async def test_fails_by_blocking():
-    time.sleep(1.1)
+    time.sleep(2.1)
 
 @pytest.mark.may_block
 async def test_passes_blocking():
-    time.sleep(1.1)
+    time.sleep(2.1)
 
 @pytest.mark.real_time
 async def test_fails_by_blocking_in_real_time():
