@@ -4,8 +4,7 @@ SHELL := /bin/sh
 .PHONY: help demo test lint prove bench docs clean
 
 BIN := .venv/bin
-# -qq: errors only. Development compiles what it imports, not all that it installs, which would take longer than the rest.
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+INSTALL := .ci/install $(BIN)/python
 ARGS ?=
 
 help: ## this list
@@ -48,15 +47,15 @@ clean: ## removes environments, caches and built files
 # One stamp per set of dependencies: the second run installs nothing, a changed pyproject.toml installs again.
 .venv/.demo: pyproject.toml | .venv/.created
 	@echo "roomkit: installing what the demo needs (once)"
-	@$(PIP) -e '.[server,cli,http,openai,anthropic]'
+	@$(INSTALL) -e '.[server,cli,http,openai,anthropic]'
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/.created
 	@echo "roomkit: installing what development needs (once)"
-	@$(PIP) --no-compile -e '.[dev]'
+	@$(INSTALL) -e '.[dev]'
 	@touch $@ .venv/.demo
 
 .venv/.docs: pyproject.toml | .venv/.created
 	@echo "roomkit: installing what the documentation needs (once)"
-	@$(PIP) -e '.[docs]'
+	@$(INSTALL) -e '.[docs]'
 	@touch $@
