@@ -28,6 +28,7 @@ from roomkit.ports.channel import Channel, ChannelOutput, RoomContext, RoomPort
 from roomkit.ports.realtime import RealtimeVoiceProvider
 from roomkit.runtime import Scope
 from roomkit.voice.bridge import MOST_CALLERS
+from roomkit.voice.courtesy import turn_away
 from roomkit.voice.pipeline import AudioPipelineConfig
 from roomkit.voice.realtime.call import RealtimeCall, RealtimeCallOptions
 from roomkit.voice.realtime.link import LinkOptions
@@ -200,8 +201,8 @@ class RealtimeVoiceChannel(Channel):
             if session is not connection:
                 await _accept(self.backend, session, connection)
             await self.answer(session, room_id=room_id)
-        except BaseException:
-            await self._abandon(session)
+        except BaseException as error:
+            await self._abandon(session, error)
             raise
         return session
 
@@ -227,8 +228,8 @@ class RealtimeVoiceChannel(Channel):
             if not session.participant_id and result.event is not None:
                 session.participant_id = result.event.source.participant_id or ""
             await self._begin(session, result.room_id, result.event)
-        except BaseException:
-            await self._abandon(session)
+        except BaseException as error:
+            await self._abandon(session, error)
             raise
         return result.room_id
 
@@ -237,8 +238,8 @@ class RealtimeVoiceChannel(Channel):
         if isinstance(session, VoiceSession):
             try:
                 await self._begin(session, room_id)
-            except BaseException:
-                await self._abandon(session)
+            except BaseException as error:
+                await self._abandon(session, error)
                 raise
         else:
             await self.start_session(room_id, binding.participant_id or "", session)
@@ -334,10 +335,10 @@ class RealtimeVoiceChannel(Channel):
             tools.only = frozenset(spec.name for spec in specs)
         return tools
 
-    async def _abandon(self, session: VoiceSession) -> None:
-        """A call that could not begin: everything is let go, the reason is the caller's."""
+    async def _abandon(self, session: VoiceSession, why: BaseException) -> None:
+        """A call that could not begin: the caller hears so, everything is let go, the reason is the host's."""
+        await turn_away(self.backend, session, why)
         await self.finish(session, "not_started")
-        await self.backend.hang_up(session)
 
     async def _listen(self, call: RealtimeCall) -> None:
         await call.run()

@@ -25,6 +25,7 @@ from roomkit.ports.speech import STT, TTS
 from roomkit.runtime import Scope
 from roomkit.voice.bridge import MOST_CALLERS
 from roomkit.voice.call import Call, CallOptions
+from roomkit.voice.courtesy import turn_away
 from roomkit.voice.interruption import Interruption
 from roomkit.voice.mouth import Utterance
 from roomkit.voice.pipeline import AudioPipelineConfig
@@ -171,27 +172,31 @@ class VoiceChannel(Channel):
         """Takes a call into its room, the caller's own or `room_id`; the room's id. `assurance` is how well this caller
         is known, for all they say in this call; None is what the session says, or the channel. With `briefing` they are
         told that first, alone and without being heard, until it is over or they press a key, and then they are let in;
-        it returns then. Raises `StateError` when the room does not take it."""
-        session.assurance = assurance or session.assurance or self.options.assurance
-        port = self._port()
-        message = InboundMessage(
-            channel_id=self.channel_id,
-            sender_id=sender_id or session.participant_id or session.id,
-            participant_id=session.participant_id or None,
-            content=SystemContent(code="call_started", data={"session": session.id, **metadata}),
-            type=EventType.SYSTEM,
-            external_id=f"call:{session.id}",
-            assurance=session.assurance,
-            metadata={"voice_session_id": session.id},
-        )
-        result = await port.process_inbound(message, room_id=room_id)
-        if result.blocked or result.room_id is None:
-            await self._backend().hang_up(session)
-            raise StateError(f"the call was not taken: {result.reason}")
-        if not session.participant_id and result.event is not None:
-            session.participant_id = result.event.source.participant_id or ""
-        await self._bind(session, result.room_id, briefing=briefing)
-        return result.room_id
+        it returns then. Raises `StateError` when the room does not take it: the caller has heard three falling notes
+        then, and is hung up."""
+        try:
+            session.assurance = assurance or session.assurance or self.options.assurance
+            port = self._port()
+            message = InboundMessage(
+                channel_id=self.channel_id,
+                sender_id=sender_id or session.participant_id or session.id,
+                participant_id=session.participant_id or None,
+                content=SystemContent(code="call_started", data={"session": session.id, **metadata}),
+                type=EventType.SYSTEM,
+                external_id=f"call:{session.id}",
+                assurance=session.assurance,
+                metadata={"voice_session_id": session.id},
+            )
+            result = await port.process_inbound(message, room_id=room_id)
+            if result.blocked or result.room_id is None:
+                raise StateError(f"the call was not taken: {result.reason}")
+            if not session.participant_id and result.event is not None:
+                session.participant_id = result.event.source.participant_id or ""
+            await self._bind(session, result.room_id, briefing=briefing)
+            return result.room_id
+        except BaseException as error:
+            await turn_away(self._backend(), session, error)
+            raise
 
     async def connect_session(self, session: Any, room_id: str, binding: ChannelBinding) -> None:
         """A session that came with an inbound message (S104)."""
@@ -246,8 +251,9 @@ class VoiceChannel(Channel):
             ahead=self.options.ahead,
         )
         if line.bridge.full and not session.listen_only:
-            await self._backend().hang_up(session)
-            raise StateError(f'room "{room_id}" has {MOST_CALLERS} callers; more are not mixed')
+            full = StateError(f'room "{room_id}" has {MOST_CALLERS} callers; more are not mixed')
+            await turn_away(self._backend(), session, full)
+            raise full
         call = Call(session, self._backend(), line, self._pipeline, options, stt=self.stt, tts=self.tts)
         self._calls[session.id] = line.calls[session.id] = call
         for part in (self.stt, self.tts):

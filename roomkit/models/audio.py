@@ -67,6 +67,8 @@ class VoiceSession:
     metadata: dict[str, Any] = field(default_factory=lambda: {})
     assurance: Assurance | None = None
     """How well this caller is known; None is as well as the channel says."""
+    refused: bool = False
+    """Its room did not take it: a transport that can say so does, as it hangs up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,13 +126,17 @@ class LiveBackend(Generic[W]):
             self.tell("disconnected", call.session)
 
     async def introduce(self, call: LiveCall[W], answer: Callable[[], Awaitable[None]]) -> None:
-        """Has the call taken into its room, and hangs up when the room does not take it."""
+        """Has the call taken into its room, and hangs up when the room does not take it, whatever the reason."""
+        taken = False
         try:
             await answer()
+            taken = True
         except RoomKitError as error:
             log.info("call %s: %s", call.session.id, error)
-            await self.hang_up(call.session)
         finally:
+            if not taken:
+                call.session.refused = True
+                await self.hang_up(call.session)
             if call.over:  # it went before it was taken: nobody else will hang up
                 self._calls.pop(call.session.id, None)
 

@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from roomkit.errors import SessionEnded
+from roomkit.errors import SessionEnded, StateError
 from roomkit.models.audio import FRAME_MS, AudioFrame, VoiceSession
 from roomkit.ports.audio import BackendEvent, VoiceBackend
 from roomkit.runtime import Scope, Wakeup, monotonic
+from roomkit.voice.courtesy import turn_away
 
 
 class Loudspeaker:
@@ -180,13 +181,15 @@ Connect = Callable[[bool], Awaitable[tuple[VoiceBackend, FarEnd]]]
 
 
 async def check_voice_backend(connect: Connect, *, slack_ms: float = 120.0, share: float = 0.9) -> None:
-    """Proves that a transport carries sound both ways, knows what has really sounded, falls silent when told and ends
-    calls. `connect(listen_only)` makes a live call; each is hung up. `slack_ms` is how late the transport may know what
-    has sounded; `share` is how much of a sound must arrive (codecs and resamplers take a little)."""
+    """Proves that a transport carries sound both ways, knows what has really sounded, falls silent when told, lets
+    callers hear that they are turned away, and ends calls. `connect(listen_only)` makes a live call; each is hung up.
+    `slack_ms` is how late the transport may know what has sounded; `share` is how much of a sound must arrive (codecs
+    and resamplers take a little)."""
     await _hears(connect, share)
     await _plays(connect, slack_ms, share)
     await _falls_silent(connect, slack_ms, share)
     await _keeps_monitors_silent(connect)
+    await _turns_away(connect, share)
     await _ends(connect)
 
 
@@ -268,6 +271,19 @@ async def _keeps_monitors_silent(connect: Connect) -> None:
         await asyncio.sleep(0.3)
         assert not any(any(frame.pcm) for frame in got), "a monitor is heard"
         await backend.hang_up(far.session)
+
+
+async def _turns_away(connect: Connect, share: float) -> None:
+    backend, far = await connect(False)
+    told: list[AudioFrame] = []
+    async with Scope("check") as scope:
+        reading = scope.spawn(_collect(backend, far.session, told), name="receive")
+        await asyncio.sleep(0)
+        await turn_away(backend, far.session, StateError("nobody takes it"))
+        heard = far.heard() * 1000 / far.session.rate
+        assert heard > 400 * share, f"who is turned away hears {heard:.0f} ms of the notes that say so"
+        await asyncio.wait_for(reading, 10)
+        await _refuses(backend, far.session)
 
 
 async def _ends(connect: Connect) -> None:

@@ -1,4 +1,5 @@
-"""What keeps a call from dead air beyond words: the key that calls a person, and a sound for when a voice fails."""
+"""What keeps a call from dead air beyond words: the key that calls a person, and a sound for when a voice fails or
+nobody takes the call."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from roomkit.dsp.pcm import silence, to_pcm
-from roomkit.errors import UsageError
-from roomkit.models.audio import AudioFrame
+from roomkit.errors import SessionEnded, UsageError
+from roomkit.models.audio import FRAME_MS, AudioFrame, VoiceSession
+from roomkit.ports.audio import VoiceBackend
 from roomkit.runtime import monotonic
 from roomkit.voice.sound import frames, frames_of
 
@@ -19,6 +21,8 @@ log = logging.getLogger(__name__)
 ALONE_S = 1.5
 """A key that stands for something by itself is pressed alone: in a number it is a digit."""
 _NOTES = (523.25, 415.3, 329.63)
+TURN_AWAY_S = 2.5
+"""A far end that does not tell what it has played is hung up then."""
 
 
 class HumanKey:
@@ -62,3 +66,28 @@ def falling_notes(rate: int) -> bytes:
     at = np.arange(rate // 5) / rate
     fading = np.exp(-6 * at) * np.minimum(at * 200, 1)
     return silence(rate // 20).join(to_pcm(9_000 * fading * np.sin(2 * np.pi * hertz * at)) for hertz in _NOTES)
+
+
+async def turn_away(backend: VoiceBackend, session: VoiceSession, why: BaseException) -> None:
+    """Ends a call that nobody takes, for any transport: three falling notes instead of silence, then it is hung up. It
+    takes `TURN_AWAY_S` seconds at most; when `why` is a cancellation there is no time for notes."""
+    if session.refused:
+        return
+    session.refused = True
+    try:
+        if not isinstance(why, asyncio.CancelledError):
+            async with asyncio.timeout(TURN_AWAY_S):
+                await _notes(backend, session)
+    except (SessionEnded, TimeoutError):
+        pass
+    finally:
+        await backend.hang_up(session)
+
+
+async def _notes(backend: VoiceBackend, session: VoiceSession) -> None:
+    until = backend.played(session)
+    async for frame in frames(falling_notes(session.rate), session.rate):
+        await backend.send_audio(session, frame)
+        until += frame.samples
+    while backend.played(session) < until:  # noqa: ASYNC110 - a transport tells this when asked, not by itself
+        await asyncio.sleep(FRAME_MS / 1000)

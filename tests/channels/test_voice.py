@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from roomkit import RoomKit
 from roomkit.channels.voice import VoiceChannel, VoiceOptions
-from roomkit.errors import ConfigError, UsageError
+from roomkit.errors import ConfigError, RoomKitError, SessionEnded, StateError, UsageError
 from roomkit.models import voice as told
-from roomkit.models.audio import SessionState, VoiceSession
-from roomkit.models.hooks import Block, Modify
+from roomkit.models.audio import AudioFrame, SessionState, VoiceSession
+from roomkit.models.hooks import BeforeCommit, Block, Modify
 from roomkit.models.room import Assurance
 from roomkit.ports.speech import TurnVerdict
 from roomkit.testing import FakeChannel
@@ -133,6 +133,37 @@ async def test_disabled_barge_in_hears_the_caller_afterwards() -> None:
         await phone.answer()
         await asyncio.sleep(25)
         assert await phone.said() == [("phone", "one"), ("app", LONG), ("phone", "two"), ("app", LONG)]
+
+
+async def test_who_is_not_taken_hears_that_and_is_hung_up() -> None:
+    async with Phone() as phone:
+
+        @phone.kit.before(BeforeCommit)
+        async def closed(moment: BeforeCommit) -> Any:
+            return Block("after hours")
+
+        with pytest.raises(StateError, match="after hours"):
+            await phone.answer()
+        assert phone.session.refused
+        assert sum(one.end_ms - one.start_ms for one in phone.line.heard(phone.session)) > 500
+        with pytest.raises(SessionEnded):
+            await phone.line.send_audio(phone.session, AudioFrame(bytes(320), 8_000))
+        assert phone.channel.sessions() == []
+
+
+async def test_a_room_that_is_not_there_and_a_host_that_gives_up_leave_no_call_open() -> None:
+    async with Phone() as phone:
+        with pytest.raises(RoomKitError):
+            await phone.channel.answer(phone.session, room_id="nowhere")
+        assert phone.line.heard(phone.session), "a caller is left in silence"
+        other = phone.line.call("call-2")
+        waiting = asyncio.create_task(phone.channel.answer(other, briefing=LONG))
+        await asyncio.sleep(0.5)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with pytest.raises(SessionEnded):
+            await phone.line.send_audio(other, AudioFrame(bytes(320), 8_000))
 
 
 async def test_guards_change_and_withhold_transcripts_and_sentences() -> None:

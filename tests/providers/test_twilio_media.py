@@ -17,7 +17,7 @@ from roomkit import RoomKit
 from roomkit.channels.voice import VoiceChannel, VoiceOptions
 from roomkit.channels.websocket import WebSocketChannel
 from roomkit.dsp.pcm import to_pcm
-from roomkit.errors import AccessDenied, ConfigError
+from roomkit.errors import AccessDenied, ConfigError, StateError
 from roomkit.models.audio import AudioFrame, DtmfDigit, VoiceSession
 from roomkit.models.delivery import WebhookRequest
 from roomkit.net.room_client import Disconnected
@@ -31,6 +31,7 @@ from roomkit.testing.clock import VirtualClock
 from roomkit.testing.sockets import AsgiSocket
 from roomkit.testing.vendors.twilio_media import FakeTwilioCall
 from roomkit.testing.voice import FarEnd, MemoryLine, check_voice_backend, sound
+from roomkit.voice.courtesy import turn_away
 from tests.servers.house import SECRET, House, house
 
 TOKEN = "an auth token of nobody"
@@ -182,6 +183,28 @@ async def test_a_call_whose_server_went_away_is_connected_again_and_one_that_we_
         await backend.hang_up(far.session)
         line.put(None)
         await asyncio.sleep(0.01)
+    ended = backend.reply(asked("?again=1", CallStatus="in-progress"), "wss://x/voice/phone").body
+    assert b"<Response><Hangup/></Response>" in ended
+
+
+async def test_a_call_that_its_room_does_not_take_ends_at_twilio_too() -> None:
+    backend = made()
+    told = parameters(backend.reply(asked(), "wss://x/voice/phone").body)
+
+    async def refuse() -> None:
+        await turn_away(backend, far.session, StateError("after hours"))
+        raise StateError("after hours")
+
+    async with Scope("phone") as scope:
+        line = MemoryLine()
+        far = FakeTwilioCall(line.put, parameters=told)
+        line.on_sent = far.take
+        far.start()
+        scope.spawn(far.play(), name="play")
+        await backend.serve(line, far.session, refuse)
+        assert far.heard() > 4_000, "the caller hears nothing"
+        assert line.code == 1000
+        scope.cancel()
     ended = backend.reply(asked("?again=1", CallStatus="in-progress"), "wss://x/voice/phone").body
     assert b"<Response><Hangup/></Response>" in ended
 

@@ -108,5 +108,5 @@ async def test_a_room_that_does_not_take_the_call_hangs_up() -> None:
 
     line = MemoryLine()
     await backend.serve(line, VoiceSession("page"), refuse)
-    assert line.code == 1000
+    assert line.code == 4406, "a page can tell it from the end of a call"
     assert len(backend) == 0

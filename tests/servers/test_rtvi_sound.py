@@ -337,6 +337,7 @@ async def test_a_room_that_does_not_take_the_call_leaves_the_client_with_its_tex
         await home.kit.detach_channel("r", "voice")
         home.model.add(["Only written."])
         await client.ready()
+        await asyncio.sleep(1)  # the notes that say so to the ear
         assert client.kinds() == ["bot-ready", "error"]
         assert "text goes on" in client.told[-1]["data"]["error"]
         await client.send("send-text", {"content": "hi"}, "m1")

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 RATE = 16_000
 FRAME_BYTES = RATE * FRAME_MS // 1000 * 2
 MAX_TEXT = 1_000
+NOT_TAKEN = 4406
+"""The close code of a call that its room does not take."""
 
 
 class WebAudioBackend(LiveBackend[SocketLine]):
@@ -84,7 +86,10 @@ class WebAudioBackend(LiveBackend[SocketLine]):
         await _say(call.wire, "clear", epoch=epoch)
 
     async def leave(self, call: LiveCall[SocketLine]) -> None:
-        await call.wire.close(1000, "hung up")
+        if call.session.refused:
+            await call.wire.close(NOT_TAKEN, "the call was not taken")
+        else:
+            await call.wire.close(1000, "hung up")
 
 
 async def _say(line: SocketLine, kind: str, **fields: Any) -> None:
