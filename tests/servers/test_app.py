@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import posixpath
 import re
 import signal
 from pathlib import Path
@@ -108,6 +109,48 @@ async def test_the_pages_are_served_under_a_strict_policy(tmp_path: Path) -> Non
             assert (await h.http.get(f"/pages/{bad}")).status_code == 404, bad
     async with house(pages=False) as h:
         assert (await h.http.get("/")).status_code == 404
+
+
+async def test_a_page_names_its_scripts_at_once_by_addresses_that_are_kept_for_good() -> None:
+    async with house() as h:
+        for url, first in (("/", "chat/main.js"), ("/supervisor", "supervisor/main.js")):
+            page = await h.http.get(url)
+            assert page.headers["cache-control"] == "no-cache"
+            named = re.findall(r'(?:href|src)="(pages/[^"]+)"', page.text)
+            version = named[0].split("/")[1]
+            assert version.startswith("~")
+            names = {name.removeprefix(f"pages/{version}/") for name in named}
+            # Those of the second and third step too, which a browser would learn of one way there and back later each.
+            assert {first, "shared/lib.js", "vendor/preact.js", "vendor/signals-core.js"} <= names
+            for name in named:
+                found = await h.http.get(f"/{name}")
+                assert found.status_code == 200, name
+                assert "immutable" in found.headers["cache-control"]
+                for wanted in re.findall(r'from "(\.[^"]+)"', found.text) if name.endswith(".js") else ():
+                    full = posixpath.normpath(posixpath.join(posixpath.dirname(name), wanted))
+                    assert full in named, f"{name} asks for {wanted}"
+
+
+async def test_a_page_of_another_version_finds_its_files_but_not_for_good() -> None:
+    async with house() as h:
+        plain = await h.http.get("/pages/shared/lib.js")
+        other = await h.http.get("/pages/~0123456789ab/shared/lib.js")
+        assert (plain.status_code, other.text) == (200, plain.text)
+        assert {plain.headers["cache-control"], other.headers["cache-control"]} == {"no-cache"}
+
+
+@pytest.mark.parametrize(
+    "accepted, packed", [("gzip, br", True), ("gzip;q=0.5", True), ("gzip;q=0", False), ("", False)]
+)
+async def test_a_script_is_packed_for_those_who_can_unpack_it(accepted: str, packed: bool) -> None:
+    async with house() as h:
+        asked = {"accept-encoding": accepted}
+        answer = await h.http.get("/pages/shared/lib.js", headers=asked)
+        assert ("content-encoding" in answer.headers) is packed
+        assert answer.headers["vary"] == "accept-encoding"
+        assert "export const html" in answer.text
+        again = await h.http.get("/pages/shared/lib.js", headers={**asked, "if-none-match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
 
 
 # -- media ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ export { useState, useRef, useEffect, useLayoutEffect, useMemo, useId } from "..
 export { batch, computed, effect, signal } from "../vendor/signals.js";
 
 /** The address below which everything lives, with a slash at the end: the server may be mounted under any prefix. */
-export const root = () => new URL("../../", import.meta.url);
+export const root = () => new URL(import.meta.url.replace(/pages\/(~[^/]+\/)?shared\/[^/]*$/, ""));
 
 /** @type {WeakMap<object, {of: unknown, made: any}>} */
 const kept = new WeakMap();
