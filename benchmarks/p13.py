@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.measure import Cost, Figure, Meter, Report, cpu_figure
 from benchmarks.peer_voice import compared
 from benchmarks.voice_sound import babble, frames
-from roomkit.dsp.pcm import to_pcm
+from roomkit.dsp.pcm import samples, to_pcm
 from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.ports.audio import BackendTraits
 from roomkit.voice.pipeline import AudioPipelineConfig, Pipeline
@@ -43,6 +43,9 @@ async def run(meter: Meter) -> Report:
         [
             cpu_figure("all stages, taking turns", chain[1], 300.0),
             cpu_figure("all stages, both speaking all the time", chain[0], 300.0),
+            cpu_figure(
+                "all stages, taking turns, the bot in the microphone", await _cost(meter, CHAIN, _turns(echo=0.1))
+            ),
             cpu_figure("of that WebRTC's echo, gain and noise, bare", bare),
             cpu_figure("all stages, gain by the house's own, taking turns", own_gain[1]),
             cpu_figure("all stages, gain by the house's own, both speaking", own_gain[0]),
@@ -54,7 +57,8 @@ async def run(meter: Meter) -> Report:
         ],
         (
             "transport at 48 kHz, working rate 16 kHz; calls run beside each other, each with its own state",
-            f"taking turns: of {TURNS_S:.0f} s the bot speaks for 5, and the caller from before it has ended;",
+            f"taking turns: of {TURNS_S:.0f} s the bot speaks for 5, and the caller from before it has ended,",
+            "with a headset on, so that nothing is heard of the bot, or with a loudspeaker beside the microphone;",
             "bare is the native library on the sound of both, with nothing of ours",
             "the peers' parts, both speaking: LiveKit's for all but keys and limiter; Pipecat's resampler and speech",
         ),
@@ -63,12 +67,16 @@ async def run(meter: Meter) -> Report:
     return compared(meter, report, "chain", 500, {"frame": ("its parts, both ways", "us CPU")}, sound=sound)
 
 
-def _turns() -> Talk:
-    """The bot speaks in the first five seconds, the caller from half a second before its end, in a quiet room."""
+def _turns(echo: float = 0.0) -> Talk:
+    """The bot speaks in the first five seconds, the caller from half a second before its end, in a quiet room. `echo`
+    is how loud the caller's loudspeaker is in their microphone, 40 ms later; with a headset there is none."""
     count = int(TURNS_S * LINE_RATE)
     near = np.random.default_rng(3).normal(0, 15, count)
     near[int(4.5 * LINE_RATE) :] = babble(LINE_RATE, TURNS_S - 4.5, 1)[: count - int(4.5 * LINE_RATE)]
     said = frames(babble(CHAIN.rate, TURNS_S, 2), CHAIN.rate)
+    if echo:
+        late, spoken = LINE_RATE // 25, 5 * LINE_RATE
+        near[late : late + spoken] += echo * np.repeat(samples(b"".join(one.pcm for one in said[:250])), 3)
     heard = frames(near, LINE_RATE)
     return Talk(heard, [frame if number < 5 * 50 else None for number, frame in enumerate(said)])
 

@@ -112,8 +112,8 @@ class _Hush:
         self._raw = self._clean = 0.0
         self._gain = 1.0
 
-    def over(self, block: bytes) -> bool:
-        power = energy(block)
+    def over(self, power: float) -> bool:
+        """Whether a block of so much energy needs no cleaning."""
         if power > self._nothing:
             self._blocks, self._raw, self._clean = 0, 0.0, 0.0
             return False
@@ -157,22 +157,24 @@ class ApmStage:
         rest = self._kinds - {"aec"}
         self._echo = _Module(self._rate, ("aec",)) if "aec" in self._kinds else None
         self._rest = _Module(self._rate, rest) if rest or self._echo is None else None
-        self._hush = _Hush(self._rate // 100)
+        self._no_echo, self._no_rest = _Hush(self._rate // 100), _Hush(self._rate // 100)
         self._still = _AFTER
         self._stood = True
         self._missed.clear()
 
     def _work(self, block: bytes) -> bytes:
-        played = self._reference.take() if self._echo is not None else self._silence
-        self._still = self._still + 1 if played == self._silence else 0
-        if self._hush.over(block):
-            self._miss(block, played)
-            return self._hush.faint(block)
-        clean = block if self._echo is None else self._without_echo(self._echo, block, played)
-        if self._rest is not None:
-            clean = self._rest.heard(clean)
-        self._hush.cleaned(clean)
-        return clean
+        power = energy(block)
+        if self._echo is not None:
+            clean = self._without_echo(self._echo, block, power)
+            if clean is not block:
+                block, power = clean, energy(clean)
+        if self._rest is None:
+            return block
+        if self._no_rest.over(power):
+            return self._no_rest.faint(block)
+        block = self._rest.heard(block)
+        self._no_rest.cleaned(block)
+        return block
 
     def _miss(self, block: bytes, played: bytes) -> None:
         self._stood = True
@@ -181,13 +183,20 @@ class ApmStage:
         else:
             self._missed.clear()
 
-    def _without_echo(self, echo: _Module, block: bytes, played: bytes) -> bytes:
+    def _without_echo(self, echo: _Module, block: bytes, power: float) -> bytes:
+        played = self._reference.take()
+        self._still = self._still + 1 if played == self._silence else 0
+        if self._no_echo.over(power):
+            self._miss(block, played)
+            return self._no_echo.faint(block)
         stood, self._stood = self._stood, not self.echoing
         if stood and self._stood:
+            self._no_echo.cleaned(block)
             return block
         while self._missed:
             echo.heard(*self._missed.popleft())
         clean = echo.heard(block, played)
+        self._no_echo.cleaned(clean)
         if stood:
             return self._crossed(block, clean)
         return self._crossed(clean, block) if self._stood else clean

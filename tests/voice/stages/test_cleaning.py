@@ -225,43 +225,44 @@ def test_echo_is_looked_for_while_there_can_be_any_and_its_room_is_remembered() 
     assert _power((near + echo)[again]) - _power(out[again]) > 10
 
 
+@pytest.mark.skipif(not PROMPTS.is_dir(), reason="no recorded speech is installed (.ci/voice)")
 def test_a_quiet_line_is_left_alone_and_the_first_echo_after_that_goes_as_those_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Somebody listens to the bot with a headset on; then it is taken off, and then they speak."""
     random = np.random.default_rng(7)
-    far, near = random.normal(0, 3_000, 12 * RATE), random.normal(0, 5, 12 * RATE)
-    echo = np.convolve(far, _room(7, 150))[: len(far)]
+    far, near = _spoken(60, 12), random.normal(0, 5, 12 * RATE)
+    echo = np.convolve(far, _room(0, 150))[: len(far)]
     echo[4 * RATE : 9 * RATE] = 0
     mic = near + echo
     mic[11 * RATE :] += random.normal(0, 2_000, RATE)
-    asked = 0
+    asked: list[str] = []
 
-    def hear(module: Any) -> Callable[[], None]:
+    def hear(module: Any, name: str) -> Callable[[], None]:
         clean = module._clean
 
         def counted() -> None:
-            nonlocal asked
-            asked += 1
+            asked.append(name)
             clean()
 
         return counted
 
     stage = ApmStage(RATE, ("aec", "denoiser"))
-    for module in (stage._echo, stage._rest):
-        assert module is not None
-        module._clean = hear(module)
+    assert stage._echo is not None
+    assert stage._rest is not None
+    stage._echo._clean, stage._rest._clean = hear(stage._echo, "echo"), hear(stage._rest, "rest")
     out = through(stage, mic, far)
     # Four and a half seconds of hush, of which echo cancellation makes up for 0.4 s.
-    assert asked == 2 * 1_200 - 2 * 450 + 40
+    assert asked.count("echo") == 1_200 - 450 + 40
+    assert asked.count("rest") <= 1_200 - 400
     monkeypatch.setattr(apm, "_NOTHING", -1.0)
     always = through(ApmStage(RATE, ("aec", "denoiser")), mic, far)
-    assert np.array_equal(out[: 4 * RATE], always[: 4 * RATE])
-    learned, hush, both = slice(2 * RATE, 4 * RATE), slice(5 * RATE, 9 * RATE), slice(11 * RATE, 12 * RATE)
+    hush, both = slice(5 * RATE, 9 * RATE), slice(11 * RATE, 12 * RATE)
     again = slice(int(9.25 * RATE), 11 * RATE)
     assert _power(out[hush]) < _power(near[hush]) + 1
     assert _power(out[hush]) == pytest.approx(_power(always[hush]), abs=5)
-    assert _power(mic[again]) - _power(out[again]) > _power(mic[learned]) - _power(out[learned]) - 3
+    assert _power(mic[again]) - _power(out[again]) > 30
+    assert _power(out[again]) < _power(always[again]), "the room was forgotten meanwhile"
     assert _power(out[both]) == pytest.approx(_power(always[both]), abs=3)
 
 
