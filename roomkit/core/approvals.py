@@ -214,6 +214,11 @@ async def answer(
     if asked["status"] != "pending" or (late and not expired):
         state = "expired" if late and asked["status"] == "pending" else asked["status"]
         raise StateError(f'approval "{approval_id}" is already {state}; nothing was changed')
+    if granted and asked.get("erased"):
+        raise StateError(
+            f'what approval "{approval_id}" was asked for is erased, so that nobody can see what a yes would allow; '
+            "answer no"
+        )
     waiting = engine.answers.get(approval_id)
     may_go_on = ai_may_answer(actor.state.room.floor)
     live = waiting is not None and not waiting.done() and may_go_on

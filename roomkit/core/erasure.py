@@ -430,7 +430,9 @@ def _emptied(kind: str, value: dict[str, Any]) -> dict[str, Any]:
             return {**value, "title": "erased", "description": "", "metadata": {}}
         case "observation":
             return {**value, "content": "", "metadata": {}}
-        case "approval" | "journal":
+        case "approval":
+            return {**value, "arguments": {}, "erased": True}
+        case "journal":
             return {**value, "arguments": {}, "result": None, "error": None}
         case "delivery":
             return {name: inner for name, inner in value.items() if name not in ("reason", "parts", "part_states")}

@@ -25,6 +25,7 @@ from roomkit.models.event import EventType
 from roomkit.models.hooks import PersonErased
 from roomkit.models.room import Identity
 from roomkit.models.stream import StreamEnd
+from roomkit.ports.channel import TurnPolicy
 from roomkit.ports.store import Batch, Duplicate, EventQuery, Record, RecordQuery
 from roomkit.testing import FakeChannel, ScriptedAI
 from roomkit.testing.ai import call
@@ -455,6 +456,34 @@ async def test_what_an_approval_was_asked_for_goes_with_whoever_it_was_about() -
         await kit.erase_person("amy")
         assert await left(kit, SECRET) == []
         assert len(await left(kit, "coffee")) >= 5, "what others asked for stays"
+
+
+async def test_nobody_can_allow_what_nobody_can_see_any_more() -> None:
+    """One answer to two people: the erased one's question is gone, the call it led to is still asked for."""
+
+    @tool(needs_approval=True)
+    def buy(item: str) -> str:
+        """Buys something."""
+        bought.append(item)
+        return "bought"
+
+    bought: list[str] = []
+    ai = AIChannel("ai", ScriptedAI([call("buy", item=f"{SECRET} tea")], "done"))
+    ai.configure(tools=(buy,), turn_policy=TurnPolicy("coalesce", quiet_s=1.0))
+    async with kit_with(Phone(), ai) as kit:
+        await kit.create_room("r", channels=["sms", "ai"])
+        for who in ("amy", "bob"):
+            said = InboundMessage.text("sms", who, f"I am {who}", participant_id=who)
+            asked = await kit.process_inbound(said, room_id="r")
+        await asyncio.sleep(2)
+        await kit.erase_person("amy")
+        (approval,) = await kit.approvals()
+        assert approval["arguments"] == {}
+        with pytest.raises(StateError, match="nobody can see what a yes would allow"):
+            await kit.answer_approval(approval["id"], True, by="desk")
+        await kit.answer_approval(approval["id"], False, by="desk")
+        await asked.settled()
+        assert bought == []
 
 
 async def test_files_go_before_what_names_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -313,7 +313,7 @@ async def _deaf_timers(self: Timers, *_: Any) -> None:
 
 _bug("a resume skips one", 200, (views, "open_view", _one_too_few))
 _bug("subscribed after it was read", 200, (views, "open_view", _read_then_subscribe))
-_bug("edits and deletions hide nothing", 200, (messages, "_mutate", _nothing))
+_bug("edits and deletions hide nothing", 400, (messages, "_mutate", _nothing))
 _bug("timers die with the process", 800, (Timers, "load", _deaf_timers))
 _bug("a timer that rang stays", 200, (Timers, "_forget", _nothing))
 

@@ -196,7 +196,11 @@ class Page:
         self.open: dict[str, str] = {}
         self.shown: dict[str, tuple[Process, list[tuple[float, str]]]] = {}
         """Stream -> who told it, and how it grew."""
+        self.views: list[tuple[float, float, frozenset[str]]] = []
+        """When it asked for one, when it had it, and which replies were growing in it."""
+        self.stalled = False
         self.nets: dict[str, int] = {}
+        self._asked_at = 0.0
         self._human = False
         self._ended_here: set[str] = set()
         self.wrong: list[str] = []
@@ -216,6 +220,7 @@ class Page:
                     self.write(messages - left)
                 if dice.random() < 0.15 and self.wire is not None:
                     self.wire.stall(True)
+                    self.stalled = True
             if dice.random() < 0.8 and self.wire is not None:
                 self.world.trace(self.name, "breaks off")
                 self.wire.close()
@@ -237,6 +242,7 @@ class Page:
             self.wire.close()
         self.wire = Wire(process, self.principal, self.dice, self.hear)
         self._ended_here.clear()
+        self._asked_at = self.world.loop.time()
         self.session.connected(None)
         return True
 
@@ -328,6 +334,7 @@ class Page:
         """A view says which replies are in the making now; those that are not among them ended unseen."""
         self._floor(frame.room.get("floor", {}).get("mode"))
         now = {stream.stream_id: stream.text for stream in frame.streams}
+        self.views.append((self._asked_at, self.world.loop.time(), frozenset(now)))
         for stream_id in now:
             if stream_id in self.ends:
                 self.wrong.append(f"{self.name} was shown stream {stream_id} again after its end")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from roomkit.models.content import TextContent
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import RoomEvent
 from roomkit.models.room import FloorMode
-from roomkit.ports.store import Record
+from roomkit.ports.store import Record, RecordQuery
 from roomkit.testing.simulation.clients import Phone, Said, Spot, note_answer
+from roomkit.testing.simulation.outside import ASKING
 from roomkit.testing.simulation.process import Lost, Process, alive
-from roomkit.testing.simulation.rights import NOTE, PROPOSAL, is_allowed
+from roomkit.testing.simulation.rights import HOLD_S, NOTE, PROPOSAL, is_allowed
 
 if TYPE_CHECKING:
     from roomkit.rooms import Rooms
@@ -104,7 +106,9 @@ async def _answer(rooms: Rooms, room: str, who: str) -> None:
 
 
 async def _hold(rooms: Rooms, room: str, who: str) -> None:
-    await rooms.take_over(room, who, force=True, lease_s=0.5)
+    await rooms.take_over(room, who, force=True, lease_s=HOLD_S)
+    await asyncio.sleep(0.6 * HOLD_S)
+    await rooms.note(room, NOTE, who)
 
 
 async def _draft(rooms: Rooms, room: str, who: str) -> None:
@@ -204,6 +208,42 @@ async def _tell(world: World, process: Process, spot: Spot, name: str) -> None:
         word = f"<{name}.w>"
         world.secrets[word] = (spot, people[0])
         await process.ask(rooms.whisper, spot[1], f"{word} says", to=f"person:{people[0]}", by=name)
+
+
+async def _permit(rooms: Rooms, room: str, who: str) -> None:
+    await rooms.take_over(room, who, force=True)
+    for asked in await rooms.approvals(room):
+        await rooms.answer_approval(asked["id"], True, by=who, room_id=room)
+    await rooms.release(room)
+
+
+ASKED: tuple[Deed, ...] = (_permit, _permit, DEEDS["answer"], DEEDS["close"])
+
+
+class Clerk:
+    """Is there when a machine asks for something, or says it."""
+
+    def __init__(self, world: World, dice: random.Random) -> None:
+        self.world = world
+        self.dice = dice
+
+    async def live(self, looks: int) -> None:
+        for _ in range(looks):
+            await asyncio.sleep(0.5 * self.dice.random())
+            spot = self.dice.choice(self.world.spots)
+            if self._is_there("approval", spot, ("approval:pending",)):
+                await self._do(spot, self.dice.choice(ASKED))
+            elif self._is_there("stream", spot) and self.dice.random() < 0.1:
+                await self._do(spot, DEEDS["mute"])
+
+    def _is_there(self, kind: str, spot: Spot, terms: tuple[str, ...] = ()) -> bool:
+        return bool(self.world.disk.read(RecordQuery(kind, spot[0], room_id=spot[1], terms=terms, limit=1)))
+
+    async def _do(self, spot: Spot, deed: Deed) -> None:
+        process = self.world.door(self.dice)
+        if process is not None:
+            with suppress(Lost, RoomKitError):
+                await process.ask(deed, self.world.rooms(process, spot[0]), spot[1], "clerk")
 
 
 MORE: dict[str, More] = {"fork": _fork, "import": _import, "enqueue": _enqueue, "tell": _tell}
@@ -319,6 +359,8 @@ def more_people(world: World) -> list[Coroutine[Any, Any, None]]:
         lives += [one.live(dice.choice((2, 3))) for one in world.newcomers]
     if "erase" in world.features:
         lives.append(forget(world, dice.choice(world.phones), own()))
+    if ASKING in world.features and world.with_ai:
+        lives.append(Clerk(world, own()).live(20))
     if world.more:
         lives.append(Desk(world, "d", world.spots, own()).live(4))
     return lives

@@ -136,6 +136,8 @@ class Model:
     def __init__(self, world: World, dice: random.Random) -> None:
         self._world = world
         self._dice = dice
+        self._more = random.Random(f"{world.seed} and once more")
+        self._repeated: set[str] = set()
         self._tools = dice.choice((0.0, 0.4, 0.8))
         self._broken = dice.choice((0.0, 0.0, 0.1))
         self._pace = dice.choice((0.0, 0.05, 0.3, 0.5))
@@ -157,7 +159,8 @@ class Model:
         await self._think()
         if not self._world.calm and dice.random() < self._broken:
             raise ProviderError(self.name, "overloaded", retryable=True)
-        wanted = None if isinstance(last.parts[-1], ToolResultPart) else self._wanted(request)
+        result = last.parts[-1]
+        wanted = self._again(request, result) if isinstance(result, ToolResultPart) else self._wanted(request)
         if wanted is not None and any(spec.name == wanted for spec in request.tools):
             if dice.random() < 0.5:
                 yield TextChunk("One moment. ")
@@ -174,7 +177,17 @@ class Model:
     def _wanted(self, request: AIRequest) -> str | None:
         if "approved wipe" in request.messages[-1].text:
             return "wipe"
+        if ASKING in self._world.features and self._more.random() < 0.5:
+            return "wipe"
         return self._dice.choice(("charge", "charge", "lookup", "wipe")) if self._dice.random() < self._tools else None
+
+    def _again(self, request: AIRequest, result: ToolResultPart) -> str | None:
+        """What was allowed it may want once more, and has to ask for once more."""
+        word = _last_word(request)
+        if result.output != WIPED or word in self._repeated:
+            return None
+        self._repeated.add(word)
+        return "wipe" if self._more.random() < 0.5 else None
 
     async def _think(self) -> None:
         if self._pace and not self._world.calm:
@@ -185,6 +198,9 @@ class Model:
         pass
 
 
+ASKING = "asking"
+"""The feature that the model asks often, and somebody is there when it does."""
+WIPED = "wipe is done"
 _USAGE = Usage(input_tokens=10, output_tokens=5)
 
 

@@ -8,9 +8,10 @@ import importlib
 import json
 from typing import Any
 
-from roomkit.core import floor, policy, undelivered
+from roomkit.core import approvals, floor, policy, undelivered
 from roomkit.core.actor import Change, RoomActor
-from roomkit.core.streams import Hub, OpenStream
+from roomkit.core.replies import Reply
+from roomkit.core.streams import Deliver, Hub, OpenStream, Viewer
 from roomkit.core.timers import Timers
 from roomkit.models.room import ChannelBinding
 from roomkit.ports.store import Record
@@ -71,6 +72,17 @@ def _unless(name: str) -> Any:
     return arm
 
 
+async def _idle(*_: Any, **__: Any) -> None:
+    """In place of something that ought to happen."""
+
+
+_record = approvals._record
+
+
+def _never_used(actor: RoomActor, key: str, value: dict[str, Any]) -> Record:
+    return _record(actor, key, {**value, "status": "granted"} if value["status"] == "used" else value)
+
+
 # -- what pages are told, and what they say --------------------------------------------------------------------------
 
 _chunk = Hub.chunk
@@ -89,6 +101,10 @@ def _with_a_hole(self: Hub, stream: OpenStream, delta: str, bindings: Any) -> No
         stream.length += len(delta)
     else:
         _chunk(self, stream, delta, bindings)
+
+
+def _unaware(self: Hub, viewer: Viewer, deliver: Deliver, _: Any) -> Any:
+    return self.subscribe(viewer, deliver), []
 
 
 class _Nameless:
@@ -113,3 +129,9 @@ bug("a message is remembered for a moment only", 400, (RoomActor, "commit", _bri
 bug("idle rooms are never paused", 100, (Timers, "arm", _unless("idle")))
 bug("a floor is held for ever", 100, (Timers, "arm", _unless("floor")))
 bug("a question is open for ever", 400, (Timers, "arm", _unless("approval")))
+bug("a floor is not renewed", 300, (floor, "renew", _idle))
+bug("who joins is not told of a growing reply", 200, (Hub, "join", _unaware))
+bug("a used permission is used again", 300, (approvals, "_record", _never_used), features=("asking",))
+bug("who is muted goes on in what it has begun", 300, (Reply, "_silent", _never), features=("asking",))
+bug("a closed room goes on asking", 300, (approvals, "withdraw", _idle), features=("asking",))
+bug("a permission is held back for ever", 300, (approvals, "let_go", _idle), features=("asking",))

@@ -44,7 +44,7 @@ from roomkit.testing.simulation.deeds import (
 from roomkit.testing.simulation.disk import Disk, SimStore
 from roomkit.testing.simulation.judge import judge
 from roomkit.testing.simulation.nodes import Network, SimLink, SimOwnership
-from roomkit.testing.simulation.outside import TOOLS, Model, Run, SimChannel, Vendor
+from roomkit.testing.simulation.outside import ASKING, TOOLS, Model, Run, SimChannel, Vendor
 from roomkit.testing.simulation.process import HURRY, Lost, Process
 from roomkit.testing.simulation.trace import Trace
 
@@ -68,7 +68,7 @@ POLICIES = {
 }
 LOBBY = DeliveryPolicy(max_retries=3, base_delay=0.2, timeout_s=2.0)
 """Of the channel by which rooms are opened."""
-FEATURES = ("keyless", "newcomer", "shop", "erase", "segments", "drain", *MORE)
+FEATURES = ("keyless", "newcomer", "shop", "erase", "segments", "drain", ASKING, *MORE)
 CONSUMER = "shop"
 
 
