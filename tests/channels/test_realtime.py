@@ -858,6 +858,19 @@ async def test_a_broken_connection_is_made_again_and_seeded_from_the_room() -> N
         assert [text for _, text in await it.log()] == ["I am Tom", "Hello Tom", "what is my name?", "Tom"]
 
 
+@pytest.mark.parametrize(
+    "most, known", [(40, ["ann: one", "ann: two", "ann: three"]), (4, ["ann: two", "ann: three"]), (0, [])]
+)
+async def test_how_much_of_the_room_a_new_session_knows(most: int, known: list[str]) -> None:
+    """That somebody came and that a call began are events too."""
+    async with desk(options=RealtimeOptions(history_events=most)) as it:
+        it.room = (await it.kit.create_room("r", channels=["voice"])).id
+        for words in ("one", "two", "three"):
+            await it.kit.send("r", words, by="ann")
+        await it.call()
+        assert [turn.text for turn in it.model.config.history] == known
+
+
 async def test_a_session_that_can_be_resumed_is_resumed_and_not_seeded() -> None:  # L5985
     provider = MockRealtimeProvider(traits=RealtimeTraits(resumes=True, reconfigures=IN_BAND))
     async with desk(provider=provider) as it:

@@ -26,6 +26,31 @@ OURS = frozenset(
     | {"QuietHours", "Digests", "Redaction", "WebSocketOptions", "ServerOptions", "ToolPolicy", "RetryPolicy"}
 )
 """The options of the room machine and its doors: each of them is set by name in some test."""
+THEIRS = re.compile(r"(Options|Settings|Rules|Config)$")
+"""How classes are called whose fields are the options of a vendor, a voice or a channel."""
+SET_NOWHERE = {
+    **dict.fromkeys(
+        ("CallOptions.clip", "CallOptions.phrase", "CallOptions.voice_for", "TurnOptions.reprompts"),
+        "made of VoiceOptions by the channel, which is what tests set",
+    ),
+    **dict.fromkeys(("KeyRules.audience", "VoiceOptions.clip"), "set by the part around it"),
+    **dict.fromkeys(
+        ("LinkOptions.delays_s", "LinkOptions.margin_s", "TurnOptions.decide_ms", "TurnOptions.stall_ms"),
+        "a pause of our own, which tests of its default hold",
+    ),
+    **dict.fromkeys(
+        ("RealtimeCallOptions.transcript_wait_s", "RealtimeOptions.transcript_wait_s", "SQLiteOptions.probe_s"),
+        "a pause of our own, which tests of its default hold",
+    ),
+    **dict.fromkeys(
+        ("PostgresOptions.readers", "RecordingOptions.bitrate", "WebSocketSourceOptions.ping_s"),
+        "changes how much is asked of a machine, and no answer",
+    ),
+    "IMAPOptions.access_token": "a login with OAuth needs somebody's server",
+    "NeonizeOptions.show_qr": "needs a telephone",
+    "ToolRules.functions": "made of the channel's tools",
+}
+"""What of those no test sets, and why not. Only ever shorter."""
 BY_NAME = {
     "SpendLimits": tuple(f"{who}_{what}" for who in ("room", "tenant") for what in ("tokens", "tool_calls", "money")),
     "Redaction": ("export",),
@@ -96,6 +121,26 @@ def test_every_option_of_the_house_is_set_in_a_test() -> None:
     assert {owner for owner, _ in knobs()} >= OURS, "renamed? rename it here as well"
     unturned = [f"{owner}.{name}" for owner, name in knobs() if owner in OURS and name not in turned()]
     assert unturned == [], "no test sets it: nobody knows whether it does what it says"
+
+
+@cache
+def named() -> frozenset[str]:
+    """Words that tests hold ready for keywords: keys of dictionaries, and parameters of a test."""
+    nodes = (node for path in sources("tests") if path != Path(__file__) for node in ast.walk(tree(path)))
+    return frozenset(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def set_nowhere() -> set[str]:
+    found: set[str] = set()
+    for path, node in classes():
+        if THEIRS.search(node.name) and {"providers", "voice", "channels"} & set(path.relative_to(PACKAGE).parts):
+            found.update(f"{node.name}.{name}" for name in fields(node) if name not in turned() | named())
+    return found
+
+
+def test_every_option_of_a_vendor_or_a_voice_is_set_in_a_test() -> None:
+    assert set_nowhere() - SET_NOWHERE.keys() == set(), "no test sets it: say why, or better write one"
+    assert SET_NOWHERE.keys() - set_nowhere() == set(), "it is set by now: take it off the list"
 
 
 def constructors() -> Iterator[tuple[str, ast.FunctionDef]]:

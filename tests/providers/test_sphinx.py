@@ -108,6 +108,33 @@ async def test_one_process_hears_several_and_refuses_more_than_it_can() -> None:
     await stt.aclose()
 
 
+async def test_a_second_process_is_started_where_two_are_allowed() -> None:
+    stt = SphinxSTT(SphinxOptions(grammar=GRAMMAR, streams=2, processes=2))
+    streams = [stt.transcribe(given(recorded(), 0.005)) for _ in range(2)]
+    for stream in streams:
+        await anext(stream)
+    assert len(stt.pids) == 2
+    for stream in streams:
+        await stream.aclose()
+    await stt.aclose()
+
+
+async def test_a_language_model_of_ones_own_is_what_it_reads(tmp_path: Path) -> None:
+    (tmp_path / "spoilt").write_bytes(b"no such thing")
+    stt = SphinxSTT(SphinxOptions(language_model=str(tmp_path / "spoilt")))
+    with pytest.raises(ConfigError, match="check the model, dictionary and grammar"):
+        await stt.start()
+    await stt.aclose()
+
+
+async def test_only_the_words_of_a_dictionary_of_ones_own_are_heard(tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("ten T EH N\nmeters M IY T ER Z\n")
+    stt = SphinxSTT(SphinxOptions(dictionary=str(tmp_path / "words")))
+    heard = text(await hear(stt, given(recorded())))
+    assert set(heard.split()) <= {"ten", "meters"}
+    await stt.aclose()
+
+
 async def test_a_left_stream_makes_room_at_once() -> None:
     stt = SphinxSTT(SphinxOptions(grammar=GRAMMAR, streams=1))
     for _ in range(3):
