@@ -193,11 +193,12 @@ class ApmStage:
         if stood and self._stood:
             self._no_echo.cleaned(block)
             return block
+        begins = stood and not self._missed  # after a hush there is nothing to fade from, and much to let through
         while self._missed:
             echo.heard(*self._missed.popleft())
         clean = echo.heard(block, played)
         self._no_echo.cleaned(clean)
-        if stood:
+        if begins:
             return self._crossed(block, clean)
         return self._crossed(clean, block) if self._stood else clean
 
