@@ -3,6 +3,8 @@
 Nothing here needs a key or a network: the AI is the built-in offline brain, and the vendors are roomkit's fakes, which
 check our requests and sign their webhooks as the real ones do. At the end it tells what each channel was sent of the
 same message: `kit.shown`, which the supervisor page has under "What arrived".
+
+Needs the [server,http,twilio,sendgrid] extras.
 """
 
 from __future__ import annotations

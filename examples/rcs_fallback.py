@@ -1,4 +1,7 @@
-"""What RCS cannot deliver goes by SMS, once: refused at once, or reported as failed later, however often."""
+"""What RCS cannot deliver goes by SMS, once: refused at once, or reported as failed later, however often.
+
+Needs the [server,telnyx] extras.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 The model and the line are mocks on a clock of their own, so that this takes no time, no key and no sound card; with
 `provider="openai"` and a real transport these are the same lines of a program.
+
+Needs the [voice] extra.
 """
 
 from __future__ import annotations

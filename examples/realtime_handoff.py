@@ -1,6 +1,8 @@
 """Two agents share a call: one hands it to the other, who has another voice and other tools; the line stays up.
 
 The model and the line are mocks on a clock of their own: no key, no time, no sound card.
+
+Needs the [voice] extra.
 """
 
 from __future__ import annotations

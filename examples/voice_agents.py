@@ -1,4 +1,7 @@
-"""Two agents in one call: the front desk hands over to a colleague; voice and prompt change, the line stays up."""
+"""Two agents in one call: the front desk hands over to a colleague; voice and prompt change, the line stays up.
+
+Needs the [voice] extra.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 The line, the recogniser and the voice are scripts on a clock of their own, so that this takes no time and no sound
 card; `stt="sphinx", tts="espeak"` and a real transport are the same lines of a program.
+
+Needs the [voice] extra.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A caller who asks for a person with the key 0: they wait, a colleague is told what it is about, and takes over."""
+"""A caller who asks for a person with the key 0: they wait, a colleague is told what it is about, and takes over.
+
+Needs the [voice] extra.
+"""
 
 from __future__ import annotations
 

@@ -101,7 +101,12 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'roomkit' has no attribute {name!r}")
-    value = getattr(import_module(f"roomkit.{home}"), name)
+    try:
+        value = getattr(import_module(f"roomkit.{home}"), name)
+    except ModuleNotFoundError as error:
+        from roomkit.errors import told_with_extra
+
+        raise told_with_extra(name, error) from error
     globals()[name] = value
     return value
 

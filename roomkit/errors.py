@@ -49,6 +49,24 @@ class MissingExtra(UsageError):
         self.extra = extra
 
 
+_EXTRAS = {
+    "numpy": "voice",
+    "starlette": "server",
+    "httpx2": "http",
+    "google": "rtvi",
+    "twilio": "twilio",
+    "openai": "openai",
+    "anthropic": "anthropic",
+}
+"""Which extra brings a package that a name of ours wants as soon as it is asked for."""
+
+
+def told_with_extra(who: str, error: ModuleNotFoundError) -> ModuleNotFoundError | MissingExtra:
+    """`error`, or what to install where the package that was not found is one of an extra."""
+    extra = _EXTRAS.get((error.name or "").partition(".")[0])
+    return MissingExtra(who, str(error.name), extra) if extra else error
+
+
 class StateError(RoomKitError):
     """The call is right but the moment is wrong."""
 

@@ -91,7 +91,7 @@ def demo(
         bool, typer.Option("--check", help="Try everything without a person, a kill -9 included, and give a verdict.")
     ] = False,
 ) -> int:
-    """Start a server with web chat and supervisor page, and a brain that needs no key."""
+    """Start a server with both pages, and a brain that needs no key."""
     from roomkit.cli import demo as command
 
     if check:
@@ -131,7 +131,7 @@ def run_command(
         ),
     ] = None,
 ) -> int:
-    """Serve your program in production: SIGTERM drains, a second one ends at once."""
+    """Serve your program in production. SIGTERM drains, a second one ends at once."""
     from roomkit.cli.run import RunOptions, run_server
 
     return run_server(RunOptions(target, host, port, workers, public_url, node_url))
@@ -141,7 +141,7 @@ def run_command(
 def migrate(
     url: Annotated[str, typer.Argument(help="The store, e.g. postgresql://user@host/database.")],
 ) -> int:
-    """Bring a store's tables to this version, before its processes are started with it."""
+    """Bring a store's tables to this version. Do so before processes of it are started."""
     from roomkit.cli.migrate import migrate_store
 
     return migrate_store(url)
@@ -155,7 +155,7 @@ def doctor(
     port: Annotated[int, typer.Option(help="Port that the server will use.")] = 8000,
     public_url: PublicUrl = None,
 ) -> int:
-    """Look for what is missing or wrong: extras, keys, ports, webhook URLs, clock, store."""
+    """Look for what is missing or wrong. Extras, keys, ports, webhook URLs, clock, store."""
     from roomkit.cli.doctor import examine
 
     return examine(target, port=port, public_url=public_url)
@@ -173,7 +173,7 @@ def send(
     message_id: Annotated[str | None, typer.Option("--id", help="The vendor's id, to send the same one again.")] = None,
     db: Annotated[Path | None, typer.Option(help="Sign for the demo that uses this file.")] = None,
 ) -> int:
-    """Send a message as a vendor would: a webhook with a good signature, from your own keys."""
+    """Send a message as a vendor would. It is a webhook, signed with your own keys."""
     from roomkit.cli.send import SendOptions, send_message
 
     return send_message(SendOptions(channel, text, sender, to, url, public_url, provider, message_id, db))
@@ -189,7 +189,7 @@ def token(
     tenant: Annotated[str, typer.Option(help="Whose rooms they are.")] = "default",
     ttl: Annotated[float, typer.Option(help="Seconds that it is good for.")] = 3600.0,
 ) -> int:
-    """Make a token for the pages, the API or /metrics, with your program's own secrets."""
+    """Make a token for the pages, the API or /metrics. Your program's own secrets sign it."""
     from roomkit.cli.token import TokenOptions, make_token
 
     return make_token(TokenOptions(target, role, room, who, name, tenant, ttl))
@@ -279,7 +279,7 @@ def consent(
     tenant: Tenant = "default",
     json: Annotated[bool, typer.Option("--json", help="One line of JSON each.")] = False,
 ) -> int:
-    """Who stopped or allowed what, when, and how: the ledger of a store."""
+    """Tell who stopped or allowed what, when, and how. It is the ledger of a store."""
     from roomkit.cli.consent import show_ledger
 
     return show_ledger(who, store, tenant, json)
@@ -295,7 +295,7 @@ def audit_command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The report as one line of JSON.")] = False,
 ) -> int:
-    """Check a log against its audit chain: names the first event that was altered or deleted."""
+    """Check a log against its audit chain. Names the first event that was altered or deleted."""
     from roomkit.cli.audit import audit
 
     return audit(room, store, tenant, anchor, json)
@@ -313,7 +313,7 @@ def call_command(
     language: Annotated[str, typer.Option(help="What is spoken, e.g. en or de-AT.")] = "en",
     json: Annotated[bool, typer.Option("--json", help="One line of JSON for each thing that happens.")] = False,
 ) -> int:
-    """Run a recorded caller through a room; prints the time line and the transcript."""
+    """Run a recorded caller through a room. Prints the time line and the transcript."""
     from roomkit.cli.call import CallCommand, call_room
 
     return call_room(CallCommand(file, out, target, stt, tts, language, json))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import sys
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -104,7 +105,7 @@ def _has_screen() -> bool:
 
 
 def _tell(invited: Invitation) -> None:
-    send = f"roomkit send --url {invited.url} --db {invited.db} --channel sms --from +15550123 --text Hi"
+    send = f"{_command()} send --url {invited.url} --db {invited.db} --channel sms --from +15550123 --text Hi"
     say()
     say(paint("roomkit demo", "bold") + f"  {_told_brain(invited.brain)}; rooms are kept in {invited.db}")
     say()
@@ -115,12 +116,21 @@ def _tell(invited: Invitation) -> None:
         'say "What time is it, and what is 12 * 7?", "Refund order 1042", "Tell me a story", "A human, please"',
         "speak: the microphone in the web chat is understood offline, so use short, clear sentences"
         if can_speak()
-        else "to speak with it: pip install 'roomkit-framework[voice,sphinx]', and install espeak-ng",
+        else f"to speak with it: {_pip()} install '.[voice,sphinx]', and install espeak-ng",
         f"or send a text message:  {send}",
         "Ctrl-C stops; nothing is lost: start it again and go on",
     ):
         say(paint(f"  {line}", "dim"))
     say()
+
+
+def _command() -> str:
+    """How this command is called where it was called: an environment that is not activated is not looked through."""
+    return "roomkit" if shutil.which("roomkit") else os.path.relpath(sys.argv[0])
+
+
+def _pip() -> str:
+    return "pip" if shutil.which("roomkit") else f"{os.path.relpath(sys.executable)} -m pip"
 
 
 def _told_brain(brain: str) -> str:

@@ -86,7 +86,12 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{home}"), name)
+    except ModuleNotFoundError as error:
+        from roomkit.errors import told_with_extra
+
+        raise told_with_extra(name, error) from error
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,43 @@ def test_git_ignores_nothing_of_the_package() -> None:
 
 def test_the_readme_never_installs_somebody_elses_package() -> None:
     """On the public index `roomkit` is another project."""
-    found = [path for path in ROOT.glob("*.md") if re.search(r"pip install roomkit\b", path.read_text("utf-8"))]
-    found += [path for path in (ROOT / "docs").rglob("*.md") if "pip install roomkit" in path.read_text("utf-8")]
-    assert not found
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "roomkit").rglob("*.py")]
+    # And nothing of that name with "-framework" is there yet.
+    assert not [path for path in texts if re.search(r"pip install '?roomkit\b", path.read_text("utf-8"))]
+
+
+BARE = """
+import sys
+class Bare:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"numpy", "starlette", "twilio", "cryptography", "google", "httpx2"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Bare())
+from importlib import import_module
+from roomkit.errors import MissingExtra
+for wanted in sys.argv[1:]:
+    module, _, name = wanted.partition(":")
+    try:
+        getattr(import_module(module), name) if name else import_module(module)
+    except MissingExtra as error:
+        print(error)
+"""
+
+
+def test_what_is_not_installed_is_told_with_its_extra() -> None:
+    """By whatever name it is come upon first; a bare ModuleNotFoundError says what, and not what to do."""
+    wanted = {
+        "roomkit:VoiceChannel": "voice",
+        "roomkit.channels:RealtimeVoiceChannel": "voice",
+        "roomkit.testing:FakeTwilio": "server",
+        "roomkit.testing:FakeTwilioCall": "voice",
+        "roomkit.protocols.rtvi.frames": "rtvi",
+    }
+    command = [sys.executable, "-c", BARE, *wanted]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    told = ran.stdout.splitlines()
+    assert [re.findall(r"the \[(\w+)\] extra", line) for line in told] == [[extra] for extra in wanted.values()]
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / ".ci").iterdir()), ids=lambda path: path.name)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from google.protobuf.message import DecodeError
+from roomkit.errors import MissingExtra, RemoteProtocolError
 
-from roomkit.errors import RemoteProtocolError
-from roomkit.protocols.rtvi.generated import frames_pb2 as pb
+try:
+    from google.protobuf.message import DecodeError
+
+    from roomkit.protocols.rtvi.generated import frames_pb2 as pb
+except ModuleNotFoundError as error:
+    raise MissingExtra("RTVI's frames", "protobuf", "rtvi") from error
 
 
 def message_frame(text: str) -> bytes:

@@ -18,14 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from roomkit.errors import MissingExtra
 from roomkit.models.delivery import WebhookRequest
 from roomkit.providers.mail import MailSettings
 from roomkit.providers.sendgrid.email import SendGridOptions
@@ -33,6 +31,13 @@ from roomkit.runtime import Clock
 from roomkit.testing.asgi import StreamingASGITransport
 from roomkit.testing.clock import VirtualClock
 from roomkit.testing.vendors.mishaps import Mishaps
+
+try:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+except ModuleNotFoundError as error:
+    raise MissingExtra("FakeSendGrid", "cryptography", "sendgrid") from error
 
 _ADDRESS = re.compile(r"[^\s@<>\"]+@[^\s@<>\"]+\.[^\s@<>\"]+")
 _KNOWN = {

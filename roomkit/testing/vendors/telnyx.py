@@ -22,17 +22,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from roomkit.errors import MissingExtra
 from roomkit.models.delivery import WebhookRequest
 from roomkit.providers.telnyx.sms import TelnyxOptions
 from roomkit.runtime import Clock
 from roomkit.testing.asgi import ConnectionCut, StreamingASGITransport
 from roomkit.testing.clock import VirtualClock
+
+try:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+except ModuleNotFoundError as error:
+    raise MissingExtra("FakeTelnyx", "cryptography", "telnyx") from error
 
 _NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
 _SENDER = re.compile(r"\+[1-9][0-9]{6,14}|[0-9]{3,6}|[A-Za-z0-9 ]{1,11}")
