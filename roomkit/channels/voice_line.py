@@ -12,7 +12,7 @@ from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.models.content import SystemContent, TextContent
 from roomkit.models.delivery import InboundMessage
 from roomkit.models.event import EventDraft, EventSource, EventType, RoomEvent, who_left
-from roomkit.models.room import ChannelBinding, Floor, Room
+from roomkit.models.room import ChannelBinding, Floor, FloorMode, Room
 from roomkit.models.stream import Ephemeral, StreamChunk, StreamEnd, StreamError, StreamStart
 from roomkit.ports.audio import LivePort
 from roomkit.ports.channel import RoomPort
@@ -42,6 +42,8 @@ class VoiceLine:
         self._growing: dict[str, dict[str, Utterance]] = {}
         self._attended = False
         """A person has the floor, or is waited for."""
+        self._taken = False
+        """A person has the floor."""
         self._unspoken: dict[str, str] = {}
         """Who wants to read the answer to their last message, and not to hear it."""
 
@@ -131,7 +133,13 @@ class VoiceLine:
                 pass
 
     def _floor(self, floor: Floor) -> None:
-        """While a person has the word no model hears, not even ahead, what is said to them."""
+        """While a person has the word no model hears, not even ahead, what is said to them; and what a model was saying
+        when they took it is said no further."""
+        taken = floor.mode is FloorMode.HUMAN
+        if taken and not self._taken:
+            for call in self.calls.values():
+                call.interrupt("taken_over")
+        self._taken = taken
         self._attended = not ai_may_answer(floor)
         if (ahead := self.channel.options.ahead) is not None:
             (ahead.leave if self._attended else ahead.attend)(self._port.tenant, self.room_id)

@@ -166,6 +166,25 @@ async def test_a_room_that_is_not_there_and_a_host_that_gives_up_leave_no_call_o
             await phone.line.send_audio(other, AudioFrame(bytes(320), 8_000))
 
 
+async def test_a_person_who_takes_the_floor_is_not_talked_over() -> None:
+    async with Phone() as phone:
+        session = await phone.answer()
+        phone.line.speaks(session, "tell me a story", 100, 600)
+        await asyncio.sleep(4)
+        assert phone.line.heard(session), "no story is told"
+        await phone.kit.take_over(phone.room, "ann")
+        await asyncio.sleep(0.1)
+        until = phone.line.heard(session)[-1].end_ms
+        await phone.channel.say(session, "This is Ann.")
+        await phone.kit.take_over(phone.room, "ann")
+        await asyncio.sleep(4)
+        (after,) = [one for one in phone.line.heard(session) if one.start_ms > until]
+        assert after.end_ms - after.start_ms > 300, "who has the floor already interrupts themselves"
+        (story,) = [text for by, text in await phone.said() if by != "phone"]
+        assert LONG.startswith(story)
+        assert story != LONG
+
+
 async def test_guards_change_and_withhold_transcripts_and_sentences() -> None:
     async with Phone() as phone:
 

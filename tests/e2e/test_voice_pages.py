@@ -164,6 +164,30 @@ def test_a_supervisor_hears_the_answer_and_is_not_heard(
     assert not read(monitor)[0].any()
 
 
+def test_a_colleague_takes_over_by_voice(
+    talk: Callable[[str], Page], pages: Pages, house: Server, speech: Path
+) -> None:
+    page = talk("dora")
+    script = MICROPHONE % base64.b64encode(speech.read_bytes()).decode()
+    desk = pages.open(house, "supervisor?dora", "sam", width=1400, script=script)
+    expect(desk.get_by_role("button", name="Listen")).to_be_visible()
+    expect(desk.get_by_role("button", name="Speak", exact=True)).to_have_count(0)
+    page.get_by_role("textbox", name="Write a message").fill("a story, please")
+    page.keyboard.press("Enter")
+    wait_for_sound(page)
+    desk.get_by_role("button", name="Take over").first.click()
+    desk.get_by_role("button", name="Speak", exact=True).click()
+    expect(desk.get_by_role("button", name="Stop speaking")).to_be_visible()
+    page.wait_for_timeout(700)
+    assert quiet(page, 300), "the reply goes on after somebody took over"
+    page.evaluate("window.loudness = []")
+    desk.evaluate("window.speak()")
+    wait_for_sound(page)
+    desk.get_by_role("button", name="Stop speaking").click()
+    expect(desk.get_by_role("button", name="Speak", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Stop speaking").click()
+
+
 def test_a_call_outlives_a_server_that_crashes(
     tmp_path_factory: pytest.TempPathFactory, pages: Pages, speech: Path
 ) -> None:

@@ -18,7 +18,7 @@ from roomkit.models.audio import AudioFrame, VoiceSession
 from roomkit.voice.pipeline import AudioPipelineConfig
 from tests.e2e.app import serve
 
-ROOMS = ("ada", "ben", "cleo")
+ROOMS = ("ada", "ben", "cleo", "dora")
 STORY = (
     "This is a long story about a very small town, where nobody had ever seen the sea, until one day it rained. " * 3
 )

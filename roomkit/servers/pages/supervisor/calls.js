@@ -1,4 +1,4 @@
-/** The calls of the open room, live: who speaks, what is understood, how long an answer takes; and listening in. */
+/** The calls of the open room, live: who speaks, what is understood, how long an answer takes; listening in; and speaking with them. */
 import { Icon } from "../shared/icons.js";
 import { html, signal } from "../shared/lib.js";
 import { VoiceCall, voiceChannels } from "../shared/voice.js";
@@ -7,7 +7,9 @@ import { FADES, heardOf, loudness, PHASES, timeLine } from "../shared/voice_stat
 /** @typedef {import("../shared/voice_state.js").Live} Live */
 
 const calls = signal(/** @type {Record<string, Live>} */ ({}));
+/** The own line to the room: of who only listens, or of who has the floor and speaks. */
 const listening = signal(/** @type {VoiceCall | null} */ (null));
+const speaks = signal(false);
 const heard = signal(false);
 const trouble = signal("");
 const channel = signal("");
@@ -18,11 +20,14 @@ export function voiceHeard(frame) {
   if (frame.type === "snapshot") void voiceChannels().then((found) => { channel.value = found.find((one) => one.by === "socket")?.id ?? ""; });
 }
 
-/** @param {string} roomId */
-function listen(roomId) {
-  if (listening.value) return listening.value.stop();
+/** @param {string} roomId @param {boolean} [aloud] with the own microphone */
+function listen(roomId, aloud = false) {
+  const before = listening.value;
+  if (before) before.stop();
+  if (before && speaks.value === aloud) return;
+  speaks.value = aloud;
   const line = listening.value = new VoiceCall({
-    channel: channel.value, roomId, listenOnly: true,
+    channel: channel.value, roomId, listenOnly: !aloud,
     onState: (state, why) => {
       trouble.value = why;
       heard.value = state === "on";
@@ -34,13 +39,15 @@ function listen(roomId) {
 
 export const stopListening = () => listening.value?.stop();
 
-/** @param {{roomId: string, now: number}} props */
-export function Calls({ roomId, now }) {
+/** @param {{roomId: string, now: number, mine: boolean}} props `mine`: whoever looks has the floor */
+export function Calls({ roomId, now, mine }) {
   const own = listening.value?.session;
   const live = Object.values(calls.value).filter((one) => now - one.at < FADES && one.session !== own);
   if (!live.length && !listening.value) return null;
+  const [hears, talks] = [listening.value !== null && !speaks.value, listening.value !== null && speaks.value];
   return html`<section class="calls" aria-label="Calls"><h2><${Icon} name="voice" size=${15} />${live.length === 1 ? "On a call" : `${live.length} calls`}
-      ${channel.value && html`<button class="button small" aria-pressed=${listening.value !== null} onClick=${() => listen(roomId)}><${Icon} name=${listening.value ? "silent" : "sound"} size=${14} />${!listening.value ? "Listen" : heard.value ? "Stop listening" : "Connecting…"}</button>`}</h2>
+      ${channel.value && html`<button class="button small" aria-pressed=${hears} onClick=${() => listen(roomId)}><${Icon} name=${hears ? "silent" : "sound"} size=${14} />${!hears ? "Listen" : heard.value ? "Stop listening" : "Connecting…"}</button>`}
+      ${channel.value && (mine || talks) && html`<button class="button small" aria-pressed=${talks} title="The callers hear you" onClick=${() => listen(roomId, true)}><${Icon} name="voice" size=${14} />${!talks ? "Speak" : heard.value ? "Stop speaking" : "Connecting…"}</button>`}</h2>
     ${trouble.value && html`<p role="alert">${trouble.value}</p>`}
     ${live.map((one) => html`<article key=${one.session} class="call">
       <p><b>${PHASES[one.phase] ?? one.phase}</b><meter min="0" max="1" value=${loudness(one.inbound)} aria-label="Loudness of the caller"></meter><meter min="0" max="1" value=${one.phase === "speaking" ? loudness(one.outbound) : 0} aria-label="Loudness of the answer"></meter></p>

@@ -11,7 +11,7 @@ export function Panel() {
   const here = room.value;
   if (!here) return null;
   return html`<aside class="panel" aria-label="Room actions">
-    <${Calls} roomId=${here.id} now=${now.value} />
+    <${Calls} roomId=${here.id} now=${now.value} mine=${iHold.value} />
     <${Decisions} />
     <${Floor} />
     ${brains.value.map((one) => html`<${Brain} key=${one.channel_id} binding=${one} />`)}
