@@ -25,6 +25,8 @@ ROOMS = (
     "sven",
     "tess",
     "vera",
+    "wanda",
+    "xenia",
 )
 STAFF = ("sam", "rita")
 LONG = 230

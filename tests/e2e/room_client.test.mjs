@@ -194,6 +194,17 @@ test("typing is said every four seconds, and taken back once", () => {
   assert.deepEqual(last().of("typing").map((frame) => frame.on), [true, true, false]);
 });
 
+test("being told that the network is gone, it looks at once whether its line is", () => {
+  live();
+  pass(1000);
+  const before = last().of("ping").length;
+  listeners.offline();
+  assert.equal(last().of("ping").length, before + 1);
+  assert.equal(links.at(-1), "live");
+  pass(4100);
+  assert.equal(links.at(-1), "lost");
+});
+
 test("being online again does not wait for the back-off", () => {
   live();
   last().end(1006);

@@ -11,13 +11,18 @@ const MAX_FILE = 25 * 1024 ** 2;
 export function Composer() {
   const box = useRef(/** @type {any} */ (null));
   const picker = useRef(/** @type {any} */ (null));
-  const [text, setText] = useState("");
+  const draft = `roomkit.draft.${client.roomId}`;
+  const [text, setText] = useState(() => sessionStorage.getItem(draft) ?? "");
   const [file, setFile] = useState(/** @type {File | null} */ (null));
   const [trouble, setTrouble] = useState("");
   const [busy, setBusy] = useState(false);
   const closed = mode.value === "closed";
+  const tooLarge = file !== null && file.size > MAX_FILE;
 
   useEffect(() => {
+    // What is half written survives a reload, as what is sent does.
+    if (text) sessionStorage.setItem(draft, text);
+    else sessionStorage.removeItem(draft);
     box.current.style.height = "auto";
     box.current.style.height = `${Math.min(box.current.scrollHeight, 160)}px`;
   }, [text]);
@@ -38,15 +43,16 @@ export function Composer() {
   };
   const take = (/** @type {File | undefined} */ chosen) => {
     if (!chosen) return;
-    setTrouble(chosen.size > MAX_FILE ? `too large (at most ${fileSize(MAX_FILE)})` : "");
+    setTrouble("");
     setFile(chosen);
     box.current.focus();
   };
   const send = async () => {
     const words = text.trim();
-    if (busy || closed || trouble || tooLong || (!words && !file)) return;
+    if (busy || closed || tooLarge || tooLong || (!words && !file)) return;
     if (file) {
       setBusy(true);
+      setTrouble("");
       try {
         const content = await upload(client.roomId ?? "", file);
         client.send(words ? { ...content, caption: words } : content);
@@ -73,7 +79,7 @@ export function Composer() {
   return html`<footer class="bottom">
     <${CallStrip} roomId=${client.roomId} />
     <${Typing} />
-    ${file && html`<${Attached} file=${file} busy=${busy} trouble=${trouble} remove=${() => { setFile(null); setTrouble(""); }} />`}
+    ${file && html`<${Attached} file=${file} busy=${busy} trouble=${tooLarge ? `too large (at most ${fileSize(MAX_FILE)})` : trouble} remove=${() => { setFile(null); setTrouble(""); }} />`}
     <form class="composer" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); void send(); }}>
       <button type="button" class="icon-button" aria-label="Attach a file" title="Attach a file" disabled=${closed || busy} onClick=${() => picker.current.click()}><${Icon} name="attach" /></button>
       <input type="file" hidden ref=${picker} accept="image/*,audio/*,video/*,application/pdf,text/plain" onChange=${(/** @type {any} */ event) => { take(event.target.files[0]); event.target.value = ""; }} />
@@ -81,7 +87,7 @@ export function Composer() {
         onPaste=${(/** @type {ClipboardEvent} */ event) => take(event.clipboardData?.files?.[0])}
         placeholder=${closed ? "This conversation is closed" : "Write a message"} aria-label="Write a message" enterkeyhint="send" autocomplete="off"></textarea>
       <${CallButton} roomId=${client.roomId} disabled=${closed} />
-      <button type="submit" class="icon-button send" aria-label="Send" title="Send" disabled=${closed || busy || tooLong || Boolean(trouble) || (!text.trim() && !file)}><${Icon} name="send" /></button>
+      <button type="submit" class="icon-button send" aria-label="Send" title="Send" disabled=${closed || busy || tooLong || tooLarge || (!text.trim() && !file)}><${Icon} name="send" /></button>
     </form>
     <div class="below">${length > most * 0.8 ? html`<span role="status">${length} of ${most} characters</span>` : html`<span class="keys">Enter sends · Shift + Enter starts a new line</span>`}</div>
   </footer>`;

@@ -44,6 +44,7 @@ export class RoomClient {
 
   start() {
     addEventListener("online", this.wake);
+    addEventListener("offline", this.wake); // a look, no more: a server of this machine is there without a network
     addEventListener("pageshow", this.wake);
     document.addEventListener("visibilitychange", this.wake);
     this.#connect();
@@ -52,6 +53,7 @@ export class RoomClient {
   stop() {
     this.stopped = true;
     removeEventListener("online", this.wake);
+    removeEventListener("offline", this.wake);
     removeEventListener("pageshow", this.wake);
     document.removeEventListener("visibilitychange", this.wake);
     for (const name of Object.keys(this.timers)) this.#cancel(name);
