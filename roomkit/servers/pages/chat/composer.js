@@ -12,7 +12,13 @@ export function Composer() {
   const box = useRef(/** @type {any} */ (null));
   const picker = useRef(/** @type {any} */ (null));
   const draft = `roomkit.draft.${client.roomId}`;
-  const [text, setText] = useState(() => sessionStorage.getItem(draft) ?? "");
+  const [text, shownText] = useState(() => sessionStorage.getItem(draft) ?? "");
+  /** What is half written survives a reload, as what is sent does. @param {string} words */
+  const setText = (words) => {
+    if (words) sessionStorage.setItem(draft, words);
+    else sessionStorage.removeItem(draft);
+    shownText(words);
+  };
   const [file, setFile] = useState(/** @type {File | null} */ (null));
   const [trouble, setTrouble] = useState("");
   const [busy, setBusy] = useState(false);
@@ -20,9 +26,6 @@ export function Composer() {
   const tooLarge = file !== null && file.size > MAX_FILE;
 
   useEffect(() => {
-    // What is half written survives a reload, as what is sent does.
-    if (text) sessionStorage.setItem(draft, text);
-    else sessionStorage.removeItem(draft);
     box.current.style.height = "auto";
     box.current.style.height = `${Math.min(box.current.scrollHeight, 160)}px`;
   }, [text]);
