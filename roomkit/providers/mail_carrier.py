@@ -23,7 +23,7 @@ Network = tuple[Resolver | None, "httpx2.AsyncBaseTransport | None"]
 class MailCarrier:
     """The part of a `MessageProvider` for email that no vendor does otherwise."""
 
-    name: str
+    name = "mail"
     webhook_bytes = WEBHOOK_BYTES
 
     def __init__(self, settings: MailSettings, key: str, network: Network) -> None:
