@@ -40,11 +40,13 @@ class Index:
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], list[str]] = {}
+        self.asked: list[tuple[str, str]] = []
 
     async def add(self, tenant: str, room_id: str, event: RoomEvent) -> None:
         self.kept.setdefault((tenant, room_id), []).append(event.text)
 
     async def search(self, tenant: str, room_id: str, query: str, limit: int) -> list[str]:
+        self.asked.append((tenant, query))
         return self.kept.get((tenant, room_id), [])[:limit]
 
     async def aclose(self) -> None: ...
@@ -65,6 +67,7 @@ class Both:
         self.got: dict[str, list[str]] = {tenant: [] for tenant in TENANTS}
         self.brain = ScriptedAI([call("recall", "c1")], "noted", repeat=False)
         self.sms = FakeChannel("sms")
+        self.index = Index()
 
     def told(self, tenant: str, *things: Any) -> None:
         self.got[tenant] += [f"{thing!r}{thing}" for thing in things]
@@ -112,6 +115,7 @@ class Both:
             self.told(tenant, *(await read(ROOM)))
         self.told(tenant, *(await rooms.attention()), *(await rooms.approvals()), *(await rooms.dead_letters()))
         self.told(tenant, *[line async for line in rooms.export_room(ROOM)], await rooms.audit_room(ROOM))
+        self.told(tenant, await self.kit.identities.get(tenant, PERSON))
         fork = await rooms.fork(ROOM, new_id="fork")
         self.told(tenant, fork, *(await rooms.events("fork", limit=1000, raw=True)))
         status = DeliveryStatus(channel_id="sms", provider_message_id="fake-1", state=DeliveryState.READ)
@@ -148,7 +152,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
 async def kit_on(url: str | None) -> AsyncIterator[Both]:
     kit = RoomKit(url, token_secrets=[SECRET], blobs=MemoryBlobs())
     both = Both(kit)
-    memory = Retrieval(Index())
+    memory = Retrieval(both.index)
     kit.register_channel(AIChannel("ai", both.brain, tool_handler=Toolbox([recall]), memory=memory))
     kit.register_channel(both.sms)
     async with house(kit):
@@ -171,6 +175,11 @@ async def test_who_shares_every_id_shares_nothing_else(url: str | None) -> None:
             text = repr(request)
             (owner,) = [tenant for tenant in TENANTS if MARK[tenant] in text]
             both.told(owner, text)
+        for (tenant, _), texts in both.index.kept.items():
+            both.told(tenant, *texts)
+        for tenant, query in both.index.asked:
+            both.told(tenant, query)
+        assert {tenant for tenant, _ in both.index.asked} == set(TENANTS)
         both.check()
 
 
@@ -233,6 +242,12 @@ async def test_the_api_and_the_socket_tell_each_tenant_its_own() -> None:
                 await socket.say("watch", on=True)
                 await socket.say("history", before=100, limit=50)
                 await socket.get("history")
+                for other in TENANTS:  # Everybody's rooms change while this one looks on.
+                    await kit.tenant(other).note(ROOM, f"again {MARK[other]}", "sam")
+                await asyncio.sleep(5)
+                await socket.say("ping")
+                await socket.get("pong")
+                assert any(frame["type"] == "rooms" for frame in socket.seen)
                 both.told(tenant, json.dumps(socket.seen))
         both.check()
 
