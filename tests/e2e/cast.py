@@ -27,6 +27,7 @@ ROOMS = (
     "vera",
     "wanda",
     "xenia",
+    "yara",
 )
 STAFF = ("sam", "rita")
 LONG = 230

@@ -115,3 +115,15 @@ def test_a_person_who_asked_for_a_person_goes_on_with_the_keyboard(server: Serve
     chat.keyboard.press("Enter")
     expect(ask).to_have_count(0)
     expect(held(chat)).to_have_count(1)
+
+
+def test_what_covers_a_narrow_screen_goes_with_escape(server: Server, pages: Pages, room: str) -> None:
+    page = pages.open(server, f"supervisor?{room}", "sam", width=320, height=640)
+    button = page.get_by_role("button", name="Room actions")
+    expect(button).to_have_attribute("aria-expanded", "false", timeout=SLOW)
+    button.press("Enter")
+    expect(page.get_by_role("complementary", name="Room actions")).to_be_visible()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("complementary", name="Room actions")).to_be_hidden()
+    expect(button).to_be_focused()

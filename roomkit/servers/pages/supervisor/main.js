@@ -67,7 +67,7 @@ function RoomTop() {
     <${State} room=${here} />
     ${here.floor.mode === "human" ? html`<span class="holder"><${Icon} name="hand" size=${15} />${iHold.value ? "You have the floor" : `${personName(here.floor.holder)} has the floor`} <${Lease} /></span>`
       : isOpen(here) && html`<button class="button primary" onClick=${() => takeOver()}><${Icon} name="hand" size=${16} />Take over</button>`}
-    <button class="icon-button panel-button" aria-pressed=${panelOpen.value} aria-label="Room actions" title="Room actions" onClick=${() => { panelOpen.value = !panelOpen.value; }}><${Icon} name="chevron" /></button>
+    <button class="icon-button panel-button" aria-expanded=${panelOpen.value} aria-label="Room actions" title="Room actions" onClick=${() => { panelOpen.value = !panelOpen.value; }}><${Icon} name="chevron" /></button>
   </header>`;
 }
 
@@ -144,6 +144,10 @@ document.addEventListener("keydown", (event) => {
   // A search box with words in it is cleared first, as browsers do it.
   if (event.key === "Escape" && at.matches("input, textarea") && !(at.type === "search" && at.value)) at.blur();
   if (event.ctrlKey || event.metaKey || event.altKey || at.closest("input, textarea, select, dialog")) return;
+  if (event.key === "Escape" && panelOpen.value) {
+    panelOpen.value = false;
+    return /** @type {HTMLElement | null} */ (document.querySelector(".panel-button"))?.focus();
+  }
   const run = SHORTCUTS[event.key];
   if (!run) return;
   event.preventDefault();

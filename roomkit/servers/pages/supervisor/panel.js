@@ -166,7 +166,7 @@ function Close() {
     asked.current = sure;
   }, [sure]);
   if (!sure) return html`<button ref=${first} class="button wide danger" onClick=${() => setSure(true)}><${Icon} name="lock" size=${16} />Close this room</button>`;
-  return html`<div class="sure" role="group" aria-label="Close this room?" onKeyDown=${(/** @type {KeyboardEvent} */ event) => { if (event.key === "Escape") setSure(false); }}><p>Close it for everybody? Replies under way end; it can be reopened.</p>
+  return html`<div class="sure" role="group" aria-label="Close this room?" onKeyDown=${(/** @type {KeyboardEvent} */ event) => { if (event.key === "Escape") { event.stopPropagation(); setSure(false); } }}><p>Close it for everybody? Replies under way end; it can be reopened.</p>
     <div class="pair"><button class="button danger" onClick=${() => act("POST", "close", {}, "Room closed")}>Yes, close it</button><button ref=${first} class="button" onClick=${() => setSure(false)}>Keep it open</button></div></div>`;
 }
 
