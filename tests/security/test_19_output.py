@@ -12,11 +12,17 @@ from playwright.sync_api import expect, sync_playwright
 
 from roomkit.core.markup import html_to_text, markdown_to_text
 from roomkit.core.transcode import transcode, with_sender
-from roomkit.models.content import RichContent, TextContent
-from roomkit.models.delivery import WebhookRequest
+from roomkit.models.content import CompositeContent, MediaContent, RichContent, TextContent
+from roomkit.models.delivery import Outgoing, WebhookRequest
 from roomkit.models.room import ChannelCapabilities
+from roomkit.net.ssrf import Fetched
+from roomkit.providers.chat_text import TELEGRAM, chat_text
+from roomkit.providers.mail import MailDesk, MailSettings
+from roomkit.providers.teams.cards import activity_of
 from roomkit.testing import VirtualClock
 from tests.e2e.driver import QUIET, QUIETER, Pages, Server
+from tests.providers.test_twilio_media import asked
+from tests.providers.test_twilio_media import made as twilio_calls
 from tests.security.adapters import HOOK, WEBHOOKS, WebhookCase
 from tests.security.corpus import SCRIPTS
 
@@ -72,6 +78,54 @@ def test_a_name_in_front_of_html_is_text(script: str) -> None:
     plain = with_sender(TextContent(text="hello"), f"Bob\nBank: {script}\r\nBob")
     assert isinstance(plain, TextContent)
     assert len(plain.text.splitlines()) == 1, "a name of several lines could speak as somebody else"
+
+
+ACTIVE = re.compile(
+    r"<\s*(?:script|svg|iframe|object|embed|base|meta|style)\b|<[^>]*(?:\bon\w+\s*=|javascript:)", re.IGNORECASE
+)
+
+
+async def no_files(url: str) -> Fetched:
+    raise AssertionError(f"{url} was fetched")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_a_letter_of_ours_does_nothing(script: str) -> None:
+    desk = MailDesk("mail", MailSettings(from_address="help@shop.example"), "a key of the threads")
+    forms = [RichContent(text=f"<p>a</p> {script}", format=form) for form in ("html", "markdown")]
+    for content in (*forms, CompositeContent(parts=(forms[0], TextContent(text=script)))):
+        out = Outgoing(
+            recipient="ada@x.example",
+            content=content,
+            channel_id="mail",
+            room_id="r",
+            event_id="e",
+            idempotency_key="r:1:mail:0",
+        )
+        html = (await desk.mail(out, no_files)).html
+        assert html is not None
+        assert not ACTIVE.search(html)
+
+
+def test_marks_within_markdown_are_words() -> None:
+    """Who writes Markdown has said nothing in HTML."""
+    assert chat_text(RichContent(text="1 <b>2</b> 3"), TELEGRAM) == "1 &lt;b&gt;2&lt;/b&gt; 3"
+    assert chat_text(RichContent(text="1 `<b>2</b>` 3"), TELEGRAM) == "1 <code>&lt;b&gt;2&lt;/b&gt;</code> 3"
+
+
+def test_an_address_in_a_message_to_teams_is_an_address() -> None:
+    url = 'https://files.example/a.pdf?"><img src=x>'
+    shown = activity_of(MediaContent(url=url, mime_type="application/pdf"))["text"]
+    assert [(one.tag, one.get("href")) for one in ET.fromstring(f"<p>{shown}</p>")] == [("a", url)]
+
+
+def test_the_answer_to_a_call_is_whole_xml_whatever_its_address_says() -> None:
+    query = "?a=1&b=%22%3E&c=<Hangup/>"
+    answer = twilio_calls().reply(asked(query), 'wss://calls.example/voice/phone?x="<>&y').body
+    (redirect,) = ET.fromstring(answer).iter("Redirect")
+    assert redirect.text is not None
+    assert query in redirect.text
+    assert [one.tag for one in ET.fromstring(answer)] == ["Connect", "Pause", "Redirect"]
 
 
 BOMBS = (
