@@ -136,7 +136,7 @@ class _Shown:
         if self._json:
             say(json.dumps({"at_ms": round(at_ms), "kind": kind, "text": text}, ensure_ascii=False))
         else:
-            say(f"{paint(f'{at_ms / 1000:7.2f} s', 'dim')}  {text}")
+            say(f"{paint(f'{at_ms / 1000:7.2f} s', 'dim')}  {' '.join(text.split())}")
 
 
 def _times(notice: Any) -> str:
@@ -158,4 +158,4 @@ async def _transcript(kit: Any, room: str, as_json: bool) -> None:
         return
     say("\ntranscript")
     for event in events:
-        say(f"  {event.source.channel_id:>10}  {event.text}")
+        say(f"  {event.source.channel_id:>10}  {' '.join(event.text.split())}")

@@ -73,7 +73,10 @@ async def _send(request: WebhookRequest, options: SendOptions) -> int:
     if answer.is_success:
         say(f'accepted ({answer.status_code}): "{options.text}" from {options.sender} to channel {options.channel}')
         return 0
-    hint = "; your key or --public-url differs from the server's" if answer.status_code == 403 else ""
+    hint = {
+        403: "; your key or --public-url differs from the server's",
+        404: f'; the server has no channel "{options.channel}": --channel takes the id with which it was registered',
+    }.get(answer.status_code, "")
     return fail(f"the server answered {answer.status_code}, {clean(_reason(answer.text))}{hint}")
 
 

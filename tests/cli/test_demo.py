@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-from roomkit.cli.demo import choose_brain
+from roomkit.cli.demo import _command, _pip, choose_brain
 from roomkit.errors import ConfigError
 from tests.cli.conftest import Command, hear, stop
 
@@ -19,6 +21,13 @@ def get(url: str, token: str = "") -> dict:
     request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"} if token else {})
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
+
+
+def test_its_hints_can_be_typed_where_no_environment_is_activated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(Path.cwd() / ".venv/bin/roomkit"), "demo"])
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert _command() == ".venv/bin/roomkit"
+    assert _pip().endswith(" -m pip")
 
 
 def test_a_demo_from_start_to_end(command: Command) -> None:

@@ -110,6 +110,8 @@ def test_a_server_that_is_not_there_or_says_no(command) -> None:
     assert refused.returncode == 1
     assert "could not be verified" in refused.stderr
     assert refused.stderr.count("\n") == 1
+    nobody = command("send", "--channel", "smss", *words[3:], invited["url"], "--provider", "twilio", **twilio)
+    assert 'no channel "smss"' in nobody.stderr
     process.kill()
 
 
