@@ -16,7 +16,7 @@ from typing import Any, Self
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from proofs.node import SECRET
-from roomkit.cli.witness import Stored, Witness, history_of
+from roomkit.cli.witness import Stored, Witness, guest_may_see, history_of
 from roomkit.errors import StateError
 from roomkit.net.room_client import ClientOptions, RoomClient
 from roomkit.net.tokens import Tokens
@@ -185,8 +185,10 @@ class Fleet:
             await asyncio.gather(*self._writing)
             while await self.sql("SELECT 1 FROM records WHERE kind IN ('turn', 'stream', 'outbox') LIMIT 1"):
                 await asyncio.sleep(0.05)
-            for people in self.people.values():
-                while len({max((e["index"] for e in one.seen), default=-1) for one in people}) > 1:
+            for room_id, people in self.people.items():
+                events = (await self.stored(room_id)).events  # All alike may only say that nobody was told of the end.
+                end = max((event["index"] for event in events if guest_may_see(event)), default=-1)
+                while any(max((e["index"] for e in one.seen), default=-1) < end for one in people):
                     await asyncio.sleep(0.05)
 
     # -- the verdict --------------------------------------------------------------------------------------------------

@@ -418,7 +418,7 @@ def test_finding_rooms(server: Server, pages: Pages, room: str) -> None:
     page.get_by_role("searchbox").fill("nobody of that name")
     expect(page.get_by_text("No room matches.")).to_be_visible()
     page.get_by_role("searchbox").fill("")
-    page.get_by_role("button", name="Closed").click()
+    page.get_by_role("button", name="Closed", exact=True).click()
     expect(page.locator(".room", has_text=f"Support for {room}")).to_have_count(0)
     page.get_by_role("heading").first.click()
     page.keyboard.press("?")

@@ -14,7 +14,7 @@ if find_binaries() is None and os.environ.get("CI") != "true":
 from proofs import failover, fleet, rolling, zombie
 from roomkit.cli.witness import Stored
 
-pytestmark = [pytest.mark.real_time, pytest.mark.may_block, pytest.mark.time_limit(180)]
+pytestmark = [pytest.mark.real_time, pytest.mark.may_block, pytest.mark.time_limit(600)]
 
 
 async def test_a_killed_owner_is_replaced_and_nobody_loses_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
