@@ -170,6 +170,10 @@ class _Line:
             self.heard += frame.pcm
 
 
+_REMEMBERED = 16
+"""Calls that are over of which the transport still knows what was heard."""
+
+
 class MockRealtimeTransport:
     """A `VoiceBackend` without a wire. What it is given sounds at the pace of the loop's clock; `say` is the caller."""
 
@@ -179,6 +183,7 @@ class MockRealtimeTransport:
         self.refusals: deque[Exception] = deque()
         self.connections: list[Any] = []
         self._lines: dict[str, _Line] = {}
+        self._ended: dict[str, _Line] = {}
         self._observers = Observers[BackendEvent]()
 
     def __len__(self) -> int:
@@ -207,8 +212,8 @@ class MockRealtimeTransport:
             await asyncio.sleep(FRAME_MS / 1000)
 
     def heard(self, session: VoiceSession) -> bytes:
-        """Everything that has sounded at the caller's ear."""
-        line = self._lines[session.id]
+        """Everything that has sounded at the caller's ear, also when they have been hung up since."""
+        line = self._lines.get(session.id) or self._ended[session.id]
         line.play()
         return bytes(line.heard)
 
@@ -258,7 +263,13 @@ class MockRealtimeTransport:
 
     async def hang_up(self, session: VoiceSession) -> None:
         self._end(session)
-        self._lines.pop(session.id, None)
+        line = self._lines.pop(session.id, None)
+        if line is not None:
+            line.play()
+            line.queue.clear()
+            self._ended[session.id] = line
+            if len(self._ended) > _REMEMBERED:
+                del self._ended[next(iter(self._ended))]
 
     async def aclose(self) -> None:
         for line in tuple(self._lines.values()):
