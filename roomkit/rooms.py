@@ -334,10 +334,7 @@ class Rooms(RoomData):
             dedupe = (source.channel_id, idempotency_key, DEDUPE_S)
         sub = messages.Submission(draft, Settlement(), binding_required=channel_id is not None, dedupe=dedupe)
         with self._engine.tracing.span(SEND, self.tenant_id, room_id, source.channel_id):
-            result = await actor.call(messages.submit, sub)
-        if actor.state.room.floor.holder == by:
-            await actor.insist(floor.renew, by)
-        return result
+            return await actor.call(messages.submit, sub)
 
     async def events(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from roomkit.core import approvals, messages
+from roomkit.core import approvals, messages, policy
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.inbound import DEDUPE_S
 from roomkit.core.policy import EARLY_S, PERSON, ai_may_answer, require_seconds
@@ -119,15 +119,12 @@ async def lease_due(actor: RoomActor, generation: int) -> None:
 
 
 async def renew(actor: RoomActor, who: str) -> None:
-    """Activity of the holder renews the lease; durable only when it would otherwise lapse soon."""
-    floor = actor.state.room.floor
-    if floor.mode is not FloorMode.HUMAN or floor.holder != who or floor.lease_until is None:
-        return
-    until = actor.engine.now() + timedelta(seconds=floor.lease_seconds)
-    if (until - floor.lease_until).total_seconds() < floor.lease_seconds / 4:
+    """What the holder does besides writing renews the lease, too."""
+    floor = policy.renewed(actor.state.room.floor, who, actor.engine.now())
+    if floor is None:
         return
     change = Change(activity=False)
-    change.room = _changed(actor, floor.model_copy(update={"lease_until": until}))
+    change.room = _changed(actor, floor)
     try:
         await actor.commit(change)
     except StoreUnavailable as error:  # what the holder did is done; the lease is renewed by what they do next

@@ -106,6 +106,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     if courtesy is not None and not heard and not entry.blocked_by:
         courtesy.attend(actor, entry, change)
     before = actor.state.room
+    _renew(actor, change, draft.source.participant_id)
     done = await actor.commit(change)
     if actor.state.room is not before:
         _room_changed(actor, before)
@@ -116,6 +117,17 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         actor.engine.hooks.tell(ChainDepthExceeded(actor.tenant, actor.room_id, event))
     reason = event.blocked_reason or event.blocked_by
     return InboundResult(event, actor.room_id, blocked=event.blocked, reason=reason, settlement=sub.settlement)
+
+
+def _renew(actor: RoomActor, change: Change, who: str | None) -> None:
+    """Whatever way its holder writes, the lease of the floor begins anew."""
+    room = change.room or actor.state.room
+    if room.floor.holder is None:
+        return
+    now = actor.engine.now()
+    floor = policy.renewed(room.floor, who, now)
+    if floor is not None:
+        change.room = room.replaced(floor=floor, updated_at=now)
 
 
 def _room_changed(actor: RoomActor, before: Room) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from math import isfinite
@@ -241,6 +242,16 @@ def solicited(
 
 def ai_may_answer(floor: Floor) -> bool:
     return floor.mode in (FloorMode.AI, FloorMode.BOTH)
+
+
+def renewed(floor: Floor, who: str | None, now: datetime) -> Floor | None:
+    """The floor after `who` has done something: with a longer lease where they hold it and it would else lapse soon."""
+    if floor.holder != who or floor.mode is not FloorMode.HUMAN or floor.lease_until is None:
+        return None
+    until = now + timedelta(seconds=floor.lease_seconds)
+    if (until - floor.lease_until).total_seconds() < floor.lease_seconds / 4:
+        return None
+    return floor.replaced(lease_until=until)
 
 
 def may_mutate(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from roomkit import BeforeCommit, Block, EventType, RoomKit
+from roomkit import BeforeCommit, Block, EventType, InboundMessage, RoomKit
 from roomkit.errors import FloorTaken, StateError, UsageError
-from roomkit.models.content import ToolCallContent
+from roomkit.models.content import TextContent, ToolCallContent
 from roomkit.models.room import FloorMode
 from roomkit.models.stream import StreamChunk, StreamEnd, TextDelta, ToolStep
 from roomkit.testing import FakeChannel
@@ -138,6 +138,20 @@ async def test_a_lapsed_lease_puts_the_room_into_waiting() -> None:
         assert room.attention is not None
         assert "eve" in room.attention.reason
         assert [r.id for r in await kit.attention()] == ["r"]
+
+
+async def test_the_lease_is_renewed_whichever_way_its_holder_writes() -> None:
+    """A supervisor on the phone or in the web chat is no less at work than one at the desk."""
+    async with kit_with(FakeChannel()) as kit:
+        await kit.create_room("r", channels=["sms"])
+        await kit.take_over("r", "eve", lease_s=60)
+        for who, mode in (("eve", FloorMode.HUMAN), ("eve", FloorMode.HUMAN), ("bob", FloorMode.WAITING)):
+            await asyncio.sleep(40)
+            text = TextContent(text="one moment")
+            message = InboundMessage(channel_id="sms", sender_id="+1", participant_id=who, content=text)
+            assert (await kit.process_inbound(message, room_id="r")).event is not None
+            await asyncio.sleep(15)
+            assert (await kit.get_room("r")).floor.mode is mode
 
 
 async def test_attention_keeps_its_clock_and_ends_with_a_take_over() -> None:

@@ -76,6 +76,10 @@ async def _idle(*_: Any, **__: Any) -> None:
     """In place of something that ought to happen."""
 
 
+def _never_at_all(*_: Any) -> None:
+    return None
+
+
 _record = approvals._record
 
 
@@ -129,7 +133,7 @@ bug("a message is remembered for a moment only", 400, (RoomActor, "commit", _bri
 bug("idle rooms are never paused", 100, (Timers, "arm", _unless("idle")))
 bug("a floor is held for ever", 100, (Timers, "arm", _unless("floor")))
 bug("a question is open for ever", 400, (Timers, "arm", _unless("approval")))
-bug("a floor is not renewed", 300, (floor, "renew", _idle))
+bug("a floor is not renewed", 300, (policy, "renewed", _never_at_all))
 bug("who joins is not told of a growing reply", 200, (Hub, "join", _unaware))
 bug("a used permission is used again", 300, (approvals, "_record", _never_used), features=("asking",))
 bug("who is muted goes on in what it has begun", 300, (Reply, "_silent", _never), features=("asking",))
