@@ -364,7 +364,6 @@ INTERRUPTIONS = st.lists(
 )
 
 
-@pytest.mark.time_limit(180)
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(strategy=st.sampled_from(list(Strategy)), barges=INTERRUPTIONS)
 def test_any_interruption_leaves_one_voice_a_true_log_and_a_free_line(

@@ -21,7 +21,6 @@ def roomkit(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.time_limit(100)
 @pytest.mark.skipif(not shutil.which("flite") or not shutil.which("espeak-ng"), reason="flite or espeak-ng is missing")
 def test_a_caller_is_understood_and_answered_aloud(tmp_path: Path) -> None:
     said, heard = tmp_path / "said.wav", tmp_path / "heard.wav"

@@ -10,7 +10,6 @@ from roomkit.cli.check import Play
 from tests.cli.conftest import Command
 
 
-@pytest.mark.time_limit(120)
 def test_the_check_passes(command: Command) -> None:
     done = command("demo", "--check")
     assert done.returncode == 0, done.stdout + done.stderr

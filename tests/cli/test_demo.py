@@ -14,8 +14,6 @@ from roomkit.cli.demo import _command, _pip, choose_brain
 from roomkit.errors import ConfigError
 from tests.cli.conftest import Command, hear, stop
 
-pytestmark = pytest.mark.time_limit(150)
-
 
 def get(url: str, token: str = "") -> dict:
     request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"} if token else {})

@@ -21,7 +21,6 @@ from roomkit.kit import RoomKit
 from roomkit.testing.postgres import PostgresCluster, find_binaries
 from tests.gates.tree import ROOT
 
-pytestmark = [pytest.mark.time_limit(120)]
 GUIDE = ROOT / "docs" / "guides" / "scale-out.md"
 
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Route, expect
 from tests.e2e.driver import Pages, Server
 from tests.e2e.test_pages import SLOW, say
 
-pytestmark = [pytest.mark.browser, pytest.mark.time_limit(90)]
+pytestmark = pytest.mark.browser
 
 
 def test_a_file_that_did_not_get_through_is_sent_at_the_second_try(server: Server, pages: Pages, room: str) -> None:

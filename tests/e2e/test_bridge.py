@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.driver import Pages, Server
 from tests.e2e.test_pages import api
 
-pytestmark = [pytest.mark.browser, pytest.mark.time_limit(90)]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture

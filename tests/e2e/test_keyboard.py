@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.e2e.driver import Pages, Server
 from tests.e2e.test_pages import SLOW, say
 
-pytestmark = [pytest.mark.browser, pytest.mark.time_limit(90)]
+pytestmark = pytest.mark.browser
 MOST = 60
 """Presses of the tab key after which nobody would go on."""
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.cast import LONG
 from tests.e2e.driver import Pages, Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.time_limit(90)]
+pytestmark = pytest.mark.browser
 SLOW = 15_000
 """Milliseconds that a page may need on a busy machine."""
 

@@ -26,7 +26,6 @@ def node() -> str:
     return found
 
 
-@pytest.mark.time_limit(60)
 def test_the_room_client_in_node() -> None:
     scripts = [str(path) for path in sorted(HERE.glob("*.test.mjs"))]
     ran = subprocess.run([node(), "--test", *scripts], capture_output=True, text=True, timeout=50, check=False)
@@ -51,7 +50,6 @@ def compiler() -> str:
     return str(tsc)
 
 
-@pytest.mark.time_limit(180)
 def test_the_types_of_the_pages() -> None:
     node()
     ran = subprocess.run(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.time_limit(120)]
+pytestmark = pytest.mark.browser
 TOKEN = "a-token-for-this-test"
 
 CALL = """

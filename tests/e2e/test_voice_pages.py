@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.e2e.driver import Pages, Server
 
-pytestmark = [pytest.mark.browser, pytest.mark.time_limit(120)]
+pytestmark = pytest.mark.browser
 SAID = "what time is it"
 
 MICROPHONE = """

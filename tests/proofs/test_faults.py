@@ -34,7 +34,7 @@ from roomkit.testing.vendors.anthropic import FakeAnthropic
 from roomkit.testing.vendors.openai import FakeOpenAI
 from roomkit.testing.vendors.twilio import FakeTwilio
 
-pytestmark = [pytest.mark.real_time, pytest.mark.may_block, pytest.mark.time_limit(120)]
+pytestmark = [pytest.mark.real_time, pytest.mark.may_block]
 SECRET = "a secret that is long enough for tokens"
 QUICK = RoomClientOptions(tail=200, backoff_s=0.01, max_backoff_s=0.05)
 UNLIMITED = Limits(sends_per_s=1e6, sends_burst=1e6, frames_per_s=1e6, frames_burst=1e6)

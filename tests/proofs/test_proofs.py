@@ -23,7 +23,6 @@ from tests.core.rooms import say
 
 @pytest.mark.real_time
 @pytest.mark.may_block
-@pytest.mark.time_limit(180)
 async def test_three_kills_lose_double_and_reorder_nothing() -> None:
     proof = await kill9.prove(3, seed=7)
     assert proof.wrong == []
@@ -35,7 +34,6 @@ async def test_three_kills_lose_double_and_reorder_nothing() -> None:
 
 @pytest.mark.real_time
 @pytest.mark.may_block
-@pytest.mark.time_limit(180)
 async def test_the_server_may_end_after_sending_and_in_the_middle_of_a_reply() -> None:
     proof = await crashpoints.prove(
         1, seed=7, where=(("outbox", "outbox.after_send"), ("turn", "reply.after_checkpoint"))

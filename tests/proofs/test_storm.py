@@ -18,7 +18,6 @@ SECRET = "a secret that is long enough for tokens"
 
 @pytest.mark.real_time
 @pytest.mark.may_block
-@pytest.mark.time_limit(120)
 async def test_all_clients_of_a_killed_server_come_back_and_have_missed_nothing() -> None:
     proof = await storm.prove(100, seed=7)
     assert proof.wrong == []
@@ -135,7 +134,6 @@ async def test_who_is_heard_no_more_is_not_waited_for() -> None:
 
 @pytest.mark.real_time
 @pytest.mark.may_block
-@pytest.mark.time_limit(120)
 async def test_a_storm_ends_in_any_case_and_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storm, "WHOLE_S", 0.0)
     assert (await storm.prove(10, seed=7)).wrong == ["it did not end: starting the server took too long"]

@@ -14,7 +14,6 @@ from roomkit.protocols.room_socket.messages import SERVER_FRAME
 
 @pytest.mark.real_time
 @pytest.mark.may_block
-@pytest.mark.time_limit(180)
 async def test_whenever_the_server_dies_all_screens_end_with_the_stored_text() -> None:
     proof = await streamcut.prove(3, seed=3, chunks=60)
     assert proof.wrong == []

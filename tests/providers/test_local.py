@@ -16,8 +16,6 @@ from roomkit.models.audio import VoiceSession
 from roomkit.providers.local.audio import LocalBackend
 from roomkit.testing.voice import FarEnd, check_voice_backend, loud
 
-pytestmark = pytest.mark.time_limit(60)
-
 
 class Card:
     """What is used of sounddevice: each stream calls back from a thread of its own, every 20 ms."""

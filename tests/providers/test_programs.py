@@ -105,7 +105,7 @@ async def test_what_they_do_not_have() -> None:
             pass
 
 
-@pytest.mark.time_limit(10)
+@pytest.mark.time_limit(50)
 async def test_a_program_that_never_speaks_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roomkit.providers.program.FIRST_BYTE_S", 0.2)
     with pytest.raises(Unavailable, match="does not speak"):

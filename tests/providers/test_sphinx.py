@@ -50,7 +50,6 @@ def text(heard: list[Transcript]) -> str:
     return " ".join(one.text for one in heard if one.final)
 
 
-@pytest.mark.time_limit(120)
 async def test_it_hears_as_the_port_wants() -> None:
     await check_stt(lambda: SphinxSTT(SphinxOptions(grammar=GRAMMAR)), recorded(), "go forward ten meters")
 

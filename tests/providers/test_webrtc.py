@@ -22,8 +22,6 @@ from roomkit.models.audio import VoiceSession
 from roomkit.providers.webrtc.audio import WebRTCBackend, _unwrapped
 from roomkit.testing.voice import FarEnd, check_voice_backend
 
-pytestmark = pytest.mark.time_limit(60)
-
 
 def real(test: Callable[[], Awaitable[None]]) -> None:
     """UDP and aiortc's threads have their own time: a real loop, in a thread beside the virtual one."""

@@ -30,7 +30,6 @@ ALIVE = re.compile(r"<\s*(?:script|img|svg|iframe|object|embed|base|meta|link|fo
 LOADED = "script:not([src]), iframe, object, embed, base, form[action^=http], [onerror], [onload], [ontoggle], [onblur]"
 
 
-@pytest.mark.time_limit(90)
 def test_no_script_runs_on_our_pages(tmp_path: Path, chromium: str) -> None:
     server = Server(tmp_path, app="tests.security.pages_app").start()
     try:

@@ -251,7 +251,6 @@ async def in_node(script: str, url: str, token: str) -> Any:
     return json.loads(out.decode().strip().splitlines()[-1])
 
 
-@pytest.mark.time_limit(60)
 async def test_the_real_client_speaks_and_hears_in_node() -> None:
     script = ScriptedBackend()
     script.speaks(script.call(), "what time is it", 0, 0)
@@ -278,7 +277,6 @@ async def test_the_real_client_speaks_and_hears_in_node() -> None:
     assert 0.6 < seen["loud"] / 24_000 < 0.9, "the answer takes 0.73 s to say"
 
 
-@pytest.mark.time_limit(60)
 async def test_the_real_client_talks_in_node() -> None:
     model = ScriptedAI()
     model.add(["Hello ", "from the room."])

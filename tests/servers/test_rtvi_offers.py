@@ -28,7 +28,7 @@ from roomkit.voice.pipeline import AudioPipelineConfig
 from tests.providers.test_webrtc import Caller
 from tests.servers.test_rtvi_sound import SECRET
 
-pytestmark = [pytest.mark.real_time, pytest.mark.may_block, pytest.mark.time_limit(60)]
+pytestmark = [pytest.mark.real_time, pytest.mark.may_block]
 
 
 class Buzz(ScriptedTTS):

@@ -11,7 +11,7 @@ import pytest
 
 from roomkit.testing.faultproxy import Fault, FaultProxy
 
-pytestmark = [pytest.mark.real_time, pytest.mark.time_limit(20)]
+pytestmark = pytest.mark.real_time
 
 
 @asynccontextmanager

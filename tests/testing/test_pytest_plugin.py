@@ -120,7 +120,6 @@ def from_the_checkout(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
     monkeypatch.setenv("PYTHONPATH", str(request.config.rootpath))
 
 
-@pytest.mark.time_limit(120)
 def test_what_passes_and_what_fails_and_why(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(CASES)
     pytester.makeini("[pytest]\naddopts = --strict-markers\n")
