@@ -87,13 +87,11 @@ class RedisBus:
             )
             try:
                 async with Scope("redis-bus connection") as scope:
-                    tasks = {
+                    # Both may fail of the same loss, and each of them is heard.
+                    await asyncio.gather(
                         scope.spawn(self._hear(client), name="hear", awaited=True),
                         scope.spawn(self._send(client), name="send", awaited=True),
-                    }
-                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        task.result()
+                    )
             except self._failures:
                 pass  # Nobody waits for what is on this bus.
             finally:
@@ -108,6 +106,7 @@ class RedisBus:
                     self._fanout.missed()
                 elif message["type"] == "message":
                     self._fanout.hear(message["data"])
+        raise ConnectionError("the subscription has ended")
 
     async def _send(self, client: Any) -> None:
         while True:
