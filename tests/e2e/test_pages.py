@@ -191,6 +191,30 @@ def test_the_word_human_is_answered_honestly(own_server: Callable[..., Server], 
     expect(desk_page.locator(".queue .waiting")).to_contain_text("asked for a person")
 
 
+HELD_UP = """
+const send = WebSocket.prototype.send;
+let held = null;
+WebSocket.prototype.send = function (data) {
+  if (held === null && data.includes('"watch"')) {
+    held = [];
+    setTimeout(() => { for (const one of held) send.call(this, one); held = undefined; }, 4000);
+  }
+  if (held) held.push(data); else send.call(this, data);
+};
+"""
+
+
+def test_who_asks_before_the_desk_is_told_of_all_rooms_is_not_missed(
+    own_server: Callable[..., Server], pages: Pages
+) -> None:
+    server = own_server()
+    chat = pages.open(server, "", "ada")
+    desk_page = pages.open(server, "supervisor", "sam", width=1400, script=HELD_UP)
+    expect(desk_page.get_by_text("Nobody is waiting.")).to_be_visible()
+    say(chat, "Human!")
+    expect(desk_page.locator(".queue .waiting")).to_contain_text("asked for a person")
+
+
 def test_a_supervisor_sees_everything_and_a_guest_only_the_conversation(
     server: Server, pages: Pages, room: str
 ) -> None:

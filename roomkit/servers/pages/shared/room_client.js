@@ -11,13 +11,15 @@ import { apply, dropped, emptyState, holed, queued, resumePoint, retried } from 
 const FIRST_WAIT = 300;
 const LONGEST_WAIT = 15_000;
 const JOIN_TAIL = 100;
+const WATCHING = "watching";
 /** Codes after which trying again cannot help, or only with another token. @type {Record<number, Link>} */
 const FINAL = { 4401: "unauthorized", 4403: "refused" };
 
 export class RoomClient {
   /**
    * @param {{url: string, token: () => string | null, roomId?: string | null, watch?: boolean, storage?: Storage | null,
-   *   renew?: () => Promise<string>, onState: (state: RoomState) => void, onLink: (link: Link) => void, onFrame?: (frame: Frame) => void}} options
+   *   renew?: () => Promise<string>, onState: (state: RoomState) => void, onLink: (link: Link) => void, onFrame?: (frame: Frame) => void, onWatching?: () => void}} options
+   *   `onWatching` is called once the server tells of every room: what is read from then on misses nothing
    */
   constructor(options) {
     this.options = options;
@@ -136,7 +138,7 @@ export class RoomClient {
   #receive(frame) {
     this.heard = Date.now();
     if (frame.type === "welcome") this.#welcomed(frame);
-    if (frame.type === "pong") return;
+    if (frame.type === "pong") return void (frame.t === WATCHING && this.options.onWatching?.());
     if (frame.type === "nack" && frame.retry_after != null) this.#resendAfter(frame.client_id, frame.retry_after);
     if (frame.type === "ephemeral") frame = { ...frame, at: Date.now() };
     if (frame.type === "error" && frame.ref === "join") this.joining = false;
@@ -151,7 +153,10 @@ export class RoomClient {
   #welcomed(frame) {
     this.principal = frame.principal;
     this.heartbeat = frame.heartbeat_s * 1000;
-    if (this.options.watch) this.#say({ type: "watch", on: true });
+    if (this.options.watch) {
+      this.#say({ type: "watch", on: true });
+      this.#say({ type: "ping", t: WATCHING }); // Frames are taken in order: its answer says that the one before was.
+    }
     if (!this.roomId && frame.principal.room_id) {
       this.roomId = frame.principal.room_id;
       this.#become({ ...this.state, outbox: this.#restored(this.roomId) });

@@ -53,6 +53,7 @@ export const client = new RoomClient({
     if (next === "live" || next === "back") void loadRooms();
   },
   onFrame: heard,
+  onWatching: () => void loadRooms(),
 });
 
 /** @param {import("../shared/types.js").Frame} frame */
@@ -60,7 +61,10 @@ function heard(frame) {
   voiceHeard(frame);
   switch (frame.type) {
     case "welcome": me.value = frame.principal; break;
-    case "rooms": merge(frame.rooms); break;
+    case "rooms":
+      for (const room of frame.rooms) toldAt.set(room.id, Date.now());
+      merge(frame.rooms);
+      break;
     case "room": merge([frame.room]); soon(); break;
     case "snapshot":
     case "resumed": roomTrouble.value = ""; soon(0); break;
@@ -72,17 +76,22 @@ function heard(frame) {
   }
 }
 
-/** A later account of a room wins, but a short one never erases what a longer one told. @param {Room[]} told */
-function merge(told) {
+/** When the server told of a room by itself, the last time. @type {Map<string, number>} */
+const toldAt = new Map();
+
+/** A later account of a room wins, but a short one never erases what a longer one told. @param {Room[]} told
+ * @param {number} [asked] when it was asked for: what the server has told by itself since then is newer */
+function merge(told, asked = Infinity) {
   const merged = { ...rooms.value };
-  for (const room of told) merged[room.id] = { ...merged[room.id], ...room };
+  for (const room of told) if ((toldAt.get(room.id) ?? 0) < asked) merged[room.id] = { ...merged[room.id], ...room };
   rooms.value = merged;
 }
 
 export async function loadRooms() {
+  const asked = Date.now();
   try {
     const [page, waiting] = await Promise.all([api("GET", "rooms?limit=200"), api("GET", "attention")]);
-    merge([...page.rooms, ...waiting.rooms]);
+    merge([...page.rooms, ...waiting.rooms], asked);
     if (listed.value !== "ready") next.value = page.next_offset ?? null;
     listed.value = "ready";
     api("GET", `dead-letters?limit=${MOST_DEAD}`).then((told) => { dead.value = told.dead_letters; }, () => undefined);
