@@ -164,6 +164,13 @@ async def test_a_room_that_is_not_there_and_a_host_that_gives_up_leave_no_call_o
             await waiting
         with pytest.raises(SessionEnded):
             await phone.line.send_audio(other, AudioFrame(bytes(320), 8_000))
+        await phone.kit.create_room("there", channels=[phone.channel.channel_id])
+        third, seat = phone.line.call("call-3"), (await phone.kit.bindings("there"))[0]
+        with pytest.raises(RoomKitError):
+            await phone.channel.connect_session(third, "nowhere", seat)
+        assert phone.line.heard(third), "whichever way a call comes, nobody is left in silence"
+        with pytest.raises(SessionEnded):
+            await phone.line.send_audio(third, AudioFrame(bytes(320), 8_000))
 
 
 async def test_a_person_who_takes_the_floor_is_not_talked_over() -> None:

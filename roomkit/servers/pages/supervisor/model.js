@@ -106,9 +106,10 @@ export async function loadRooms() {
 export const next = signal(/** @type {number | null} */ (null));
 
 export async function moreRooms() {
+  const asked = Date.now();
   try {
     const page = await api("GET", `rooms?limit=200&offset=${next.value ?? 0}`);
-    merge(page.rooms);
+    merge(page.rooms, asked);
     next.value = page.next_offset ?? null;
   } catch (error) {
     if (!denied(error)) toast(/** @type {Error} */ (error).message, true);
@@ -124,9 +125,10 @@ export function search(q) {
   found.value = null;
   clearTimeout(searching);
   if (q.trim()) searching = setTimeout(() => {
+    const asked = Date.now();
     api("GET", `rooms?limit=50&q=${encodeURIComponent(q.trim())}`).then((told) => {
       if (filter.value.q !== q) return;
-      merge(told.rooms);
+      merge(told.rooms, asked);
       found.value = new Set(told.rooms.map((/** @type {Room} */ room) => room.id));
     }, () => undefined);
   }, 250);
