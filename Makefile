@@ -47,7 +47,7 @@ clean: ## removes environments, caches and built files
 # One stamp per set of dependencies: the second run installs nothing, a changed pyproject.toml installs again.
 .venv/.demo: pyproject.toml | .venv/.created
 	@echo "roomkit: installing what the demo needs (once)"
-	@$(INSTALL) -e '.[server,cli,http,openai,anthropic]'
+	@COMPILE=1 $(INSTALL) -e '.[server,cli,http,openai,anthropic]'
 	@touch $@
 
 .venv/.dev: pyproject.toml | .venv/.created

@@ -233,7 +233,35 @@ class VoiceChannel(Channel):
         if session.state is SessionState.ENDED or session.id in self._calls:
             return
         try:
-            call, line = await self._seated(session, room_id)
+            port = self._port()
+            session.room_id, session.channel_id, session.tenant = room_id, self.channel_id, port.tenant
+            key = key_of(port.tenant, room_id)
+            line = self._lines.get(key)
+            if line is None:
+                line = self._lines[key] = VoiceLine(self, port, room_id)
+            if line.bridge.full and not session.listen_only:
+                raise StateError(f'room "{room_id}" has {MOST_CALLERS} callers; more are not mixed')
+            options = CallOptions(
+                turns=self._turns,
+                streaming=self._streaming,
+                batch=self._batch,
+                language=self.options.language,
+                voice_for=self.voice_map.get,
+                tts_filter=self._tts_filter,
+                frames_per_s=self._frames_per_s,
+                phrase=line.phrase,
+                human_key=self.options.human_key,
+                clip=self.options.clip,
+                ahead=self.options.ahead,
+            )
+            call = Call(session, self._backend(), line, self._pipeline, options, stt=self.stt, tts=self.tts)
+            self._calls[session.id] = line.calls[session.id] = call
+            for part in (self.stt, self.tts):
+                # What has something to make ready does so behind the greeting, not behind the first words.
+                begin = getattr(part, "start", None)
+                if begin is not None:
+                    self._scope.spawn(begin(), name="make speech ready")
+            await line.opened()
         except BaseException as error:
             await turn_away(self._backend(), session, error)
             await self.disconnect_session(session, room_id)
@@ -252,38 +280,6 @@ class VoiceChannel(Channel):
         words = line.phrase("again") if session.metadata.get("again") else self.greeting
         if words:
             call.say(words)
-
-    async def _seated(self, session: VoiceSession, room_id: str) -> tuple[Call, VoiceLine]:
-        port = self._port()
-        session.room_id, session.channel_id, session.tenant = room_id, self.channel_id, port.tenant
-        key = key_of(port.tenant, room_id)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = VoiceLine(self, port, room_id)
-        if line.bridge.full and not session.listen_only:
-            raise StateError(f'room "{room_id}" has {MOST_CALLERS} callers; more are not mixed')
-        options = CallOptions(
-            turns=self._turns,
-            streaming=self._streaming,
-            batch=self._batch,
-            language=self.options.language,
-            voice_for=self.voice_map.get,
-            tts_filter=self._tts_filter,
-            frames_per_s=self._frames_per_s,
-            phrase=line.phrase,
-            human_key=self.options.human_key,
-            clip=self.options.clip,
-            ahead=self.options.ahead,
-        )
-        call = Call(session, self._backend(), line, self._pipeline, options, stt=self.stt, tts=self.tts)
-        self._calls[session.id] = line.calls[session.id] = call
-        for part in (self.stt, self.tts):
-            # What has processes or connections to make ready does so behind the greeting, not behind the first words.
-            begin = getattr(part, "start", None)
-            if begin is not None:
-                self._scope.spawn(begin(), name="make speech ready")
-        await line.opened()
-        return call, line
 
     async def _listen(self, call: Call) -> None:
         try:
