@@ -17,9 +17,9 @@ from roomkit.core.results import Settlement
 from roomkit.core.state import SEP, RoomState, binding_record, event_key, key, participant_record, room_record
 from roomkit.core.streams import Hub
 from roomkit.errors import Fenced, Overloaded, StateError, StoreError, UsageError
-from roomkit.models.content import SystemContent
+from roomkit.models.content import SystemContent, blank
 from roomkit.models.delivery import DeliveryRecord, DeliveryState
-from roomkit.models.event import SCHEMA_VERSION, EventDraft, EventSource, EventStatus, EventType, RoomEvent
+from roomkit.models.event import EventDraft, EventSource, EventStatus, EventType, RoomEvent
 from roomkit.models.hooks import Committed, TaskCreated
 from roomkit.models.room import Access, ChannelBinding, Observation, Participant, Room, Task
 from roomkit.ports.store import Batch, DedupeKey, Duplicate, Record, RecordKey
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SYSTEM = EventSource(channel_id="system", channel_type="system", direction="internal", provider="roomkit")
 MAX_PLANS = 64
+_event = blank(RoomEvent)
 _LIST: Any = list
 _DICT: Any = dict
 """As they are: a lambda around each would be a call more for every field of every change."""
@@ -330,32 +331,27 @@ class RoomActor:
             binding = self.state.bindings.get(source.channel_id)
             if source.provider is None:
                 source = source.replaced(provider=source.channel_type)
-            events.append(
-                RoomEvent.trusted(
-                    {
-                        "id": draft.event_id or self.engine.new_id(now),
-                        "room_id": self.room_id,
-                        "index": index,
-                        "type": draft.type,
-                        "source": source,
-                        "content": draft.content,
-                        "created_at": now,
-                        "tenant": self.tenant,
-                        "status": _BLOCKED if entry.blocked_by else entry.status,
-                        "blocked_by": entry.blocked_by or None,
-                        "blocked_reason": entry.blocked_reason,
-                        "visibility": policy.effective_visibility(draft.visibility, binding),
-                        "addressed_to": draft.addressed_to,
-                        "chain_depth": draft.chain_depth,
-                        "parent_event_id": draft.parent_event_id,
-                        "correlation_id": draft.correlation_id,
-                        "idempotency_key": draft.idempotency_key,
-                        "metadata": draft.metadata,
-                        "channel_data": draft.channel_data,
-                        "schema_version": SCHEMA_VERSION,
-                    }
-                )
-            )
+            fields = _event()
+            fields["id"] = draft.event_id or self.engine.new_id(now)
+            fields["room_id"] = self.room_id
+            fields["index"] = index
+            fields["type"] = draft.type
+            fields["source"] = source
+            fields["content"] = draft.content
+            fields["created_at"] = now
+            fields["tenant"] = self.tenant
+            fields["status"] = _BLOCKED if entry.blocked_by else entry.status
+            fields["blocked_by"] = entry.blocked_by or None
+            fields["blocked_reason"] = entry.blocked_reason
+            fields["visibility"] = policy.effective_visibility(draft.visibility, binding)
+            fields["addressed_to"] = draft.addressed_to
+            fields["chain_depth"] = draft.chain_depth
+            fields["parent_event_id"] = draft.parent_event_id
+            fields["correlation_id"] = draft.correlation_id
+            fields["idempotency_key"] = draft.idempotency_key
+            fields["metadata"] = draft.metadata
+            fields["channel_data"] = draft.channel_data
+            events.append(RoomEvent.trusted(fields))
             index += 1
         return events
 

@@ -34,20 +34,27 @@ class Frozen(BaseModel):
     def made(cls, **values: Any) -> Self:
         """As `trusted`, with the defaults of what is not given."""
         template, factories = _TEMPLATES.get(cls) or _template(cls)
-        fields = {**template, **values}
+        fields = template.copy()
+        fields.update(values)
         for name, factory in factories:
             if name not in values:
                 fields[name] = factory()
         return cls.trusted(fields)
 
     def lean(self) -> Self:
-        """The same model without the memory of which fields were given: half the size, for what is kept in numbers."""
+        """The same model without the memory of which fields were given, its fields in a dict that shares its keys: a
+        third of the size, for what is kept in numbers."""
+        fields = (_TEMPLATES.get(type(self)) or _template(type(self)))[0].copy()
+        fields.update(self.__dict__)
+        _set_values(self, fields)
         _set_fields(self, _ALL_FIELDS.get(type(self)) or _all_fields(type(self)))
         return self
 
     def replaced(self, **update: Any) -> Self:
         """A copy with some fields replaced by values that are known to be valid."""
-        return self.trusted({**self.__dict__, **update})
+        fields = self.__dict__.copy()
+        fields.update(update)
+        return self.trusted(fields)
 
 
 # The setters of the four slots of a pydantic model: half the price of object.__setattr__ with their names.
@@ -67,11 +74,24 @@ _TEMPLATES: dict[type[BaseModel], _Template] = {}
 
 
 def _template(cls: type[BaseModel]) -> _Template:
-    """All fields of a model in their order with their defaults, and those that need a fresh one each time."""
+    """All fields of a model in their order with their defaults, and those that need a fresh one each time. Copies of
+    this dict share its keys, as those of plain objects do: they are half as big as others, and sooner made."""
     fields = cls.model_fields
     defaults = {name: None if field.is_required() else field.default for name, field in fields.items()}
     factories = ((name, field.default_factory) for name, field in fields.items() if field.default_factory is not None)
-    return _TEMPLATES.setdefault(cls, (defaults, tuple(cast("Any", factories))))
+    shape = type("_Shape", (), {})
+    one: object = shape()
+    for _ in range(32):  # Python keeps space for further fields in the first objects of a class.
+        one = shape()
+        for name, default in defaults.items():
+            setattr(one, name, default)
+    return _TEMPLATES.setdefault(cls, (vars(one).copy(), tuple(cast("Any", factories))))
+
+
+def blank(cls: type[BaseModel]) -> Callable[[], dict[str, Any]]:
+    """What makes the fields of a model for `trusted`, with their defaults: a dict that shares its keys with all others
+    of its kind. What has no default, or a fresh one each time, is left to be filled in."""
+    return _template(cls)[0].copy
 
 
 def valid_text(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from roomkit.models.content import Content, Frozen, TextContent, VendorText, text_of
+from roomkit.models.content import Content, Frozen, TextContent, VendorText, blank, text_of
 from roomkit.models.event import EventDraft, EventSource, EventType
 from roomkit.models.room import Assurance
 
@@ -220,34 +220,28 @@ class WebhookReply:
 def draft_of(message: InboundMessage, channel_type: str, participant_id: str | None = None) -> EventDraft:
     """The plain translation of an inbound message; channels refine it. `participant_id` says whose it really is."""
     said = vars(message)
-    source = EventSource.trusted(
-        {
-            "channel_id": said["channel_id"],
-            "channel_type": channel_type,
-            "direction": "inbound",
-            "participant_id": participant_id or said["participant_id"],
-            "external_id": said["sender_id"],
-            "provider": said["provider"] or channel_type,
-            "provider_message_id": said["external_id"],
-            "raw_payload": said["raw_payload"],
-        }
-    )
-    return EventDraft.trusted(
-        {
-            "source": source,
-            "content": said["content"],
-            "type": said["type"],
-            "event_id": None,
-            "visibility": said["visibility"],
-            "addressed_to": said["addressed_to"],
-            "chain_depth": 0,
-            "parent_event_id": said["parent_event_id"],
-            "correlation_id": None,
-            "idempotency_key": said["external_id"],
-            "metadata": said["metadata"],
-            "channel_data": said["channel_data"],
-        }
-    )
+    source = _source()
+    source["channel_id"] = said["channel_id"]
+    source["channel_type"] = channel_type
+    source["participant_id"] = participant_id or said["participant_id"]
+    source["external_id"] = said["sender_id"]
+    source["provider"] = said["provider"] or channel_type
+    source["provider_message_id"] = said["external_id"]
+    source["raw_payload"] = said["raw_payload"]
+    draft = _draft()
+    draft["source"] = EventSource.trusted(source)
+    draft["content"] = said["content"]
+    draft["type"] = said["type"]
+    draft["visibility"] = said["visibility"]
+    draft["addressed_to"] = said["addressed_to"]
+    draft["parent_event_id"] = said["parent_event_id"]
+    draft["idempotency_key"] = said["external_id"]
+    draft["metadata"] = said["metadata"]
+    draft["channel_data"] = said["channel_data"]
+    return EventDraft.trusted(draft)
+
+
+_source, _draft = blank(EventSource), blank(EventDraft)
 
 
 @dataclass(frozen=True, slots=True)
