@@ -6,7 +6,8 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 from roomkit.core.outlet import Outlet, OutletOptions, Outlets
 from roomkit.core.policy import may_see
@@ -306,10 +307,10 @@ class _Connection:
         return self._send_stream is not None
 
     def send(self, item: Item) -> Coroutine[Any, Any, None]:
-        if isinstance(item, RoomEvent):
+        if type(item) is RoomEvent:
             return self._send(self.id, item)
         assert self._send_stream is not None, "stream messages go to streaming connections only"
-        return self._send_stream(self.id, item)
+        return self._send_stream(self.id, item)  # pyright: ignore[reportArgumentType] - a type test narrows too little
 
 
 class _Feed:
@@ -331,7 +332,7 @@ class _Feed:
         self._plain: dict[str, Outlet[Item]] = {}
         self._growing: dict[str, tuple[StreamStart, list[str]]] = {}
         self._told: dict[str, None] = {}
-        self._fast: tuple[Outlet[Item], ...] | None = None
+        self._tell: Callable[[Item], None] | None = None
 
     @property
     def key(self) -> tuple[str | None, str]:
@@ -344,7 +345,7 @@ class _Feed:
             self._plain[connection.id] = connection.outlet
             return
         self.streaming[connection.id] = connection.outlet
-        self._fast = None
+        self._tell = None
         for start, parts in tuple(self._growing.values()):
             connection.outlet.push(start)
             connection.outlet.push(_chunk(start, "".join(parts)))
@@ -352,7 +353,7 @@ class _Feed:
     def drop(self, connection: _Connection) -> None:
         for kept in (self.connections, self.streaming, self._plain):
             kept.pop(connection.id, None)
-        self._fast = None
+        self._tell = None
 
     def begin(self, streams: Iterable[tuple[StreamStart, str]]) -> None:
         """The room is open: shows the replies in the making, then what came meanwhile."""
@@ -373,14 +374,12 @@ class _Feed:
         if self.held is not None:
             self.held.append(item)
             return
-        kind = cast("type[Any]", type(item))
+        kind = type(item)  # pyright: ignore[reportUnknownVariableType] - whatever it is
         if kind is StreamChunk:
             growing = self._growing.get(item.stream_id)
             if growing is not None:
                 growing[1].append(item.delta)
-                if self._fast is None:
-                    self._fast = tuple(self.streaming.values())
-                self._outlets.push(self._fast, item)
+                (self._tell or self._way())(item)
         elif kind is RoomEvent:
             if self._first(item):
                 self._outlets.push((*self._plain.values(), *self.streaming.values()), item)
@@ -391,6 +390,12 @@ class _Feed:
             self._end(item)
         elif kind is StreamError and self._growing.pop(item.stream_id, None) is not None:
             self._outlets.push(tuple(self.streaming.values()), item)
+
+    def _way(self) -> Callable[[Item], None]:
+        """How the streaming connections are told; found once for as long as they are the same."""
+        outlets = tuple(self.streaming.values())
+        self._tell = outlets[0].push if len(outlets) == 1 else partial(self._outlets.push, outlets)
+        return self._tell
 
     def withdraw(self, error: str) -> None:
         for stream_id in tuple(self._growing):

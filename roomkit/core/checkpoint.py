@@ -35,7 +35,8 @@ class Checkpoint:
         self._sealed = 0
         self.segments: list[int] = []
         """Where the rows begin that this reply has, beside its own."""
-        self._unsaved = 0
+        self.unsaved = 0
+        """Characters that the store does not have yet."""
         self._held = False
         self._saving: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -50,31 +51,27 @@ class Checkpoint:
     async def _start(self) -> None:
         """The end may have come while the store refused the beginning: what it took away does not come back."""
         if self._held:
-            self._unsaved += 1  # Should the reply go on after all, the row is due.
+            self.unsaved += 1  # Should the reply go on after all, the row is due.
         else:
             await self._save()
 
-    @property
-    def due(self) -> bool:
-        return self.begun and self._unsaved >= EVERY_CHARS
-
     def grew(self, characters: int) -> None:
         if self.begun:
-            self._unsaved += characters
+            self.unsaved += characters
             if self._timer is None and not self._held:
                 self._timer = asyncio.get_running_loop().call_later(EVERY_S, self._ring)
 
     def take(self) -> Record | None:
         """The row, for somebody else's commit that is about to be made, when there is anything new in it."""
-        if not self.begun or not self._unsaved:
+        if not self.begun or not self.unsaved:
             return None
-        self._unsaved = 0
+        self.unsaved = 0
         return self._record(self._sealed)
 
     async def save(self) -> None:
         while self._saving is not None:
             await asyncio.shield(self._saving)
-        if self.begun and self._unsaved and not self._held:
+        if self.begun and self.unsaved and not self._held:
             await self._save()
 
     async def hold(self) -> None:
@@ -129,7 +126,7 @@ class Checkpoint:
 
     async def _save(self) -> None:
         self._saving = asyncio.get_running_loop().create_future()
-        saved, self._unsaved = self._unsaved, 0
+        saved, self.unsaved = self.unsaved, 0
         try:
             crashpoint("reply.before_checkpoint")
             actor = self._actor
@@ -138,7 +135,7 @@ class Checkpoint:
             self._sealed = sealed
             crashpoint("reply.after_checkpoint")
         except BaseException:
-            self._unsaved += saved
+            self.unsaved += saved
             raise
         finally:
             saving, self._saving = self._saving, None

@@ -82,17 +82,15 @@ class Outlet(Generic[T]):
         """What waits behind the write under way, in the unit of `size`."""
         return 0 if self._buffer is None else self._buffer.filled
 
-    def push(self, item: T) -> None:
-        """Writes `item` after everything pushed before; dropped once closed."""
-        self.write(item, self._group.eager.launch)
-
-    def write(self, item: T, launch: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any] | None]) -> None:
-        """As `push`, by a `launch` of the caller's."""
+    def push(
+        self, item: T, launch: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any] | None] | None = None
+    ) -> None:
+        """Writes `item` after everything pushed before, by a `launch` of the caller's; dropped once closed."""
         if self._writing:
             self._keep(item)
         elif not self.closed:
             self._writing = True
-            self._task = launch(self._write(item))
+            self._task = (launch or self._group.eager.launch)(self._write(item))
             if self._task is None:
                 self._strikes = 0
             elif not self.closed:
@@ -190,9 +188,9 @@ class Outlets(Generic[T]):
             with self.eager.burst() as burst:
                 launch = burst.run
                 for outlet in outlets:
-                    outlet.write(item, launch)
+                    outlet.push(item, launch)
         elif outlets:
-            outlets[0].write(item, self.eager.launch)
+            outlets[0].push(item)
 
     def watch(self, outlet: Outlet[T]) -> None:
         """A write of this outlet is under way from now on."""

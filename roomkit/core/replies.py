@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core import messages
 from roomkit.core.actor import Change, Entry, RoomActor
-from roomkit.core.checkpoint import WORDS, Checkpoint
+from roomkit.core.checkpoint import EVERY_CHARS, WORDS, Checkpoint
 from roomkit.core.journal import ToolJournal
 from roomkit.core.policy import effective_visibility
 from roomkit.core.results import Settlement
@@ -18,7 +18,6 @@ from roomkit.core.streams import OpenStream
 from roomkit.models.content import TextContent, valid, valid_text
 from roomkit.models.event import EventDraft, EventSource, RoomEvent
 from roomkit.models.hooks import BeforeCommit, Thought
-from roomkit.models.room import ChannelBinding, Room
 from roomkit.models.stream import Ephemeral, ReplyEnd, ReplyPart, StreamStart, TextDelta, ThinkingDelta, ToolStep
 from roomkit.ports.channel import ChannelOutput
 from roomkit.ports.store import Record, RecordKey
@@ -51,21 +50,20 @@ class Reply:
         self.usage: dict[str, int] = {}
         self.metadata: dict[str, Any] = {}
         self.first_token_at: float | None = None
-        self._text: list[str] = []
-        self._held = self._half = ""
+        self._held = self._half = self._unshown = ""
         self._veil = engine.redactions.stream(actor.tenant) if engine.redactions is not None else None
         self._stream: OpenStream | None = None
         self._stopped = False
         self.checkpoint = Checkpoint(actor, self._record)
         self.journal = ToolJournal(self)
-        self._judged: tuple[ChannelBinding | None, Room, bool] | None = None
         self._mode = "pass"
         self._blocked: tuple[str, str] | None = None
         self._sides: Outcome | None = None
 
     @property
     def text(self) -> str:
-        return "".join(self._text)
+        """What was shown, and what the guards held back to the end or stopped."""
+        return self._unshown if self._stream is None else self._stream.text + self._unshown
 
     @property
     def source(self) -> EventSource:
@@ -109,24 +107,27 @@ class Reply:
     async def pull(self, stream: AsyncIterator[ReplyPart]) -> None:
         """Takes the stream to its end; it is closed on every exit."""
         await self._begin()
+        checkpoint, sentences = self.checkpoint, self._mode == "sentence"
+        say = self._emit if self._mode == "pass" and self._veil is None else self._say
         async with aclosing(cast("Any", stream)) as parts:
             async for part in parts:
                 if self._stopped:
                     break
                 if isinstance(part, (TextDelta, str)):
-                    self._say(self._whole(part if isinstance(part, str) else part.text))
-                    if self._mode == "sentence":
+                    text = part if isinstance(part, str) else part.text
+                    say(text if text.isascii() and not self._half else self._whole(text))
+                    if sentences:
                         await self._release(final=False)
-                    elif self.checkpoint.due:
-                        await self.checkpoint.save_quietly()
+                        if self._blocked:
+                            break
+                    elif checkpoint.unsaved >= EVERY_CHARS:
+                        await checkpoint.save_quietly()
                 elif isinstance(part, ToolStep):
                     await self.journal.step(part)
                 elif isinstance(part, ThinkingDelta):
                     self._think(valid_text(part.text))
                 else:
                     self._end(part)
-                if self._blocked:
-                    break
         if self._half and not self._blocked:
             self._say(valid_text(self._half))
         if self._veil is not None and not self._blocked:
@@ -147,15 +148,13 @@ class Reply:
 
     def _whole(self, delta: str) -> str:
         """Valid text: half a character at the end waits for its other half."""
-        if not self._half and delta.isascii():
-            return delta
         delta = self._half + delta
         cut = len(delta) - 1 if "\ud800" <= delta[-1:] <= "\udbff" else len(delta)
         self._half = delta[cut:]
         return valid_text(delta[:cut])
 
     def _say(self, delta: str) -> None:
-        """Shows a delta at once, or holds it for the guards."""
+        """Veils a delta, and shows it at once or holds it for the guards."""
         if delta and self.first_token_at is None:
             self.first_token_at = monotonic()
         if self._veil is not None:
@@ -169,8 +168,7 @@ class Reply:
         """Lets go of whole sentences that the guards have passed; withheld text waits for the commit."""
         if self._mode == "withhold":
             if final:
-                self._text.append(self._held)
-                self._held = ""
+                self._unshown, self._held = self._held, ""
             return
         cut = len(self._held) if final else _last_border(self._held)
         if cut <= 0:
@@ -179,43 +177,36 @@ class Reply:
         outcome = await self.engine.hooks.run(self._moment(sentence))
         self._sides = outcome.joined(self._sides)
         if outcome.blocked_by:
-            self._text.append(sentence)
+            self._unshown = sentence
             self._blocked = (outcome.blocked_by, outcome.reason)
             return
         content = outcome.value.content
         self._emit(content.text if isinstance(content, TextContent) else sentence)
 
     def _emit(self, delta: str) -> None:
-        if self._stopped:
+        if not delta or self._stopped:
             return
-        state = self.actor.state
-        stream = self._stream
-        if stream is None:
-            binding = state.bindings.get(self.channel_id)
-            start = StreamStart(
-                room_id=self.actor.room_id,
-                stream_id=self.id,
-                source=self.source,
-                parent_event_id=self.cause.parent_event_id,
-            )
-            stream = self._stream = OpenStream(start, effective_visibility("all", binding), silent=self._silent())
-            self.actor.hub.begin(stream, state.bindings)
-        elif not stream.silent and self._silent():
-            self.actor.hub.silence(stream, "muted")
-        self._text.append(delta)
-        self.actor.hub.chunk(stream, delta, state.bindings)
-        self.checkpoint.grew(len(delta))
+        self.actor.hub.chunk(self._stream or self._open(), delta, self.actor.state.bindings)
+        if self.checkpoint.begun:
+            self.checkpoint.grew(len(delta))
+
+    def _open(self) -> OpenStream:
+        actor, bindings = self.actor, self.actor.state.bindings
+        if self.first_token_at is None:
+            self.first_token_at = monotonic()
+        start = StreamStart.made(
+            room_id=actor.room_id, stream_id=self.id, source=self.source, parent_event_id=self.cause.parent_event_id
+        )
+        visibility = effective_visibility("all", bindings.get(self.channel_id))
+        stream = self._stream = OpenStream(start, visibility, self._silent, silent=self._silent())
+        actor.hub.begin(stream, bindings)
+        return stream
 
     def _silent(self) -> bool:
-        """A muted brain goes on thinking, but nobody hears it. Judged again when its seat or the room has changed."""
+        """A muted brain goes on thinking, but nobody hears it."""
         state = self.actor.state
-        binding, room = state.bindings.get(self.channel_id), state.room
-        if self._judged is None or self._judged[0] is not binding or self._judged[1] is not room:
-            self._judged = (binding, room, self._must_be_silent(binding, room))
-        return self._judged[2]
-
-    def _must_be_silent(self, binding: ChannelBinding | None, room: Room) -> bool:
-        return binding is None or binding.muted or not binding.can_write or not room.open or self._too_deep()
+        binding = state.bindings.get(self.channel_id)
+        return binding is None or binding.muted or not binding.can_write or not state.room.open or self._too_deep()
 
     def _too_deep(self) -> bool:
         return self.depth >= self.engine.options.max_chain_depth

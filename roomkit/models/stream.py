@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from roomkit.models.content import Frozen, ToolCallContent
 from roomkit.models.event import EventSource, RoomEvent
 
@@ -27,6 +29,26 @@ class StreamChunk(Frozen):
     stream_id: str
     offset: int
     delta: str
+
+
+_new, _slots = object.__new__, vars(BaseModel)
+_set_fields, _set_extra = _slots["__pydantic_fields_set__"].__set__, _slots["__pydantic_extra__"].__set__
+_set_private, _CHUNK_FIELDS = _slots["__pydantic_private__"].__set__, set(StreamChunk.model_fields)
+
+
+def chunk_of(room_id: str, stream_id: str, offset: int, delta: str) -> StreamChunk:
+    """`StreamChunk.trusted` written out: this runs for every delta of every reply."""
+    made = _new(StreamChunk)
+    values = vars(made)
+    values["type"] = "stream_chunk"
+    values["room_id"] = room_id
+    values["stream_id"] = stream_id
+    values["offset"] = offset
+    values["delta"] = delta
+    _set_fields(made, _CHUNK_FIELDS)
+    _set_extra(made, None)
+    _set_private(made, None)
+    return made
 
 
 class StreamEnd(Frozen):

@@ -10,6 +10,7 @@ that a context variable set in the first step is still there in the last one, an
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio import tasks as _tasks
 from collections.abc import Coroutine
 from contextvars import Context, ContextVar, copy_context
@@ -22,6 +23,9 @@ T = TypeVar("T")
 _Coro = Coroutine[Any, Any, Any]
 _enter: Any = _tasks._enter_task  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
 _leave: Any = _tasks._leave_task  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
+# What `asyncio.current_task(loop)` says: plain Python before 3.12, and here for every delta and delivery.
+_known: Any = _tasks
+_current: Any = asyncio.current_task if sys.version_info >= (3, 12) else _known._current_tasks.get
 MAX_PARKED = 64
 
 
@@ -119,14 +123,15 @@ class Eager:
         carrier = parked.pop() if parked else _Carrier(self)
         task = carrier.task
         context = copy_context()
-        current = asyncio.current_task(loop)
+        current = _current(loop)
         if current is not None:
             _leave(loop, current)
         _enter(loop, task)
         try:
             waiting = context.run(coro.send, None)
         except StopIteration:
-            self.park(carrier)
+            if not task.done() and len(parked) < MAX_PARKED:
+                parked.append(carrier)
             return None
         except BaseException:
             self.park(carrier)
@@ -162,7 +167,7 @@ class Burst:
     def __init__(self, owner: Eager) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._caller = asyncio.current_task(self._loop)
+        self._caller = _current(self._loop)
         self._carrier = owner.take()
         self._context = copy_context()
 
