@@ -456,7 +456,7 @@ class OutboxLanes:
         if row:
             done[1].append(RecordKey("outbox", tenant, kept.key))
         engine.count("delivered" if result.success else "delivery_skipped")
-        if not actor.hub.idle:
+        if actor.hub.watched:
             tell(actor, self.record(lane, item, result))
         if result.success and engine.hooks.heard(Delivered):
             engine.hooks.tell(Delivered(tenant, actor.room_id, self.record(lane, item, result)))

@@ -243,10 +243,10 @@ class Reply:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def _draft(self, text: str, **metadata: Any) -> EventDraft:
-        return EventDraft(
+        return EventDraft.made(
             event_id=self.id,
             source=self.source,
-            content=TextContent(text=text),
+            content=TextContent.made(text=text),
             chain_depth=self.depth,
             parent_event_id=self.cause.parent_event_id,
             correlation_id=self.cause.id,
@@ -263,8 +263,8 @@ class Reply:
     async def _commit_close(self, actor: RoomActor, output: ChannelOutput | None) -> None:
         if self._stopped:
             return
-        rows = [*self.rows(), *self.turn_rows]
-        if not self.text:
+        rows, text = [*self.rows(), *self.turn_rows], self.text
+        if not text:
             await messages.forget(actor, rows, output, self._sides)
             self.ended(self.end_reason, None)
             return
@@ -273,7 +273,7 @@ class Reply:
             metadata["usage"] = self.usage
         if self.end_reason in ("error", "cancelled", "timeout", "interrupted"):
             metadata["interrupted"] = self.end_reason
-        draft = self._draft(self.text, **metadata)
+        draft = self._draft(text, **metadata)
         event = await messages.submit_reply(
             actor, draft, self.floor_generation, rows, output, self.settlement, self.id, self._blocked, self._sides
         )

@@ -132,6 +132,11 @@ class Hub:
     def idle(self) -> bool:
         return not self._groups and not self.streams
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody looks on who sees what is internal."""
+        return any(viewer.internal for viewer in self._groups)
+
     def subscribe(self, viewer: Viewer, deliver: Deliver) -> Callable[[], None]:
         return self._subscribe(viewer, deliver)[1]
 
@@ -212,8 +217,9 @@ class Hub:
             start = stream.start
             new = tuple(deliver for number, deliver in now.items() if number not in told)
             gone = {number: deliver for number, deliver in told.items() if number not in now}
-            stream.lost.update(gone)
-            _hand(tuple(gone.values()), _error(start, "withheld"))
+            if gone:
+                stream.lost.update(gone)
+                _hand(tuple(gone.values()), _error(start, "withheld"))
             _hand(new, start)
             if stream.length:
                 _hand(new, chunk_of(start.room_id, start.stream_id, 0, stream.text))
@@ -225,14 +231,14 @@ class Hub:
         stream = self.streams.pop(stream_id, None)
         told: Mapping[int, Deliver] = stream.told if stream is not None else {}
         lost = stream.lost if stream is not None else frozenset[int]()
-        done = StreamEnd(room_id=event.room_id, stream_id=stream_id, event=event)
-        failed = StreamError(room_id=event.room_id, stream_id=stream_id, error=_public(event.blocked_by or "withheld"))
+        done = StreamEnd.made(room_id=event.room_id, stream_id=stream_id, event=event)
         for viewer, group in tuple(self._groups.items()):
             if viewer.sees(event, bindings) and viewer.hears(bindings):
-                _hand(tuple(deliver for n, deliver in group.items() if n not in lost), done)
-                _hand(tuple(deliver for n, deliver in group.items() if n in lost), event)
-            else:
-                _hand(tuple(deliver for n, deliver in group.items() if n in told), failed)
+                _hand(tuple([deliver for n, deliver in group.items() if n not in lost]), done)
+                _hand(tuple([deliver for n, deliver in group.items() if n in lost]), event)
+            elif gone := tuple([deliver for n, deliver in group.items() if n in told]):
+                error = _public(event.blocked_by or "withheld")
+                _hand(gone, StreamError(room_id=event.room_id, stream_id=stream_id, error=error))
 
     def fail(self, stream_id: str, error: str) -> None:
         stream = self.streams.pop(stream_id, None)

@@ -36,7 +36,7 @@ class Turn:
         self._actor = actor
         self._channel_id = channel_id
         self._reply = reply
-        self._asker = approvals.Asker.of(channel_id, events)
+        self._events = tuple(events)
 
     @property
     def turn_id(self) -> str:
@@ -49,7 +49,8 @@ class Turn:
         return Ledger(self._engine, self._actor)
 
     async def approve(self, call: ToolCallContent, *, expires_s: float) -> ApprovalAnswer:
-        return await approvals.ask(self._engine, self._actor, self._asker, call, expires_s)
+        asker = approvals.Asker.of(self._channel_id, self._events)
+        return await approvals.ask(self._engine, self._actor, asker, call, expires_s)
 
     async def request_human(self, reason: str) -> None:
         await self._actor.call(floor.request_human, reason, self._channel_id)

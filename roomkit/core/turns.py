@@ -338,7 +338,7 @@ class Turns:
         if output.metadata_updates:
             await actor.insist(messages.merge_binding_metadata, channel_id, output.metadata_updates)
         if output.response_stream is not None:
-            typing = Ephemeral(kind="typing", room_id=actor.room_id, sender=channel_id, data={"on": True})
+            typing = Ephemeral.made(kind="typing", room_id=actor.room_id, sender=channel_id, data={"on": True})
             actor.hub.ephemeral(typing, actor.state.bindings)
             await reply.pull(output.response_stream)
             running.ending = True

@@ -288,7 +288,7 @@ class Channel(ABC):  # noqa: B024 - every method has a sensible default; a chann
 
     async def deliver(self, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> DeliveryResult:
         """Takes an event to the other side; called for "outbox" channels, in room order, at least once."""
-        return DeliveryResult(success=True)
+        return DeliveryResult.made(success=True)
 
     async def deliver_stream(
         self, stream: AsyncIterator[StreamMessage], binding: ChannelBinding, context: RoomContext
