@@ -6,12 +6,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any, Generic, TypeVar
 
 from roomkit.runtime import CoalescingBuffer, Scope, TaskFailure, monotonic
+from roomkit.runtime.bounded import resume
 from roomkit.runtime.eager import Eager
 
 T = TypeVar("T")
+Launch = Callable[..., asyncio.Task[Any] | None]
+"""`Eager.launch`, or that of a burst."""
 log = logging.getLogger(__name__)
 
 
@@ -82,21 +86,37 @@ class Outlet(Generic[T]):
         """What waits behind the write under way, in the unit of `size`."""
         return 0 if self._buffer is None else self._buffer.filled
 
-    def push(
-        self, item: T, launch: Callable[[Coroutine[Any, Any, None]], asyncio.Task[Any] | None] | None = None
-    ) -> None:
+    def push(self, item: T, launch: Launch | None = None) -> None:
         """Writes `item` after everything pushed before, by a `launch` of the caller's; dropped once closed."""
         if self._writing:
             self._keep(item)
         elif not self.closed:
             self._writing = True
-            self._task = (launch or self._group.eager.launch)(self._write(item))
-            if self._task is None:
+            task: asyncio.Task[Any] | None = None
+            try:
+                writing = self._send(item)
+                if type(writing) is not CoroutineType:
+                    writing = _as_coroutine(writing)
+                launch = launch or self._group.eager.launch
+                task = launch(writing, self._go_on)
+                if task is not None:
+                    self._begins(item)
+                elif self._buffer is not None and len(self._buffer):  # pushed meanwhile, by that very write
+                    task = launch(self._go_on())
+            except Exception as error:  # noqa: BLE001 - as in `_go_on`
+                self._failed(error, item)
+            finally:
+                self._writing = task is not None
+            self._task = task
+            if task is None:
                 self._strikes = 0
             elif not self.closed:
-                self._pending = item
-                self._due = monotonic() + self._group.options.timeout_s
                 self._group.watch(self)
+
+    def _begins(self, item: T) -> None:
+        """The write of `item` is under way, and takes its time."""
+        self._due = monotonic() + self._group.options.timeout_s
+        self._pending = None if self.closed else item
 
     def close(self) -> None:
         """Drops what waits and stops the write under way, unless that is the one that closes."""
@@ -140,24 +160,27 @@ class Outlet(Generic[T]):
         self.close()
         self._on_end(reason, unsent)
 
-    async def _write(self, item: T) -> None:
+    async def _go_on(self, begun: Coroutine[Any, Any, None] | None = None, waiting: Any = None) -> None:
+        """Writes until nothing is left, after the write that has `begun` and had to wait."""
         try:
-            await self._send(item)
-            if self._task is not None:
-                self._judged()
+            if begun is not None:
+                await resume(begun, waiting)
+            self._judged()
             while self._buffer is not None and (left := self._next(self._buffer)) is not None:
                 await self._send(left)
                 self._judged()
-        except Exception as error:  # a connection's boundary: whatever its send raises ends it, and only it
-            log.debug("a connection could not be written to", exc_info=error)
-            if self._pending is None:
-                self._pending = item
-            self._end(f"failed: {type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - a connection's boundary: whatever its send raises ends it, and only it
+            self._failed(error)
         finally:
             self._writing = False
-            if self._task is not None:
-                self._task = self._pending = None
-                self._group.forget(self)
+            self._task = self._pending = None
+            self._group.forget(self)
+
+    def _failed(self, error: Exception, item: T | None = None) -> None:
+        log.debug("a connection could not be written to", exc_info=error)
+        if self._pending is None:
+            self._pending = item
+        self._end(f"failed: {type(error).__name__}")
 
     def _judged(self) -> None:
         """A write has been taken; one in time makes good for slow ones before it."""
@@ -166,10 +189,11 @@ class Outlet(Generic[T]):
         self._slow = False
 
     def _next(self, buffer: CoalescingBuffer[T]) -> T | None:
-        """What is written next, with a time of its own."""
-        self._due = monotonic() + self._group.options.timeout_s
-        self._pending = None if self.closed else buffer.take_nowait()
-        return self._pending
+        """What is written next."""
+        left = None if self.closed else buffer.take_nowait()
+        if left is not None:
+            self._begins(left)
+        return left
 
 
 class Outlets(Generic[T]):
@@ -213,6 +237,10 @@ class Outlets(Generic[T]):
                 await asyncio.sleep(max(due - now, 0.05))
         finally:
             self._watcher = None
+
+
+async def _as_coroutine(writing: Awaitable[None]) -> None:
+    await writing
 
 
 def _ignore(_: TaskFailure) -> None:

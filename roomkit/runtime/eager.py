@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import tasks as _tasks
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Self, TypeVar, cast
 
@@ -21,6 +21,9 @@ from roomkit.runtime.scope import Scope
 
 T = TypeVar("T")
 _Coro = Coroutine[Any, Any, Any]
+Rest = Callable[[_Coro, Any], _Coro]
+"""Makes of a coroutine, and of what its first step waits for, the one that goes on: it awaits `resume(coro, waiting)`
+before anything else."""
 _enter: Any = _tasks._enter_task  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
 _leave: Any = _tasks._leave_task  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
 # What `asyncio.current_task(loop)` says: plain Python before 3.12, and here for every delta and delivery.
@@ -95,6 +98,12 @@ class _Carrier:
                 return
 
 
+def _begun(rest: Rest, coro: _Coro, waiting: Any, context: Context) -> _Coro:
+    going_on = rest(coro, waiting)
+    context.run(going_on.send, None)
+    return going_on
+
+
 async def _drive(job: _Job) -> Any:
     if job.cancelled is not None:
         try:
@@ -116,8 +125,9 @@ class Eager:
         raised here; what it raises later reaches the scope. The coroutine's result is dropped: let it report itself."""
         return self.launch(coro) is None
 
-    def launch(self, coro: _Coro) -> asyncio.Task[Any] | None:
-        """As `start`, but returns the task that goes on with `coro`, or None when it has finished."""
+    def launch(self, coro: _Coro, rest: Rest | None = None) -> asyncio.Task[Any] | None:
+        """As `start`, but returns the task that goes on with `coro`, or None when it has finished. What is to be done
+        only around one that has to wait is in `rest`."""
         loop = asyncio.get_running_loop()
         parked = self._parked
         carrier = parked.pop() if parked else _Carrier(self)
@@ -140,7 +150,7 @@ class Eager:
             _leave(loop, task)
             if current is not None:
                 _enter(loop, current)
-        carrier.go_on(coro, waiting, context)
+        carrier.go_on(coro if rest is None else _begun(rest, coro, waiting, context), waiting, context)
         return task
 
     def burst(self) -> Burst:
@@ -192,7 +202,7 @@ class Burst:
         Whoever has taken it sees to the rest, within `run`."""
         return self._context.run(coro.send, None)
 
-    def run(self, coro: _Coro) -> asyncio.Task[Any] | None:
+    def run(self, coro: _Coro, rest: Rest | None = None) -> asyncio.Task[Any] | None:
         """As `Eager.launch`."""
         try:
             waiting = self._context.run(coro.send, None)
@@ -203,5 +213,5 @@ class Burst:
         _leave(self._loop, carrier.task)
         _enter(self._loop, fresh.task)
         self._carrier = fresh
-        carrier.go_on(coro, waiting, context)
+        carrier.go_on(coro if rest is None else _begun(rest, coro, waiting, context), waiting, context)
         return carrier.task
