@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import uuid
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 
 from pydantic_core import PydanticSerializationError
@@ -23,6 +23,7 @@ from roomkit.ports.store import (
     DedupeKey,
     Duplicate,
     EventQuery,
+    ModelRecord,
     Record,
     RecordQuery,
     StoreHealth,
@@ -32,6 +33,10 @@ from roomkit.ports.store import (
     json_of,
 )
 
+EXPIRING_S = 3600
+FEW = 8
+MANY = 64
+
 
 class MemoryStore:
     """A `Store` that keeps nothing beyond the process. Opening it again after `aclose` finds the same data."""
@@ -40,7 +45,6 @@ class MemoryStore:
         self._tenants: dict[str, _Tenant] = {}
         self._due: dict[str, list[_Due]] = {}
         self._with_due: dict[str, int] = {}
-        self._expiring: list[tuple[float, str, str]] = []
         self._info = StoreInfo(incarnation=uuid.uuid4().hex, epoch=1, durable=False)
         self._closed = False
         self._commits = 0
@@ -111,11 +115,12 @@ class MemoryStore:
         for key in batch.dedupe:
             joined = f"{key.channel_id}\n{key.key}"
             tenant.dedupe[joined] = key
-            heapq.heappush(self._expiring, (key.expires, batch.tenant, joined))
+            tenant.expiring.setdefault(int(key.expires // EXPIRING_S), []).append(joined)
         if batch.put or batch.delete:
             self._apply_records(tenant, batch)
         if batch.prune_dedupe_before is not None:
-            self._prune(batch.prune_dedupe_before)
+            for one in self._tenants.values():
+                one.prune(batch.prune_dedupe_before)
 
     def _apply_records(self, tenant: _Tenant, batch: Batch) -> None:
         for gone in batch.delete:
@@ -133,13 +138,6 @@ class MemoryStore:
                 self._index_due(old, record)
             if record.kind == "room" and record.key not in tenant.logs:
                 tenant.logs[record.key] = []
-
-    def _prune(self, before: float) -> None:
-        while self._expiring and self._expiring[0][0] < before:
-            expires, name, joined = heapq.heappop(self._expiring)
-            kept = self._tenants[name].dedupe
-            if joined in kept and kept[joined].expires == expires:
-                del kept[joined]
 
     def _index_due(self, old: Record | None, new: Record | None) -> None:
         """Called when the due time has changed."""
@@ -207,7 +205,9 @@ def _check_values(batch: Batch) -> None:
             ):
                 event.model_dump_json()
         for record in batch.put:
-            if record.kind not in PLAIN_KINDS and not plain(record.value):
+            if record.kind in PLAIN_KINDS:
+                continue
+            if not (record.plain if type(record) is ModelRecord else plain(record.value)):
                 json_of(record)
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"a batch for {batch.room_id or batch.tenant} holds what JSON cannot: {error}") from error
@@ -216,13 +216,15 @@ def _check_values(batch: Batch) -> None:
 class _Tenant:
     """All data of one tenant: tenants share no container that is looked up by key."""
 
-    __slots__ = ("_in_order", "_latest", "activity", "dedupe", "ids", "logs", "tables", "threads")
+    __slots__ = ("_in_order", "_latest", "activity", "dedupe", "expiring", "ids", "logs", "tables", "threads")
 
     def __init__(self) -> None:
         self.logs: dict[str, list[RoomEvent]] = {}
         self.ids: dict[str, RoomEvent] = {}
         self.threads: dict[tuple[str, str], list[int]] = {}
         self.dedupe: dict[str, DedupeKey] = {}
+        self.expiring: dict[int, list[str]] = {}
+        """The names of the keys that expire within the same `EXPIRING_S`."""
         self.tables: dict[str, _Table] = {}
         self.activity: dict[str, float] = {}
         self._latest = float("-inf")
@@ -264,6 +266,15 @@ class _Tenant:
             self._latest = at
         else:  # The clock has stepped back.
             self._in_order = False
+
+    def prune(self, before: float) -> None:
+        for span in [span for span in self.expiring if span * EXPIRING_S < before]:
+            kept = [joined for joined in self.expiring.pop(span) if joined in self.dedupe]
+            for joined in kept:
+                if self.dedupe[joined].expires < before:
+                    del self.dedupe[joined]
+            if left := [joined for joined in kept if joined in self.dedupe]:
+                self.expiring[span] = left
 
     def erase(self, event: RoomEvent) -> None:
         old = self.ids[event.id]
@@ -327,7 +338,8 @@ class _Tenant:
             self.activity = activity = dict(sorted(activity.items(), key=lambda item: item[1]))
             self._in_order = True
             self._latest = next(reversed(activity.values()), float("-inf"))
-        if query.terms and len(few := self.tables["room"].with_terms(query)) * 8 < len(rooms):
+        few = self.tables["room"].with_terms(query) if query.terms else None
+        if few is not None and len(few) * 8 < len(rooms):
             never = float("-inf")
             yield from (rooms[key] for key in sorted(few, key=lambda key: (-activity.get(key, never), key)))
             return
@@ -351,8 +363,8 @@ class _Table:
 
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
-        self.rooms = _Postings()
-        self.terms = _Postings()
+        self.rooms = _Postings(self.records, lambda record, room_id: record.room_id == room_id)
+        self.terms = _Postings(self.records, lambda record, term: term in record.terms)
         self._sorted: list[str] | None = None
 
     def replace(self, key: str, new: Record | None) -> Record | None:
@@ -387,17 +399,18 @@ class _Table:
             self._sorted = sorted(self.records)
         return self._sorted
 
-    def with_terms(self, query: RecordQuery) -> set[str] | tuple[str, ...]:
-        """The keys that have the rarest of what is asked for: a term or the room."""
+    def with_terms(self, query: RecordQuery) -> Collection[str] | None:
+        """The keys that have the rarest of what is asked for: a term or the room; None where all of that is common."""
         postings = [self.terms.get(term) for term in query.terms]
         if query.room_id is not None:
             postings.append(self.rooms.get(query.room_id))
-        return min(postings, key=len)
+        return min((few for few in postings if few is not None), key=len, default=None)
 
     def candidates(self, query: RecordQuery) -> Iterator[Record]:
         """A superset of what matches, in order of key, found through the narrowest index."""
-        if query.terms or query.room_id is not None:
-            keys: Iterable[str] = sorted(self.with_terms(query))
+        few = self.with_terms(query)
+        if few is not None:
+            keys: Iterable[str] = sorted(few)
         else:
             ordered = self.sorted_keys()
             start = bisect_left(ordered, query.prefix or "")
@@ -410,31 +423,56 @@ class _Table:
 
 
 class _Postings:
-    """Word -> keys. Most words (an address, a room) have one key, which is kept as it is: a set each costs 200 B."""
+    """Word -> keys, as small as it gets. Most words (an address, a room) have one key, which is kept as it is, or a few
+    in a tuple: a set each costs 200 B. What a good part of all records have (that a room is open) helps nobody to find
+    one: of such a word only their number is kept, until it is asked for when it has become rare."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_common", "_has", "_keys", "_records")
 
-    def __init__(self) -> None:
-        self._keys: dict[str, str | set[str]] = {}
+    def __init__(self, records: dict[str, Record], has: Callable[[Record, str], bool]) -> None:
+        self._records = records
+        self._has = has
+        self._keys: dict[str, str | tuple[str, ...] | set[str]] = {}
+        self._common: dict[str, int] = {}
 
-    def get(self, word: str) -> set[str] | tuple[str, ...]:
+    def get(self, word: str) -> Collection[str] | None:
+        """The keys that have the word; None of a common one."""
+        if (number := self._common.get(word)) is not None:
+            if number > MANY // 2 and number * 8 > len(self._records):
+                return None
+            del self._common[word]
+            if found := {key for key, record in self._records.items() if self._has(record, word)}:
+                self._keys[word] = found
         kept = self._keys.get(word, ())
         return (kept,) if isinstance(kept, str) else kept
 
     def add(self, word: str, key: str) -> None:
+        if word in self._common:
+            self._common[word] += 1
+            return
         kept = self._keys.setdefault(word, key)
         if kept is key:
             return
         if isinstance(kept, str):
-            self._keys[word] = {kept, key}
-        else:
+            self._keys[word] = (kept, key)
+        elif isinstance(kept, set):
             kept.add(key)
+            if len(kept) > MANY and len(kept) * 4 > len(self._records):
+                self._common[word] = len(self._keys.pop(word))
+        else:
+            self._keys[word] = (*kept, key) if len(kept) < FEW else {*kept, key}
 
     def remove(self, word: str, key: str) -> None:
+        if word in self._common:
+            self._common[word] -= 1
+            return
         kept = self._keys[word]
-        if not isinstance(kept, str):
+        if isinstance(kept, set):
             kept.discard(key)
-        if not kept or isinstance(kept, str):
+        else:
+            kept = () if isinstance(kept, str) else tuple(one for one in kept if one != key)
+            self._keys[word] = kept
+        if not kept:
             del self._keys[word]
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
+from roomkit.models.content import Frozen
 from roomkit.models.room import ChannelBinding, ChannelCapabilities, Participant, Role, Room
-from roomkit.ports.store import EventQuery, Record, RecordQuery, Store
+from roomkit.ports.store import EventQuery, ModelRecord, Record, RecordQuery, Store, model_of
 
 ROOM, BINDING, PARTICIPANT = "room", "binding", "participant"
 SEP = "\n"
-_LIVE = {"latest_index", "last_activity_at"}
+_UNKNOWN = ChannelCapabilities()
+"""What a channel can that is not there."""
 
 
 @dataclass(slots=True)
@@ -61,37 +64,47 @@ class RoomState:
 
 def room_record(room: Room, bindings: Iterable[ChannelBinding], participants: Iterable[Participant]) -> Record:
     """The room with the terms by which a list or a search finds it."""
-    terms = {f"status:{room.status}", f"floor:{room.floor.mode}"}
+    terms = {*_common(room.status, room.floor.mode, tuple((one.channel_id, one.channel_type) for one in bindings))}
     if room.external_id is not None:
         terms.add(f"external:{room.external_id}")
     if room.waiting_since is not None:
         terms.add("attention:waiting")
     terms.update(f"meta:{k}={v}" for k, v in room.metadata.items() if isinstance(v, (str, int)))
-    for binding in bindings:
-        terms.add(f"channel:{binding.channel_id}")
-        terms.add(f"type:{binding.channel_type}")
     for person in participants:
         terms.add(f"person:{person.identity_id or person.id}")
         if person.address:
             terms.add(f"address:{person.address}")
         terms.update(f"name:{word}" for word in (person.display_name or "").casefold().split())
-    value = room.model_dump(mode="json", exclude_defaults=True, exclude=_LIVE)
-    return Record(ROOM, room.tenant, room.id, value, terms=tuple(sorted(terms)))
+    return _record(ROOM, room.tenant, room.id, room, None, tuple(sorted(terms)))
+
+
+@lru_cache(maxsize=256)
+def _common(status: str, floor: str, seats: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    """The terms that many rooms share, made once."""
+    told = (term for channel, kind in seats for term in (f"channel:{channel}", f"type:{kind}"))
+    return frozenset((f"status:{status}", f"floor:{floor}", *told))
+
+
+@lru_cache(maxsize=256)
+def _seated(channel_id: str) -> tuple[str]:
+    return (f"in:{channel_id}",)
+
+
+def _record(kind: str, tenant: str, key: str, model: Frozen, room_id: str | None, terms: tuple[str, ...]) -> Record:
+    held: Any = model
+    return ModelRecord(kind, tenant, key, held, room_id, None, terms)
 
 
 def binding_record(binding: ChannelBinding) -> Record:
     address = binding.metadata.get("address")
-    terms = (f"from:{binding.channel_id}:{address}",) if address else (f"in:{binding.channel_id}",)
-    value = binding.model_dump(mode="json", exclude_defaults=True, exclude={"capabilities"})
-    return Record(
-        BINDING, binding.tenant, key(binding.room_id, binding.channel_id), value, binding.room_id, None, terms
-    )
+    terms = (f"from:{binding.channel_id}:{address}",) if address else _seated(binding.channel_id)
+    name = key(binding.room_id, binding.channel_id)
+    return _record(BINDING, binding.tenant, name, binding, binding.room_id, terms)
 
 
 def participant_record(person: Participant) -> Record:
-    value = person.model_dump(mode="json", exclude_defaults=True)
     terms = (f"identity:{person.identity_id}",) if person.identity_id else ()
-    return Record(PARTICIPANT, person.tenant, key(person.room_id, person.id), value, person.room_id, None, terms)
+    return _record(PARTICIPANT, person.tenant, key(person.room_id, person.id), person, person.room_id, terms)
 
 
 def event_key(room_id: str, index: int, channel_id: str) -> str:
@@ -129,13 +142,14 @@ def state_of(records: Mapping[str, Sequence[Record]], capabilities: dict[str, Ch
     """The state that a room's records, by kind, make; None without a room."""
     if not records.get(ROOM):
         return None
-    state = RoomState(Room.model_validate(records[ROOM][0].value).lean())
+    state = RoomState(model_of(Room, records[ROOM][0]))
     for record in records.get(BINDING, ()):
-        binding = ChannelBinding.model_validate(record.value)
-        caps = capabilities.get(binding.channel_id)
-        state.bindings[binding.channel_id] = binding.replaced(capabilities=caps) if caps else binding.lean()
+        binding = model_of(ChannelBinding, record)
+        caps = capabilities.get(binding.channel_id, _UNKNOWN)
+        same = binding.capabilities is caps
+        state.bindings[binding.channel_id] = binding if same else binding.replaced(capabilities=caps)
     for record in records.get(PARTICIPANT, ()):
-        person = Participant.model_validate(record.value).lean()
+        person = model_of(Participant, record)
         state.participants[person.id] = person
     for head in records.get("head", ()):
         state.next_index = head.value["next_index"]

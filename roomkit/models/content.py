@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,8 @@ class Frozen(BaseModel):
 
     # A value that does not validate may be what somebody said: the error tells where and why, never what.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    NOT_STORED: ClassVar[frozenset[str]] = frozenset()
+    """Fields that a record in a store leaves out, because they are known from elsewhere."""
 
     @classmethod
     def trusted(cls, values: dict[str, Any]) -> Self:
@@ -55,6 +57,10 @@ class Frozen(BaseModel):
         fields = self.__dict__.copy()
         fields.update(update)
         return self.trusted(fields)
+
+    def stored(self) -> dict[str, Any]:
+        """As a record in a store holds it: in JSON's types, without what is as by default."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=set(self.NOT_STORED))
 
 
 # The setters of the four slots of a pydantic model: half the price of object.__setattr__ with their names.

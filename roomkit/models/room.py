@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -143,6 +143,7 @@ class Origin(Frozen):
 class Room(Frozen):
     """A conversation: no content of its own, only its state. `latest_index` is -1 while the room is empty."""
 
+    NOT_STORED: ClassVar = frozenset({"latest_index", "last_activity_at"})
     id: str
     tenant: str = "default"
     status: RoomStatus = RoomStatus.ACTIVE
@@ -213,6 +214,7 @@ _RANKS = {one: rank for rank, one in enumerate(Assurance)}
 class ChannelBinding(Frozen):
     """A channel's seat in a room: its rights, its marks, and the address it reaches (in `metadata`)."""
 
+    NOT_STORED: ClassVar = frozenset({"capabilities"})
     channel_id: str
     room_id: str
     channel_type: str

@@ -14,12 +14,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic_core import to_json
 
 from roomkit.errors import UsageError
-from roomkit.models.content import plain
+from roomkit.models.content import Frozen, plain
 from roomkit.models.event import RoomEvent
 
 BUILT_IN_KINDS = frozenset({"head", "dedupe"})
@@ -40,6 +40,45 @@ class Record(NamedTuple):
     room_id: str | None = None
     due: float | None = None
     terms: tuple[str, ...] = ()
+
+
+class ModelRecord(Record):
+    """A record of a frozen model. Its value is made when somebody reads it, so that a store in memory keeps nothing but
+    what the room itself uses."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleVariableOverride] - read as in any other
+        held: Any = self[3]
+        return held.stored() if isinstance(held, Frozen) else held
+
+    @property
+    def plain(self) -> bool:
+        """Whether JSON surely takes the value as it is."""
+        held: Any = self[3]
+        if not isinstance(held, Frozen):
+            return plain(held)
+        left_out = held.NOT_STORED
+        return all(_plain_field(one) for name, one in held.__dict__.items() if name not in left_out)
+
+
+def _plain_field(value: Any) -> bool:
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType] - whatever it is
+    if kind is str:
+        return value.isascii()
+    if kind is dict or kind is tuple:
+        return not value or plain(value)
+    return not isinstance(value, Frozen) or all(map(_plain_field, value.__dict__.values()))
+
+
+_M = TypeVar("_M", bound=Frozen)
+
+
+def model_of(kind: type[_M], record: Record) -> _M:
+    """The model that a record holds, or that its value makes."""
+    held: Any = record[3]
+    return held if isinstance(held, kind) else kind.model_validate(held).lean()
 
 
 class RecordKey(NamedTuple):
@@ -218,9 +257,10 @@ def _check_names(batch: Batch) -> None:
 
 def json_of(record: Record) -> str:
     """What a store on disk keeps of a record's value. Raises `TypeError` or `ValueError` for what JSON cannot hold."""
-    if record.kind in PLAIN_KINDS or plain(record.value):
-        return to_json(record.value).decode()
-    text = _encode(record.value)
+    value = record.value
+    if record.kind in PLAIN_KINDS or plain(value):
+        return to_json(value).decode()
+    text = _encode(value)
     if not text.isascii():
         text.encode()  # Found here, a lone surrogate disturbs no other batch.
     return text
