@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from roomkit.core import policy
@@ -35,6 +36,8 @@ T = TypeVar("T")
 SYSTEM = EventSource(channel_id="system", channel_type="system", direction="internal", provider="roomkit")
 MAX_PLANS = 64
 _event = blank(RoomEvent)
+_NONE: Mapping[Any, Any] = MappingProxyType({})
+"""Of what most rooms have nothing."""
 _LIST: Any = list
 _DICT: Any = dict
 """As they are: a lambda around each would be a call more for every field of every change."""
@@ -150,14 +153,14 @@ class RoomActor:
         self.room_id = state.room.id
         self.lanes = 0
         """Lines of deliveries and turns that have something to do."""
-        self.owed: dict[str, Callable[[], Iterable[Record]]] = {}
+        self.owed: Mapping[str, Callable[[], Iterable[Record]]] = _NONE
         """What is to be written down with the next commit, whichever that is; made at that moment."""
         self.retired = False
         """Sent back to the store: whoever still holds this actor is led to the one that has taken its place."""
         self._mailbox: deque[_Job] | tuple[()] = ()
         self._busy = False
         self._task: asyncio.Task[Any] | None = None
-        self._plans: dict[tuple[Any, ...], policy.DeliveryPlan] = {}
+        self._plans: Mapping[tuple[Any, ...], policy.DeliveryPlan] = _NONE
         self._plans_of = 0
 
     @property
@@ -289,7 +292,7 @@ class RoomActor:
         if duplicate is not None:
             return duplicate
         if paid:
-            self.owed = {name: owed for name, owed in self.owed.items() if paid.get(name) is not owed}
+            self.owed = {name: owed for name, owed in self.owed.items() if paid.get(name) is not owed} or _NONE
         self._apply(change, events)
         for timer in change.timers:
             self.engine.timers.arm(timer)
@@ -358,7 +361,7 @@ class RoomActor:
     def _plan_all(self, change: Change, events: list[RoomEvent], changed: bool) -> list[policy.DeliveryPlan]:
         version = self.engine.registry.version
         if changed or self._plans_of != version or len(self._plans) > MAX_PLANS:
-            self._plans.clear()
+            self._plans = _NONE
             self._plans_of = version
         entries = change.entries
         return [self._plan(event, entries[i], change, changed) for i, event in enumerate(events)]
@@ -380,7 +383,7 @@ class RoomActor:
                 {**self.state.participants, **change.participants},
             )
             if not changed:
-                self._plans[cache_key] = found
+                self._plans = {**self._plans, cache_key: found}
         if entry.targets is not None:
             reach, forked = self.engine.registry.reach(self.tenant), self.state.room.forked_from is not None
             return policy.DeliveryPlan(

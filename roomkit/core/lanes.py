@@ -38,7 +38,7 @@ from roomkit.core.outgoing import (
 from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
 from roomkit.errors import ProviderError, ProviderTimeout, StoreError
-from roomkit.models.content import TextContent, vendor_text
+from roomkit.models.content import TextContent, sharing, vendor_text
 from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
 from roomkit.models.event import RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered
@@ -57,6 +57,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 First = tuple[Channel, Projection]
+_OUTCOME = sharing(
+    dict.fromkeys(
+        ("room_id", "index", "event_id", "channel_id", "state", "attempts", "maybe_duplicate", "updated_at"), None
+    )
+)
 
 
 @dataclass(slots=True)
@@ -468,16 +473,15 @@ class OutboxLanes:
         actor = lane.actor
         if result.provider_message_id or item.parts or result.parts or result.error or result.metadata:
             return delivery_record(actor.tenant, self.record(lane, item, result))
-        value = {
-            "room_id": actor.room_id,
-            "index": item.index,
-            "event_id": item.event_id,
-            "channel_id": lane.channel_id,
-            "state": str(result.state),
-            "attempts": item.attempts,
-            "maybe_duplicate": item.maybe_duplicate,
-            "updated_at": self._stamp or self.engine.now().isoformat(),
-        }
+        value = _OUTCOME.copy()
+        value["room_id"] = actor.room_id
+        value["index"] = item.index
+        value["event_id"] = item.event_id
+        value["channel_id"] = lane.channel_id
+        value["state"] = str(result.state)
+        value["attempts"] = item.attempts
+        value["maybe_duplicate"] = item.maybe_duplicate
+        value["updated_at"] = self._stamp or self.engine.now().isoformat()
         record_key = event_key(actor.room_id, item.index, lane.channel_id)
         return Record("delivery", actor.tenant, record_key, value, actor.room_id)
 

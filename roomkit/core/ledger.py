@@ -40,7 +40,7 @@ class Ledger:
             shared = Record(METER, actor.tenant, f"\n{name}\n{run}", self._value(tenant), None, None, terms)
             return [mine, shared]
 
-        actor.owed[f"spent:{name}"] = records
+        actor.owed = {**actor.owed, f"spent:{name}": records}
 
     def _room_key(self, name: str) -> str:
         return f"{self._actor.room_id}\n{name}"

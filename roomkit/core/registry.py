@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,7 @@ class Registry:
         participant_id: str | None = None,
         assurance: Assurance = Assurance.CLAIMED,
         fallback_after_s: float | None = None,
+        at: datetime | None = None,
     ) -> ChannelBinding:
         metadata = dict(metadata or {})
         recipient_key = getattr(channel, "recipient_key", None)
@@ -106,7 +108,7 @@ class Registry:
             visibility=visibility,
             participant_id=participant_id,
             assurance=assurance,
-            attached_at=self._engine.now(),
+            attached_at=at or self._engine.now(),
             capabilities=channel.capabilities,
             fallback_after_s=fallback_after_s,
             metadata=metadata,

@@ -193,7 +193,7 @@ class RoomTable:
         change = Change(room=room)
         for channel_id in self._wanted(tenant, channels):
             channel = self._engine.registry.require(channel_id, tenant)
-            change.bindings[channel_id] = self._engine.registry.seat(channel, room.id, tenant)
+            change.bindings[channel_id] = self._engine.registry.seat(channel, room.id, tenant, at=room.created_at)
         if source is not None:
             change.bindings[source.channel_id] = source.model_copy(update={"room_id": room.id})
         change.system(

@@ -46,10 +46,13 @@ class Frozen(BaseModel):
     def lean(self) -> Self:
         """The same model without the memory of which fields were given, its fields in a dict that shares its keys: a
         third of the size, for what is kept in numbers."""
-        fields = (_TEMPLATES.get(type(self)) or _template(type(self)))[0].copy()
-        fields.update(self.__dict__)
-        _set_values(self, fields)
-        _set_fields(self, _ALL_FIELDS.get(type(self)) or _all_fields(type(self)))
+        kind = type(self)
+        all_fields = _ALL_FIELDS.get(kind) or _all_fields(kind)
+        if self.__pydantic_fields_set__ is not all_fields:
+            fields = (_TEMPLATES.get(kind) or _template(kind))[0].copy()
+            fields.update(self.__dict__)
+            _set_values(self, fields)
+            _set_fields(self, all_fields)
         return self
 
     def replaced(self, **update: Any) -> Self:
@@ -80,23 +83,28 @@ _TEMPLATES: dict[type[BaseModel], _Template] = {}
 
 
 def _template(cls: type[BaseModel]) -> _Template:
-    """All fields of a model in their order with their defaults, and those that need a fresh one each time. Copies of
-    this dict share its keys, as those of plain objects do: they are half as big as others, and sooner made."""
+    """All fields of a model in their order with their defaults, and those that need a fresh one each time."""
     fields = cls.model_fields
     defaults = {name: None if field.is_required() else field.default for name, field in fields.items()}
     factories = ((name, field.default_factory) for name, field in fields.items() if field.default_factory is not None)
+    return _TEMPLATES.setdefault(cls, (sharing(defaults), tuple(cast("Any", factories))))
+
+
+def sharing(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same in a dict whose copies share its keys, as those of plain objects do: they are half as big as others, and
+    sooner made."""
     shape = type("_Shape", (), {})
     one: object = shape()
     for _ in range(32):  # Python keeps space for further fields in the first objects of a class.
         one = shape()
-        for name, default in defaults.items():
-            setattr(one, name, default)
-    return _TEMPLATES.setdefault(cls, (vars(one).copy(), tuple(cast("Any", factories))))
+        for name, value in fields.items():
+            setattr(one, name, value)
+    return vars(one).copy()
 
 
 def blank(cls: type[BaseModel]) -> Callable[[], dict[str, Any]]:
-    """What makes the fields of a model for `trusted`, with their defaults: a dict that shares its keys with all others
-    of its kind. What has no default, or a fresh one each time, is left to be filled in."""
+    """What makes the fields of a model for `trusted`, with their defaults: a dict `sharing` its keys with all others of
+    its kind. What has no default, or a fresh one each time, is left to be filled in."""
     return _template(cls)[0].copy
 
 

@@ -230,7 +230,7 @@ def draft_of(message: InboundMessage, channel_type: str, participant_id: str | N
     source["raw_payload"] = said["raw_payload"]
     draft = _draft()
     draft["source"] = EventSource.trusted(source)
-    draft["content"] = said["content"]
+    draft["content"] = said["content"].lean()
     draft["type"] = said["type"]
     draft["visibility"] = said["visibility"]
     draft["addressed_to"] = said["addressed_to"]
