@@ -292,25 +292,20 @@ class WebSocketChannel(Channel):
 class _Connection:
     """One socket."""
 
-    __slots__ = ("_send", "_send_stream", "feed", "id", "outlet")
+    __slots__ = ("_send", "_send_stream", "feed", "id", "outlet", "streaming")
 
     outlet: Outlet[Item]
 
     def __init__(self, connection_id: str, feed: _Feed, send: SendFn, send_stream: StreamSendFn | None) -> None:
         self.id = connection_id
         self.feed = feed
+        self.streaming = send_stream is not None
         self._send = send
-        self._send_stream = send_stream
+        self._send_stream: Callable[[str, Any], Coroutine[Any, Any, None]] = send_stream or send
 
-    @property
-    def streaming(self) -> bool:
-        return self._send_stream is not None
-
-    def send(self, item: Item) -> Coroutine[Any, Any, None]:
-        if type(item) is RoomEvent:
-            return self._send(self.id, item)
-        assert self._send_stream is not None, "stream messages go to streaming connections only"
-        return self._send_stream(self.id, item)  # pyright: ignore[reportArgumentType] - a type test narrows too little
+    def send(self, item: Any) -> Coroutine[Any, Any, None]:
+        """Stream messages come to streaming connections only."""
+        return self._send(self.id, item) if type(item) is RoomEvent else self._send_stream(self.id, item)
 
 
 class _Feed:

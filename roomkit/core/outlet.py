@@ -98,20 +98,24 @@ class Outlet(Generic[T]):
                 if type(writing) is not CoroutineType:
                     writing = _as_coroutine(writing)
                 launch = launch or self._group.eager.launch
-                task = launch(writing, self._go_on)
+                task = launch(writing, self)
                 if task is not None:
                     self._begins(item)
                 elif self._buffer is not None and len(self._buffer):  # pushed meanwhile, by that very write
-                    task = launch(self._go_on())
-            except Exception as error:  # noqa: BLE001 - as in `_go_on`
+                    task = launch(self.go_on())
+            except Exception as error:  # noqa: BLE001 - as in `go_on`
                 self._failed(error, item)
             finally:
                 self._writing = task is not None
-            self._task = task
             if task is None:
                 self._strikes = 0
-            elif not self.closed:
-                self._group.watch(self)
+            else:
+                self._waits(task)
+
+    def _waits(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        if not self.closed:
+            self._group.watch(self)
 
     def _begins(self, item: T) -> None:
         """The write of `item` is under way, and takes its time."""
@@ -160,7 +164,7 @@ class Outlet(Generic[T]):
         self.close()
         self._on_end(reason, unsent)
 
-    async def _go_on(self, begun: Coroutine[Any, Any, None] | None = None, waiting: Any = None) -> None:
+    async def go_on(self, begun: Coroutine[Any, Any, None] | None = None, waiting: Any = None) -> None:
         """Writes until nothing is left, after the write that has `begun` and had to wait."""
         try:
             if begun is not None:

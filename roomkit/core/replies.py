@@ -113,8 +113,8 @@ class Reply:
             async for part in parts:
                 if self._stopped:
                     break
-                if isinstance(part, (TextDelta, str)):
-                    text = part if isinstance(part, str) else part.text
+                text = part.text if type(part) is TextDelta else _text_of(part)
+                if text is not None:
                     say(text if text.isascii() and not self._half else self._whole(text))
                     if sentences:
                         await self._release(final=False)
@@ -127,7 +127,7 @@ class Reply:
                 elif isinstance(part, ThinkingDelta):
                     self._think(valid_text(part.text))
                 else:
-                    self._end(part)
+                    self._end(cast("ReplyEnd", part))
         if self._half and not self._blocked:
             self._say(valid_text(self._half))
         if self._veil is not None and not self._blocked:
@@ -306,6 +306,12 @@ class Reply:
         done = await actor.commit(change)
         event = done[change.entries.index(entry)] if entry is not None and isinstance(done, list) else None
         self.ended(reason, event)
+
+
+def _text_of(part: Any) -> str | None:
+    if isinstance(part, str):
+        return part
+    return part.text if isinstance(part, TextDelta) else None
 
 
 def _last_border(text: str) -> int:

@@ -1,10 +1,10 @@
 """Eager: runs a coroutine at once, in the caller's turn of the loop, and needs a task only if it really suspends.
 
 Most deliveries and socket writes finish without waiting for anything, and a task wake-up costs more than they do.
-A parked *carrier* task lends its identity for the first step (through asyncio's documented hooks for task
-implementations), so that `asyncio.timeout`, `current_task()` and cancellation bind to the task that will go on
-driving the coroutine if it suspends. All steps of a coroutine run in one context of its own, a copy of the caller's, so
-that a context variable set in the first step is still there in the last one, and nowhere else.
+A parked *carrier* task lends its identity for the first step, so that `asyncio.timeout`, `current_task()` and
+cancellation bind to the task that will go on driving the coroutine if it suspends. All steps of a coroutine run in one
+context of its own, a copy of the caller's, so that a context variable set in the first step is still there in the last
+one, and nowhere else.
 """
 
 from __future__ import annotations
@@ -12,24 +12,42 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import tasks as _tasks
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from roomkit.runtime.bounded import resume
 from roomkit.runtime.scope import Scope
 
 T = TypeVar("T")
 _Coro = Coroutine[Any, Any, Any]
-Rest = Callable[[_Coro, Any], _Coro]
-"""Makes of a coroutine, and of what its first step waits for, the one that goes on: it awaits `resume(coro, waiting)`
-before anything else."""
-_enter: Any = _tasks._enter_task  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
-_leave: Any = _tasks._leave_task  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
-# What `asyncio.current_task(loop)` says: plain Python before 3.12, and here for every delta and delivery.
-_known: Any = _tasks
-_current: Any = asyncio.current_task if sys.version_info >= (3, 12) else _known._current_tasks.get
+_asyncio: Any = _tasks
+
+if sys.version_info >= (3, 12):
+    _swap = _asyncio._swap_current_task
+else:
+    _running = _asyncio._current_tasks
+
+    def _swap(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> asyncio.Task[Any] | None:
+        """Makes `task` the one that runs in `loop`, and returns the one that was."""
+        before = _running.get(loop)
+        if task is None:
+            del _running[loop]
+        else:
+            _running[loop] = task
+        return before
+
+
 MAX_PARKED = 64
+
+
+class Rest(Protocol):
+    """What is to be done around a coroutine only if it has to wait."""
+
+    def go_on(self, begun: _Coro, waiting: Any) -> _Coro:
+        """The coroutine that goes on with one whose first step waits for `waiting`: it awaits `resume(begun, waiting)`
+        before anything else."""
+        ...
 
 
 class _Job:
@@ -99,7 +117,7 @@ class _Carrier:
 
 
 def _begun(rest: Rest, coro: _Coro, waiting: Any, context: Context) -> _Coro:
-    going_on = rest(coro, waiting)
+    going_on = rest.go_on(coro, waiting)
     context.run(going_on.send, None)
     return going_on
 
@@ -126,17 +144,13 @@ class Eager:
         return self.launch(coro) is None
 
     def launch(self, coro: _Coro, rest: Rest | None = None) -> asyncio.Task[Any] | None:
-        """As `start`, but returns the task that goes on with `coro`, or None when it has finished. What is to be done
-        only around one that has to wait is in `rest`."""
+        """As `start`, but returns the task that goes on with `coro`, or None when it has finished."""
         loop = asyncio.get_running_loop()
         parked = self._parked
         carrier = parked.pop() if parked else _Carrier(self)
         task = carrier.task
         context = copy_context()
-        current = _current(loop)
-        if current is not None:
-            _leave(loop, current)
-        _enter(loop, task)
+        caller = _swap(loop, task)
         try:
             waiting = context.run(coro.send, None)
         except StopIteration:
@@ -147,9 +161,7 @@ class Eager:
             self.park(carrier)
             raise
         finally:
-            _leave(loop, task)
-            if current is not None:
-                _enter(loop, current)
+            _swap(loop, caller)
         carrier.go_on(coro if rest is None else _begun(rest, coro, waiting, context), waiting, context)
         return task
 
@@ -177,21 +189,16 @@ class Burst:
     def __init__(self, owner: Eager) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._caller = _current(self._loop)
         self._carrier = owner.take()
         self._context = copy_context()
 
     def __enter__(self) -> Self:
-        if self._caller is not None:
-            _leave(self._loop, self._caller)
-        _enter(self._loop, self._carrier.task)
+        self._caller = _swap(self._loop, self._carrier.task)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _leave(self._loop, self._carrier.task)
+        _swap(self._loop, self._caller)
         self._owner.park(self._carrier)
-        if self._caller is not None:
-            _enter(self._loop, self._caller)
 
     def set(self, variable: ContextVar[T], value: T) -> None:
         """What the next coroutines see, until one suspends: that one keeps this context."""
@@ -210,8 +217,7 @@ class Burst:
             return None
         carrier, fresh = self._carrier, self._owner.take()
         context, self._context = self._context, copy_context()
-        _leave(self._loop, carrier.task)
-        _enter(self._loop, fresh.task)
+        _swap(self._loop, fresh.task)
         self._carrier = fresh
         carrier.go_on(coro if rest is None else _begun(rest, coro, waiting, context), waiting, context)
         return carrier.task
