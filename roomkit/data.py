@@ -29,6 +29,7 @@ class RoomData:
 
     async def _actor(self, room_id: str) -> RoomActor:
         await self._ready()
+        self._engine.lanes.outcomes.hurry()
         return await self._engine.table.require(self.tenant_id, room_id)
 
     async def _ready(self) -> None:

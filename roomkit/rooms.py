@@ -380,6 +380,7 @@ class Rooms(RoomData):
     async def delivery_status(self, status: DeliveryStatus) -> DeliveryRecord | None:
         """Takes a vendor's status report; states only move forward, unknown messages are ignored."""
         await self._ready()
+        self._engine.lanes.outcomes.hurry()
         from roomkit.core.statuses import report
 
         return await report(self._engine, self.tenant_id, status)

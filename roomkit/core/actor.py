@@ -26,6 +26,7 @@ from roomkit.models.room import Access, ChannelBinding, Observation, Participant
 from roomkit.ports.store import Batch, DedupeKey, Duplicate, Record, RecordKey
 from roomkit.runtime import monotonic
 from roomkit.runtime.crashpoint import crashpoint
+from roomkit.runtime.eager import running
 from roomkit.runtime.span_names import COMMIT, EVENTS
 from roomkit.runtime.tracing import Span, current
 
@@ -218,7 +219,7 @@ class RoomActor:
         return job.value
 
     async def _work(self, job: _Job) -> None:
-        self._task = asyncio.current_task()
+        self._task = running(asyncio.get_running_loop())
         try:
             while True:
                 # A caller that gave up before its operation began wants nothing to happen.
@@ -269,9 +270,10 @@ class RoomActor:
         put = change.put
         if seated or change.tasks or change.observations:
             put.extend(self._records(change, events))
-        noted = self.engine.lanes.at_once(self, plans[0].outbox) if len(plans) == 1 else ()
+        rows = self.engine.info.durable or self.engine.draining
+        noted = self.engine.lanes.at_once(self, plans[0].outbox) if rows and len(plans) == 1 else ()
         for event, plan in zip(events, plans):  # noqa: B905 - made one by one from the other
-            if plan is not policy.EMPTY_PLAN:
+            if rows or plan.turns or plan.skipped or plan.fallbacks:
                 self._rows(put, event, plan, noted)
                 if plan.fallbacks:
                     change.timers.extend(self.engine.timers.fallbacks(self, event, plan.fallbacks))
@@ -293,7 +295,7 @@ class RoomActor:
             return duplicate
         if paid:
             self.owed = {name: owed for name, owed in self.owed.items() if paid.get(name) is not owed} or _NONE
-        self._apply(change, events)
+        self._apply(change, events, seated)
         for timer in change.timers:
             self.engine.timers.arm(timer)
         if change.tasks or (events and (not self.hub.idle or self.engine.hooks.heard(Committed))):
@@ -309,7 +311,7 @@ class RoomActor:
 
     async def _write(self, batch: Batch) -> Duplicate | None:
         engine = self.engine
-        began = monotonic()
+        began = monotonic() if engine.info.durable else None
         try:
             if not engine.tracing.on:
                 return await engine.store.commit(batch)
@@ -322,10 +324,11 @@ class RoomActor:
                 engine.table.drop(self)
             raise
         finally:
-            engine.meters.commit.observe(monotonic() - began)
+            if began is not None:
+                engine.meters.commit.observe(monotonic() - began)
 
     def _build(self, change: Change) -> list[RoomEvent]:
-        now = self.engine.now()
+        now = self.engine.clock.now()
         index = self.state.next_index
         events: list[RoomEvent] = []
         for entry in change.entries:
@@ -363,8 +366,10 @@ class RoomActor:
         if changed or self._plans_of != version or len(self._plans) > MAX_PLANS:
             self._plans = _NONE
             self._plans_of = version
-        entries = change.entries
-        return [self._plan(event, entries[i], change, changed) for i, event in enumerate(events)]
+        plans: list[policy.DeliveryPlan] = []
+        for event, entry in zip(events, change.entries, strict=True):
+            plans.append(self._plan(event, entry, change, changed))
+        return plans
 
     def _plan(self, event: RoomEvent, entry: Entry, change: Change, changed: bool) -> policy.DeliveryPlan:
         if entry.wake:
@@ -445,13 +450,13 @@ class RoomActor:
             seats = [b for b in bindings.values() if b is not None]
             yield room_record(change.room or self.state.room, seats, people.values())
 
-    def _apply(self, change: Change, events: list[RoomEvent]) -> None:
+    def _apply(self, change: Change, events: list[RoomEvent], seated: bool) -> None:
         state = self.state
         if events:
             state.next_index = events[-1].index + 1
             if change.activity:
                 state.last_activity = events[-1].created_at
-        if not change.seats_changed:
+        if not seated:
             return
         state.forget_views()
         if change.room is not None:
@@ -492,7 +497,7 @@ class RoomActor:
     ) -> None:
         engine = self.engine
         if events:
-            engine.count("events", len(events))
+            engine.counters["events"] += len(events)
         for event, plan in zip(events, plans):  # noqa: B905 - as in `commit`
             if plan.outbox:
                 engine.lanes.enqueue(self, plan.outbox, event, change.settlement, noted)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import random
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -166,7 +166,7 @@ class Engine:
         """Set where several processes share the store."""
         self.template = Template()
         self.answers: dict[str, asyncio.Future[Any]] = {}
-        self.counters: dict[str, float] = {}
+        self.counters: dict[str, float] = defaultdict(float)
         self.meters = Meters(self)
         self.tracing = Tracing(options.tracer)
         self.inbox: HostInbox | None = None
@@ -303,7 +303,7 @@ class Engine:
         return f"{int((at or self.now()).timestamp() * 1000):011x}{tail}"
 
     def count(self, name: str, by: float = 1) -> None:
-        self.counters[name] = self.counters.get(name, 0) + by
+        self.counters[name] += by
 
     def warn(self, actor: RoomActor, message: str) -> None:
         log.warning("room %s: %s", actor.room_id, message)

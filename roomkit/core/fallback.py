@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from roomkit.core.actor import Change, delivery_record, outbox_row
@@ -133,7 +134,7 @@ def _go_on(actor: RoomActor, channel_id: str, first: list[Item], *, freed: bool)
     lane, waiting = lanes.lines.get((actor.tenant, actor.room_id, channel_id)), list[Item]()
     if lane is not None and freed:
         lane.held, waiting = False, list(lane.items)
-        lane.items.clear()
+        lane.items = deque()
     for item in (*first, *waiting):
         lanes.put(actor, channel_id, item)
 

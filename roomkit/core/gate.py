@@ -16,11 +16,9 @@ from roomkit.core.quiet import FLOOD, HELD, QUIET, check_hours, held_until, hold
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
 
 if TYPE_CHECKING:
-    from roomkit.core.actor import RoomActor
     from roomkit.core.engine import Engine
     from roomkit.net.breaker import Breakers
     from roomkit.ports.channel import Channel
-    from roomkit.runtime.eager import Burst
 
 _REFUSED = "consent"
 
@@ -35,12 +33,11 @@ def equip(engine: Engine) -> None:
 class GatedLanes(OutboxLanes):
     """The gate is asked again for a retry, for what waited in the outbox over a restart, and in the morning."""
 
+    asks = True
+
     def __init__(self, engine: Engine, breakers: Breakers) -> None:
         super().__init__(engine, breakers)
         self._floods = Floods(engine)
-
-    def _straight(self, actor: RoomActor, channel_id: str, item: Item, named: bool, burst: Burst) -> bool:
-        return False
 
     async def attempt(self, lane: Lane, item: Item, channel: Channel, projection: Projection) -> DeliveryResult:
         refused = None if channel.delivery_policy.paced else await self._judge(lane, item)

@@ -25,26 +25,26 @@ PAGE = 200
 
 def history_reader(engine: Engine, actor: RoomActor, channel_id: str) -> Callable[[int], Awaitable[list[RoomEvent]]]:
     """What a channel may see of the conversation, oldest first, at most `limit` events, newest at the end."""
+    return partial(_read, engine, actor, channel_id)
 
-    async def read(limit: int) -> list[RoomEvent]:
-        viewer = Viewer(channel_id=channel_id)
-        found: list[RoomEvent] = []
-        stop: int | None = None
-        while len(found) < limit and stop != 0:
-            query = EventQuery(
-                actor.tenant, actor.room_id, stop=stop, limit=min(PAGE, max(limit * 2, 20)), newest_first=True
-            )
-            page = await engine.store.events(query)
-            if not page:
-                break
-            seats = actor.state.bindings
-            found += [event for event in page if event.type in PROMPT_TYPES and viewer.sees(event, seats)]
-            stop = page[-1].index
-        kept = found[:limit]
-        kept.reverse()
-        return await projected(actor, kept, viewer)
 
-    return read
+async def _read(engine: Engine, actor: RoomActor, channel_id: str, limit: int) -> list[RoomEvent]:
+    viewer = Viewer(channel_id=channel_id)
+    found: list[RoomEvent] = []
+    stop: int | None = None
+    while len(found) < limit and stop != 0:
+        query = EventQuery(
+            actor.tenant, actor.room_id, stop=stop, limit=min(PAGE, max(limit * 2, 20)), newest_first=True
+        )
+        page = await engine.store.events(query)
+        if not page:
+            break
+        seats = actor.state.bindings
+        found += [event for event in page if event.type in PROMPT_TYPES and viewer.sees(event, seats)]
+        stop = page[-1].index
+    kept = found[:limit]
+    kept.reverse()
+    return await projected(actor, kept, viewer)
 
 
 def media_reader(engine: Engine, actor: RoomActor) -> MediaReader:

@@ -106,6 +106,9 @@ class Hooks:
         self._guard_pool = WorkerPool(pool.max_workers, name="roomkit-pool-guards")
         self._guards: dict[type[Moment[Any]], tuple[Guard, ...]] = {}
         self._observers: dict[type[Notice], tuple[Observer, ...]] = {}
+        self.guarded: Callable[[type[Moment[Any]]], bool] = self._guards.__contains__
+        self.heard: Callable[[type[Notice]], bool] = self._observers.__contains__
+        """Whether anybody is asked before, or told of, something of this kind: asked several times for each event."""
         self._in_flight = 0
         self.dropped = 0
 
@@ -149,12 +152,6 @@ class Hooks:
         observer = Observer(notice, fn, name or _name(fn), where, inspect.iscoroutinefunction(fn))
         self._observers[notice] = (*self._observers.get(notice, ()), observer)
         return lambda: self._drop_observer(observer)
-
-    def guarded(self, moment: type[Moment[Any]]) -> bool:
-        return moment in self._guards
-
-    def heard(self, notice: type[Notice]) -> bool:
-        return notice in self._observers
 
     def stream_mode(self, moment: Moment[Any]) -> Streams:
         """How text that is still streaming is treated for this moment's guards: the strictest wishes win."""

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Route = tuple[str, str, str, str]
 """(tenant, channel, address, assurance)."""
-_UNKNOWN = Identification.UNKNOWN  # Looked up once: in Python 3.11 that is a call each time.
+_UNKNOWN, _IDENTIFIED = Identification.UNKNOWN, Identification.IDENTIFIED
+"""Looked up once: in Python 3.11 that is a call each time."""
 DEDUPE_S = 7 * 86_400.0
 
 
@@ -64,6 +65,9 @@ class Seen(NamedTuple):
 
     room_id: str
     state: RoomState
+
+
+Seat = tuple[RoomActor, Sender]
 
 
 class Inbound:
@@ -92,9 +96,10 @@ class Inbound:
     async def _take_in(self, message: InboundMessage, tenant: str, room_id: str | None) -> InboundResult:
         message = valid(message)
         channel = self.engine.registry.require(message.channel_id, tenant)
-        self.engine.count("inbound")
-        if message.external_id is None or self._seated(channel, message, tenant, room_id):
-            return await self._process(channel, message, tenant, room_id)
+        self.engine.counters["inbound"] += 1
+        seat = self._seat_of(channel, message, tenant, room_id)
+        if message.external_id is None or seat is not None:
+            return await self._process(channel, message, tenant, room_id, seat)
         flight = (tenant, message.channel_id, message.external_id)
         while (first := self._in_flight.get(flight)) is not None:
             result = await asyncio.shield(first)
@@ -107,7 +112,7 @@ class Inbound:
         self._in_flight[flight] = mine
         try:
             known = await self._known(tenant, message)
-            result = known or await self._process(channel, message, tenant, room_id)
+            result = known or await self._process(channel, message, tenant, room_id, None)
             mine.set_result(result)
             return result
         except Exception as error:
@@ -120,14 +125,15 @@ class Inbound:
         finally:
             del self._in_flight[flight]
 
-    def _seated(self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None) -> bool:
-        """Whether the message can only be committed or refused: then the commit itself tells a redelivery. Who has no
-        seat would be given one first, somebody who was erased, too."""
-        actor = self.engine.table.loaded(tenant, room_id) if room_id is not None else None
-        if actor is None or message.channel_id not in actor.state.bindings or message.attachments:
-            return False
+    def _seat_of(self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None) -> Seat | None:
+        """The room that was asked for and the sender, where the room is in memory and knows both channel and sender:
+        then the message can only be committed or refused, and the commit itself tells a redelivery. Who has no seat
+        would be given one first, somebody who was erased, too."""
+        actor = self.engine.table.used(tenant, room_id) if room_id is not None else None
+        if actor is None or message.attachments or message.channel_id not in actor.state.bindings:
+            return None
         sender = self._told(channel, message)
-        return sender is not None and sender.participant_id in actor.state.participants
+        return (actor, sender) if sender is not None and sender.participant_id in actor.state.participants else None
 
     async def _known(self, tenant: str, message: InboundMessage) -> InboundResult | None:
         """Looked up before routing, so that a redelivery never opens a room (D22)."""
@@ -140,23 +146,26 @@ class Inbound:
         return await self.engine.event_result(tenant, found[0].value["room_id"], found[0].value["event_id"])
 
     async def _process(
-        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
+        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None, seat: Seat | None
     ) -> InboundResult:
         engine = self.engine
         if engine.options.inbound_limit is not None and not engine.admit(tenant, channel.channel_id, message.sender_id):
             return await _turned_away(engine, tenant, channel, message, room_id, "rate_limited")
         if message.about_id is not None:
             message = await import_module("roomkit.core.links").resolved(engine, tenant, message)
-        prepared = at_hand = self._at_hand(channel, message, tenant, room_id)
-        if prepared is None:
+            seat = self._seat_of(channel, message, tenant, room_id)
+        at_hand = seat is not None and getattr(channel.handle_inbound, "__func__", None) is Channel.handle_inbound
+        if at_hand and seat is not None:  # Nothing has to be waited for: the channel takes messages as they are.
+            actor, sender = seat
+            draft = draft_of(message, channel.channel_type, sender.participant_id)
+        else:
             try:
-                prepared = await bounded(
+                actor, draft, sender = await bounded(
                     self._prepare(channel, message, tenant, room_id), engine.options.process_timeout_s, "inbound"
                 )
             except TimeoutError:
                 engine.count("process_timeouts")
                 return await _turned_away(engine, tenant, channel, message, room_id, "process_timeout")
-        actor, draft, sender = prepared
         if sender.refused:
             return await _turned_away(engine, tenant, channel, message, actor.room_id, sender.refused)
         settlement = Settlement()
@@ -166,7 +175,7 @@ class Inbound:
         if sender.identity is not None and (claimed := _claimed(channel, message)) in actor.state.participants:
             await actor.call(import_module("roomkit.core.recognition").recognise, claimed, sender, settlement)
         person = self._person(actor, channel, sender, message)
-        sub = messages.Submission(draft, settlement, dedupe=dedupe, person=person, valid=at_hand is not None)
+        sub = messages.Submission(draft, settlement, dedupe=dedupe, person=person, valid=at_hand)
         sub.origin = message
         if sender.challenge is not None:
             sub.blocked = ("identity_challenge", "the sender has to prove who it is")
@@ -180,19 +189,6 @@ class Inbound:
             binding = actor.state.bindings[channel.channel_id]
             await channel.connect_session(message.session, actor.room_id, binding)
         return result
-
-    def _at_hand(
-        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
-    ) -> tuple[RoomActor, EventDraft, Sender] | None:
-        """What `_prepare` comes to where nothing has to be waited for: the room knows both channel and sender, and the
-        channel takes messages as they are."""
-        if message.attachments or getattr(channel.handle_inbound, "__func__", None) is not Channel.handle_inbound:
-            return None
-        sender = self._told(channel, message)
-        actor = self._at_home(channel, tenant, room_id, sender) if sender is not None else None
-        if sender is None or actor is None:
-            return None
-        return actor, draft_of(message, channel.channel_type, sender.participant_id), sender
 
     async def _prepare(
         self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None
@@ -352,13 +348,6 @@ class Inbound:
             if sender.identity is not None:
                 self.engine.hooks.tell(IdentityResolved(actor.tenant, actor.room_id, person))
 
-    def _at_home(self, channel: Channel, tenant: str, room_id: str | None, sender: Sender) -> RoomActor | None:
-        """The room that was asked for, where it is in memory and knows both channel and sender."""
-        actor = self.engine.table.used(tenant, room_id) if room_id is not None else None
-        if actor is None or channel.channel_id not in actor.state.bindings:
-            return None
-        return actor if sender.participant_id in actor.state.participants else None
-
     def _new_binding(
         self, channel: Channel, message: InboundMessage, room_id: str, sender: Sender, tenant: str
     ) -> ChannelBinding:
@@ -409,11 +398,12 @@ class Inbound:
         """The sender, where nobody is asked who it is."""
         claimed = message.participant_id or _claimed(channel, message)
         if message.participant_id is not None or channel.names_senders:
-            return Sender(claimed, message.sender_name, Identification.IDENTIFIED)
-        kinds = self.engine.options.identity_channel_types
-        if self.engine.resolver is None or (kinds is not None and channel.channel_type not in kinds):
-            return Sender(claimed, message.sender_name, _UNKNOWN)
-        return None
+            return Sender(claimed, message.sender_name, _IDENTIFIED)
+        if self.engine.resolver is not None:
+            kinds = self.engine.options.identity_channel_types
+            if kinds is None or channel.channel_type in kinds:
+                return None
+        return Sender(claimed, message.sender_name, _UNKNOWN)
 
     async def _identify(self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None) -> Sender:
         claimed, resolver = _claimed(channel, message), self.engine.resolver

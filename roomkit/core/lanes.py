@@ -17,8 +17,8 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from roomkit.core.actor import RoomActor, delivery_record
-from roomkit.core.outcomes import Outcomes
+from roomkit.core.actor import RoomActor
+from roomkit.core.outcomes import Outcomes, record_of
 from roomkit.core.outgoing import (
     DELIVERED,
     Projection,
@@ -26,7 +26,6 @@ from roomkit.core.outgoing import (
     bridged_name,
     broken,
     context_of,
-    details_of,
     ended,
     first_step,
     guard,
@@ -38,14 +37,14 @@ from roomkit.core.outgoing import (
 from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
 from roomkit.errors import ProviderError, ProviderTimeout, StoreError
-from roomkit.models.content import TextContent, sharing, vendor_text
-from roomkit.models.delivery import DeliveryPolicy, DeliveryRecord, DeliveryResult, DeliveryState
+from roomkit.models.content import TextContent, vendor_text
+from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
 from roomkit.models.event import RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered
 from roomkit.net.breaker import Breakers, Permit
 from roomkit.net.ratelimit import Pacer
 from roomkit.ports.channel import Channel
-from roomkit.ports.store import Batch, EventQuery, Record, RecordKey
+from roomkit.ports.store import Batch, EventQuery, Record
 from roomkit.runtime import bounded
 from roomkit.runtime.crashpoint import crashpoint
 from roomkit.runtime.eager import Burst
@@ -57,11 +56,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 First = tuple[Channel, Projection]
-_OUTCOME = sharing(
-    dict.fromkeys(
-        ("room_id", "index", "event_id", "channel_id", "state", "attempts", "maybe_duplicate", "updated_at"), None
-    )
-)
 
 
 @dataclass(slots=True)
@@ -83,13 +77,17 @@ class Item:
     counted: bool = False
 
 
+_NONE: Any = ()
+"""Of a lane in which nothing has had to wait yet: a deque takes 700 bytes."""
+
+
 @dataclass(slots=True, eq=False)
 class Lane:
     """`item` is the delivery under way. `held` says that a dead letter holds up the others; None: not known yet."""
 
     actor: RoomActor
     channel_id: str
-    items: deque[Item]
+    items: deque[Item] = _NONE
     busy: bool = False
     item: Item | None = None
     held: bool | None = None
@@ -113,8 +111,77 @@ def outbox_row(lane: Lane, item: Item) -> Record:
     return Record("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id), value, actor.room_id)
 
 
+class Front:
+    """Makes the first attempts of one event in place, where nobody looks at a delivery, changes it or holds it up. What
+    does not end with this step, or not well, goes on in its lane."""
+
+    __slots__ = ("_actor", "_burst", "_durable", "_event", "_events", "_lanes", "_named", "_settlement", "lane")
+
+    def __init__(
+        self, lanes: OutboxLanes, actor: RoomActor, event: RoomEvent, settlement: Settlement | None, burst: Burst
+    ) -> None:
+        self._lanes, self._actor, self._burst = lanes, actor, burst
+        self._event, self._events, self._settlement = event, (event,), settlement
+        self._durable = lanes.engine.info.durable
+        self._named = bool(bridged_name(actor, event))
+        self.lane = Lane(actor, "", busy=True)
+        """Of one delivery after another, until one of them goes on in it."""
+
+    def sent(self, channel_id: str, item: Item) -> bool:
+        """False where it is not for this way."""
+        lanes, actor, lane = self._lanes, self._actor, self.lane
+        channel, binding = lanes.engine.registry.channels.get(channel_id), actor.state.bindings.get(channel_id)
+        if channel is None or binding is None or lanes.breakers.circuits:
+            return False
+        if (actor.tenant, actor.room_id, channel_id) in lanes.lines:
+            return False
+        try:
+            policy, able = channel.delivery_policy, channel.capabilities
+        except Exception:  # noqa: BLE001 - a channel is a plug-in: `_deliver` sees to what it raises
+            return False
+        if policy.slow or not able.text or (self._named and not able.shows_sender):
+            return False
+        if self._durable and not (item.noted or policy.idempotent):
+            return False
+        lane.channel_id, lane.item, item.attempts = channel_id, item, 1
+        context = context_of(lanes.engine, actor, self._events, binding)
+        context.state = {"parts": (), "part_done": partial(lanes.part_done, lane, item)}
+        lanes.front = channel_id
+        crashpoint("outbox.before_send")
+        begun: Any = first_step(self._burst, channel, self._event, binding, context)
+        lanes.front = ""
+        if type(begun) is DeliveryResult:
+            crashpoint("outbox.after_send")
+            try:
+                if begun.success:
+                    lanes.finish(lane, item, begun, row=self._durable)
+                    return True
+                begun = ended(begun)
+            except Exception as error:  # noqa: BLE001 - what cannot be noted has failed, as in a lane
+                begun = ended(error)
+        self._goes_on(item, begun, (channel, Projection(context, self._event)))
+        return True
+
+    def _goes_on(self, item: Item, begun: Awaitable[DeliveryResult | None], way: First) -> None:
+        lanes, actor, lane = self._lanes, self._actor, self.lane
+        self.lane = Lane(actor, "", busy=True)
+        lane_key = (actor.tenant, actor.room_id, lane.channel_id)
+        lanes.lines[lane_key] = lane
+        lanes.backlog += 1
+        item.counted, item.begun = True, begun
+        actor.lanes += 1
+        if item.settlement is not None:
+            item.settlement.begin(lane)
+        self._burst.run(lanes.work(lane_key, lane, way))
+        self._burst.set(CURRENT, self._settlement)
+        self._burst.set(LANE, self.lane)
+
+
 class OutboxLanes:
     """All lanes of one kit."""
+
+    asks = False
+    """Whether something is asked before each attempt, so that none is made in place."""
 
     def __init__(self, engine: Engine, breakers: Breakers) -> None:
         self.engine = engine
@@ -122,9 +189,10 @@ class OutboxLanes:
         self.lines: dict[tuple[str, str, str], Lane] = {}
         self._pacer = Pacer()
         self.outcomes = Outcomes(engine)
-        self._stamp = ""
         self.backlog = 0
         self.dead = 0
+        self.front = ""
+        """The channel whose delivery makes its first step right now, beside all lanes."""
 
     def enqueue(
         self,
@@ -136,71 +204,25 @@ class OutboxLanes:
     ) -> None:
         """Begins the deliveries of one event; those that end at once are written down together. The rows of `noted`
         have their first attempt in them."""
-        engine = self.engine
+        engine, durable = self.engine, self.engine.info.durable
         with engine.eager.burst() as burst:
-            self.outcomes.gathering += 1
-            self._stamp = engine.now().isoformat()
             plain = type(event.content) is TextContent and not (
-                engine.draining or engine.tracing.on or engine.hooks.guarded(BeforeDelivery)
+                self.asks or engine.draining or engine.tracing.on or engine.hooks.guarded(BeforeDelivery)
             )
-            named = bool(plain and bridged_name(actor, event))
+            front = Front(self, actor, event, settlement, burst) if plain else None
             burst.set(CURRENT, settlement)
-            try:
-                for channel_id in channel_ids:
-                    item = Item(event, event.index, event.id, settlement)
-                    if channel_id in noted:
-                        item.noted = 1
-                    if not (plain and self._straight(actor, channel_id, item, named, burst)):
-                        self._put(actor, channel_id, item, burst)
-                if not engine.info.durable:
-                    _keep_rows(self, actor, channel_ids, event)
-            finally:
-                self.outcomes.gathering -= 1
-                self._stamp = ""
-            if (writing := self.outcomes.written()) is not None:
-                burst.run(writing)
-
-    def _straight(self, actor: RoomActor, channel_id: str, item: Item, named: bool, burst: Burst) -> bool:
-        """Makes the first attempt in place, where nobody looks at the delivery, changes it or holds it up; False where
-        that is not so. What does not end with this step, or not well, goes on in its lane."""
-        channel, binding = self.engine.channels.get(channel_id), actor.state.bindings.get(channel_id)
-        lane_key, event = (actor.tenant, actor.room_id, channel_id), item.event
-        if channel is None or binding is None or event is None or lane_key in self.lines or self.breakers.circuits:
-            return False
-        try:
-            policy, able = channel.delivery_policy, channel.capabilities
-        except Exception:  # noqa: BLE001 - a channel is a plug-in: `_deliver` sees to what it raises
-            return False
-        if policy.destinations or policy.paced or policy.holds or not able.text or (named and not able.shows_sender):
-            return False
-        if self.engine.info.durable and not (item.noted or policy.idempotent):
-            return False
-        lane = self.lines[lane_key] = Lane(actor, channel_id, deque(), True, item)
-        item.attempts = 1
-        context = context_of(self.engine, actor, event, binding)
-        context.state = {"parts": (), "part_done": partial(self._part_done, lane, item)}
-        burst.set(LANE, lane)
-        crashpoint("outbox.before_send")
-        begun: Any = first_step(burst, channel, event, binding, context)
-        if type(begun) is DeliveryResult:
-            crashpoint("outbox.after_send")
-            try:
-                if begun.success:
-                    self.finish(lane, item, begun, row=self.engine.info.durable)
-                    del self.lines[lane_key]
-                    return True
-                begun = ended(begun)
-            except Exception as error:  # noqa: BLE001 - what cannot be noted has failed, as in a lane
-                begun = ended(error)
-        self.backlog += 1
-        item.counted = True
-        actor.lanes += 1
-        if item.settlement is not None:
-            item.settlement.begin(lane)
-        item.begun = begun
-        burst.run(self._run(lane_key, lane, (channel, Projection(context, event))))
-        burst.set(CURRENT, item.settlement)
-        return True
+            if front is not None:
+                burst.set(LANE, front.lane)
+            went = True
+            for channel_id in channel_ids:
+                item = Item(event, event.index, event.id, settlement)
+                if channel_id in noted:
+                    item.noted = 1
+                if front is None or not front.sent(channel_id, item):
+                    self._put(actor, channel_id, item, burst)
+                went = went and not item.counted
+            if not (went or durable):
+                _keep_rows(self, actor, channel_ids, event)
 
     def at_once(self, actor: RoomActor, channel_ids: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the channels whose delivery begins as soon as its row is durable, so that the row may say so itself;
@@ -231,18 +253,20 @@ class OutboxLanes:
         lane_key = (actor.tenant, actor.room_id, channel_id)
         lane = self.lines.get(lane_key)
         if lane is None:
-            lane = self.lines[lane_key] = Lane(actor, channel_id, deque())
+            lane = self.lines[lane_key] = Lane(actor, channel_id)
             actor.lanes += 1
         if item.settlement is not None:
             item.settlement.begin(lane)
+        if not lane.items:
+            lane.items = deque()
         lane.items.append(item)
         if lane.held:
             self.over(item)
         elif not lane.busy and not self.engine.draining:
             lane.busy = True
-            burst.run(self._run(lane_key, lane))
+            burst.run(self.work(lane_key, lane))
 
-    async def _run(self, lane_key: tuple[str, str, str], lane: Lane, first: First | None = None) -> None:
+    async def work(self, lane_key: tuple[str, str, str], lane: Lane, first: First | None = None) -> None:
         """Works until nothing is left; `first` is how the item goes out that is under way already."""
         try:
             if lane.held is None:
@@ -309,8 +333,10 @@ class OutboxLanes:
 
     def unsettled(self, channel_id: str) -> bool:
         """Whether a delivery of this channel is under way, or any that is over is not noted yet."""
-        return self.outcomes.writing or any(
-            lane.channel_id == channel_id and not lane.held for lane in self.lines.values()
+        return (
+            self.outcomes.pending
+            or self.front == channel_id
+            or any(lane.channel_id == channel_id and not lane.held for lane in self.lines.values())
         )
 
     def lags(self) -> list[tuple[str, int, float]]:
@@ -388,7 +414,7 @@ class OutboxLanes:
                     permit.released()
                 return _ERASED
         context.state.update(item.way or (), parts=item.parts)
-        context.state["part_done"] = partial(self._part_done, lane, item)
+        context.state["part_done"] = partial(self.part_done, lane, item)
         crashpoint("outbox.before_send")
         return _judged(self, lane, channel, await self._send(lane, item, channel, projection), permit)
 
@@ -441,8 +467,10 @@ class OutboxLanes:
         batch = Batch(actor.tenant, actor.epoch, actor.room_id, put=(outbox_row(lane, item),))
         await self.engine.commit_until_done(batch)
 
-    async def _part_done(self, lane: Lane, item: Item, part_id: str, way: dict[str, str] | None = None) -> None:
+    async def part_done(self, lane: Lane, item: Item, part_id: str, way: dict[str, str] | None = None) -> None:
         """A part is out; or, with a `way`, the whole goes that way from here on."""
+        if lane.item is not item:
+            return  # told after its delivery was over
         item.parts, item.way = (() if way else (*item.parts, vendor_text(part_id))), way or item.way
         await self.note(lane, item)
 
@@ -453,56 +481,15 @@ class OutboxLanes:
 
     def finish(self, lane: Lane, item: Item, result: DeliveryResult, *, row: bool = True) -> None:
         """Has it written down. `row` says whether it has one in the store."""
-        actor, engine = lane.actor, self.engine
-        tenant = actor.tenant
-        kept = self._kept(lane, item, result)
-        done = self.outcomes.notes(actor)
-        done[0].append(kept)
-        if row:
-            done[1].append(RecordKey("outbox", tenant, kept.key))
-        engine.count("delivered" if result.success else "delivery_skipped")
+        actor, channel_id, engine = lane.actor, lane.channel_id, self.engine
+        self.outcomes.note((actor, channel_id, item, result, row))
+        engine.counters["delivered" if result.success else "delivery_skipped"] += 1
         if actor.hub.watched:
-            tell(actor, self.record(lane, item, result))
+            tell(actor, record_of(actor, channel_id, item, result, engine.now()))
         if result.success and engine.hooks.heard(Delivered):
-            engine.hooks.tell(Delivered(tenant, actor.room_id, self.record(lane, item, result)))
-        if (writing := self.outcomes.written()) is not None:
-            engine.eager.start(writing)
-
-    def _kept(self, lane: Lane, item: Item, result: DeliveryResult) -> Record:
-        """What `delivery_record` makes of `_record`, without the detour for the plain ones."""
-        actor = lane.actor
-        if result.provider_message_id or item.parts or result.parts or result.error or result.metadata:
-            return delivery_record(actor.tenant, self.record(lane, item, result))
-        value = _OUTCOME.copy()
-        value["room_id"] = actor.room_id
-        value["index"] = item.index
-        value["event_id"] = item.event_id
-        value["channel_id"] = lane.channel_id
-        value["state"] = str(result.state)
-        value["attempts"] = item.attempts
-        value["maybe_duplicate"] = item.maybe_duplicate
-        value["updated_at"] = self._stamp or self.engine.now().isoformat()
-        record_key = event_key(actor.room_id, item.index, lane.channel_id)
-        return Record("delivery", actor.tenant, record_key, value, actor.room_id)
-
-    def record(self, lane: Lane, item: Item, result: DeliveryResult) -> DeliveryRecord:
-        return DeliveryRecord.trusted(
-            {
-                "room_id": lane.actor.room_id,
-                "index": item.index,
-                "event_id": item.event_id,
-                "channel_id": lane.channel_id,
-                "state": result.state,
-                "reason": result.error,
-                "attempts": item.attempts,
-                "provider_message_id": result.provider_message_id,
-                "maybe_duplicate": item.maybe_duplicate,
-                "parts": item.parts or result.parts,
-                "part_states": {},
-                "details": details_of(result, item.way),
-                "updated_at": self.engine.now(),
-            }
-        )
+            engine.hooks.tell(
+                Delivered(actor.tenant, actor.room_id, record_of(actor, channel_id, item, result, engine.now()))
+            )
 
 
 def _keep_rows(lanes: OutboxLanes, actor: RoomActor, channel_ids: tuple[str, ...], event: RoomEvent) -> None:
@@ -511,7 +498,7 @@ def _keep_rows(lanes: OutboxLanes, actor: RoomActor, channel_ids: tuple[str, ...
         lane = lanes.lines.get((actor.tenant, actor.room_id, channel_id))
         if lane is not None:
             left = (item for item in (lane.item, *lane.items) if item is not None and item.event is event)
-            lanes.outcomes.notes(actor)[0].extend(outbox_row(lane, item) for item in left)
+            lanes.outcomes.keep(actor, [outbox_row(lane, item) for item in left])
 
 
 def _judged(

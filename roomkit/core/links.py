@@ -37,6 +37,7 @@ async def event_of(engine: Engine, tenant: str, channel_id: str, vendor_id: str)
     query = RecordQuery("dedupe", tenant, key=f"{channel_id}\n{vendor_id}")
     found = await engine.store.records(query)
     if not found:
+        engine.lanes.outcomes.hurry()
         terms = (f"pmid:{channel_id}:{vendor_id}",)
         found = await engine.store.records(RecordQuery("delivery", tenant, terms=terms, limit=1))
     return (str(found[0].value["event_id"]), str(found[0].value["room_id"])) if found else (None, None)

@@ -15,7 +15,7 @@ from itertools import islice
 from pydantic_core import PydanticSerializationError
 
 from roomkit.errors import Fenced, StoreUnavailable, UsageError
-from roomkit.models.content import plain
+from roomkit.models.content import TextContent, plain
 from roomkit.models.event import RoomEvent
 from roomkit.ports.store import (
     PLAIN_KINDS,
@@ -197,8 +197,10 @@ def _check_values(batch: Batch) -> None:
     """Refuses what a store on disk cannot keep, so that what runs in memory runs there as well."""
     try:
         for event in (*batch.events, *batch.erase) if batch.erase else batch.events:
+            content = event.content
+            words = type(content) is TextContent and content.text.isascii() and content.language is None
             if not (
-                plain(event.content.__dict__)
+                (words or plain(content.__dict__))
                 and (not event.metadata or plain(event.metadata))
                 and (not event.channel_data or plain(event.channel_data))
                 and (event.source.raw_payload is None or plain(event.source.raw_payload))

@@ -75,14 +75,13 @@ def stamped(draft: EventDraft, channel_id: str, channel_type: str) -> EventDraft
 
 async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     """Takes one event through the gate and commits it, blocked ones as blocked."""
-    if not actor.state.room.open:
-        known = await known_duplicate(actor, *sub.dedupe[:2]) if sub.dedupe is not None else None
-        return known or await _refuse_closed(actor, sub)
-    guarded = sub.guards and actor.engine.hooks.guarded(BeforeCommit)
-    if sub.dedupe is not None and guarded:
+    closed, guarded = not actor.state.room.open, sub.guards and actor.engine.hooks.guarded(BeforeCommit)
+    if sub.dedupe is not None and (closed or guarded):
         known = await known_duplicate(actor, *sub.dedupe[:2])
         if known is not None:
             return known
+    if closed:
+        return await _refuse_closed(actor, sub)
     draft, target = _typed(sub.draft if sub.valid else _whole(sub.draft)), None
     if draft.parent_event_id is not None:
         draft = await _thread_root(actor, draft)

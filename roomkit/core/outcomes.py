@@ -4,65 +4,118 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from contextvars import Context
+from datetime import datetime
+from typing import TYPE_CHECKING
 
+from roomkit.core.actor import delivery_record
+from roomkit.core.outgoing import details_of
+from roomkit.core.state import event_key
 from roomkit.errors import Fenced, StoreUnavailable
+from roomkit.models.content import sharing
+from roomkit.models.delivery import DeliveryRecord, DeliveryResult
 from roomkit.ports.store import Batch, Record, RecordKey
 from roomkit.runtime import monotonic
 
 if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
     from roomkit.core.engine import Engine
+    from roomkit.core.lanes import Item
+
+    Over = tuple[RoomActor, str, Item, DeliveryResult, bool]
+    """A delivery that is over: its room, channel and result, and whether it has a row in the store."""
 
 log = logging.getLogger(__name__)
 FLUSH_S = 5.0
+MOST = 256
+"""Deliveries that wait to be written down, in a turn of the loop that does not end."""
+_NOBODYS = Context()
+"""Where what belongs to no caller runs."""
 Notes = tuple[list[Record], list[RecordKey]]
 """What became of deliveries, and their rows, which are over."""
 
 
+_OUTCOME = sharing(
+    dict.fromkeys(
+        ("room_id", "index", "event_id", "channel_id", "state", "attempts", "maybe_duplicate", "updated_at"), None
+    )
+)
+
+
 class Outcomes:
-    """Gathers while `gathering` is above zero, and while it writes: all that came together goes in one transaction."""
+    """Gathers what is over in a turn of the loop, and while it writes: all that came together goes in one
+    transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.gathering = 0
         self.writing = False
-        self._done: dict[tuple[str, RoomActor | None], Notes] = {}
+        self._over: list[Over] = []
+        self._rows: list[tuple[RoomActor, Record]] = []
         self._noting: dict[tuple[str, RoomActor | None], Notes] = {}
+        self._called = False
 
-    def notes(self, actor: RoomActor) -> Notes:
-        """Where the room's are gathered. Of several processes each room is fenced by its own lease: who has lost it
-        must not say what became of it."""
-        of = (actor.tenant, None if self.engine.nodes is None else actor)
-        notes = self._done.get(of)
-        if notes is None:
-            notes = self._done[of] = ([], [])
-        return notes
+    @property
+    def pending(self) -> bool:
+        """Whether anything is not written down yet."""
+        return self.writing or bool(self._over)
 
-    def written(self) -> Coroutine[Any, Any, None] | None:
-        """What writes it all down, where there is something and nobody is at it already."""
-        if self.writing or self.gathering or not self._done:
-            return None
-        self.writing = True
-        return self._write()
+    def note(self, one: Over) -> None:
+        over = self._over
+        over.append(one)
+        if len(over) >= MOST:
+            self.hurry()
+        elif not (self._called or self.writing):
+            self._called = True
+            asyncio.get_running_loop().call_soon(self.hurry, context=_NOBODYS)
+
+    def keep(self, actor: RoomActor, rows: list[Record]) -> None:
+        """Rows for what is not over yet, in a store where they are written after the event."""
+        self._rows += ((actor, row) for row in rows)
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Writes now what is to be written: for who is about to read it."""
+        self._called = False
+        if (self._over or self._rows) and not self.writing and not self.engine.eager.scope.closed:
+            self.writing = True
+            self.engine.eager.start(self._write())
 
     async def _write(self) -> None:
         try:
-            while self._done:
-                done, self._done = self._done, {}
-                self._noting = done
-                if self.engine.nodes is not None and len(done) > 1:
-                    await asyncio.gather(*(_keep(self.engine, *of, notes) for of, notes in done.items()))
+            while self._over or self._rows:
+                noting = self._noting = self._gathered()
+                if self.engine.nodes is not None and len(noting) > 1:
+                    await asyncio.gather(*(_keep(self.engine, *of, notes) for of, notes in noting.items()))
                 else:
-                    for of, notes in done.items():
+                    for of, notes in noting.items():
                         await _keep(self.engine, *of, notes)
         finally:
             self.writing = False
             self._noting = {}
 
+    def _gathered(self) -> dict[tuple[str, RoomActor | None], Notes]:
+        """What is to be written down next. Of several processes each room is fenced by its own lease: who has lost it
+        must not say what became of it."""
+        (over, self._over), (rows, self._rows) = (self._over, []), (self._rows, [])
+        at, alone = self.engine.now(), self.engine.nodes is None
+        stamp = at.isoformat()
+        found: dict[tuple[str, RoomActor | None], Notes] = {}
+        for actor, channel_id, item, result, row in over:
+            of = (actor.tenant, None if alone else actor)
+            notes = found.get(of) or found.setdefault(of, ([], []))
+            kept = _kept(actor, channel_id, item, result, at, stamp)
+            notes[0].append(kept)
+            if row:
+                notes[1].append(RecordKey("outbox", actor.tenant, kept.key))
+        for actor, record in rows:
+            notes = found.setdefault((actor.tenant, None if alone else actor), ([], []))
+            if RecordKey("outbox", actor.tenant, record.key) not in notes[1]:  # over before its row was written
+                notes[0].append(record)
+        return found
+
     async def flushed(self) -> None:
         """At shutdown: waits until what was delivered is noted, as far as the store still writes."""
+        self.hurry()
         until = monotonic() + FLUSH_S
         while self.writing and monotonic() < until:  # noqa: ASYNC110 - only at shutdown
             await asyncio.sleep(0.005)
@@ -72,17 +125,63 @@ class Outcomes:
         What was done under an earlier lease than the actor's the store hears no more."""
         gone = RecordKey("outbox", row.tenant, row.key)
         return any(
-            gone in rows
-            for done in (self._done, self._noting)
-            for (tenant, by), (_, rows) in done.items()
-            if tenant == row.tenant and (by is None or by.epoch == actor.epoch)
+            gone in rows and (by is None or by.epoch == actor.epoch) for (_, by), (_, rows) in self._noting.items()
+        ) or any(
+            by.tenant == row.tenant
+            and event_key(by.room_id, item.index, channel_id) == row.key
+            and (self.engine.nodes is None or by.epoch == actor.epoch)
+            for by, channel_id, item, _, _ in self._over
         )
 
     def unwritten(self, tenant: str, record_key: str) -> Record | None:
         """The record of a delivery that is over, and that the store is about to hear of."""
-        waiting = (self._done, self._noting)
-        kept = (one for done in waiting for (of, _), (rows, _) in done.items() if of == tenant for one in rows)
-        return next((one for one in kept if one.key == record_key and one.kind == "delivery"), None)
+        self.hurry()
+        for (of, _), (records, _) in self._noting.items():
+            for record in records if of == tenant else ():
+                if record.key == record_key and record.kind == "delivery":
+                    return record
+        at = self.engine.now()
+        for actor, channel_id, item, result, _ in self._over:
+            if actor.tenant == tenant and event_key(actor.room_id, item.index, channel_id) == record_key:
+                return _kept(actor, channel_id, item, result, at, at.isoformat())
+        return None
+
+
+def record_of(actor: RoomActor, channel_id: str, item: Item, result: DeliveryResult, at: datetime) -> DeliveryRecord:
+    """What became of one delivery."""
+    return DeliveryRecord.trusted(
+        {
+            "room_id": actor.room_id,
+            "index": item.index,
+            "event_id": item.event_id,
+            "channel_id": channel_id,
+            "state": result.state,
+            "reason": result.error,
+            "attempts": item.attempts,
+            "provider_message_id": result.provider_message_id,
+            "maybe_duplicate": item.maybe_duplicate,
+            "parts": item.parts or result.parts,
+            "part_states": {},
+            "details": details_of(result, item.way),
+            "updated_at": at,
+        }
+    )
+
+
+def _kept(actor: RoomActor, channel_id: str, item: Item, result: DeliveryResult, at: datetime, stamp: str) -> Record:
+    """What `delivery_record` makes of `record_of`, without the detour for the plain ones."""
+    if result.provider_message_id or item.parts or result.parts or result.error or result.metadata:
+        return delivery_record(actor.tenant, record_of(actor, channel_id, item, result, at))
+    value = _OUTCOME.copy()
+    value["room_id"] = actor.room_id
+    value["index"] = item.index
+    value["event_id"] = item.event_id
+    value["channel_id"] = channel_id
+    value["state"] = str(result.state)
+    value["attempts"] = item.attempts
+    value["maybe_duplicate"] = item.maybe_duplicate
+    value["updated_at"] = stamp
+    return Record("delivery", actor.tenant, event_key(actor.room_id, item.index, channel_id), value, actor.room_id)
 
 
 async def _keep(engine: Engine, tenant: str, actor: RoomActor | None, notes: Notes) -> None:

@@ -43,11 +43,11 @@ class Projection:
     reason: str = ""
 
 
-def context_of(engine: Engine, actor: RoomActor, event: RoomEvent, binding: ChannelBinding) -> RoomContext:
+def context_of(engine: Engine, actor: RoomActor, events: tuple[RoomEvent, ...], binding: ChannelBinding) -> RoomContext:
     """What the channel is told of its room."""
     state = actor.state
     history = history_reader(engine, actor, binding.channel_id)
-    return RoomContext(state.room, binding, state.seats, state.people, history, None, (event,))
+    return RoomContext(state.room, binding, state.seats, state.people, history, None, events, {})
 
 
 def project(
@@ -55,7 +55,7 @@ def project(
 ) -> Projection:
     """What the channel can show of the event, before any guard."""
     state = actor.state
-    context = context_of(engine, actor, event, binding)
+    context = context_of(engine, actor, (event,), binding)
     content = event.content
     capabilities = channel.capabilities
     if not (isinstance(content, TextContent) and capabilities.text):

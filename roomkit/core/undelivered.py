@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from roomkit.core.actor import Change, RoomActor, delivery_record
 from roomkit.core.fallback import try_next
 from roomkit.core.lanes import may_hold
+from roomkit.core.outcomes import record_of
 from roomkit.core.outgoing import Projection, tell
 from roomkit.core.state import event_key
 from roomkit.errors import Fenced
@@ -57,7 +58,7 @@ async def bury(lanes: OutboxLanes, lane: Lane, item: Item, result: DeliveryResul
     """Moves an item to the dead letters, with an event in the room; the lane goes on, unless its channel holds it."""
     actor, engine, event = lane.actor, lanes.engine, item.event
     failed = result.model_copy(update={"state": DeliveryState.FAILED, "success": False})
-    record = lanes.record(lane, item, failed)
+    record = record_of(actor, lane.channel_id, item, failed, engine.now())
     engine.count("dead_letters")
     holds = may_hold(lanes, lane)
     row_key = event_key(actor.room_id, item.index, lane.channel_id)

@@ -134,7 +134,8 @@ def valid(value: _T) -> _T:
     return value if _sound(value) else cast("_T", _valid(value))
 
 
-_PLAIN = frozenset({bool, int, float, bytes, datetime})
+_PLAIN: set[type] = {bool, int, float, bytes, datetime}
+"""Types that hold no text of their own; each enum is added when it is met."""
 
 
 def _sound(value: Any) -> bool:
@@ -150,7 +151,11 @@ def _sound(value: Any) -> bool:
         elif kind is tuple or kind is list or kind is dict:
             if one and not _all_sound(one):
                 return False
-        elif kind not in _PLAIN and not isinstance(one, Enum) and not (isinstance(one, Frozen) and _sound(one)):
+        elif kind in _PLAIN:
+            continue
+        elif issubclass(kind, Enum):
+            _PLAIN.add(kind)
+        elif not (isinstance(one, Frozen) and _sound(one)):
             return False
     return True
 

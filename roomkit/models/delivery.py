@@ -269,13 +269,14 @@ class DeliveryPolicy:
     burst: float | None = None
     recipient_rate_per_s: float | None = None
     destinations: tuple[str, ...] = ()
+    holds: bool = field(init=False, repr=False, compare=False)
+    """Whether what fails for good holds up what comes after it."""
+    paced: bool = field(init=False, repr=False, compare=False)
+    """Whether a delivery may have to wait for its turn."""
+    slow: bool = field(init=False, repr=False, compare=False)
+    """Whether a delivery may not simply be made: it is paced, held up, or not allowed to go just anywhere."""
 
-    @property
-    def holds(self) -> bool:
-        """Whether what fails for good holds up what comes after it."""
-        return self.on_poison == "hold"
-
-    @property
-    def paced(self) -> bool:
-        """Whether a delivery may have to wait for its turn."""
-        return self.rate_per_s is not None or self.recipient_rate_per_s is not None
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "holds", self.on_poison == "hold")
+        object.__setattr__(self, "paced", self.rate_per_s is not None or self.recipient_rate_per_s is not None)
+        object.__setattr__(self, "slow", self.paced or self.holds or bool(self.destinations))

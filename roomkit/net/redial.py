@@ -321,17 +321,21 @@ class Backlog:
 
     def add(self, data: bytes) -> None:
         self._data += data
-        surplus = min(len(self._data) - self.limit, self.sent - self.start)
-        if surplus > 0:
-            self.forgotten += surplus
-            self.confirm(self.start + surplus)
+        self._forget()
 
     def take(self, most: int) -> bytes:
         """The next `most` bytes that were not sent yet."""
         at = self.sent - self.start
         data = bytes(self._data[at : at + most])
         self.sent += len(data)
+        self._forget()
         return data
+
+    def _forget(self) -> None:
+        surplus = min(len(self._data) - self.limit, self.sent - self.start)
+        if surplus > 0:
+            self.forgotten += surplus
+            self.confirm(self.start + surplus)
 
     def confirm(self, position: int) -> None:
         """Nothing before `position` will be needed again."""

@@ -24,9 +24,12 @@ _Coro = Coroutine[Any, Any, Any]
 _asyncio: Any = _tasks
 
 if sys.version_info >= (3, 12):
+    running: Any = asyncio.current_task
     _swap = _asyncio._swap_current_task
 else:
     _running = _asyncio._current_tasks
+    running = _running.get
+    """(loop) -> the task that runs in it, or None: `asyncio.current_task` is plain Python before 3.12."""
 
     def _swap(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any] | None) -> asyncio.Task[Any] | None:
         """Makes `task` the one that runs in `loop`, and returns the one that was."""

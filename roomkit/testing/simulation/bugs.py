@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from roomkit.ai.gate import ToolGate
-from roomkit.core import messages, recovery, views
+from roomkit.core import messages, outcomes, recovery, views
 from roomkit.core.actor import Change, RoomActor
 from roomkit.core.checkpoint import Checkpoint
 from roomkit.core.engine import Engine
 from roomkit.core.following import Follower
 from roomkit.core.holdings import Holdings
 from roomkit.core.journal import ToolJournal
-from roomkit.core.lanes import Lane, OutboxLanes, outbox_row
+from roomkit.core.lanes import Front, Lane, OutboxLanes, outbox_row
 from roomkit.core.memory import MemoryStore
 from roomkit.core.nodes import Nodes
 from roomkit.core.outcomes import Outcomes
@@ -144,14 +144,14 @@ _bug("busy rooms are sent away", 100, (RoomActor, "idle", property(_always)))
 
 # -- lanes --------------------------------------------------------------------------------------------------------
 
-_put, _deliver, _attempt, _kept = OutboxLanes._put, OutboxLanes._deliver, OutboxLanes.attempt, OutboxLanes._kept
+_put, _deliver, _attempt, _kept = OutboxLanes._put, OutboxLanes._deliver, OutboxLanes.attempt, outcomes._kept
 
 
 def _not_straight_on(*_: Any) -> bool:
     return False
 
 
-_not_straight: Patch = (OutboxLanes, "_straight", _not_straight_on)
+_not_straight: Patch = (Front, "sent", _not_straight_on)
 
 
 def _last_first(self: OutboxLanes, actor: RoomActor, channel_id: str, item: Any, burst: Any) -> None:
@@ -172,13 +172,14 @@ async def _gone_before_sent(self: OutboxLanes, lane: Lane, item: Any, *more: Any
 
 
 async def _never_noted(self: Outcomes) -> None:
-    self._done.clear()
+    self._over.clear()
+    self._rows.clear()
     self.writing = False
 
 
-def _undoubted(self: OutboxLanes, lane: Lane, item: Any, result: Any) -> Any:
+def _undoubted(actor: RoomActor, channel_id: str, item: Any, *more: Any) -> Any:
     item.maybe_duplicate = False
-    return _kept(self, lane, item, result)
+    return _kept(actor, channel_id, item, *more)
 
 
 async def _recovered(engine: Engine, *, leave: str = "", backwards: bool = False) -> dict[str, int]:
@@ -212,7 +213,7 @@ _bug("a lane delivers all at once", 100, (OutboxLanes, "_deliver", _all_at_once)
 _bug("an outbox row goes before the delivery", 400, (OutboxLanes, "attempt", _gone_before_sent), _not_straight)
 _bug("the end of a delivery is not noted", 30, (Outcomes, "_write", _never_noted))
 _bug("an attempt is not noted", 800, (OutboxLanes, "note", _nothing))
-_bug("a doubt is not told", 100, (OutboxLanes, "_kept", _undoubted))
+_bug("a doubt is not told", 100, (outcomes, "_kept", _undoubted))
 _bug("deliveries are forgotten over a restart", 200, _recovery(leave="outbox"))
 _bug("deliveries are resumed backwards", 400, _recovery(backwards=True))
 _bug("cut replies are not closed", 300, _recovery(leave="stream"))
