@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from roomkit.core import policy
 from roomkit.core.results import Settlement
-from roomkit.core.state import SEP, RoomState, binding_record, event_key, key, participant_record, room_record
+from roomkit.core.state import SEP, RoomState, binding_record, event_key, key, participant_record, room_record, turn_key
 from roomkit.core.streams import Hub
 from roomkit.errors import Fenced, Overloaded, StateError, StoreError, UsageError
 from roomkit.models.content import SystemContent, blank
@@ -410,7 +410,8 @@ class RoomActor:
             put.append(outbox_row(self, event, channel_id, int(channel_id in noted)))  # noqa: PERF401 - mostly one
         for channel_id in plan.turns:
             value: dict[str, Any] = {"channel": channel_id, "index": event.index, "event_id": event.id}
-            put.append(Record("turn", self.tenant, key(self.room_id, channel_id, event.index), value, self.room_id))
+            row_key = turn_key(self.room_id, channel_id, event.index)
+            put.append(Record("turn", self.tenant, row_key, value, self.room_id))
         if plan.skipped and event.type in policy.OUTBOUND:
             for channel_id, reason in plan.skipped:
                 if reason in TOLD:

@@ -112,6 +112,11 @@ def event_key(room_id: str, index: int, channel_id: str) -> str:
     return f"{room_id}\n{index:010d}\n{channel_id}"
 
 
+def turn_key(room_id: str, channel_id: str, index: int) -> str:
+    """`key()` for a question to a brain."""
+    return f"{room_id}\n{channel_id}\n{index:010d}"
+
+
 def key(*parts: str | int) -> str:
     """A record key; numbers are padded so that keys sort as their numbers do."""
     return SEP.join(f"{part:010d}" if isinstance(part, int) else part for part in parts)

@@ -18,7 +18,7 @@ from roomkit.core.history import history_reader, media_reader, recorded_answers
 from roomkit.core.policy import ai_may_answer
 from roomkit.core.replies import Reply
 from roomkit.core.results import CURRENT, LANE, Settlement
-from roomkit.core.state import key
+from roomkit.core.state import turn_key
 from roomkit.core.turn_port import Turn
 from roomkit.errors import StateError
 from roomkit.models.event import EventDraft, EventSource, RoomEvent
@@ -401,25 +401,26 @@ class Turns:
         total = monotonic() - begun
         first = reply.first_token_at - begun if reply.first_token_at is not None else None
         self.engine.meters.turn_ended(channel_id, total, first)
-        span = current()
-        span.set(END_REASON, reply.end_reason)
-        span.set(FIRST_WORD, first)
-        if reply.end_reason == "error":
-            span.fail("TurnFailed")
-        self.engine.hooks.tell(
-            ReplyFinished(
-                actor.tenant,
-                actor.room_id,
-                channel_id=channel_id,
-                reason=reply.end_reason,
-                event=reply.event,
-                usage=reply.usage,
-                first_token_s=first,
-                total_s=total,
-                started_at=started,
-                error=reply.error,
+        if (span := current()) is not OFF:
+            span.set(END_REASON, reply.end_reason)
+            span.set(FIRST_WORD, first)
+            if reply.end_reason == "error":
+                span.fail("TurnFailed")
+        if self.engine.hooks.heard(ReplyFinished):
+            self.engine.hooks.tell(
+                ReplyFinished(
+                    actor.tenant,
+                    actor.room_id,
+                    channel_id=channel_id,
+                    reason=reply.end_reason,
+                    event=reply.event,
+                    usage=reply.usage,
+                    first_token_s=first,
+                    total_s=total,
+                    started_at=started,
+                    error=reply.error,
+                )
             )
-        )
 
 
 def _undo(turns: Turns, cut: _Cut) -> None:
@@ -443,7 +444,7 @@ def _ask_others_again(lane: TurnLane, running: Running, ids: Container[str]) -> 
 
 def turn_rows(actor: RoomActor, channel_id: str, triggers: list[Trigger]) -> list[RecordKey]:
     """The rows of a lane's questions."""
-    return [RecordKey("turn", actor.tenant, key(actor.room_id, channel_id, t.event.index)) for t in triggers]
+    return [RecordKey("turn", actor.tenant, turn_key(actor.room_id, channel_id, t.event.index)) for t in triggers]
 
 
 def settle(triggers: list[Trigger]) -> None:
@@ -472,6 +473,8 @@ def at_work(turns: Turns) -> set[tuple[str, str]]:
 
 
 def _span(lane: TurnLane, triggers: list[Trigger]) -> Span:
+    if not lane.actor.engine.tracing.on:
+        return OFF
     actor, channel_id = lane.actor, lane.channel_id
     name, above = f"{TURN} {channel_id}", triggers[-1].span
     span = actor.engine.tracing.span(name, actor.tenant, actor.room_id, channel_id, above)
