@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import tasks as _tasks
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
+from types import coroutine
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from roomkit.runtime.bounded import resume
@@ -41,6 +42,7 @@ else:
         return before
 
 
+_IDLE = object()
 MAX_PARKED = 64
 
 
@@ -78,18 +80,31 @@ class _Job:
 class _Carrier:
     """A parked task. `task` is None until the first coroutine that needs it is about to run."""
 
-    __slots__ = ("job", "owner", "task", "wake")
+    __slots__ = ("job", "owner", "steps", "task", "wake")
 
     def __init__(self, owner: Eager) -> None:
         self.owner = owner
+        self.steps: Any = None
         self.job: _Job | None = None
         self.wake: asyncio.Future[None] | None = None
         self.task = owner.scope.spawn(self._run(), name="eager")
         self.task.add_done_callback(self._abandoned)
 
-    def go_on(self, coro: _Coro, waiting: Any, context: Context) -> None:
-        """Takes over a coroutine that has yielded `waiting`."""
-        self.job = _Job(coro, waiting, context)
+    def begin(self) -> Any:
+        """Makes what takes the first steps here: `send` a coroutine, and get `_IDLE` when it has finished, otherwise
+        what it waits for. Telling it by an exception costs more than the rest of the step."""
+        steps: Any = _first_steps(self)
+        self.steps = steps
+        next(steps)
+        return steps
+
+    def go_on(self, waiting: Any, context: Context, rest: Rest | None) -> None:
+        """Takes over what `steps` has begun, and waits for `waiting`."""
+        begun, self.steps = self.steps, None
+        if rest is not None:
+            begun = rest.go_on(begun, waiting)
+            context.run(begun.send, None)
+        self.job = _Job(begun, waiting, context)
         if self.wake is not None and not self.wake.done():
             self.wake.set_result(None)
 
@@ -119,10 +134,11 @@ class _Carrier:
                 return
 
 
-def _begun(rest: Rest, coro: _Coro, waiting: Any, context: Context) -> _Coro:
-    going_on = rest.go_on(coro, waiting)
-    context.run(going_on.send, None)
-    return going_on
+@coroutine
+def _first_steps(carrier: _Carrier) -> Generator[Any, Any, None]:
+    while carrier.steps is not None:  # what had to wait is the last one
+        coro = yield _IDLE
+        yield from coro
 
 
 async def _drive(job: _Job) -> Any:
@@ -151,22 +167,23 @@ class Eager:
         loop = asyncio.get_running_loop()
         parked = self._parked
         carrier = parked.pop() if parked else _Carrier(self)
-        task = carrier.task
+        steps, task = carrier.steps or carrier.begin(), carrier.task
         context = copy_context()
         caller = _swap(loop, task)
         try:
-            waiting = context.run(coro.send, None)
-        except StopIteration:
-            if not task.done() and len(parked) < MAX_PARKED:
-                parked.append(carrier)
-            return None
+            waiting = context.run(steps.send, coro)
         except BaseException:
+            carrier.steps = None
             self.park(carrier)
             raise
         finally:
             _swap(loop, caller)
-        carrier.go_on(coro if rest is None else _begun(rest, coro, waiting, context), waiting, context)
-        return task
+        if waiting is not _IDLE:
+            carrier.go_on(waiting, context, rest)
+            return task
+        if not task.done() and len(parked) < MAX_PARKED:
+            parked.append(carrier)
+        return None
 
     def burst(self) -> Burst:
         """`start` for many coroutines in a row: `with eager.burst() as burst: burst.run(coro)`."""
@@ -214,13 +231,17 @@ class Burst:
 
     def run(self, coro: _Coro, rest: Rest | None = None) -> asyncio.Task[Any] | None:
         """As `Eager.launch`."""
+        carrier = self._carrier
+        steps = carrier.steps or carrier.begin()
         try:
-            waiting = self._context.run(coro.send, None)
-        except StopIteration:
+            waiting = self._context.run(steps.send, coro)
+        except BaseException:
+            carrier.steps = None
+            raise
+        if waiting is _IDLE:
             return None
-        carrier, fresh = self._carrier, self._owner.take()
+        self._carrier = fresh = self._owner.take()
         context, self._context = self._context, copy_context()
         _swap(self._loop, fresh.task)
-        self._carrier = fresh
-        carrier.go_on(coro if rest is None else _begun(rest, coro, waiting, context), waiting, context)
+        carrier.go_on(waiting, context, rest)
         return carrier.task

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+
+import pytest
 
 from roomkit.runtime import Scope
 from roomkit.runtime.eager import Eager
@@ -86,3 +89,42 @@ async def test_cancelling_reaches_a_suspended_job() -> None:
         Eager(scope).start(job())
         await scope.aclose()
     assert seen == ["job"]
+
+
+@pytest.mark.parametrize("how", ["launch", "burst"])
+async def test_who_fails_or_waits_costs_the_next_one_nothing(how: str) -> None:
+    seen: list[object] = []
+    me = asyncio.current_task()
+
+    async def quick() -> None:
+        seen.append(asyncio.current_task())
+
+    async def wrong() -> None:
+        raise ValueError("wrong")
+
+    async def slow() -> None:
+        before = asyncio.current_task()
+        async with asyncio.timeout(5):
+            await asyncio.sleep(1)
+        seen.append(asyncio.current_task() is before)
+
+    def run(eager: Eager, make: Callable[[], Coroutine[object, object, None]]) -> object:
+        if how == "launch":
+            return eager.launch(make())
+        with eager.burst() as burst:
+            return burst.run(make())
+
+    async with Scope("eager") as scope:
+        eager = Eager(scope)
+        for _ in range(2):
+            assert run(eager, quick) is None
+            with pytest.raises(ValueError, match="wrong"):
+                run(eager, wrong)
+            assert asyncio.current_task() is me
+            assert run(eager, quick) is None
+            assert run(eager, slow) is not None
+            assert run(eager, quick) is None
+            assert asyncio.current_task() is me
+            await asyncio.sleep(2)
+        assert [one for one in seen if one is not True].count(me) == 0
+        assert seen.count(True) == 2
