@@ -43,8 +43,8 @@ _OUTCOME = sharing(
 
 
 class Outcomes:
-    """Gathers what is over in a turn of the loop, and while it writes: all that came together goes in one
-    transaction."""
+    """Gathers what is over while it writes, and in memory during a turn of the loop: all that came together goes in
+    one transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -62,7 +62,7 @@ class Outcomes:
     def note(self, one: Over) -> None:
         over = self._over
         over.append(one)
-        if len(over) >= MOST:
+        if len(over) >= MOST or self.engine.info.durable:  # After a crash as little as can be is sent again.
             self.hurry()
         elif not (self._called or self.writing):
             self._called = True
