@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from collections.abc import Iterable
 
 import pytest
 
 from roomkit.core.memory import MemoryStore
-from roomkit.errors import Fenced, StoreUnavailable
-from roomkit.ports.store import Batch, EventQuery, RecordKey, RecordQuery, Store
+from roomkit.core.state import participant_record
+from roomkit.errors import Fenced, StoreUnavailable, UsageError
+from roomkit.models.room import Participant
+from roomkit.ports.store import (
+    Batch,
+    DedupeKey,
+    EventQuery,
+    Record,
+    RecordKey,
+    RecordQuery,
+    Store,
+    json_of,
+    model_of,
+)
 from roomkit.testing.stores import CHECKS, START, Check, check_store, event, record, run_check
 
 
@@ -106,3 +119,58 @@ async def test_an_idle_room_is_small() -> None:
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert grown / 1_000 < 4_096  # Records and keys included, of the 8 KiB that a whole idle room may cost.
+
+
+async def test_what_most_records_say_is_found_as_well_as_what_few_do() -> None:
+    store = MemoryStore()
+
+    async def found(*terms: str, room_id: str | None = None) -> list[str]:
+        query = RecordQuery("k", "t", room_id=room_id, terms=terms, limit=1_000)
+        return [one.key for one in await store.records(query)]
+
+    def named(numbers: Iterable[int]) -> list[str]:
+        return [f"{number:03}" for number in numbers]
+
+    for number in range(300):
+        terms = ("all", *(("third",) if number % 3 == 0 else ()), *(("few",) if number % 50 == 0 else ()))
+        await store.commit(Batch("t", 1, put=(record("k", f"{number:03}", room_id="r", terms=terms),)))
+    assert await found("all") == await found(room_id="r") == named(range(300))
+    assert await found("third") == named(range(0, 300, 3))
+    assert await found("few") == await found("few", "all") == named(range(0, 300, 50))
+    assert await found("third", "few", room_id="r") == named(range(0, 300, 150))
+    assert await found("none") == await found("all", "none") == []
+    for number in range(3, 300):  # What was common becomes rare.
+        await store.commit(Batch("t", 1, put=(record("k", f"{number:03}", room_id="s", terms=("other",)),)))
+    assert await found("all") == await found(room_id="r") == named(range(3))
+    assert await found("third") == await found("few") == ["000"]
+    await store.commit(Batch("t", 1, delete=(RecordKey("k", "t", "001"),)))
+    assert await found("all") == await found(room_id="r") == ["000", "002"]
+    for number in (0, 2):
+        await store.commit(Batch("t", 1, delete=(RecordKey("k", "t", f"{number:03}"),)))
+    assert await found("all") == await found(room_id="r") == []
+
+
+async def test_of_keys_that_expire_together_each_goes_in_its_time() -> None:
+    store = MemoryStore()
+    for number in range(3):
+        dedupe = DedupeKey("sms", f"m{number}", "r", f"e{number}", number, 1_000.0 + number)
+        await store.commit(Batch("t", 1, "r", (event(number),), (dedupe,)))
+    for gone in range(4):
+        await store.commit(Batch("u", 1, prune_dedupe_before=1_000.0 + gone))
+        assert [one.due for one in await store.records(RecordQuery("dedupe", "t"))] == [1_000.0, 1_001.0, 1_002.0][gone:]
+
+
+async def test_a_record_of_a_model_reads_as_its_json_and_is_the_model_itself() -> None:
+    store = MemoryStore()
+    person = Participant(id="p", room_id="r", tenant="t", channel_id="sms", display_name="Ann", joined_at=START)
+    kept = participant_record(person)
+    await store.commit(Batch("t", 1, put=(kept,)))
+    (found,) = await store.records(RecordQuery("participant", "t"))
+    told = {"id": "p", "room_id": "r", "tenant": "t", "channel_id": "sms", "display_name": "Ann"}
+    assert found.value == {**told, "joined_at": person.model_dump(mode="json")["joined_at"]}
+    assert json_of(found) == json_of(Record(*found[:3], found.value))
+    assert model_of(Participant, found) is person
+    assert model_of(Participant, found._replace(value={**found.value, "display_name": "Bo"})).display_name == "Bo"
+    for odd in ({"display_name": "\ud800"}, {"metadata": {"at": object()}}, {"connected_via": ("\ud800",)}):
+        with pytest.raises(UsageError, match="JSON"):
+            await store.commit(Batch("t", 1, put=(participant_record(person.replaced(**odd)),)))
