@@ -271,11 +271,15 @@ class _Tenant:
 
     def prune(self, before: float) -> None:
         for span in [span for span in self.expiring if span * EXPIRING_S < before]:
-            kept = [joined for joined in self.expiring.pop(span) if joined in self.dedupe]
-            for joined in kept:
-                if self.dedupe[joined].expires < before:
+            left: list[str] = []
+            for joined in self.expiring.pop(span):  # One that was named twice may be gone already.
+                if (kept := self.dedupe.get(joined)) is None:
+                    continue
+                if kept.expires < before:
                     del self.dedupe[joined]
-            if left := [joined for joined in kept if joined in self.dedupe]:
+                else:
+                    left.append(joined)
+            if left:
                 self.expiring[span] = left
 
     def erase(self, event: RoomEvent) -> None:

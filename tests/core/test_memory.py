@@ -154,10 +154,11 @@ async def test_of_keys_that_expire_together_each_goes_in_its_time() -> None:
     store = MemoryStore()
     for number in range(3):
         dedupe = DedupeKey("sms", f"m{number}", "r", f"e{number}", number, 1_000.0 + number)
-        await store.commit(Batch("t", 1, "r", (event(number),), (dedupe,)))
+        await store.commit(Batch("t", 1, "r", (event(number),), (dedupe, dedupe)))
     for gone in range(4):
         await store.commit(Batch("u", 1, prune_dedupe_before=1_000.0 + gone))
-        assert [one.due for one in await store.records(RecordQuery("dedupe", "t"))] == [1_000.0, 1_001.0, 1_002.0][gone:]
+        kept = [one.due for one in await store.records(RecordQuery("dedupe", "t"))]
+        assert kept == [1_000.0, 1_001.0, 1_002.0][gone:]
 
 
 async def test_a_record_of_a_model_reads_as_its_json_and_is_the_model_itself() -> None:
