@@ -471,7 +471,7 @@ class RoomActor:
             if now is not None:
                 self._tell_gate(now)
         state.participants.update(change.participants)
-        self.hub.reseat(state.bindings)
+        self.hub.reseat()
 
     def _tell_gate(self, binding: ChannelBinding) -> None:
         channel = self.engine.channels.get(binding.channel_id)

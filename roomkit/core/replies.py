@@ -186,7 +186,7 @@ class Reply:
     def _emit(self, delta: str) -> None:
         if not delta or self._stopped:
             return
-        self.actor.hub.chunk(self._stream or self._open(), delta, self.actor.state.bindings)
+        self.actor.hub.chunk(self._stream or self._open(), delta)
         if self.checkpoint.begun:
             self.checkpoint.grew(len(delta))
 
@@ -198,8 +198,8 @@ class Reply:
             room_id=actor.room_id, stream_id=self.id, source=self.source, parent_event_id=self.cause.parent_event_id
         )
         visibility = effective_visibility("all", bindings.get(self.channel_id))
-        stream = self._stream = OpenStream(start, visibility, self._silent, silent=self._silent())
-        actor.hub.begin(stream, bindings)
+        stream = self._stream = OpenStream(start, visibility, bindings, self._silent, silent=self._silent())
+        actor.hub.begin(stream)
         return stream
 
     def _silent(self) -> bool:

@@ -68,10 +68,11 @@ INTERNAL = Viewer(internal=True)
 @dataclass(slots=True)
 class OpenStream:
     """A reply in the making. `visibility` is what its event will carry; `silent` streams are shown to nobody.
-    `mute` tells whether this one has become so."""
+    `mute` tells whether this one has become so; `bindings` are the room's, as they are at any time."""
 
     start: StreamStart
     visibility: str
+    bindings: Mapping[str, ChannelBinding]
     mute: Callable[[], bool] = lambda: False
     parts: list[str] = field(default_factory=lambda: [])
     length: int = 0
@@ -83,6 +84,11 @@ class OpenStream:
     """Subscriptions that have seen it start, and must see its end."""
     lost: set[int] = field(default_factory=set[int])
     """Subscriptions that it was taken away from: they get the whole event at its end."""
+    room_id: str = ""
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        self.room_id, self.id = self.start.room_id, self.start.stream_id
 
     @property
     def text(self) -> str:
@@ -168,11 +174,11 @@ class Hub:
 
         return number, leave
 
-    def reseat(self, bindings: Mapping[str, ChannelBinding]) -> None:
+    def reseat(self) -> None:
         """Seats have changed: who may hear a growing reply no more loses it at once."""
         self._version += 1
         for stream in self.streams.values():
-            self._tune(stream, bindings)
+            self._tune(stream)
 
     def viewers(self) -> int:
         return sum(map(len, self._groups.values()))
@@ -182,17 +188,16 @@ class Hub:
             if viewer.sees(event, bindings) and viewer.hears(bindings):
                 _hand(tuple(group.values()), event)
 
-    def begin(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> None:
-        self.streams[stream.start.stream_id] = stream
-        self._tune(stream, bindings)
+    def begin(self, stream: OpenStream) -> None:
+        self.streams[stream.id] = stream
+        self._tune(stream)
 
-    def chunk(self, stream: OpenStream, delta: str, bindings: Mapping[str, ChannelBinding]) -> None:
+    def chunk(self, stream: OpenStream, delta: str) -> None:
         """The reply has grown. What may have changed with the room is asked only when that has changed."""
         if stream.judged_of != self._version:
-            self._judge(stream, bindings)
+            self._judge(stream)
         if stream.audience:
-            start = stream.start
-            item = chunk_of(start.room_id, start.stream_id, stream.length, delta)
+            item = chunk_of(stream.room_id, stream.id, stream.length, delta)
             for deliver in stream.audience:
                 try:
                     deliver(item)
@@ -201,17 +206,17 @@ class Hub:
         stream.parts.append(delta)
         stream.length += len(delta)
 
-    def _judge(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> None:
+    def _judge(self, stream: OpenStream) -> None:
         stream.judged_of = self._version
         if not stream.silent and stream.mute():
             self.silence(stream, "muted")
         if stream.audience_of != self._version:
-            self._tune(stream, bindings)
+            self._tune(stream)
 
-    def _tune(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> None:
+    def _tune(self, stream: OpenStream) -> None:
         """Whoever may hear the reply now has it from its start; whoever may not any more loses it for good."""
         stream.audience_of = self._version
-        now = {} if stream.silent else self._audience(stream, bindings)
+        now = {} if stream.silent else self._audience(stream)
         told = stream.told
         if now.keys() != told.keys():
             start = stream.start
@@ -222,7 +227,7 @@ class Hub:
                 _hand(tuple(gone.values()), _error(start, "withheld"))
             _hand(new, start)
             if stream.length:
-                _hand(new, chunk_of(start.room_id, start.stream_id, 0, stream.text))
+                _hand(new, chunk_of(stream.room_id, stream.id, 0, stream.text))
         stream.told, stream.audience = now, tuple(now.values())
 
     def end(self, stream_id: str, event: RoomEvent, bindings: Mapping[str, ChannelBinding]) -> None:
@@ -271,7 +276,8 @@ class Hub:
             if viewer.sees_visibility(visibility, sender, bindings) and viewer.hears(bindings):
                 _hand(tuple(group.values()), message if viewer.internal else outside)
 
-    def _audience(self, stream: OpenStream, bindings: Mapping[str, ChannelBinding]) -> dict[int, Deliver]:
+    def _audience(self, stream: OpenStream) -> dict[int, Deliver]:
+        bindings = stream.bindings
         return {
             number: deliver
             for viewer, group in self._groups.items()
