@@ -362,6 +362,7 @@ async def submit_reply(
         draft,
         settlement or Settlement(),
         stream_id=stream_id,
+        valid=stream_id is not None,  # what is shown while it grows is looked at as it comes
         rows=rows,
         output=output,
         blocked=blocked,

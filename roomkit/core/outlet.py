@@ -92,29 +92,32 @@ class Outlet(Generic[T]):
             self._keep(item)
         elif not self.closed:
             self._writing = True
-            task: asyncio.Task[Any] | None = None
+            launch = launch or self._group.eager.launch
             try:
                 writing = self._send(item)
                 if type(writing) is not CoroutineType:
                     writing = _as_coroutine(writing)
-                launch = launch or self._group.eager.launch
                 task = launch(writing, self)
-                if task is not None:
-                    self._begins(item)
-                elif self._buffer is not None and len(self._buffer):  # pushed meanwhile, by that very write
-                    task = launch(self.go_on())
-            except Exception as error:  # noqa: BLE001 - as in `go_on`
+            except BaseException as error:
+                self._writing = False
+                if not isinstance(error, Exception):
+                    raise
                 self._failed(error, item)
-            finally:
-                self._writing = task is not None
-            if task is None:
+                return
+            if task is None and not self._buffer:
+                self._writing = False
                 self._strikes = 0
             else:
-                self._waits(task)
+                self._waits(task, item, launch)
 
-    def _waits(self, task: asyncio.Task[Any]) -> None:
+    def _waits(self, task: asyncio.Task[Any] | None, item: T, launch: Launch) -> None:
+        """The write of `item` is under way in a task, or has made others that are still to be written."""
+        if task is not None:
+            self._begins(item)
+        else:
+            task = launch(self.go_on())
         self._task = task
-        if not self.closed:
+        if task is not None and not self.closed:
             self._group.watch(self)
 
     def _begins(self, item: T) -> None:

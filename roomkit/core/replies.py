@@ -181,7 +181,7 @@ class Reply:
             self._blocked = (outcome.blocked_by, outcome.reason)
             return
         content = outcome.value.content
-        self._emit(content.text if isinstance(content, TextContent) else sentence)
+        self._emit(valid_text(content.text) if isinstance(content, TextContent) else sentence)
 
     def _emit(self, delta: str) -> None:
         if not delta or self._stopped:
@@ -198,7 +198,7 @@ class Reply:
             room_id=actor.room_id, stream_id=self.id, source=self.source, parent_event_id=self.cause.parent_event_id
         )
         visibility = effective_visibility("all", bindings.get(self.channel_id))
-        stream = self._stream = OpenStream(start, visibility, bindings, self._silent, silent=self._silent())
+        stream = self._stream = OpenStream(start, visibility, bindings, self._silent)
         actor.hub.begin(stream)
         return stream
 
@@ -223,7 +223,7 @@ class Reply:
             self.engine.hooks.tell(Thought(actor.tenant, actor.room_id, self.channel_id, text))
 
     def _end(self, end: ReplyEnd) -> None:
-        self.end_reason, self.usage, self.error = end.reason, dict(end.usage), end.error
+        self.end_reason, self.usage, self.error = valid_text(end.reason), dict(valid(end.usage)), end.error
         self.metadata.update(valid(end.metadata))
 
     def _record(self, start: int) -> Record:

@@ -190,6 +190,7 @@ class Hub:
 
     def begin(self, stream: OpenStream) -> None:
         self.streams[stream.id] = stream
+        stream.silent, stream.judged_of = stream.mute(), self._version
         self._tune(stream)
 
     def chunk(self, stream: OpenStream, delta: str) -> None:
