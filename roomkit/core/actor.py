@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -404,7 +404,7 @@ class RoomActor:
         options = self.engine.options
         return event.chain_depth + 1 >= options.max_chain_depth and not options.answer_at_chain_limit
 
-    def _rows(self, put: list[Record], event: RoomEvent, plan: policy.DeliveryPlan, noted: tuple[str, ...]) -> None:
+    def _rows(self, put: list[Record], event: RoomEvent, plan: policy.DeliveryPlan, noted: Container[str]) -> None:
         """The outbox and turn rows that stand in the event's own transaction."""
         for channel_id in plan.outbox if self.engine.info.durable or self.engine.draining else ():
             put.append(outbox_row(self, event, channel_id, int(channel_id in noted)))  # noqa: PERF401 - mostly one
@@ -494,7 +494,7 @@ class RoomActor:
             self.engine.hooks.tell(TaskCreated(self.tenant, self.room_id, task))
 
     def _dispatch(
-        self, change: Change, events: list[RoomEvent], plans: list[policy.DeliveryPlan], noted: tuple[str, ...]
+        self, change: Change, events: list[RoomEvent], plans: list[policy.DeliveryPlan], noted: Container[str]
     ) -> None:
         engine = self.engine
         if events:

@@ -25,10 +25,11 @@ PAGE = 200
 
 def history_reader(engine: Engine, actor: RoomActor, channel_id: str) -> Callable[[int], Awaitable[list[RoomEvent]]]:
     """What a channel may see of the conversation, oldest first, at most `limit` events, newest at the end."""
-    return partial(_read, engine, actor, channel_id)
+    return partial(read_history, engine, actor, channel_id)
 
 
-async def _read(engine: Engine, actor: RoomActor, channel_id: str, limit: int) -> list[RoomEvent]:
+async def read_history(engine: Engine, actor: RoomActor, channel_id: str, limit: int) -> list[RoomEvent]:
+    """The newest `limit` events of what the channel may see of the conversation, oldest first."""
     viewer = Viewer(channel_id=channel_id)
     found: list[RoomEvent] = []
     stop: int | None = None

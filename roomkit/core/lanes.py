@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Container
+from collections.abc import Awaitable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,16 +18,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import RoomActor
-from roomkit.core.outcomes import Outcomes, record_of
+from roomkit.core.history import read_history
+from roomkit.core.outcomes import Outcomes, Over, record_of
 from roomkit.core.outgoing import (
     DELIVERED,
     Projection,
     address_of,
     bridged_name,
     broken,
-    context_of,
     ended,
-    first_step,
     guard,
     project,
     refusal_of,
@@ -41,11 +40,13 @@ from roomkit.models.content import TextContent, vendor_text
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
 from roomkit.models.event import RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered
+from roomkit.models.room import ChannelBinding
 from roomkit.net.breaker import Breakers, Permit
 from roomkit.net.ratelimit import Pacer
-from roomkit.ports.channel import Channel
+from roomkit.ports.channel import Channel, RoomContext
 from roomkit.ports.store import Batch, EventQuery, Record
 from roomkit.runtime import bounded
+from roomkit.runtime.bounded import resume
 from roomkit.runtime.crashpoint import crashpoint
 from roomkit.runtime.eager import Burst
 from roomkit.runtime.span_names import ATTEMPT, DELIVERY, EVENT_INDEX
@@ -115,56 +116,85 @@ class Front:
     """Makes the first attempts of one event in place, where nobody looks at a delivery, changes it or holds it up. What
     does not end with this step, or not well, goes on in its lane."""
 
-    __slots__ = ("_actor", "_burst", "_durable", "_event", "_events", "_lanes", "_named", "_settlement", "lane")
+    __slots__ = ("_actor", "_burst", "_durable", "_event", "_events", "_lanes", "_named", "_noted", "_settlement")
 
     def __init__(
-        self, lanes: OutboxLanes, actor: RoomActor, event: RoomEvent, settlement: Settlement | None, burst: Burst
+        self,
+        lanes: OutboxLanes,
+        actor: RoomActor,
+        event: RoomEvent,
+        settlement: Settlement | None,
+        burst: Burst,
+        noted: Container[str],
     ) -> None:
-        self._lanes, self._actor, self._burst = lanes, actor, burst
+        self._lanes, self._actor, self._burst, self._noted = lanes, actor, burst, noted
         self._event, self._events, self._settlement = event, (event,), settlement
         self._durable = lanes.engine.info.durable
         self._named = bool(bridged_name(actor, event))
-        self.lane = Lane(actor, "", busy=True)
-        """Of one delivery after another, until one of them goes on in it."""
 
-    def sent(self, channel_id: str, item: Item) -> bool:
-        """False where it is not for this way."""
-        lanes, actor, lane = self._lanes, self._actor, self.lane
-        channel, binding = lanes.engine.registry.channels.get(channel_id), actor.state.bindings.get(channel_id)
-        if channel is None or binding is None or lanes.breakers.circuits:
-            return False
-        if (actor.tenant, actor.room_id, channel_id) in lanes.lines:
-            return False
+    def send(self, channel_ids: Iterable[str], left: list[str]) -> bool:
+        """Adds to `left` those that are not for this way; False when any of the others goes on."""
+        ids, over = iter(channel_ids), True
+        while (one := self._burst.within(self._stretch, ids, left)) is not None:
+            self._goes_on(*one)
+            over = False
+        return over
+
+    def _stretch(self, ids: Iterator[str], left: list[str]) -> tuple[Lane, Item, Any, First] | None:
+        """Delivers until one of them goes on, which it returns, or all are over."""
+        lanes, actor, event, done = self._lanes, self._actor, self._event, list[Over]()
+        lane, state, outcome = Lane(actor, "", busy=True), actor.state, None
+        seats, people = state.seats, state.people
+        CURRENT.set(self._settlement)
+        LANE.set(lane)
+        for channel_id in ids:
+            binding = state.bindings.get(channel_id)
+            channel = self._open(channel_id) if binding is not None else None
+            if channel is None or binding is None:
+                left.append(channel_id)
+                continue
+            item = lane.item = Item(event, event.index, event.id, self._settlement, 1)
+            item.noted = int(channel_id in self._noted)
+            lane.channel_id = lanes.front = channel_id
+            parts = {"parts": (), "part_done": partial(lanes.part_done, lane, item)}
+            history = partial(read_history, lanes.engine, actor, channel_id)
+            context = RoomContext(state.room, binding, seats, people, history, None, self._events, parts)
+            crashpoint("outbox.before_send")
+            begun = _first_step(channel, event, binding, context)
+            lanes.front = ""
+            if type(begun) is DeliveryResult:
+                crashpoint("outbox.after_send")
+                if begun.success:
+                    done.append((actor, channel_id, item, begun, self._durable))
+                    continue
+                begun = ended(begun)
+            outcome = (lane, item, begun, (channel, Projection(context, event)))
+            break
+        if done:
+            try:
+                lanes.finished(actor, done)
+            except Exception as error:  # noqa: BLE001 - they are out all the same, and so is their event
+                lanes.engine.trouble(actor, "the end of deliveries", error)
+        return outcome
+
+    def _open(self, channel_id: str) -> Channel | None:
+        """The channel, where a delivery may simply be made."""
+        lanes, actor = self._lanes, self._actor
+        channel = lanes.engine.registry.channels.get(channel_id)
+        if channel is None or lanes.breakers.circuits or (actor.tenant, actor.room_id, channel_id) in lanes.lines:
+            return None
         try:
             policy, able = channel.delivery_policy, channel.capabilities
         except Exception:  # noqa: BLE001 - a channel is a plug-in: `_deliver` sees to what it raises
-            return False
+            return None
         if policy.slow or not able.text or (self._named and not able.shows_sender):
-            return False
-        if self._durable and not (item.noted or policy.idempotent):
-            return False
-        lane.channel_id, lane.item, item.attempts = channel_id, item, 1
-        context = context_of(lanes.engine, actor, self._events, binding)
-        context.state = {"parts": (), "part_done": partial(lanes.part_done, lane, item)}
-        lanes.front = channel_id
-        crashpoint("outbox.before_send")
-        begun: Any = first_step(self._burst, channel, self._event, binding, context)
-        lanes.front = ""
-        if type(begun) is DeliveryResult:
-            crashpoint("outbox.after_send")
-            try:
-                if begun.success:
-                    lanes.finish(lane, item, begun, row=self._durable)
-                    return True
-                begun = ended(begun)
-            except Exception as error:  # noqa: BLE001 - what cannot be noted has failed, as in a lane
-                begun = ended(error)
-        self._goes_on(item, begun, (channel, Projection(context, self._event)))
-        return True
+            return None
+        if self._durable and not (policy.idempotent or channel_id in self._noted):
+            return None
+        return channel
 
-    def _goes_on(self, item: Item, begun: Awaitable[DeliveryResult | None], way: First) -> None:
-        lanes, actor, lane = self._lanes, self._actor, self.lane
-        self.lane = Lane(actor, "", busy=True)
+    def _goes_on(self, lane: Lane, item: Item, begun: Awaitable[DeliveryResult | None], way: First) -> None:
+        lanes, actor = self._lanes, self._actor
         lane_key = (actor.tenant, actor.room_id, lane.channel_id)
         lanes.lines[lane_key] = lane
         lanes.backlog += 1
@@ -173,8 +203,19 @@ class Front:
         if item.settlement is not None:
             item.settlement.begin(lane)
         self._burst.run(lanes.work(lane_key, lane, way))
-        self._burst.set(CURRENT, self._settlement)
-        self._burst.set(LANE, self.lane)
+
+
+def _first_step(channel: Channel, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Any:
+    """What a delivery has come to at once, a `DeliveryResult`; or else what tells, awaited."""
+    try:
+        call: Any = channel.deliver(event, binding, context)
+        waiting = call.send(None)
+    except StopIteration as stop:
+        result = stop.value or DELIVERED
+        return result if type(result) is DeliveryResult else ended(result)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a plug-in # swallows cancellation: told
+        return ended(error)
+    return resume(call, waiting)
 
 
 class OutboxLanes:
@@ -200,36 +241,34 @@ class OutboxLanes:
         channel_ids: tuple[str, ...],
         event: RoomEvent,
         settlement: Settlement | None,
-        noted: tuple[str, ...] = (),
+        noted: Container[str] = (),
     ) -> None:
         """Begins the deliveries of one event; those that end at once are written down together. The rows of `noted`
         have their first attempt in them."""
-        engine, durable = self.engine, self.engine.info.durable
+        engine = self.engine
         with engine.eager.burst() as burst:
-            plain = type(event.content) is TextContent and not (
+            left, over = list(channel_ids), True
+            if type(event.content) is TextContent and not (
                 self.asks or engine.draining or engine.tracing.on or engine.hooks.guarded(BeforeDelivery)
-            )
-            front = Front(self, actor, event, settlement, burst) if plain else None
-            burst.set(CURRENT, settlement)
-            if front is not None:
-                burst.set(LANE, front.lane)
-            went = True
-            for channel_id in channel_ids:
+            ):
+                left.clear()
+                over = Front(self, actor, event, settlement, burst, noted).send(channel_ids, left)
+            if left:
+                burst.set(CURRENT, settlement)
+            for channel_id in left:
                 item = Item(event, event.index, event.id, settlement)
-                if channel_id in noted:
-                    item.noted = 1
-                if front is None or not front.sent(channel_id, item):
-                    self._put(actor, channel_id, item, burst)
-                went = went and not item.counted
-            if not (went or durable):
+                item.noted = int(channel_id in noted)
+                self._put(actor, channel_id, item, burst)
+                over = over and not item.counted
+            if not (over or engine.info.durable):
                 _keep_rows(self, actor, channel_ids, event)
 
-    def at_once(self, actor: RoomActor, channel_ids: tuple[str, ...]) -> tuple[str, ...]:
+    def at_once(self, actor: RoomActor, channel_ids: tuple[str, ...]) -> Container[str]:
         """Those of the channels whose delivery begins as soon as its row is durable, so that the row may say so itself;
         where a person is asked about every doubt, the attempt is noted right before it is made."""
         if not self.engine.info.durable or self.engine.draining:
             return ()
-        return tuple(cid for cid in channel_ids if self._free(actor, cid))
+        return {cid for cid in channel_ids if self._free(actor, cid)}
 
     def _free(self, actor: RoomActor, channel_id: str) -> bool:
         channel = self.engine.channels.get(channel_id)
@@ -479,17 +518,23 @@ class OutboxLanes:
 
     # -- what became of it ----------------------------------------------------------------------------------------
 
-    def finish(self, lane: Lane, item: Item, result: DeliveryResult, *, row: bool = True) -> None:
-        """Has it written down. `row` says whether it has one in the store."""
-        actor, channel_id, engine = lane.actor, lane.channel_id, self.engine
-        self.outcomes.note((actor, channel_id, item, result, row))
-        engine.counters["delivered" if result.success else "delivery_skipped"] += 1
-        if actor.hub.watched:
-            tell(actor, record_of(actor, channel_id, item, result, engine.now()))
-        if result.success and engine.hooks.heard(Delivered):
-            engine.hooks.tell(
-                Delivered(actor.tenant, actor.room_id, record_of(actor, channel_id, item, result, engine.now()))
-            )
+    def finish(self, lane: Lane, item: Item, result: DeliveryResult) -> None:
+        """Has it written down."""
+        self.finished(lane.actor, [(lane.actor, lane.channel_id, item, result, True)])
+
+    def finished(self, actor: RoomActor, done: list[Over]) -> None:
+        """Has deliveries of one room that are over written down."""
+        engine = self.engine
+        self.outcomes.note(done)
+        told, watched = engine.hooks.heard(Delivered), actor.hub.watched
+        for _, channel_id, item, result, _ in done:
+            engine.counters["delivered" if result.success else "delivery_skipped"] += 1
+            if watched or told:
+                record = record_of(actor, channel_id, item, result, engine.now())
+                if watched:
+                    tell(actor, record)
+                if told and result.success:
+                    engine.hooks.tell(Delivered(actor.tenant, actor.room_id, record))
 
 
 def _keep_rows(lanes: OutboxLanes, actor: RoomActor, channel_ids: tuple[str, ...], event: RoomEvent) -> None:

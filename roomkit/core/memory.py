@@ -130,14 +130,18 @@ class MemoryStore:
                 if old is not None and old.due is not None:
                     self._index_due(old, None)
         for record in batch.put:
-            table = tenant.tables.get(record.kind)
+            kind, _, key, _, _, due, terms = record
+            table = tenant.tables.get(kind)
             if table is None:
-                table = tenant.tables[record.kind] = _Table()
-            old = table.replace(record.key, record)
-            if (None if old is None else old.due) != record.due:
+                table = tenant.tables[kind] = _Table()
+            if due is None and not terms and kind != "room" and key not in table.records:  # Most are like that.
+                table.add(record)
+                continue
+            old = table.replace(key, record)
+            if (None if old is None else old.due) != due:
                 self._index_due(old, record)
-            if record.kind == "room" and record.key not in tenant.logs:
-                tenant.logs[record.key] = []
+            if kind == "room" and key not in tenant.logs:
+                tenant.logs[key] = []
 
     def _index_due(self, old: Record | None, new: Record | None) -> None:
         """Called when the due time has changed."""
@@ -372,6 +376,13 @@ class _Table:
         self.rooms = _Postings(self.records, lambda record, room_id: record.room_id == room_id)
         self.terms = _Postings(self.records, lambda record, term: term in record.terms)
         self._sorted: list[str] | None = None
+
+    def add(self, record: Record) -> None:
+        """A first one of its key, without terms."""
+        self.records[record.key] = record
+        self._sorted = None
+        if record.room_id is not None:
+            self.rooms.add(record.room_id, record.key)
 
     def replace(self, key: str, new: Record | None) -> Record | None:
         """Puts or (None) removes; returns what was there."""

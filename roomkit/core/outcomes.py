@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from roomkit.core.engine import Engine
     from roomkit.core.lanes import Item
 
-    Over = tuple[RoomActor, str, Item, DeliveryResult, bool]
-    """A delivery that is over: its room, channel and result, and whether it has a row in the store."""
 
 log = logging.getLogger(__name__)
 FLUSH_S = 5.0
@@ -40,6 +38,10 @@ _OUTCOME = sharing(
         ("room_id", "index", "event_id", "channel_id", "state", "attempts", "maybe_duplicate", "updated_at"), None
     )
 )
+
+
+Over = tuple["RoomActor", str, "Item", DeliveryResult, bool]
+"""A delivery that is over: its room, channel and result, and whether it has a row in the store."""
 
 
 class Outcomes:
@@ -59,9 +61,9 @@ class Outcomes:
         """Whether anything is not written down yet."""
         return self.writing or bool(self._over)
 
-    def note(self, one: Over) -> None:
+    def note(self, done: list[Over]) -> None:
         over = self._over
-        over.append(one)
+        over += done
         if len(over) >= MOST or self.engine.info.durable:  # After a crash as little as can be is sent again.
             self.hurry()
         elif not (self._called or self.writing):
@@ -100,9 +102,12 @@ class Outcomes:
         at, alone = self.engine.now(), self.engine.nodes is None
         stamp = at.isoformat()
         found: dict[tuple[str, RoomActor | None], Notes] = {}
+        of: tuple[str, RoomActor | None] = ("", None)
+        notes: Notes = ([], [])
         for actor, channel_id, item, result, row in over:
-            of = (actor.tenant, None if alone else actor)
-            notes = found.get(of) or found.setdefault(of, ([], []))
+            if of[0] != actor.tenant or not (alone or of[1] is actor):
+                of = (actor.tenant, None if alone else actor)
+                notes = found.setdefault(of, ([], []))
             kept = _kept(actor, channel_id, item, result, at, stamp)
             notes[0].append(kept)
             if row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,8 +18,6 @@ from roomkit.models.room import ChannelBinding, ChannelCapabilities, Role
 from roomkit.models.stream import Ephemeral
 from roomkit.net.redaction import redact
 from roomkit.ports.channel import Channel, RoomContext
-from roomkit.runtime.bounded import resume
-from roomkit.runtime.eager import Burst
 
 if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
@@ -43,19 +40,13 @@ class Projection:
     reason: str = ""
 
 
-def context_of(engine: Engine, actor: RoomActor, events: tuple[RoomEvent, ...], binding: ChannelBinding) -> RoomContext:
-    """What the channel is told of its room."""
-    state = actor.state
-    history = history_reader(engine, actor, binding.channel_id)
-    return RoomContext(state.room, binding, state.seats, state.people, history, None, events, {})
-
-
 def project(
     engine: Engine, actor: RoomActor, event: RoomEvent, channel: Channel, binding: ChannelBinding
 ) -> Projection:
     """What the channel can show of the event, before any guard."""
     state = actor.state
-    context = context_of(engine, actor, (event,), binding)
+    history = history_reader(engine, actor, binding.channel_id)
+    context = RoomContext(state.room, binding, state.seats, state.people, history, None, (event,))
     content = event.content
     capabilities = channel.capabilities
     if not (isinstance(content, TextContent) and capabilities.text):
@@ -127,19 +118,6 @@ def bridged_name(actor: RoomActor, event: RoomEvent) -> str:
     if person is None or person.role is Role.BOT or not person.display_name:
         return ""
     return person.display_name if actor.state.humans > 1 else ""
-
-
-def first_step(burst: Burst, channel: Channel, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Any:
-    """What a delivery has come to at once, a `DeliveryResult`; or else what tells, awaited."""
-    try:
-        call = channel.deliver(event, binding, context)
-        waiting = burst.step(call)
-    except StopIteration as stop:
-        result = stop.value or DELIVERED
-        return result if type(result) is DeliveryResult else ended(result)
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a plug-in # swallows cancellation: told
-        return ended(error)
-    return resume(call, waiting)
 
 
 async def ended(outcome: Any) -> Any:

@@ -141,7 +141,7 @@ class Hub:
     @property
     def watched(self) -> bool:
         """Whether anybody looks on who sees what is internal."""
-        return any(viewer.internal for viewer in self._groups)
+        return bool(self._groups) and any(viewer.internal for viewer in self._groups)
 
     def subscribe(self, viewer: Viewer, deliver: Deliver) -> Callable[[], None]:
         return self._subscribe(viewer, deliver)[1]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import tasks as _tasks
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from types import coroutine
 from typing import Any, Protocol, Self, TypeVar, cast
@@ -224,10 +224,10 @@ class Burst:
         """What the next coroutines see, until one suspends: that one keeps this context."""
         self._context.run(variable.set, value)
 
-    def step(self, coro: _Coro) -> Any:
-        """The first step of a coroutine alone: what it waits for; `StopIteration` with its result when that was all.
-        Whoever has taken it sees to the rest, within `run`."""
-        return self._context.run(coro.send, None)
+    def within(self, work: Callable[..., T], *args: Any) -> T:
+        """Does some work where the next coroutines run: it may take first steps of some by itself, up to one that
+        suspends, which then goes on within `run`."""
+        return self._context.run(work, *args)
 
     def run(self, coro: _Coro, rest: Rest | None = None) -> asyncio.Task[Any] | None:
         """As `Eager.launch`."""
