@@ -19,7 +19,7 @@ from roomkit.core.engine import Engine
 from roomkit.core.following import Follower
 from roomkit.core.holdings import Holdings
 from roomkit.core.journal import ToolJournal
-from roomkit.core.lanes import Front, Lane, OutboxLanes, outbox_row
+from roomkit.core.lanes import Lane, OutboxLanes, outbox_row
 from roomkit.core.memory import MemoryStore
 from roomkit.core.nodes import Nodes
 from roomkit.core.outcomes import Outcomes
@@ -147,11 +147,7 @@ _bug("busy rooms are sent away", 100, (RoomActor, "idle", property(_always)))
 _put, _deliver, _attempt, _kept = OutboxLanes._put, OutboxLanes._deliver, OutboxLanes.attempt, outcomes._kept
 
 
-def _not_straight_on(*_: Any) -> bool:
-    return False
-
-
-_not_straight: Patch = (Front, "sent", _not_straight_on)
+_not_straight: Patch = (OutboxLanes, "asks", True)
 
 
 def _last_first(self: OutboxLanes, actor: RoomActor, channel_id: str, item: Any, burst: Any) -> None:
