@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
@@ -69,6 +69,11 @@ class Observer:
     is_async: bool
 
 
+# As they are: a lambda around each would be a call more.
+_LIST: Any = list
+_DICT: Any = dict
+
+
 @dataclass(slots=True)
 class Outcome:
     """What all guards of one moment made of it."""
@@ -76,10 +81,10 @@ class Outcome:
     value: Any
     blocked_by: str = ""
     reason: str = ""
-    inject: list[Injected] = field(default_factory=lambda: [])
-    tasks: list[Task] = field(default_factory=lambda: [])
-    observations: list[Observation] = field(default_factory=lambda: [])
-    metadata: dict[str, Any] = field(default_factory=lambda: {})
+    inject: list[Injected] = field(default_factory=_LIST)
+    tasks: list[Task] = field(default_factory=_LIST)
+    observations: list[Observation] = field(default_factory=_LIST)
+    metadata: dict[str, Any] = field(default_factory=_DICT)
 
     @property
     def asks(self) -> bool:
@@ -170,7 +175,10 @@ class Hooks:
             if guard.where is not None and not guard.where.matches(moment):
                 continue
             try:
-                decision = await self._ask(guard, moment)
+                if guard.is_async:
+                    decision = await bounded(guard.fn(moment), guard.budget_s, guard.name)
+                else:
+                    decision = await self._ask_plain(guard, moment)
             except Exception as error:  # noqa: BLE001 - a guard is user code: its failure must not break the room
                 self._failed(guard, moment, error)
                 if guard.on_error == "block":
@@ -183,10 +191,7 @@ class Hooks:
                 return outcome
         return outcome
 
-    async def _ask(self, guard: Guard, moment: Moment[Any]) -> Any:
-        if guard.is_async:
-            call = cast("Coroutine[Any, Any, Any]", guard.fn(moment))
-            return await bounded(call, guard.budget_s, guard.name)
+    async def _ask_plain(self, guard: Guard, moment: Moment[Any]) -> Any:
         result = await self._in_thread(guard, moment)
         return await bounded(result, guard.budget_s, guard.name) if inspect.isawaitable(result) else result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
 from types import CoroutineType, coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -16,8 +16,9 @@ async def bounded(awaitable: Awaitable[T], seconds: float | None, what: str) -> 
     A coroutine runs in the caller's task; the timer is armed only if it really suspends. On time-out the awaited
     thing is cancelled first, and a cancellation from outside always wins, as with `asyncio.timeout`.
     """
-    is_coroutine = type(awaitable) is CoroutineType
-    coro = cast("Coroutine[Any, Any, T]", awaitable) if is_coroutine else _as_coroutine(awaitable)
+    if type(awaitable) is not CoroutineType:
+        awaitable = _as_coroutine(awaitable)
+    coro: Any = awaitable
     try:
         waiting_for = coro.send(None)
     except StopIteration as stop:
