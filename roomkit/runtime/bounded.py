@@ -18,7 +18,7 @@ async def bounded(awaitable: Awaitable[T], seconds: float | None, what: str) -> 
     """
     if type(awaitable) is not CoroutineType:
         awaitable = _as_coroutine(awaitable)
-    coro: Any = awaitable
+    coro: Any = awaitable  # pyright: ignore[reportUnknownVariableType] - a type test leaves it half known
     try:
         waiting_for = coro.send(None)
     except StopIteration as stop:
