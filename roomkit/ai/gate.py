@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,22 +23,27 @@ from roomkit.ports.channel import TurnPort
 from roomkit.runtime import bounded, monotonic
 
 _log = logging.getLogger("roomkit.ai")
+_UNDECIDED = "Not run: it could not be decided whether this call is allowed."
 RERUN_S = 60.0
 """A call that is run again after a crash has at most so many seconds: the start waits for it."""
 
 
-class Stile(Protocol):
-    """How a call under way reaches the reply it belongs to."""
+class Patience(Protocol):
+    """The wall clock of whatever a call under way belongs to."""
+
+    def pause(self) -> None:
+        """A person is being waited for: stops it."""
+        ...
+
+    def resume(self) -> None: ...
+
+
+class Stile(Patience, Protocol):
+    """How a call under way reaches the conversation it belongs to."""
 
     async def ready(self, call_id: str, arguments: dict[str, Any]) -> None:
         """Returns once the intent to run is durable."""
         ...
-
-    def pause(self) -> None:
-        """A person is being waited for: stops the wall clock."""
-        ...
-
-    def resume(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class GateRules:
 
 
 class ToolGate:
-    """The tools of one reply. Nothing runs except through `run`."""
+    """The tools of one reply. Nothing runs except through `run`, or `admit` and then `perform`."""
 
     def __init__(
         self, sources: Sequence[ToolSource], context: ToolContext, *, turn: TurnPort | None, rules: GateRules
@@ -68,6 +74,9 @@ class ToolGate:
         self._turn = turn
         self._rules = rules
         self._tools: dict[str, tuple[ToolSpec, ToolSource]] = {}
+        self._bars: dict[str, str | None] = {}
+        """What the rules have said about a name: they do not change while a reply is made."""
+        self._shown: tuple[tuple[ToolSpec, ...], tuple[ToolSpec, ...]] | None = None
         for source in sources:
             for spec in source.specs:
                 if self._tools.setdefault(spec.name, (spec, source))[1] is not source:
@@ -76,16 +85,26 @@ class ToolGate:
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
         """What the model is shown: only what it could run, and the way to read on only once something was cut."""
-        hidden = () if self.cut or self._context.kept else (READ_STORED_RESULT,)
-        return tuple(
-            spec for spec, _ in self._tools.values() if spec.name not in hidden and self._barred(spec.name) is None
-        )
+        if self._shown is None:
+            known = tuple(spec for spec, _ in self._tools.values() if self._barred(spec.name) is None)
+            self._shown = tuple(spec for spec in known if spec.name != READ_STORED_RESULT), known
+        return self._shown[1 if self.cut or self._context.kept else 0]
 
     def idempotent(self, name: str) -> bool:
         return name in self._tools and self._tools[name][0].idempotent
 
     async def run(self, call: ToolCallPart, stile: Stile, offered: frozenset[str]) -> ToolOutcome:
         """The outcome of one call: every check, then the tool. Raises nothing but cancellation."""
+        admitted = await self.admit(call, stile, offered)
+        if isinstance(admitted, ToolOutcome):
+            return admitted
+        await stile.ready(call.call_id, admitted.arguments)
+        return await self.perform(admitted)
+
+    async def admit(
+        self, call: ToolCallPart, patience: Patience, offered: frozenset[str]
+    ) -> ToolCallContent | ToolOutcome:
+        """Every check: the call as it may run, or what it came to without. Raises nothing but cancellation."""
         arguments = call.arguments
         try:
             if refusal := self._refusal(call.name, arguments, offered):
@@ -103,18 +122,19 @@ class ToolGate:
                     content, arguments = guarded, guarded.arguments
                     if refusal := self._refusal(call.name, arguments, offered):
                         return refusal
-            if self._rules.answers is not None and call.name != READ_STORED_RESULT:
-                await stile.ready(call.call_id, arguments)
-                return await self._recorded(content)
-            if self._tools[call.name][0].needs_approval and (refusal := await self._approval(content, stile)):
+            if self._is_recorded(call.name):
+                return content
+            if self._tools[call.name][0].needs_approval and (refusal := await self._approval(content, patience)):
                 return refusal
         except Exception:  # noqa: BLE001 - guards are other people's code; what cannot be decided is refused
             _log.exception('deciding about the tool "%s" failed', call.name)
-            return ToolOutcome("denied", "Not run: it could not be decided whether this call is allowed.")
-        if refusal := self._charge():
-            return refusal
-        await stile.ready(call.call_id, arguments)
-        return await self._execute(content)
+            return ToolOutcome("denied", _UNDECIDED)
+        return self._charge() or content
+
+    async def perform(self, content: ToolCallContent) -> ToolOutcome:
+        """The tool itself, for what `admit` has let through and whose intent is durable. Raises nothing but
+        cancellation."""
+        return await (self._recorded(content) if self._is_recorded(content.name) else self._execute(content))
 
     async def again(self, call: ToolCallContent) -> ToolOutcome | None:
         """The outcome of a call that a crash has cut, run again under its key; None when it may not be run again. What
@@ -132,7 +152,15 @@ class ToolGate:
             return None
         return await self._execute(call, at_most=RERUN_S)
 
+    def _is_recorded(self, name: str) -> bool:
+        return self._rules.answers is not None and name != READ_STORED_RESULT
+
     def _barred(self, name: str) -> str | None:
+        if name not in self._bars:
+            self._bars[name] = self._judged(name)
+        return self._bars[name]
+
+    def _judged(self, name: str) -> str | None:
         rules = self._rules
         if rules.allowed is not None and name not in rules.allowed:
             return f'the tool "{name}" is not part of this room\'s tools'
@@ -164,14 +192,14 @@ class ToolGate:
         budget.keep(self._turn, tenant, room_id)
         return None
 
-    async def _approval(self, content: ToolCallContent, stile: Stile) -> ToolOutcome | None:
+    async def _approval(self, content: ToolCallContent, patience: Patience) -> ToolOutcome | None:
         if self._turn is None:
             return ToolOutcome("denied", "Not run: this tool needs a person's approval and nobody can be asked here.")
-        stile.pause()
+        patience.pause()
         try:
             answer = await self._turn.approve(content, expires_s=self._rules.approval_expires_s)
         finally:
-            stile.resume()
+            patience.resume()
         if answer.granted:
             return None
         if answer.expired:
@@ -181,7 +209,11 @@ class ToolGate:
 
     async def _recorded(self, content: ToolCallContent) -> ToolOutcome:
         """Of a fork: what the same call came to in the original."""
-        found = await self._rules.answers(content) if self._rules.answers is not None else None
+        try:
+            found = await self._rules.answers(content) if self._rules.answers is not None else None
+        except Exception:  # noqa: BLE001 - as in `admit`
+            _log.exception('looking up what the tool "%s" came to failed', content.name)
+            return ToolOutcome("denied", _UNDECIDED)
         if found is None or found.status == "pending":
             told = "Not run: this is a copy of a conversation, and no such call was made in the original."
             return ToolOutcome("failed", told, arguments=content.arguments)
@@ -209,6 +241,12 @@ class ToolGate:
         except ToolError as error:
             status, text, images = "failed", str(error), ()
             output = shown(content.call_id, spec.name, text)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            status, images = "failed", ()  # swallows cancellation: nobody asked for it, the tool broke by itself
+            output = text = f"the tool failed ({type(error).__name__})"
         except TimeoutError as error:
             status, images = "failed", ()
             output = text = f"{error}; it may have taken effect all the same"

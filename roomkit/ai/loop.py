@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from roomkit.ai.compact import compact
 from roomkit.ai.draft import Draft, Speech
@@ -60,8 +60,7 @@ class LoopLimits:
     identical_calls: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class ToolOutcome:
+class ToolOutcome(NamedTuple):
     """What a tool call came to. `output` is for the model; `record` is the full text for the log when that differs."""
 
     status: Status
@@ -72,8 +71,8 @@ class ToolOutcome:
     duration_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StartGeneration:
+# What a round is made of are tuples with names: a frozen dataclass costs several times as much to make.
+class StartGeneration(NamedTuple):
     """Ask provider number `provider` after `delay` seconds."""
 
     request: AIRequest
@@ -81,25 +80,21 @@ class StartGeneration:
     delay: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class EmitText:
+class EmitText(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class EmitThinking:
+class EmitThinking(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunTools:
+class RunTools(NamedTuple):
     """Run these side by side; report each with `tool_started` and `tool_done`."""
 
     calls: tuple[ToolCallPart, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StepTool:
+class StepTool(NamedTuple):
     """A call changed state: pending before it runs, then exactly one final state."""
 
     call: ToolCallContent
@@ -160,8 +155,11 @@ class ToolLoop:
         self._answer_now = False
         self._draft = Draft()
         self._speech = Speech()
-        self._order: list[ToolCallPart] = []
+        self._calls: dict[str, ToolCallPart] = {}
+        """Of this round, in their order."""
         self._open: dict[str, bool] = {}
+        self._keys: dict[str, str] = {}
+        """What tells calls of this round that are the same from others."""
         self._results: dict[str, ToolResultPart] = {}
         self._seen: dict[str, int] = {}
         self._last_output: dict[str, str] = {}
@@ -207,9 +205,9 @@ class ToolLoop:
 
     def tool_started(self, call_id: str, arguments: dict[str, Any] | None = None) -> list[Effect]:
         """All gates said yes and the call is about to run, with these arguments where a guard changed them."""
-        call = next((call for call in self._order if call.call_id == call_id), None)
-        if call is None or self._open.get(call_id) is not False:
+        if self._open.get(call_id) is not False:
             return []
+        call = self._calls[call_id]
         self._open[call_id] = True
         given = call.arguments if arguments is None else arguments
         return [StepTool(ToolCallContent.made(call_id=call_id, name=call.name, arguments=given))]
@@ -218,8 +216,7 @@ class ToolLoop:
         """A call ended, run or refused. Only the first word about it counts."""
         if call_id not in self._open:
             return []
-        call = next(call for call in self._order if call.call_id == call_id)
-        effects: list[Effect] = [self._settle(call, outcome)]
+        effects: list[Effect] = [self._settle(self._calls[call_id], outcome)]
         if not self._open:
             effects.append(self._next_round())
         return effects
@@ -239,9 +236,9 @@ class ToolLoop:
             return []
         self._keep_draft(with_calls=False)
         effects: list[Effect] = []
-        for call in self._order:
-            if call.call_id in self._open:
-                text = _STARTED if self._open[call.call_id] else _NOT_STARTED
+        for call_id, call in self._calls.items():
+            if call_id in self._open:
+                text = _STARTED if self._open[call_id] else _NOT_STARTED
                 effects.append(self._settle(call, ToolOutcome("cancelled", text)))
         self._close_round()
         effects.append(self._finish(reason, error, **metadata))
@@ -284,11 +281,10 @@ class ToolLoop:
                 self.messages.append(AIMessage.made(role=directive.role, parts=(TextPart(text=directive.content),)))
         self._steering = []
         changed = {"messages": tuple(self.messages), "system": self.system, "tools": self.tools}
-        request = self._request.model_copy(update=changed)
         if self._answer_now:
             # The tools stay listed, because vendors refuse a history of calls to tools that they are not shown.
-            request = request.model_copy(update={"tool_choice": "none"})
-        return StartGeneration(request, self._provider, delay)
+            changed["tool_choice"] = "none"
+        return StartGeneration(self._request.replaced(**changed), self._provider, delay)
 
     def _ask_again(self, error: ProviderError) -> StartGeneration | None:
         if isinstance(error, ContextOverflow) and not self._compacted:
@@ -311,7 +307,8 @@ class ToolLoop:
 
     def _generated(self, finished: Finished) -> list[Effect]:
         for counter in COUNTERS:
-            self.usage[counter] = self.usage.get(counter, 0) + getattr(finished.usage, counter)
+            if used := getattr(finished.usage, counter):
+                self.usage[counter] = self.usage.get(counter, 0) + used
         self._model = finished.model or self._model
         self._attempt = 0
         self._compacted = False
@@ -343,8 +340,8 @@ class ToolLoop:
         self.rounds += 1
         self._keep_draft(with_calls=True)
         self._speech.pause()
-        self._order = calls
-        self._open = dict.fromkeys((call.call_id for call in calls), False)
+        self._calls = {call.call_id: call for call in calls}
+        self._open = dict.fromkeys(self._calls, False)
         effects: list[Effect] = [Warn(self.rounds)] if self.rounds == self._limits.warn_after else []
         run: list[ToolCallPart] = []
         for position, call in enumerate(calls):
@@ -362,9 +359,9 @@ class ToolLoop:
             return ToolOutcome("denied", f"Not run: at most {limit} calls are run in one round. Ask again for fewer.")
         if call.malformed is not None:
             return ToolOutcome("failed", "Not run: the arguments are not a JSON object. Correct them and call again.")
-        key = _signature(call)
-        self._seen[key] = self._seen.get(key, 0) + 1
-        if self._seen[key] >= self._limits.identical_calls:
+        key = self._keys[call.call_id] = _signature(call)
+        seen = self._seen[key] = self._seen.get(key, 0) + 1
+        if seen >= self._limits.identical_calls:
             self._answer_now = True
             return ToolOutcome("denied", _REPEATED)
         return None
@@ -374,8 +371,8 @@ class ToolLoop:
         del self._open[call.call_id]
         self._tool_calls += 1
         output, good = outcome.output, outcome.status == "completed"
-        key = _signature(call)
         if good:
+            key = self._keys[call.call_id]
             if self._last_output.get(key) == output:
                 output += _SAME
             self._last_output[key] = outcome.output
@@ -401,10 +398,10 @@ class ToolLoop:
 
     def _close_round(self) -> None:
         """Puts the results behind their calls, in the order of the calls: every call has exactly one."""
-        if self._order:
-            parts = tuple(self._results[call.call_id] for call in self._order)
+        if self._calls:
+            parts = tuple([self._results[call_id] for call_id in self._calls])
             self.messages.append(AIMessage.made(role="tool", parts=parts))
-        self._order, self._results = [], {}
+        self._calls, self._keys, self._results = {}, {}, {}
 
     # -- the transcript -----------------------------------------------------------------------------------------
 
@@ -417,8 +414,10 @@ class ToolLoop:
 
     def _keep_draft(self, *, with_calls: bool) -> None:
         parts = self._draft.finish(self._providers[self._provider] or None, with_calls=with_calls)
-        if any(not isinstance(part, ThinkingPart) for part in parts):
-            self.messages.append(AIMessage.made(role="assistant", parts=parts))
+        for part in parts:
+            if not isinstance(part, ThinkingPart):
+                self.messages.append(AIMessage.made(role="assistant", parts=parts))
+                break
         self._draft = Draft()
 
     def _finish(self, reason: str, error: str | None, **metadata: Any) -> Finish:
@@ -428,8 +427,11 @@ class ToolLoop:
             facts["model"] = self._model
         if name := self._providers[self._provider]:
             facts["provider"] = name
-        return Finish(reason, {key: value for key, value in self.usage.items() if value}, error, facts | metadata)
+        return Finish(reason, dict(self.usage), error, facts | metadata)
+
+
+_sorted_json = json.JSONEncoder(sort_keys=True, default=str).encode
 
 
 def _signature(call: ToolCallPart) -> str:
-    return f"{call.name} {json.dumps(call.arguments, sort_keys=True, default=str)}"
+    return f"{call.name} {_sorted_json(call.arguments)}"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 from roomkit.ai.budget import Budget
@@ -24,17 +25,19 @@ from roomkit.ai.loop import (
     StartGeneration,
     StepTool,
     ToolLoop,
+    ToolOutcome,
     Warn,
 )
 from roomkit.errors import BadResponse, ProviderError
-from roomkit.models.ai import COUNTERS, AIEvent, AIRequest, Finished, ToolCallPart
-from roomkit.models.content import valid_text
+from roomkit.models.ai import COUNTERS, AIEvent, AIRequest, Finished, ToolCallPart, ToolSpec
+from roomkit.models.content import ToolCallContent, valid_text
 from roomkit.models.hooks import Block
 from roomkit.models.steering import SteeringDirective
 from roomkit.models.stream import ReplyEnd, ReplyPart, TextDelta, ThinkingDelta, ToolStep
 from roomkit.ports.ai import AIProvider
 from roomkit.ports.channel import TurnPort
 from roomkit.runtime import Scope, Wakeup, monotonic, span_names
+from roomkit.runtime.bounded import resume
 from roomkit.runtime.eager import Eager
 from roomkit.runtime.tracing import OFF, Attribute, Span, current
 
@@ -42,6 +45,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("roomkit.ai")
 _GRACE_S = 5.0
+_UNTRACED = nullcontext()
 
 
 class Reply:
@@ -67,14 +71,17 @@ class Reply:
         self._wake = Wakeup()
         self._tools = Scope(f"tools of {loop.loop_id}")
         self._eager = Eager(self._tools)
-        self._acks: dict[str, asyncio.Future[None]] = {}
+        self._admitted: dict[str, tuple[ToolCallContent, Span, Context]] = {}
+        """Calls whose intent the room is making durable: each is run in the context in which it was admitted."""
         self._offered: frozenset[str] = frozenset()
+        self._offered_of: tuple[ToolSpec, ...] = ()
         self._asked: StartGeneration | None = None
         self._stream: AsyncIterator[AIEvent] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Task[Any] | None = None
         self._broken = False
         self._provider = 0
+        self._tool_spans: list[Span] = []
         self._above = current()
         self._span = OFF
 
@@ -97,10 +104,9 @@ class Reply:
                     case EmitThinking(text=text):
                         yield ThinkingDelta(text)
                     case StepTool(call=call):
-                        yield ToolStep(call, idempotent=self._gate.idempotent(call.name))
-                        ack = self._acks.pop(call.call_id, None)
-                        if ack is not None and not ack.done() and not self.loop.done:
-                            ack.set_result(None)  # The room has made the intent durable: the tool may run.
+                        yield ToolStep(call, self._gate.idempotent(call.name))
+                        if call.status == "pending":
+                            self._perform(call.call_id)  # The room has made the intent durable: the tool may run.
                     case Finish(reason=reason, usage=usage, error=error, metadata=metadata):
                         yield ReplyEnd(reason, usage, error, metadata)
                         return
@@ -109,13 +115,7 @@ class Reply:
         finally:
             await self._close()
 
-    # -- the stile between a tool and its reply -----------------------------------------------------------------
-
-    async def ready(self, call_id: str, arguments: dict[str, Any]) -> None:
-        ack: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._acks[call_id] = ack
-        self._tell(self.loop.tool_started(call_id, arguments))
-        await ack
+    # -- while a person is asked --------------------------------------------------------------------------------
 
     def pause(self) -> None:
         self.loop.pause(monotonic())
@@ -141,22 +141,43 @@ class Reply:
                 self._asked = effect
             case RunTools(calls=calls):
                 for call in calls:
-                    self._eager.start(self._run_tool(call))
+                    self._eager.start(self._admit(call))
             case Warn(rounds=rounds):
                 _log.warning("the reply %s in room %s is in tool round %d", self.loop.loop_id, self.room_id, rounds)
 
-    async def _run_tool(self, call: ToolCallPart) -> None:
-        with self._tool_span(call) as span:
-            outcome = await self._gate.run(call, self, self._offered)
+    async def _admit(self, call: ToolCallPart) -> None:
+        """Up to the intent to run the tool, which the room makes durable before anything is run (R8)."""
+        span = self._tool_span(call)
+        with _inside(span):
+            admitted = await self._gate.admit(call, self, self._offered)
+        if isinstance(admitted, ToolOutcome):
+            self._tool_done(call.call_id, admitted, span)
+        else:
+            self._admitted[call.call_id] = admitted, span, copy_context()
+            self._tell(self.loop.tool_started(call.call_id, admitted.arguments))
+
+    def _perform(self, call_id: str) -> None:
+        admitted = self._admitted.pop(call_id, None)
+        if admitted is not None and not self.loop.done:
+            content, span, context = admitted
+            context.run(self._eager.start, self._run_tool(content, span))
+
+    async def _run_tool(self, content: ToolCallContent, span: Span) -> None:
+        with _inside(span):
+            outcome = await self._gate.perform(content)
+        self._tool_done(content.call_id, outcome, span)
+
+    def _tool_done(self, call_id: str, outcome: ToolOutcome, span: Span) -> None:
+        if span is not OFF:
             span.set(span_names.TOOL_STATUS, outcome.status)
             if outcome.status == "failed":
                 span.fail("ToolError")
+            span.end()
         if not outcome.output.isascii():  # What the model is told now is what the log will hold.
-            outcome = replace(outcome, output=valid_text(outcome.output))
-        self._acks.pop(call.call_id, None)
+            outcome = outcome._replace(output=valid_text(outcome.output))
         if self.loop.tools:
             self.loop.tools = self._gate.specs
-        self._tell(self.loop.tool_done(call.call_id, outcome))
+        self._tell(self.loop.tool_done(call_id, outcome))
 
     # -- waiting ------------------------------------------------------------------------------------------------
 
@@ -189,10 +210,7 @@ class Reply:
                 return None
         assert self._stream is not None
         try:
-            if self._span:
-                with self._span.current():
-                    event = await anext(self._stream)
-            else:
+            with _inside(self._span):
                 event = await anext(self._stream)
         except StopAsyncIteration:
             raise BadResponse(self._name(), "the stream ended without saying why") from None
@@ -209,6 +227,8 @@ class Reply:
             self._budget.keep(self._turn, self.tenant, self.room_id)
         if self._turn is not None:
             self._turn.spent(usage, finished.model, money)
+        if span is OFF:
+            return
         span.set(span_names.GEN_AI_RESPONSE_MODEL, finished.model)
         span.set(span_names.GEN_AI_FINISH_REASONS, (finished.reason,))
         for counter, name in span_names.GEN_AI_USAGE.items():
@@ -228,14 +248,17 @@ class Reply:
                 self._tell(self.loop.stop("force_stopped", guarded.reason, blocked=True))
                 return False
             request = guarded
-        none = request.tool_choice == "none"
-        self._offered = frozenset() if none else frozenset(spec.name for spec in request.tools)
+        tools = request.tools if request.tool_choice != "none" else ()
+        if tools is not self._offered_of:
+            self._offered_of, self._offered = tools, frozenset(spec.name for spec in tools)
         self._span = self._generation_span(request)
-        with self._span.current():
+        with _inside(self._span):
             self._stream = self._providers[asked.provider].stream(request)
         return True
 
     def _generation_span(self, request: AIRequest) -> Span:
+        if self._above is OFF:
+            return OFF
         provider = self._providers[self._provider]
         model = request.model or getattr(provider, "model", None)
         known: dict[str, Attribute] = {
@@ -249,27 +272,38 @@ class Reply:
 
     def _tool_span(self, call: ToolCallPart) -> Span:
         """Its name is the model's own invention unless the tool was offered."""
+        if self._above is OFF:
+            return OFF
         name = call.name if call.name in self._offered else "unknown"
         known: dict[str, Attribute] = {
             span_names.GEN_AI_OPERATION: span_names.TOOL,
             span_names.GEN_AI_TOOL_NAME: name,
             span_names.GEN_AI_TOOL_CALL_ID: call.call_id,
         }
-        return self._above.child(f"{span_names.TOOL} {name}", "internal", known)
+        span = self._above.child(f"{span_names.TOOL} {name}", "internal", known)
+        self._tool_spans.append(span)
+        return span
 
     def _name(self) -> str:
         return self._providers[self._provider].name
 
-    async def _unless_done(self, work: Awaitable[T]) -> T | None:
+    async def _unless_done(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Awaits `work` in this very task, but gives up (None) as soon as the loop is done: cancelled or out of time.
 
-        It is the mechanism of `asyncio.timeout`, pulled by an event and not a clock: no task and no timer a chunk."""
+        It is the mechanism of `asyncio.timeout`, pulled by an event and not a clock: no task and no timer a chunk, and
+        nothing at all for what need not be waited for."""
+        try:
+            waiting_for = work.send(None)
+        except StopIteration as stop:
+            return stop.value
         task = asyncio.current_task()
         assert task is not None, "a generator that waits is driven by a task"
         cancelling = task.cancelling()
-        self._broken, self._waiting = False, task
+        self._broken, self._waiting = self.loop.done, task
+        if self._broken:
+            task.cancel()
         try:
-            return await work
+            return await resume(work, waiting_for)
         except asyncio.CancelledError:
             if self._broken and task.uncancel() <= cancelling:
                 self._broken = False
@@ -318,6 +352,13 @@ class Reply:
                 await self._tools.aclose(_GRACE_S)
             except TimeoutError:
                 _log.error("a tool of %s does not stop when cancelled", self.loop.loop_id)
+            for span in self._tool_spans:
+                span.set(span_names.CANCELLED, True)  # None of those that have ended.
+                span.end()
+
+
+def _inside(span: Span) -> AbstractContextManager[Any]:
+    return _UNTRACED if span is OFF else span.current()
 
 
 def _running(task: asyncio.Task[Any]) -> bool:
