@@ -9,10 +9,9 @@ what to do. It waits for nothing, reads no clock and knows no vendor, so that on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from roomkit.ai.compact import compact
 from roomkit.ai.draft import Draft, Speech
@@ -430,8 +429,15 @@ class ToolLoop:
         return Finish(reason, dict(self.usage), error, facts | metadata)
 
 
-_sorted_json = json.JSONEncoder(sort_keys=True, default=str).encode
-
-
 def _signature(call: ToolCallPart) -> str:
-    return f"{call.name} {_sorted_json(call.arguments)}"
+    return f"{call.name} {_in_order(call.arguments)!r}"
+
+
+def _in_order(value: Any) -> Any:
+    """The same whatever the order in which a model wrote the names."""
+    if isinstance(value, dict):
+        table = cast("dict[str, Any]", value)
+        return {name: _in_order(table[name]) for name in sorted(table)}
+    if isinstance(value, (list, tuple)):
+        return [_in_order(one) for one in cast("list[Any]", value)]
+    return value

@@ -35,19 +35,29 @@ def _check(schema: Any, value: Any, at: str, root: Schema, depth: int) -> str | 
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return f"{at} cannot be checked: its schema is broken or nested deeper than {MAX_DEPTH}"
     known = cast("Schema", schema)
-    if "$ref" in known:
-        target = _resolve(known["$ref"], root)
-        if target is None:
-            return f'{at} cannot be checked: "{known["$ref"]}" is not in the schema'
-        if problem := _check(target, value, at, root, depth + 1):
-            return problem
-    for leaf in (_kind, _choice, _text, _number):
-        if problem := leaf(known, value, at):
-            return problem
-    for branch in (_combined, _object, _array):
-        if problem := branch(known, value, at, root, depth):
-            return problem
-    return None
+    problem = _referred(known["$ref"], value, at, root, depth) if "$ref" in known else None
+    if problem is None:
+        problem = _kind(known, value, at)
+    if problem is None and ("enum" in known or "const" in known):
+        problem = _choice(known, value, at)
+    if problem is None and isinstance(value, str):
+        problem = _text(known, value, at)
+    elif problem is None and isinstance(value, (int, float)) and not isinstance(value, bool):
+        problem = _number(known, value, at)
+    if problem is None and not _COMBINING.isdisjoint(known):
+        problem = _combined(known, value, at, root, depth)
+    if problem is None and isinstance(value, dict):
+        problem = _object(known, cast("dict[str, Any]", value), at, root, depth)
+    elif problem is None and isinstance(value, (list, tuple)):
+        problem = _array(known, cast("list[Any]", value), at, root, depth)
+    return problem
+
+
+def _referred(ref: Any, value: Any, at: str, root: Schema, depth: int) -> str | None:
+    target = _resolve(ref, root)
+    if target is None:
+        return f'{at} cannot be checked: "{ref}" is not in the schema'
+    return _check(target, value, at, root, depth + 1)
 
 
 def _resolve(ref: Any, root: Schema) -> Any:
@@ -64,17 +74,19 @@ def _resolve(ref: Any, root: Schema) -> Any:
 
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "object": lambda v: isinstance(v, dict),
-    "array": lambda v: isinstance(v, list | tuple),
+    "array": lambda v: isinstance(v, (list, tuple)),
     "string": lambda v: isinstance(v, str),
     "boolean": lambda v: isinstance(v, bool),
     "null": lambda v: v is None,
-    "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool),
+    "number": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
     "integer": lambda v: (isinstance(v, int) and not isinstance(v, bool)) or (isinstance(v, float) and v.is_integer()),
 }
 
 
 def _kind(schema: Schema, value: Any, at: str) -> str | None:
     wanted = schema.get("type")
+    if type(wanted) is str and wanted in _TYPES and _TYPES[wanted](value):
+        return None  # As nearly always.
     names = [wanted] if isinstance(wanted, str) else cast("list[str]", wanted or [])
     tests = [_TYPES[name] for name in names if name in _TYPES]
     if tests and not any(test(value) for test in tests):
@@ -95,6 +107,9 @@ def _choice(schema: Schema, value: Any, at: str) -> str | None:
     return None
 
 
+_COMBINING = frozenset({"allOf", "anyOf", "oneOf", "not"})
+
+
 def _combined(schema: Schema, value: Any, at: str, root: Schema, depth: int) -> str | None:
     for each in schema.get("allOf", ()):
         if problem := _check(each, value, at, root, depth + 1):
@@ -112,10 +127,7 @@ def _combined(schema: Schema, value: Any, at: str, root: Schema, depth: int) -> 
     return None
 
 
-def _object(schema: Schema, value: Any, at: str, root: Schema, depth: int) -> str | None:
-    if not isinstance(value, dict):
-        return None
-    given = cast("dict[str, Any]", value)
+def _object(schema: Schema, given: dict[str, Any], at: str, root: Schema, depth: int) -> str | None:
     properties: Schema = schema.get("properties", {})
     patterns: Schema = schema.get("patternProperties", {})
     extra = schema.get("additionalProperties", True)
@@ -139,10 +151,7 @@ def _object(schema: Schema, value: Any, at: str, root: Schema, depth: int) -> st
     return None
 
 
-def _array(schema: Schema, value: Any, at: str, root: Schema, depth: int) -> str | None:
-    if not isinstance(value, list | tuple):
-        return None
-    items = cast("list[Any]", value)
+def _array(schema: Schema, items: list[Any], at: str, root: Schema, depth: int) -> str | None:
     if problem := _size(schema, len(items), at, "Items", "items"):
         return problem
     first: list[Any] = schema.get("prefixItems", [])
@@ -155,9 +164,7 @@ def _array(schema: Schema, value: Any, at: str, root: Schema, depth: int) -> str
     return None
 
 
-def _text(schema: Schema, value: Any, at: str) -> str | None:
-    if not isinstance(value, str):
-        return None
+def _text(schema: Schema, value: str, at: str) -> str | None:
     if problem := _size(schema, len(value), at, "Length", "characters"):
         return problem
     pattern = schema.get("pattern")
@@ -169,9 +176,7 @@ def _text(schema: Schema, value: Any, at: str) -> str | None:
     return None if fits else f"{at} does not match {pattern}"
 
 
-def _number(schema: Schema, value: Any, at: str) -> str | None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
+def _number(schema: Schema, value: float, at: str) -> str | None:
     if "minimum" in schema and value < schema["minimum"]:
         return f"{at} must be at least {schema['minimum']}"
     if "maximum" in schema and value > schema["maximum"]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import Change, Entry, RoomActor
-from roomkit.core.state import key
+from roomkit.core.state import SEP
 from roomkit.models.content import ToolCallContent, plain, valid
-from roomkit.models.event import EventDraft, EventType
+from roomkit.models.event import EventDraft, EventSource, EventType
+from roomkit.models.room import ChannelBinding
 from roomkit.models.stream import ToolStep
 from roomkit.ports.store import Record
 from roomkit.runtime.crashpoint import crashpoint
@@ -25,31 +26,37 @@ class ToolJournal:
         """A tool was called."""
         self._open: dict[str, ToolCallContent] = {}
         self._done: dict[str, ToolStep] = {}
+        self._seat: ChannelBinding | None = None
+        self._source: EventSource | None = None
+        self._metadata = {"cause": reply.cause.id, "tool_record": True}
 
     async def step(self, step: ToolStep) -> None:
         """Commits one step of a tool call, together with what the reply has said so far."""
-        step = ToolStep(valid(step.call), step.idempotent)
+        said = vars(step.call)
+        if not plain(said):
+            step = ToolStep(valid(step.call), step.idempotent)
+            said = _table(step.call)
         crashpoint("reply.before_tool_step")
         self.begun = True
         if step.call.status != "pending":
             self._done[step.call.call_id] = step
-        await self._reply.actor.insist(self._commit, step)
+        await self._reply.actor.insist(self._commit, step, said)
         crashpoint("reply.after_tool_step")
 
     def cancel(self, change: Change, reason: str) -> None:
         """Gives every call without an answer its one answer: what it came to, if it has ended and only waits."""
         for call in self._open.values():
-            if (done := self._done.get(call.call_id)) is not None:
-                self._add(change, done)
-                continue
-            self._add(change, ToolStep(call.model_copy(update={"status": "cancelled", "error": reason})))
+            step = self._done.get(call.call_id)
+            if step is None:
+                step = ToolStep(call.model_copy(update={"status": "cancelled", "error": reason}))
+            self._add(change, step, _table(step.call))
 
-    async def _commit(self, actor: RoomActor, step: ToolStep) -> None:
+    async def _commit(self, actor: RoomActor, step: ToolStep, said: dict[str, Any]) -> None:
         reply = self._reply
         if reply.over:
             return
         change = Change()
-        self._add(change, step)
+        self._add(change, step, said)
         row = reply.checkpoint.take()
         if row is not None:
             change.put.append(row)
@@ -64,21 +71,35 @@ class ToolJournal:
             self._open.pop(step.call.call_id, None)
             self._done.pop(step.call.call_id, None)
 
-    def _add(self, change: Change, step: ToolStep) -> None:
+    def _add(self, change: Change, step: ToolStep, said: dict[str, Any]) -> None:
+        """`said` is what the call says, as JSON takes it."""
         reply, actor, call = self._reply, self._reply.actor, step.call
         if actor.state.room.open:
             draft = EventDraft.made(
-                source=reply.source,
+                source=self._speaker(),
                 content=call,
-                type=EventType.TOOL_CALL_START if call.status == "pending" else EventType.TOOL_CALL_END,
+                type=_START if call.status == "pending" else _END,
                 visibility="internal",
                 chain_depth=reply.depth,
                 correlation_id=reply.id,
-                metadata={"cause": reply.cause.id, "tool_record": True},
+                metadata=self._metadata,
             )
-            change.add(Entry(draft, targets=()))
-        said = vars(call)
-        value = {**(said if plain(said) else call.model_dump(mode="json")), "reply": reply.id}
-        value["channel"], value["idempotent"] = reply.channel_id, step.idempotent
-        row_key = key(actor.room_id, reply.id, call.call_id)
+            change.entries.append(Entry(draft, targets=()))
+        value = {**said, "reply": reply.id, "channel": reply.channel_id, "idempotent": step.idempotent}
+        row_key = f"{actor.room_id}{SEP}{reply.id}{SEP}{call.call_id}"
         change.put.append(Record("journal", actor.tenant, row_key, value, actor.room_id))
+
+    def _speaker(self) -> EventSource:
+        """Made anew when the seat has changed."""
+        seat = self._reply.actor.state.bindings.get(self._reply.channel_id)
+        if self._source is None or seat is not self._seat:
+            self._seat, self._source = seat, self._reply.source
+        return self._source
+
+
+_START, _END = EventType.TOOL_CALL_START, EventType.TOOL_CALL_END
+
+
+def _table(call: ToolCallContent) -> dict[str, Any]:
+    said = vars(call)
+    return said if plain(said) else call.model_dump(mode="json")
