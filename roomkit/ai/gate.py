@@ -156,9 +156,10 @@ class ToolGate:
         return self._rules.answers is not None and name != READ_STORED_RESULT
 
     def _barred(self, name: str) -> str | None:
-        if name not in self._bars:
-            self._bars[name] = self._judged(name)
-        return self._bars[name]
+        bars = self._bars
+        if name not in bars:
+            bars[name] = self._judged(name)
+        return bars[name]
 
     def _judged(self, name: str) -> str | None:
         rules = self._rules

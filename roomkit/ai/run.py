@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
+from contextlib import nullcontext
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
@@ -131,7 +131,7 @@ class Reply:
         self._effects.extend(effects)
         self._wake.set()
         waiting = self._waiting
-        if self.loop.done and waiting is not None and not self._broken and not _running(waiting):
+        if waiting is not None and self.loop.done and not self._broken and not _running(waiting):
             self._broken = True
             waiting.cancel()
 
@@ -148,8 +148,7 @@ class Reply:
     async def _admit(self, call: ToolCallPart) -> None:
         """Up to the intent to run the tool, which the room makes durable before anything is run (R8)."""
         span = self._tool_span(call)
-        with _inside(span):
-            admitted = await self._gate.admit(call, self, self._offered)
+        admitted = await _under(span, self._gate.admit(call, self, self._offered))
         if isinstance(admitted, ToolOutcome):
             self._tool_done(call.call_id, admitted, span)
         else:
@@ -163,8 +162,7 @@ class Reply:
             context.run(self._eager.start, self._run_tool(content, span))
 
     async def _run_tool(self, content: ToolCallContent, span: Span) -> None:
-        with _inside(span):
-            outcome = await self._gate.perform(content)
+        outcome = await _under(span, self._gate.perform(content))
         self._tool_done(content.call_id, outcome, span)
 
     def _tool_done(self, call_id: str, outcome: ToolOutcome, span: Span) -> None:
@@ -186,8 +184,14 @@ class Reply:
         if self._asked is None and self._stream is None:
             await self._wake.wait()
             return
+        work = self._next_event()
         try:
-            event = await self._unless_done(self._next_event())
+            try:
+                waiting_for = work.send(None)
+            except StopIteration as stop:
+                event: AIEvent | None = stop.value
+            else:
+                event = await self._unless_done(work, waiting_for)
         except ProviderError as error:
             self._span.fail(error)
             await self._close_stream()
@@ -198,8 +202,8 @@ class Reply:
             await self._close_stream()
             self._tell(self.loop.stop("error", f"the provider failed ({type(error).__name__})"))
         else:
-            if event is not None:
-                self._tell(self.loop.hear(event))
+            if event is not None and (effects := self.loop.hear(event)):
+                self._tell(effects)
             if event is None or isinstance(event, Finished):
                 await self._close_stream()
 
@@ -210,8 +214,7 @@ class Reply:
                 return None
         assert self._stream is not None
         try:
-            with _inside(self._span):
-                event = await anext(self._stream)
+            event = await _under(self._span, anext(self._stream))
         except StopAsyncIteration:
             raise BadResponse(self._name(), "the stream ended without saying why") from None
         if isinstance(event, Finished):
@@ -252,7 +255,7 @@ class Reply:
         if tools is not self._offered_of:
             self._offered_of, self._offered = tools, frozenset(spec.name for spec in tools)
         self._span = self._generation_span(request)
-        with _inside(self._span):
+        with self._span.current() if self._span is not OFF else _UNTRACED:
             self._stream = self._providers[asked.provider].stream(request)
         return True
 
@@ -287,15 +290,10 @@ class Reply:
     def _name(self) -> str:
         return self._providers[self._provider].name
 
-    async def _unless_done(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Awaits `work` in this very task, but gives up (None) as soon as the loop is done: cancelled or out of time.
-
-        It is the mechanism of `asyncio.timeout`, pulled by an event and not a clock: no task and no timer a chunk, and
-        nothing at all for what need not be waited for."""
-        try:
-            waiting_for = work.send(None)
-        except StopIteration as stop:
-            return stop.value
+    async def _unless_done(self, work: Coroutine[Any, Any, T], waiting_for: Any) -> T | None:
+        """Goes on with `work` in this very task, but gives up (None) as soon as the loop is done: cancelled or out of
+        time. It is the mechanism of `asyncio.timeout`, pulled by an event and not a clock: no task and no timer a
+        chunk."""
         task = asyncio.current_task()
         assert task is not None, "a generator that waits is driven by a task"
         cancelling = task.cancelling()
@@ -338,8 +336,9 @@ class Reply:
         except ProviderError:
             _log.warning("closing a stream of %s failed", self._name(), exc_info=True)
         finally:
-            self._span.end()
-            self._span = OFF
+            if self._span is not OFF:
+                self._span.end()
+                self._span = OFF
 
     async def _close(self) -> None:
         if self._timer is not None:
@@ -357,8 +356,13 @@ class Reply:
                 span.end()
 
 
-def _inside(span: Span) -> AbstractContextManager[Any]:
-    return _UNTRACED if span is OFF else span.current()
+def _under(span: Span, work: Awaitable[T]) -> Awaitable[T]:
+    return work if span is OFF else _traced(span, work)
+
+
+async def _traced(span: Span, work: Awaitable[T]) -> T:
+    with span.current():
+        return await work
 
 
 def _running(task: asyncio.Task[Any]) -> bool:

@@ -23,9 +23,10 @@ from roomkit.runtime import WorkerPool
 Function = Callable[..., Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToolContext:
-    """For whom and in which turn a tool runs; given to each function that has a parameter of this type.
+    """For whom and in which turn a tool runs; given to each function that has a parameter of this type, made anew for
+    each call.
 
     `idempotency_key` stays the same when a call is run again after a crash. `history(limit)` reads what the channel may
     see of the room."""
