@@ -131,10 +131,10 @@ class ToolGate:
             return ToolOutcome("denied", _UNDECIDED)
         return self._charge() or content
 
-    async def perform(self, content: ToolCallContent) -> ToolOutcome:
+    def perform(self, content: ToolCallContent) -> Awaitable[ToolOutcome]:
         """The tool itself, for what `admit` has let through and whose intent is durable. Raises nothing but
         cancellation."""
-        return await (self._recorded(content) if self._is_recorded(content.name) else self._execute(content))
+        return self._recorded(content) if self._is_recorded(content.name) else self._execute(content)
 
     async def again(self, call: ToolCallContent) -> ToolOutcome | None:
         """The outcome of a call that a crash has cut, run again under its key; None when it may not be run again. What

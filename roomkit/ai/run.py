@@ -26,7 +26,6 @@ from roomkit.ai.loop import (
     StepTool,
     ToolLoop,
     ToolOutcome,
-    Warn,
 )
 from roomkit.errors import BadResponse, ProviderError
 from roomkit.models.ai import COUNTERS, AIEvent, AIRequest, Finished, ToolCallPart, ToolSpec
@@ -46,6 +45,7 @@ T = TypeVar("T")
 _log = logging.getLogger("roomkit.ai")
 _GRACE_S = 5.0
 _UNTRACED = nullcontext()
+_LONG = "the reply %s in room %s is in tool round %d"
 
 
 class Reply:
@@ -98,20 +98,25 @@ class Reply:
                 while not self._effects:
                     await self._advance()
                 effect = self._effects.popleft()
-                match effect:
-                    case EmitText(text=text):
-                        yield TextDelta(text)
-                    case EmitThinking(text=text):
-                        yield ThinkingDelta(text)
-                    case StepTool(call=call):
-                        yield ToolStep(call, self._gate.idempotent(call.name))
-                        if call.status == "pending":
-                            self._perform(call.call_id)  # The room has made the intent durable: the tool may run.
-                    case Finish(reason=reason, usage=usage, error=error, metadata=metadata):
-                        yield ReplyEnd(reason, usage, error, metadata)
-                        return
-                    case StartGeneration() | RunTools() | Warn():
-                        self._carry_out(effect)
+                if isinstance(effect, EmitText):
+                    yield TextDelta(effect.text)
+                elif isinstance(effect, StepTool):
+                    call = effect.call
+                    yield ToolStep(call, self._gate.idempotent(call.name))
+                    if call.status == "pending":
+                        self._perform(call.call_id)  # The room has made the intent durable: the tool may run.
+                elif isinstance(effect, StartGeneration):
+                    self._asked = effect
+                elif isinstance(effect, RunTools):
+                    for each in effect.calls:
+                        self._eager.start(self._admit(each))
+                elif isinstance(effect, EmitThinking):
+                    yield ThinkingDelta(effect.text)
+                elif isinstance(effect, Finish):
+                    yield ReplyEnd(effect.reason, effect.usage, effect.error, effect.metadata)
+                    return
+                else:
+                    _log.warning(_LONG, self.loop.loop_id, self.room_id, effect.rounds)
         finally:
             await self._close()
 
@@ -134,16 +139,6 @@ class Reply:
         if waiting is not None and self.loop.done and not self._broken and not _running(waiting):
             self._broken = True
             waiting.cancel()
-
-    def _carry_out(self, effect: StartGeneration | RunTools | Warn) -> None:
-        match effect:
-            case StartGeneration():
-                self._asked = effect
-            case RunTools(calls=calls):
-                for call in calls:
-                    self._eager.start(self._admit(call))
-            case Warn(rounds=rounds):
-                _log.warning("the reply %s in room %s is in tool round %d", self.loop.loop_id, self.room_id, rounds)
 
     async def _admit(self, call: ToolCallPart) -> None:
         """Up to the intent to run the tool, which the room makes durable before anything is run (R8)."""

@@ -35,13 +35,18 @@ class Frozen(BaseModel):
     @classmethod
     def made(cls, **values: Any) -> Self:
         """As `trusted`, with the defaults of what is not given."""
-        template, factories = _TEMPLATES.get(cls) or _template(cls)
+        template, factories, names = _TEMPLATES.get(cls) or _template(cls)
         fields = template.copy()
         fields.update(values)
         for name, factory in factories:
             if name not in values:
                 fields[name] = factory()
-        return cls.trusted(fields)
+        made = _new(cls)  # As in `trusted`: this is where most models come from.
+        _set_values(made, fields)
+        _set_fields(made, names)
+        _set_extra(made, None)
+        _set_private(made, None)
+        return made
 
     def lean(self) -> Self:
         """The same model without the memory of which fields were given, its fields in a dict that shares its keys: a
@@ -78,7 +83,7 @@ def _all_fields(cls: type[BaseModel]) -> set[str]:
     return _ALL_FIELDS.setdefault(cls, set(cls.model_fields))
 
 
-_Template = tuple[dict[str, Any], tuple[tuple[str, Callable[[], Any]], ...]]
+_Template = tuple[dict[str, Any], tuple[tuple[str, Callable[[], Any]], ...], set[str]]
 _TEMPLATES: dict[type[BaseModel], _Template] = {}
 
 
@@ -87,7 +92,7 @@ def _template(cls: type[BaseModel]) -> _Template:
     fields = cls.model_fields
     defaults = {name: None if field.is_required() else field.default for name, field in fields.items()}
     factories = ((name, field.default_factory) for name, field in fields.items() if field.default_factory is not None)
-    return _TEMPLATES.setdefault(cls, (sharing(defaults), tuple(cast("Any", factories))))
+    return _TEMPLATES.setdefault(cls, (sharing(defaults), tuple(cast("Any", factories)), _all_fields(cls)))
 
 
 def sharing(fields: dict[str, Any]) -> dict[str, Any]:
