@@ -305,6 +305,17 @@ def test_a_forced_answer_without_calls_says_that_it_was_forced() -> None:
     assert finish_of(hear(loop, TextChunk("Well."), end())).reason == "force_stopped"
 
 
+def test_calls_are_the_same_in_whatever_order_their_arguments_stand() -> None:
+    loop = started(limits=LoopLimits(identical_calls=2))
+    ask_tools(loop, call("a", x={"b": [1, {"c": 2, "d": {}}], "a": True}, y=1))
+    loop.tool_done("a", ToolOutcome("completed", "one"))
+    for number, other in enumerate(({"x": {}, "y": 1}, {"x": [], "y": 1}, {"x": 1, "y": 1}, {"x": True, "y": 1})):
+        ask_tools(loop, call(f"b{number}", **other))
+        loop.tool_done(f"b{number}", ToolOutcome("completed", f"other {number}"))
+    effects = ask_tools(loop, call("c", y=1, x={"a": True, "b": [1, {"d": {}, "c": 2}]}))
+    assert steps(effects) == [("c", "denied")]
+
+
 def test_the_same_result_of_the_same_call_is_pointed_out() -> None:
     loop = started()
     for n, expected in enumerate([False, True]):

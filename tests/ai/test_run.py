@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from roomkit.ai.tools import Toolbox, tool
 from roomkit.channels.ai import AIChannel
 from roomkit.errors import RateLimited, ToolFailed, ToolRetry, Unavailable
 from roomkit.models.ai import AIEvent, AIProfile, AIRequest, TextChunk, ThinkingChunk
+from roomkit.models.content import ToolCallContent
 from roomkit.models.hooks import Block
 from roomkit.models.steering import Cancel, InjectMessage, UpdateSystemPrompt
 from roomkit.models.stream import ReplyEnd, TextDelta, ThinkingDelta, ToolStep
@@ -316,6 +318,59 @@ async def test_failing_tools_are_told_to_the_model_without_secrets() -> None:
     assert results_of(ai.requests[1]) == ["use a real number", "the shop is closed", "the tool failed (RuntimeError)"]
     assert [status for _, status in steps_of(parts)].count("failed") == 3
     assert "hush" not in str(parts)
+
+
+@pytest.mark.parametrize("waits", [0, 3])
+async def test_a_tool_that_breaks_by_a_cancellation_of_its_own_has_failed(waits: int) -> None:
+    @tool
+    async def give_up() -> str:
+        """Waits for something that is cancelled."""
+        if waits:
+            await asyncio.sleep(waits)
+        raise asyncio.CancelledError
+
+    ai = ScriptedAI([call("give_up")], "ok")
+    parts = await Talk().say(AIChannel("ai", ai, tool_handler=Toolbox([give_up])))
+    assert results_of(ai.requests[1]) == ["the tool failed (CancelledError)"]
+    assert steps_of(parts) == [("give_up", "pending"), ("give_up", "failed")]
+    assert end_of(parts).reason == "completed"
+
+
+async def test_tools_that_answer_at_once_end_after_all_of_their_round_have_begun() -> None:
+    ran: list[str] = []
+
+    @tool
+    async def note(word: str) -> str:
+        """Notes a word."""
+        ran.append(word)
+        return word
+
+    ai = ScriptedAI([call("note", "a", word="A"), call("note", "b", word="B")], "ok")
+    talk, channel = Talk(), AIChannel("ai", ai, tool_handler=Toolbox([note]))
+    parts = await talk.open(channel, talk.event("hi"))
+    steps = [(p.call.call_id, p.call.status, len(ran)) async for p in parts if isinstance(p, ToolStep)]
+    assert steps == [("a", "pending", 0), ("b", "pending", 1), ("a", "completed", 2), ("b", "completed", 2)]
+    assert results_of(ai.requests[1]) == ["A", "B"]
+
+
+async def test_a_tool_runs_in_the_context_in_which_its_guard_has_judged() -> None:
+    who: ContextVar[str] = ContextVar("who", default="nobody")
+
+    @tool
+    async def whoami() -> str:
+        """Tells who it runs for."""
+        return who.get()
+
+    def guard(asked: ToolCallContent) -> ToolCallContent:
+        who.set("ann")
+        return asked
+
+    talk, ai = Talk(), ScriptedAI([call("whoami")], "ok")
+    assert talk.turn is not None
+    talk.turn.guard = guard
+    await talk.say(AIChannel("ai", ai, tool_handler=Toolbox([whoami])))
+    assert results_of(ai.requests[1]) == ["ann"]
+    assert who.get() == "nobody"
 
 
 async def test_a_tool_has_its_own_time_limit() -> None:

@@ -22,6 +22,7 @@ from roomkit.core.meters import COUNTERS, GAUGES
 from roomkit.errors import ProviderError, Unavailable
 from roomkit.models.ai import Finished, TextChunk, Usage
 from roomkit.models.delivery import DeliveryResult
+from roomkit.models.steering import Cancel
 from roomkit.testing import VirtualClock
 from roomkit.testing.ai import ScriptedAI, call
 from roomkit.testing.channels import FakeChannel
@@ -438,6 +439,29 @@ async def test_a_turn_cut_short_ends_all_its_spans(exported: Exported) -> None:
     (turn,) = [s for s in exporter.get_finished_spans() if s.name == "invoke_agent ai"]
     assert (turn.attributes or {})["roomkit.reply.end_reason"] == "cancelled"
     assert turn.status.is_unset
+
+
+async def test_a_tool_that_is_cut_short_has_ended_as_cancelled(exported: Exported) -> None:
+    provider, exporter = exported
+
+    @tool
+    async def wait() -> str:
+        """Takes its time."""
+        await asyncio.sleep(100)
+        return "late"
+
+    ai = AIChannel("ai", ScriptedAI([call("wait", "c1")]), tool_handler=Toolbox([wait]))
+    kit = kit_with(FakeChannel("sms"), ai)
+    kit.trace(provider)
+    async with kit:
+        result = await say(kit, "hello")
+        await asyncio.sleep(1)
+        ai.steer(Cancel("enough"))
+        await result.settled()
+    (span,) = [s for s in exporter.get_finished_spans() if s.name == "execute_tool wait"]
+    assert (span.attributes or {})["roomkit.cancelled"] is True
+    assert "roomkit.tool.status" not in (span.attributes or {})
+    assert span.status.is_unset
 
 
 async def test_a_plain_brain_has_its_turn_and_a_tool_nobody_offered_no_name(exported: Exported) -> None:
