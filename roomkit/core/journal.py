@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from roomkit.core.actor import Change, Entry, RoomActor
 from roomkit.core.state import SEP
@@ -10,11 +10,35 @@ from roomkit.models.content import ToolCallContent, plain, valid
 from roomkit.models.event import EventDraft, EventSource, EventType
 from roomkit.models.room import ChannelBinding
 from roomkit.models.stream import ToolStep
-from roomkit.ports.store import Record
+from roomkit.ports.store import ModelRecord
 from roomkit.runtime.crashpoint import crashpoint
 
 if TYPE_CHECKING:
     from roomkit.core.replies import Reply
+
+
+_Held = tuple[dict[str, Any], str, str, bool]
+"""What the call says, the reply and channel that made it, and whether its tool is idempotent."""
+
+
+class JournalRecord(ModelRecord):
+    """A row of the journal. What the call says is the log's own, so the value is made when somebody reads it."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> dict[str, Any]:
+        held: Any = self[3]
+        if type(held) is not tuple:
+            return held  # It was replaced.
+        said, reply, channel, idempotent = cast("_Held", held)
+        return {**said, "reply": reply, "channel": channel, "idempotent": idempotent}
+
+    @property
+    def plain(self) -> bool:
+        """The journal has seen to it."""
+        held: Any = self[3]
+        return type(held) is tuple or plain(held)
 
 
 class ToolJournal:
@@ -85,9 +109,9 @@ class ToolJournal:
                 metadata=self._metadata,
             )
             change.entries.append(Entry(draft, targets=()))
-        value = {**said, "reply": reply.id, "channel": reply.channel_id, "idempotent": step.idempotent}
         row_key = f"{actor.room_id}{SEP}{reply.id}{SEP}{call.call_id}"
-        change.put.append(Record("journal", actor.tenant, row_key, value, actor.room_id))
+        held: Any = (said, reply.id, reply.channel_id, step.idempotent)
+        change.put.append(JournalRecord("journal", actor.tenant, row_key, held, actor.room_id))
 
     def _speaker(self) -> EventSource:
         """Made anew when the seat has changed."""

@@ -213,7 +213,7 @@ def _check_values(batch: Batch) -> None:
         for record in batch.put:
             if record.kind in PLAIN_KINDS:
                 continue
-            if not (record.plain if type(record) is ModelRecord else plain(record.value)):
+            if not (record.plain if isinstance(record, ModelRecord) else plain(record.value)):
                 json_of(record)
     except (PydanticSerializationError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"a batch for {batch.room_id or batch.tenant} holds what JSON cannot: {error}") from error
