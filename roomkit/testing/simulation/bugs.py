@@ -229,10 +229,10 @@ async def _wordless(actor: RoomActor, record: Record, *more: Any) -> None:
     await _close(actor, record._replace(value={**record.value, "text": ""}), *more)
 
 
-def _journal_without(pending: bool) -> Callable[[ToolJournal, RoomActor, Any], Awaitable[None]]:
-    async def commit(self: ToolJournal, actor: RoomActor, step: Any) -> None:
+def _journal_without(pending: bool) -> Callable[[ToolJournal, RoomActor, Any, Any], Awaitable[None]]:
+    async def commit(self: ToolJournal, actor: RoomActor, step: Any, said: Any) -> None:
         if (step.call.status == "pending") is not pending:
-            await _journal(self, actor, step)
+            await _journal(self, actor, step, said)
 
     return commit
 
