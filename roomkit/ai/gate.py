@@ -119,7 +119,7 @@ class ToolGate:
                         return ToolOutcome(
                             "denied", "Not run: a guard may change the arguments of a call, not its tool"
                         )
-                    content, arguments = guarded, guarded.arguments
+                    content, arguments = content.replaced(arguments=guarded.arguments), guarded.arguments
                     if refusal := self._refusal(call.name, arguments, offered):
                         return refusal
             if self._is_recorded(call.name):

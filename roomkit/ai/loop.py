@@ -202,14 +202,19 @@ class ToolLoop:
                 return [again]
         return self.stop("error", str(error), error_kind=type(error).__name__, retryable=error.retryable)
 
-    def tool_started(self, call_id: str, arguments: dict[str, Any] | None = None) -> list[Effect]:
-        """All gates said yes and the call is about to run, with these arguments where a guard changed them."""
+    def tool_started(
+        self, call_id: str, arguments: dict[str, Any] | None = None, *, step: ToolCallContent | None = None
+    ) -> list[Effect]:
+        """All gates said yes and the call is about to run, with these arguments where a guard changed them; or as the
+        `step` that the gate has made of it."""
         if self._open.get(call_id) is not False:
             return []
-        call = self._calls[call_id]
         self._open[call_id] = True
-        given = call.arguments if arguments is None else arguments
-        return [StepTool(ToolCallContent.made(call_id=call_id, name=call.name, arguments=given))]
+        if step is None:
+            call = self._calls[call_id]
+            given = call.arguments if arguments is None else arguments
+            step = ToolCallContent.made(call_id=call_id, name=call.name, arguments=given)
+        return [StepTool(step)]
 
     def tool_done(self, call_id: str, outcome: ToolOutcome) -> list[Effect]:
         """A call ended, run or refused. Only the first word about it counts."""

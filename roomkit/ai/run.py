@@ -148,7 +148,7 @@ class Reply:
             self._tool_done(call.call_id, admitted, span)
         else:
             self._admitted[call.call_id] = admitted, span, copy_context()
-            self._tell(self.loop.tool_started(call.call_id, admitted.arguments))
+            self._tell(self.loop.tool_started(call.call_id, step=admitted))
 
     def _perform(self, call_id: str) -> None:
         admitted = self._admitted.pop(call_id, None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
 
 from roomkit.models.content import Frozen
 
@@ -102,19 +102,17 @@ class AIProfile(Frozen):
     context_window: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TextChunk:
+# What a provider yields are tuples with names: a frozen dataclass costs several times as much to make.
+class TextChunk(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ThinkingChunk:
+class ThinkingChunk(NamedTuple):
     text: str
     signature: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallChunk:
+class ToolCallChunk(NamedTuple):
     """A complete call: providers gather the vendor's argument fragments themselves."""
 
     call: ToolCallPart
@@ -134,12 +132,11 @@ class Usage:
 COUNTERS = tuple(counter.name for counter in fields(Usage))
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """The end of one generation; always the last event of a stream that did not raise."""
 
     reason: Literal["stop", "tool_calls", "length", "refusal", "other"]
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     model: str | None = None
     detail: str | None = None
 

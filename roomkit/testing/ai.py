@@ -28,7 +28,7 @@ Round = Sequence[Item] | str | Callable[[AIRequest], "Sequence[Item] | str"]
 
 def call(name: str, call_id: str = "", /, **arguments: Any) -> ToolCallPart:
     """A tool call for a script; without an id the loop gives it one."""
-    return ToolCallPart(call_id=call_id, name=name, arguments=arguments)
+    return ToolCallPart.made(call_id=call_id, name=name, arguments=arguments)
 
 
 class ScriptedAI:
