@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("roomkit.ai")
 _GRACE_S = 5.0
+_BREATH_S = 0.01
+"""A reply whose model, tools and store never wait lets others run between two rounds after so long."""
 _UNTRACED = nullcontext()
 _LONG = "the reply %s in room %s is in tool round %d"
 
@@ -81,6 +83,7 @@ class Reply:
         self._waiting: asyncio.Task[Any] | None = None
         self._broken = False
         self._provider = 0
+        self._turned_at = monotonic()
         self._tool_spans: list[Span] = []
         self._above = current()
         self._span = OFF
@@ -234,7 +237,9 @@ class Reply:
 
     async def _open_stream(self, asked: StartGeneration) -> bool:
         self._provider = asked.provider
-        if asked.delay:
+        now = monotonic()
+        if asked.delay or now - self._turned_at > _BREATH_S:
+            self._turned_at = now
             await asyncio.sleep(asked.delay)
         if self._budget and (reason := self._budget.refusal(self.tenant, self.room_id, "tokens", "money")):
             self._tell(self.loop.stop("force_stopped", reason, limit="budget"))

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from roomkit.ai.policy import RoleOverride, ToolPolicy
-from roomkit.ai.tools import Toolbox, tool
+from roomkit.ai.tools import Toolbox, ToolContext, tool
 from roomkit.channels.ai import AIChannel
 from roomkit.models.content import ToolCallContent
 from roomkit.models.hooks import Block
 from roomkit.models.room import Assurance, Role
+from roomkit.models.stream import ToolStep
 from roomkit.ports.channel import ApprovalAnswer
 from roomkit.testing.ai import ScriptedAI, call
 from tests.ai.rooms import FakeTurn, Talk, results_of, steps_of
@@ -130,6 +131,27 @@ async def test_what_a_guard_changed_is_checked_again_and_is_what_runs() -> None:
         results, _ = await result(talk, call("pay", amount=5))
         assert results[0].startswith("Not run")
         assert RAN == []
+
+
+async def test_a_guard_changes_what_a_call_does_and_not_which_call_it_is() -> None:
+    keys: list[str] = []
+
+    @tool
+    async def look(number: int, context: ToolContext) -> str:
+        """Looks."""
+        keys.append(context.idempotency_key)
+        return f"saw {number}"
+
+    def other(asked: ToolCallContent) -> ToolCallContent:
+        return asked.model_copy(update={"arguments": {"number": 2}, "call_id": "x", "status": "completed"})
+
+    talk = Talk()
+    talk.turn = FakeTurn(guard=other)
+    results, parts = await result(talk, call("look", "a", number=1), box=Toolbox([look]))
+    assert results == ["saw 2"]
+    steps = [(p.call.call_id, p.call.status, p.call.arguments) for p in parts if isinstance(p, ToolStep)]
+    assert steps == [("a", "pending", {"number": 2}), ("a", "completed", {"number": 2})]
+    assert keys == ["room-turn-1:a"]
 
 
 async def test_a_guard_that_breaks_fails_closed(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Any
@@ -351,6 +352,26 @@ async def test_tools_that_answer_at_once_end_after_all_of_their_round_have_begun
     steps = [(p.call.call_id, p.call.status, len(ran)) async for p in parts if isinstance(p, ToolStep)]
     assert steps == [("a", "pending", 0), ("b", "pending", 1), ("a", "completed", 2), ("b", "completed", 2)]
     assert results_of(ai.requests[1]) == ["A", "B"]
+
+
+def test_a_reply_that_never_waits_lets_others_run() -> None:
+    @tool
+    async def dawdle(number: int) -> str:
+        """Keeps the loop to itself."""
+        until = time.perf_counter() + 0.004
+        while time.perf_counter() < until:
+            pass
+        return str(number)
+
+    async def main() -> None:
+        turns: list[int] = []
+        asyncio.get_running_loop().call_soon(lambda: turns.append(len(ai.requests)))
+        await Talk().say(AIChannel("ai", ai, tool_handler=Toolbox([dawdle])))
+        assert turns
+        assert turns[0] < 8
+
+    ai = ScriptedAI(*([call("dawdle", number=number)] for number in range(8)), "ok")
+    asyncio.run(main())  # On a loop whose clock goes on meanwhile.
 
 
 async def test_a_tool_runs_in_the_context_in_which_its_guard_has_judged() -> None:
