@@ -67,6 +67,8 @@ class Change:
     """Everything one operation wants to become true, together or not at all."""
 
     entries: list[Entry] = field(default_factory=_LIST)
+    first: int = 0
+    """Which of them all this is about: before it may stand that who writes it has joined."""
     room: Room | None = None
     bindings: dict[str, ChannelBinding | None] = field(default_factory=_DICT)
     participants: dict[str, Participant] = field(default_factory=_DICT)
@@ -271,7 +273,7 @@ class RoomActor:
         if seated or change.tasks or change.observations:
             put.extend(self._records(change, events))
         rows = self.engine.info.durable or self.engine.draining
-        noted = self.engine.lanes.at_once(self, plans[0].outbox) if rows and len(plans) == 1 else ()
+        noted = self.engine.lanes.at_once(self, plans[-1].outbox) if rows and len(plans) == change.first + 1 else ()
         for event, plan in zip(events, plans):  # noqa: B905 - made one by one from the other
             if rows or plan.turns or plan.skipped or plan.fallbacks:
                 self._rows(put, event, plan, noted)
@@ -283,8 +285,9 @@ class RoomActor:
         dedupe = ()
         if change.dedupe_for is not None and events:
             channel_id, dedupe_key, kept_s = change.dedupe_for
-            expires = events[0].created_at.timestamp() + kept_s
-            dedupe = (DedupeKey(channel_id, dedupe_key, self.room_id, events[0].id, events[0].index, expires),)
+            first = events[change.first]
+            expires = first.created_at.timestamp() + kept_s
+            dedupe = (DedupeKey(channel_id, dedupe_key, self.room_id, first.id, first.index, expires),)
         now = events[-1].created_at if events and change.activity else None
         delete = tuple(change.delete)
         batch = Batch(self.tenant, self.epoch, self.room_id, tuple(events), dedupe, tuple(put), delete, now)
@@ -427,7 +430,7 @@ class RoomActor:
                     put.append(delivery_record(self.tenant, skipped))
 
     def _records(self, change: Change, events: list[RoomEvent]) -> Iterable[Record]:
-        first = events[0] if events else None
+        first = events[change.first] if events else None
         stamp = first.created_at if first else self.engine.now()
         event_id = first.id if first else None
         for kind, items in (("task", change.tasks), ("observation", change.observations)):

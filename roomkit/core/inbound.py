@@ -111,8 +111,10 @@ class Inbound:
         mine: asyncio.Future[InboundResult | None] = asyncio.get_running_loop().create_future()
         self._in_flight[flight] = mine
         try:
-            known = await self._known(tenant, message)
-            result = known or await self._process(channel, message, tenant, room_id, None)
+            result = await self._known(tenant, message)
+            if result is None:
+                seat = self._seat_of(channel, message, tenant, room_id, new=True)
+                result = await self._process(channel, message, tenant, room_id, seat)
             mine.set_result(result)
             return result
         except Exception as error:
@@ -125,15 +127,19 @@ class Inbound:
         finally:
             del self._in_flight[flight]
 
-    def _seat_of(self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None) -> Seat | None:
+    def _seat_of(
+        self, channel: Channel, message: InboundMessage, tenant: str, room_id: str | None, *, new: bool = False
+    ) -> Seat | None:
         """The room that was asked for and the sender, where the room is in memory and knows both channel and sender:
-        then the message can only be committed or refused, and the commit itself tells a redelivery. Who has no seat
-        would be given one first, somebody who was erased, too."""
+        then the message can only be committed or refused, and the commit itself tells a redelivery. Who is `new` joins
+        the room with what they write, somebody who was erased, too: of them a redelivery is to be known before."""
         actor = self.engine.table.used(tenant, room_id) if room_id is not None else None
         if actor is None or message.attachments or message.channel_id not in actor.state.bindings:
             return None
         sender = self._told(channel, message)
-        return (actor, sender) if sender is not None and sender.participant_id in actor.state.participants else None
+        if sender is None or not (new or sender.participant_id in actor.state.participants):
+            return None
+        return actor, sender
 
     async def _known(self, tenant: str, message: InboundMessage) -> InboundResult | None:
         """Looked up before routing, so that a redelivery never opens a room (D22)."""
@@ -153,7 +159,7 @@ class Inbound:
             return await _turned_away(engine, tenant, channel, message, room_id, "rate_limited")
         if message.about_id is not None:
             message = await import_module("roomkit.core.links").resolved(engine, tenant, message)
-            seat = self._seat_of(channel, message, tenant, room_id)
+            seat = self._seat_of(channel, message, tenant, room_id, new=True)
         at_hand = seat is not None and getattr(channel.handle_inbound, "__func__", None) is Channel.handle_inbound
         if at_hand and seat is not None:  # Nothing has to be waited for: the channel takes messages as they are.
             actor, sender = seat
@@ -176,6 +182,7 @@ class Inbound:
             await actor.call(import_module("roomkit.core.recognition").recognise, claimed, sender, settlement)
         person = self._person(actor, channel, sender, message)
         sub = messages.Submission(draft, settlement, dedupe=dedupe, person=person, valid=at_hand)
+        sub.joins = person.id not in actor.state.participants
         sub.origin = message
         if sender.challenge is not None:
             sub.blocked = ("identity_challenge", "the sender has to prove who it is")

@@ -127,6 +127,13 @@ async def add_person(actor: RoomActor, person: Participant) -> Participant:
         if old.status is Membership.ACTIVE:
             return old
         person = old.model_copy(update={"status": Membership.ACTIVE})
+    join(change, person)
+    await actor.commit(change)
+    return person
+
+
+def join(change: Change, person: Participant) -> None:
+    """Adds somebody, and the record of it."""
     change.participants[person.id] = person
     change.system(
         EventType.PARTICIPANT_JOINED,
@@ -136,8 +143,6 @@ async def add_person(actor: RoomActor, person: Participant) -> Participant:
         name=person.display_name,
         role=person.role.value,
     )
-    await actor.commit(change)
-    return person
 
 
 async def remove_person(actor: RoomActor, participant_id: str, status: Membership, reason: str | None) -> Participant:
@@ -320,6 +325,7 @@ __all__ = [
     "arm_timers",
     "attach",
     "detach",
+    "join",
     "mark_read",
     "patch_binding",
     "patch_metadata",

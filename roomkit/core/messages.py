@@ -46,6 +46,8 @@ class Submission:
     dedupe: tuple[str, str, float] | None = None
     """As `Change.dedupe_for`."""
     person: Participant | None = None
+    joins: bool = False
+    """Whether the person was not in the room yet when this was made."""
     status: EventStatus = EventStatus.COMMITTED
     targets: tuple[str, ...] | None = None
     wake: tuple[str, ...] = ()
@@ -83,6 +85,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
     if closed:
         return await _refuse_closed(actor, sub)
     draft, target = _typed(sub.draft if sub.valid else _whole(sub.draft)), None
+    joining = await _joining(actor, sub, alone=guarded or draft.type in _ACTIONS)
     if draft.parent_event_id is not None:
         draft = await _thread_root(actor, draft)
     if draft.type in _ACTIONS:
@@ -90,8 +93,7 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         if refusal:
             await forget(actor, sub.rows, sub.output)
             return InboundResult(None, actor.room_id, blocked=True, reason=refusal, settlement=sub.settlement)
-    change = Change(settlement=sub.settlement, dedupe_for=sub.dedupe)
-    change.delete.extend(sub.rows)
+    change = _begun(sub, joining)
     outcome = await _guard(actor, draft) if guarded else None
     entry = _verdict(actor, sub, outcome.value if outcome else draft, outcome)
     change.add(entry)
@@ -111,11 +113,33 @@ async def submit(actor: RoomActor, sub: Submission) -> InboundResult:
         _room_changed(actor, before)
     if isinstance(done, Duplicate):
         return await _first_of(actor, done)
-    event = done[0]
+    event = done[change.first]
     if event.blocked_by == "event_chain_depth_limit":
         actor.engine.hooks.tell(ChainDepthExceeded(actor.tenant, actor.room_id, event))
     reason = event.blocked_reason or event.blocked_by
     return InboundResult(event, actor.room_id, blocked=event.blocked, reason=reason, settlement=sub.settlement)
+
+
+async def _joining(actor: RoomActor, sub: Submission, *, alone: bool) -> Participant | None:
+    """Who is new to the room and joins it with what they write: before it where somebody looks at it first."""
+    if not sub.joins or sub.person is None:
+        return None
+    if sub.person.id in actor.state.participants:  # With another message meanwhile; they may even be out again.
+        sub.person = None
+    elif alone or actor.engine.consent is not None or actor.engine.options.courtesy is not None:
+        await membership.add_person(actor, sub.person)
+    else:
+        return sub.person
+    return None
+
+
+def _begun(sub: Submission, joining: Participant | None) -> Change:
+    change = Change(settlement=sub.settlement, dedupe_for=sub.dedupe)
+    change.delete.extend(sub.rows)
+    if joining is not None:
+        membership.join(change, joining)
+        change.first = 1
+    return change
 
 
 def _renew(actor: RoomActor, change: Change, who: str | None) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from roomkit import EventType, InboundMessage, TextContent
+from roomkit import Block, EventType, InboundMessage, TextContent
 from roomkit.errors import StateError
+from roomkit.models.content import ReactionContent
 from roomkit.models.event import EventSource
-from roomkit.models.hooks import Committed
+from roomkit.models.hooks import BeforeCommit, Committed
 from roomkit.models.room import Access, Role
 from roomkit.testing import FakeChannel
 from tests.core.rooms import Brain, kit_with, said, say, stream
@@ -212,3 +214,51 @@ async def test_read_markers_only_move_forward() -> None:
         await kit.mark_read(room_id, "sms", 1)
         await kit.mark_read(room_id, "sms", 999)
         assert (await kit.bindings(room_id))[0].last_read_index == (await kit.get_room(room_id)).latest_index
+
+
+async def test_who_is_new_joins_with_their_first_message() -> None:
+    sms, out = FakeChannel(), FakeChannel("out", "sms")
+    async with kit_with(sms, out) as kit:
+        room = await kit.create_room("r", channels=["sms", "out"])
+        before = kit.engine.store.health().counters["commits"]
+        first = await say(kit, "hi", room.id, external_id="m1")
+        again = await say(kit, "hi", room.id, external_id="m1")
+        await first.settled()
+        assert kit.engine.store.health().counters["commits"] - before == 2  # the delivery's outcome is the other
+        assert first.event is not None
+        assert again.event is not None
+        assert (again.duplicate, again.event.id, first.event.text) == (True, first.event.id, "hi")
+        kinds = [event.type.value for event in await kit.events(room.id, raw=True)]
+        assert kinds == ["room_created", "participant_joined", "message"]
+        assert (out.texts, [one.id for one in await kit.participants(room.id)]) == (["hi"], ["sms:+4411"])
+
+
+async def test_of_two_first_messages_at_once_one_brings_its_writer_along() -> None:
+    async with kit_with(FakeChannel()) as kit:
+        room = await kit.create_room("r", channels=["sms"])
+        await asyncio.gather(*(say(kit, text, room.id, external_id=text) for text in ("a", "b")))
+        kinds = [event.type.value for event in await kit.events(room.id, raw=True)]
+        assert kinds == ["room_created", "participant_joined", "message", "message"]
+
+
+@pytest.mark.parametrize("first", ["guarded", "reaction"])
+async def test_who_is_new_is_there_when_somebody_looks_at_what_they_write(first: str) -> None:
+    seen: list[list[str]] = []
+    async with kit_with(FakeChannel()) as kit:
+        room = await kit.create_room("r", channels=["sms"])
+        if first == "guarded":
+
+            @kit.before(BeforeCommit)
+            async def look(moment: Any) -> Block:
+                seen.append([one.id for one in await kit.participants(room.id)])
+                return Block("no")
+
+            result = await say(kit, "hi", room.id)
+        else:
+            content = ReactionContent(target_event_id="nothing", emoji="+")
+            sent = InboundMessage(channel_id="sms", sender_id="+4411", content=content)
+            result = await kit.process_inbound(sent, room_id=room.id)
+        assert result.blocked
+        assert seen == ([["sms:+4411"]] if first == "guarded" else [])
+        kinds = [event.type.value for event in await kit.events(room.id, raw=True)]
+        assert kinds[:2] == ["room_created", "participant_joined"]
