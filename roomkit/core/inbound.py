@@ -382,7 +382,7 @@ class Inbound:
             via = old.connected_via if cid in old.connected_via else (*old.connected_via, cid)
             return old.replaced(last_channel_id=cid, connected_via=via)
         now = self.engine.now()
-        return Participant(
+        return Participant.made(
             id=sender.participant_id,
             room_id=actor.room_id,
             tenant=actor.tenant,
@@ -397,7 +397,7 @@ class Inbound:
             resolved_at=now if sender.identity else None,
             resolved_by="resolver" if sender.identity else None,
             joined_at=now,
-        ).lean()
+        )
 
     # -- who is it --------------------------------------------------------------------------------------------------
 

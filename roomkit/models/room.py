@@ -172,6 +172,8 @@ class Room(Frozen):
     @property
     def waiting_since(self) -> datetime | None:
         """Since when a person is waited for: by somebody who asked for one, or by a tool call; None is not at all."""
+        if self.attention is None and not self.approvals:
+            return None
         asked = [one.since for one in self.approvals]
         return min([self.attention.since, *asked] if self.attention else asked, default=None)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic_core import to_json
@@ -57,19 +58,28 @@ class ModelRecord(Record):
     def plain(self) -> bool:
         """Whether JSON surely takes the value as it is."""
         held: Any = self[3]
-        if not isinstance(held, Frozen):
-            return plain(held)
-        left_out = held.NOT_STORED
-        return all(_plain_field(one) for name, one in held.__dict__.items() if name not in left_out)
+        return _plain_model(held, held.NOT_STORED) if isinstance(held, Frozen) else plain(held)
 
 
-def _plain_field(value: Any) -> bool:
-    kind = type(value)  # pyright: ignore[reportUnknownVariableType] - whatever it is
-    if kind is str:
-        return value.isascii()
-    if kind is dict or kind is tuple:
-        return not value or plain(value)
-    return not isinstance(value, Frozen) or all(map(_plain_field, value.__dict__.values()))
+_HARMLESS: set[type] = {type(None), bool, int, float, datetime}
+
+
+def _plain_model(model: Frozen, left_out: frozenset[str] = frozenset()) -> bool:
+    for name, value in model.__dict__.items():
+        kind = type(value)  # pyright: ignore[reportUnknownVariableType] - whatever it is
+        if kind in _HARMLESS or name in left_out:
+            continue
+        if kind is str:
+            if not value.isascii():
+                return False
+        elif kind is dict or kind is tuple:
+            if value and not plain(value):
+                return False
+        elif isinstance(value, Enum):
+            _HARMLESS.add(value.__class__)
+        elif not (isinstance(value, Frozen) and _plain_model(value)):
+            return False
+    return True
 
 
 _M = TypeVar("_M", bound=Frozen)
