@@ -222,9 +222,9 @@ async def test_who_is_new_joins_with_their_first_message() -> None:
         room = await kit.create_room("r", channels=["sms", "out"])
         before = kit.engine.store.health().counters["commits"]
         first = await say(kit, "hi", room.id, external_id="m1")
+        assert kit.engine.store.health().counters["commits"] - before == 1
         again = await say(kit, "hi", room.id, external_id="m1")
         await first.settled()
-        assert kit.engine.store.health().counters["commits"] - before == 2  # the delivery's outcome is the other
         assert first.event is not None
         assert again.event is not None
         assert (again.duplicate, again.event.id, first.event.text) == (True, first.event.id, "hi")
