@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -124,6 +125,12 @@ def _under(span: Span, fn: Callable[..., Awaitable[T]]) -> Callable[..., Awaitab
             return await fn(*args)
 
     return run
+
+
+@lru_cache(maxsize=1024)
+def _shared(plans: tuple[tuple[tuple[Any, ...], policy.DeliveryPlan], ...]) -> Mapping[Any, policy.DeliveryPlan]:
+    """The same plans for all rooms that have the same: most have."""
+    return dict(plans)
 
 
 class RoomActor:
@@ -391,7 +398,7 @@ class RoomActor:
                 {**self.state.participants, **change.participants},
             )
             if not changed:
-                self._plans = {**self._plans, cache_key: found}
+                self._plans = _shared((*self._plans.items(), (cache_key, found)))
         if entry.targets is not None:
             reach, forked = self.engine.registry.reach(self.tenant), self.state.room.forked_from is not None
             return policy.DeliveryPlan(

@@ -20,7 +20,6 @@ from roomkit.models.event import RoomEvent
 from roomkit.ports.store import (
     PLAIN_KINDS,
     Batch,
-    DedupeKey,
     Duplicate,
     EventQuery,
     ModelRecord,
@@ -74,7 +73,7 @@ class MemoryStore:
             tenant = self._tenants[batch.tenant] = _Tenant()
         for key in batch.dedupe:
             if (first := tenant.dedupe.get(f"{key.channel_id}\n{key.key}")) is not None:
-                return Duplicate(first.room_id, first.event_id, first.index)
+                return Duplicate(*first[:3])
         tenant.check(batch)
         self._apply(tenant, batch)  # From here on nothing can fail.
         return None
@@ -114,7 +113,7 @@ class MemoryStore:
             tenant.erase(event)
         for key in batch.dedupe:
             joined = f"{key.channel_id}\n{key.key}"
-            tenant.dedupe[joined] = key
+            tenant.dedupe[joined] = (key.room_id, key.event_id, key.index, key.expires)
             tenant.expiring.setdefault(int(key.expires // EXPIRING_S), []).append(joined)
         if batch.put or batch.delete:
             self._apply_records(tenant, batch)
@@ -228,7 +227,8 @@ class _Tenant:
         self.logs: dict[str, list[RoomEvent]] = {}
         self.ids: dict[str, RoomEvent] = {}
         self.threads: dict[tuple[str, str], list[int]] = {}
-        self.dedupe: dict[str, DedupeKey] = {}
+        self.dedupe: dict[str, tuple[str, str, int, float]] = {}
+        """Room, event, index and expiry: of plain tuples the garbage collector need not keep track."""
         self.expiring: dict[int, list[str]] = {}
         """The names of the keys that expire within the same `EXPIRING_S`."""
         self.tables: dict[str, _Table] = {}
@@ -279,7 +279,7 @@ class _Tenant:
             for joined in self.expiring.pop(span):  # One that was named twice may be gone already.
                 if (kept := self.dedupe.get(joined)) is None:
                     continue
-                if kept.expires < before:
+                if kept[3] < before:
                     del self.dedupe[joined]
                 else:
                     left.append(joined)
@@ -333,8 +333,9 @@ class _Tenant:
         if (table := self.tables.get(kind)) is not None:
             return table.records.get(key)
         if kind == "dedupe" and (kept := self.dedupe.get(key)) is not None:
-            value = {"room_id": kept.room_id, "event_id": kept.event_id, "index": kept.index}
-            return Record("dedupe", name, key, value, room_id=kept.room_id, due=kept.expires)
+            room_id, event_id, index, expires = kept
+            value = {"room_id": room_id, "event_id": event_id, "index": index}
+            return Record("dedupe", name, key, value, room_id=room_id, due=expires)
         if kind == "head" and (log := self.logs.get(key)) is not None:
             return Record(
                 "head", name, key, {"next_index": len(log), "last_activity": self.activity.get(key)}, room_id=key
