@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
 from collections.abc import Iterable
 
@@ -23,7 +24,9 @@ from roomkit.ports.store import (
     json_of,
     model_of,
 )
+from roomkit.testing import FakeChannel
 from roomkit.testing.stores import CHECKS, START, Check, check_store, event, record, run_check
+from tests.core.rooms import kit_with, say
 
 
 def make(name: str) -> Store:
@@ -119,6 +122,27 @@ async def test_an_idle_room_is_small() -> None:
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert grown / 1_000 < 4_096  # Records and keys included, of the 8 KiB that a whole idle room may cost.
+
+
+@pytest.mark.may_block
+async def test_a_whole_idle_room_is_small() -> None:
+    """Its log, its records and what the kit holds of it."""
+    async with kit_with(FakeChannel(), FakeChannel("out", "email")) as kit:
+
+        async def rooms(start: int, stop: int) -> None:
+            for number in range(start, stop):
+                await kit.create_room(f"room{number}", channels=["sms", "out"])
+                result = await say(kit, "hello", f"room{number}", external_id=f"m{number}")
+                await result.settled()
+
+        await rooms(0, 100)
+        gc.collect()
+        tracemalloc.start()
+        await rooms(100, 400)
+        gc.collect()
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert grown / 300 < (10_000 if sys.version_info < (3, 12) else 14_000)  # Later ones lay objects out differently.
 
 
 async def test_what_most_records_say_is_found_as_well_as_what_few_do() -> None:
