@@ -127,10 +127,10 @@ def _under(span: Span, fn: Callable[..., Awaitable[T]]) -> Callable[..., Awaitab
     return run
 
 
-@lru_cache(maxsize=1024)
-def _shared(plans: tuple[tuple[tuple[Any, ...], policy.DeliveryPlan], ...]) -> Mapping[Any, policy.DeliveryPlan]:
-    """The same plans for all rooms that have the same: most have."""
-    return dict(plans)
+@lru_cache(maxsize=256)
+def _sole(cache_key: tuple[Any, ...], plan: policy.DeliveryPlan) -> Mapping[Any, policy.DeliveryPlan]:
+    """The same for all rooms that have this one plan, as most do."""
+    return {cache_key: plan}
 
 
 class RoomActor:
@@ -398,7 +398,8 @@ class RoomActor:
                 {**self.state.participants, **change.participants},
             )
             if not changed:
-                self._plans = _shared((*self._plans.items(), (cache_key, found)))
+                alone = not self._plans and ":" not in event.visibility  # A person's name is nobody else's to keep.
+                self._plans = _sole(cache_key, found) if alone else {**self._plans, cache_key: found}
         if entry.targets is not None:
             reach, forked = self.engine.registry.reach(self.tenant), self.state.room.forked_from is not None
             return policy.DeliveryPlan(
