@@ -92,19 +92,19 @@ def _never_used(actor: RoomActor, key: str, value: dict[str, Any]) -> Record:
 _chunk = Hub.chunk
 
 
-def _twice(self: Hub, stream: OpenStream, delta: str, bindings: Any) -> None:
-    _chunk(self, stream, delta, bindings)
+def _twice(self: Hub, stream: OpenStream, delta: str) -> None:
+    _chunk(self, stream, delta)
     length = stream.length
-    _chunk(self, stream, delta, bindings)
+    _chunk(self, stream, delta)
     stream.length = length
 
 
-def _with_a_hole(self: Hub, stream: OpenStream, delta: str, bindings: Any) -> None:
+def _with_a_hole(self: Hub, stream: OpenStream, delta: str) -> None:
     if 12 < stream.length < 20:
         stream.parts.append(delta)
         stream.length += len(delta)
     else:
-        _chunk(self, stream, delta, bindings)
+        _chunk(self, stream, delta)
 
 
 def _unaware(self: Hub, viewer: Viewer, deliver: Deliver, _: Any) -> Any:
