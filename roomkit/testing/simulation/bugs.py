@@ -117,7 +117,7 @@ async def _tenantless(self: MemoryStore, batch: Batch) -> Duplicate | None:
     for key in batch.dedupe:
         for tenant in self._tenants.values():
             if (first := tenant.dedupe.get(f"{key.channel_id}\n{key.key}")) is not None:
-                return Duplicate(first.room_id, first.event_id, first.index)
+                return Duplicate(*first[:3])
     return await _memory_commit(self, batch)
 
 
