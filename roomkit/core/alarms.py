@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from roomkit.core import approvals, fallback, floor, membership
+from roomkit.core import approvals, floor, membership
 from roomkit.errors import StateError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ async def ring(actor: RoomActor, name: str, data: dict[str, Any]) -> None:
     elif kind == "floor":
         await actor.insist(floor.lease_due, data["generation"])
     elif kind == "fallback":
+        from roomkit.core import fallback
+
         await fallback.unread(actor, data["index"], data["channel"])
     elif kind == "held":
         from roomkit.core import quiet

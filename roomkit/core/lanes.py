@@ -10,23 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Container, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Container
 from datetime import datetime
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import RoomActor
-from roomkit.core.history import read_history
+from roomkit.core.front import First, Front, Item, Lane
 from roomkit.core.outcomes import Outcomes, Over, record_of
 from roomkit.core.outgoing import (
     DELIVERED,
     Projection,
     address_of,
-    bridged_name,
     broken,
-    ended,
     guard,
     project,
     refusal_of,
@@ -40,62 +37,20 @@ from roomkit.models.content import TextContent, vendor_text
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
 from roomkit.models.event import RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered
-from roomkit.models.room import ChannelBinding
 from roomkit.net.breaker import Breakers, Permit
 from roomkit.net.ratelimit import Pacer
-from roomkit.ports.channel import Channel, RoomContext
+from roomkit.ports.channel import Channel
 from roomkit.ports.store import Batch, EventQuery, Record
 from roomkit.runtime import bounded
-from roomkit.runtime.bounded import resume
 from roomkit.runtime.crashpoint import crashpoint
 from roomkit.runtime.eager import Burst
 from roomkit.runtime.span_names import ATTEMPT, DELIVERY, EVENT_INDEX
-from roomkit.runtime.tracing import OFF, Span, current
+from roomkit.runtime.tracing import Span, current
 
 if TYPE_CHECKING:
     from roomkit.core.engine import Engine
 
 log = logging.getLogger(__name__)
-First = tuple[Channel, Projection]
-
-
-@dataclass(slots=True)
-class Item:
-    """One delivery to be made. `attempts` counts those noted before a crash; `noted` is what its row says of them."""
-
-    event: RoomEvent | None
-    index: int
-    event_id: str
-    settlement: Settlement | None
-    attempts: int = 0
-    parts: tuple[str, ...] = ()
-    maybe_duplicate: bool = False
-    span: Span = OFF
-    noted: int = 0
-    erased: bool = False
-    way: dict[str, str] | None = None  # for a channel that has two: which, and why
-    begun: Awaitable[DeliveryResult | None] | None = None  # the attempt under way, of which the first step is done
-    counted: bool = False
-
-
-_NONE: Any = ()
-"""Of a lane in which nothing has had to wait yet: a deque takes 700 bytes."""
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """`item` is the delivery under way. `held` says that a dead letter holds up the others; None: not known yet."""
-
-    actor: RoomActor
-    channel_id: str
-    items: deque[Item] = _NONE
-    busy: bool = False
-    item: Item | None = None
-    held: bool | None = None
-
-    def works_for(self, settlement: Settlement) -> bool:
-        here = self.item is not None and self.item.settlement is settlement
-        return here or any(item.settlement is settlement for item in self.items)
 
 
 def outbox_row(lane: Lane, item: Item) -> Record:
@@ -110,112 +65,6 @@ def outbox_row(lane: Lane, item: Item) -> Record:
     }
     actor = lane.actor
     return Record("outbox", actor.tenant, event_key(actor.room_id, item.index, lane.channel_id), value, actor.room_id)
-
-
-class Front:
-    """Makes the first attempts of one event in place, where nobody looks at a delivery, changes it or holds it up. What
-    does not end with this step, or not well, goes on in its lane."""
-
-    __slots__ = ("_actor", "_burst", "_durable", "_event", "_events", "_lanes", "_named", "_noted", "_settlement")
-
-    def __init__(
-        self,
-        lanes: OutboxLanes,
-        actor: RoomActor,
-        event: RoomEvent,
-        settlement: Settlement | None,
-        burst: Burst,
-        noted: Container[str],
-    ) -> None:
-        self._lanes, self._actor, self._burst, self._noted = lanes, actor, burst, noted
-        self._event, self._events, self._settlement = event, (event,), settlement
-        self._durable = lanes.engine.info.durable
-        self._named = bool(bridged_name(actor, event))
-
-    def send(self, channel_ids: Iterable[str], left: list[str]) -> bool:
-        """Adds to `left` those that are not for this way; False when any of the others goes on."""
-        ids, over = iter(channel_ids), True
-        while (one := self._burst.within(self._stretch, ids, left)) is not None:
-            self._goes_on(*one)
-            over = False
-        return over
-
-    def _stretch(self, ids: Iterator[str], left: list[str]) -> tuple[Lane, Item, Any, First] | None:
-        """Delivers until one of them goes on, which it returns, or all are over."""
-        lanes, actor, event, done = self._lanes, self._actor, self._event, list[Over]()
-        lane, state, outcome = Lane(actor, "", busy=True), actor.state, None
-        seats, people = state.seats, state.people
-        CURRENT.set(self._settlement)
-        LANE.set(lane)
-        for channel_id in ids:
-            binding = state.bindings.get(channel_id)
-            channel = self._open(channel_id) if binding is not None else None
-            if channel is None or binding is None:
-                left.append(channel_id)
-                continue
-            item = lane.item = Item(event, event.index, event.id, self._settlement, 1)
-            item.noted = int(channel_id in self._noted)
-            lane.channel_id = lanes.front = channel_id
-            parts = {"parts": (), "part_done": partial(lanes.part_done, lane, item)}
-            history = partial(read_history, lanes.engine, actor, channel_id)
-            context = RoomContext(state.room, binding, seats, people, history, None, self._events, parts)
-            crashpoint("outbox.before_send")
-            begun = _first_step(channel, event, binding, context)
-            lanes.front = ""
-            if type(begun) is DeliveryResult:
-                crashpoint("outbox.after_send")
-                if begun.success:
-                    done.append((actor, channel_id, item, begun, self._durable))
-                    continue
-                begun = ended(begun)
-            outcome = (lane, item, begun, (channel, Projection(context, event)))
-            break
-        if done:
-            try:
-                lanes.finished(actor, done)
-            except Exception as error:  # noqa: BLE001 - they are out all the same, and so is their event
-                lanes.engine.trouble(actor, "the end of deliveries", error)
-        return outcome
-
-    def _open(self, channel_id: str) -> Channel | None:
-        """The channel, where a delivery may simply be made."""
-        lanes, actor = self._lanes, self._actor
-        channel = lanes.engine.registry.channels.get(channel_id)
-        if channel is None or lanes.breakers.circuits or (actor.tenant, actor.room_id, channel_id) in lanes.lines:
-            return None
-        try:
-            policy, able = channel.delivery_policy, channel.capabilities
-        except Exception:  # noqa: BLE001 - a channel is a plug-in: `_deliver` sees to what it raises
-            return None
-        if policy.slow or not able.text or (self._named and not able.shows_sender):
-            return None
-        if self._durable and not (policy.idempotent or channel_id in self._noted):
-            return None
-        return channel
-
-    def _goes_on(self, lane: Lane, item: Item, begun: Awaitable[DeliveryResult | None], way: First) -> None:
-        lanes, actor = self._lanes, self._actor
-        lane_key = (actor.tenant, actor.room_id, lane.channel_id)
-        lanes.lines[lane_key] = lane
-        lanes.backlog += 1
-        item.counted, item.begun = True, begun
-        actor.lanes += 1
-        if item.settlement is not None:
-            item.settlement.begin(lane)
-        self._burst.run(lanes.work(lane_key, lane, way))
-
-
-def _first_step(channel: Channel, event: RoomEvent, binding: ChannelBinding, context: RoomContext) -> Any:
-    """What a delivery has come to at once, a `DeliveryResult`; or else what tells, awaited."""
-    try:
-        call: Any = channel.deliver(event, binding, context)
-        waiting = call.send(None)
-    except StopIteration as stop:
-        result = stop.value or DELIVERED
-        return result if type(result) is DeliveryResult else ended(result)
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a plug-in # swallows cancellation: told
-        return ended(error)
-    return resume(call, waiting)
 
 
 class OutboxLanes:
@@ -248,9 +97,8 @@ class OutboxLanes:
         engine = self.engine
         with engine.eager.burst() as burst:
             left, over = list(channel_ids), True
-            if type(event.content) is TextContent and not (
-                self.asks or engine.draining or engine.tracing.on or engine.hooks.guarded(BeforeDelivery)
-            ):
+            asked = self.asks or self.breakers.circuits or engine.hooks.guarded(BeforeDelivery)
+            if type(event.content) is TextContent and not (asked or engine.draining or engine.tracing.on):
                 left.clear()
                 over = Front(self, actor, event, settlement, burst, noted).send(channel_ids, left)
             if left:
@@ -526,9 +374,9 @@ class OutboxLanes:
         """Has deliveries of one room that are over written down."""
         engine = self.engine
         self.outcomes.note(done)
-        told, watched = engine.hooks.heard(Delivered), actor.hub.watched
+        count, told, watched = engine.counters, engine.hooks.heard(Delivered), actor.hub.watched
         for _, channel_id, item, result, _ in done:
-            engine.counters["delivered" if result.success else "delivery_skipped"] += 1
+            count["delivered" if result.success else "delivery_skipped"] += 1
             if watched or told:
                 record = record_of(actor, channel_id, item, result, engine.now())
                 if watched:

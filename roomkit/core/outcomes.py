@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextvars import Context
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roomkit.core.actor import delivery_record
 from roomkit.core.outgoing import details_of
@@ -20,13 +20,15 @@ from roomkit.runtime import monotonic
 if TYPE_CHECKING:
     from roomkit.core.actor import RoomActor
     from roomkit.core.engine import Engine
-    from roomkit.core.lanes import Item
+    from roomkit.core.front import Item
 
 
 log = logging.getLogger(__name__)
 FLUSH_S = 5.0
 MOST = 256
 """Deliveries that wait to be written down, in a turn of the loop that does not end."""
+_new: Any = getattr(tuple, "__new__")  # noqa: B009 - its type is of no use here
+"""What a named tuple's own constructor ends in, at a third of the price."""
 _NOBODYS = Context()
 """Where what belongs to no caller runs."""
 Notes = tuple[list[Record], list[RecordKey]]
@@ -100,15 +102,23 @@ class Outcomes:
         must not say what became of it."""
         (over, self._over), (rows, self._rows) = (self._over, []), (self._rows, [])
         at, alone = self.engine.now(), self.engine.nodes is None
-        stamp = at.isoformat()
+        stamp, index, by = at.isoformat(), -1, None
         found: dict[tuple[str, RoomActor | None], Notes] = {}
-        of: tuple[str, RoomActor | None] = ("", None)
         notes: Notes = ([], [])
+        start = ""
+        like: DeliveryResult | None = None
+        state: str | None = None
         for actor, channel_id, item, result, row in over:
-            if of[0] != actor.tenant or not (alone or of[1] is actor):
-                of = (actor.tenant, None if alone else actor)
-                notes = found.setdefault(of, ([], []))
-            kept = _kept(actor, channel_id, item, result, at, stamp)
+            if actor is not by or item.index != index:  # Mostly a whole event's come one after another.
+                by, index = actor, item.index
+                notes = found.setdefault((actor.tenant, None if alone else actor), ([], []))
+                start = event_key(actor.room_id, index, "")
+            if result is not like:
+                like, state = result, _plain(result)
+            if state is None or item.parts:
+                kept = delivery_record(actor.tenant, record_of(actor, channel_id, item, result, at))
+            else:
+                kept = _kept(actor, start, channel_id, item, state, stamp)
             notes[0].append(kept)
             if row:
                 notes[1].append(RecordKey("outbox", actor.tenant, kept.key))
@@ -148,7 +158,7 @@ class Outcomes:
         at = self.engine.now()
         for actor, channel_id, item, result, _ in self._over:
             if actor.tenant == tenant and event_key(actor.room_id, item.index, channel_id) == record_key:
-                return _kept(actor, channel_id, item, result, at, at.isoformat())
+                return delivery_record(tenant, record_of(actor, channel_id, item, result, at))
         return None
 
 
@@ -173,20 +183,24 @@ def record_of(actor: RoomActor, channel_id: str, item: Item, result: DeliveryRes
     )
 
 
-def _kept(actor: RoomActor, channel_id: str, item: Item, result: DeliveryResult, at: datetime, stamp: str) -> Record:
-    """What `delivery_record` makes of `record_of`, without the detour for the plain ones."""
-    if result.provider_message_id or item.parts or result.parts or result.error or result.metadata:
-        return delivery_record(actor.tenant, record_of(actor, channel_id, item, result, at))
+def _plain(result: DeliveryResult) -> str | None:
+    """The state, of a result that tells nothing else."""
+    more = result.provider_message_id or result.parts or result.error or result.metadata
+    return None if more else str(result.state)
+
+
+def _kept(actor: RoomActor, start: str, channel_id: str, item: Item, state: str, stamp: str) -> Record:
+    """What `delivery_record` makes of `record_of`, without the detour for plain ones. `start` is that of its key."""
     value = _OUTCOME.copy()
     value["room_id"] = actor.room_id
     value["index"] = item.index
     value["event_id"] = item.event_id
     value["channel_id"] = channel_id
-    value["state"] = str(result.state)
+    value["state"] = state
     value["attempts"] = item.attempts
     value["maybe_duplicate"] = item.maybe_duplicate
     value["updated_at"] = stamp
-    return Record("delivery", actor.tenant, event_key(actor.room_id, item.index, channel_id), value, actor.room_id)
+    return _new(Record, ("delivery", actor.tenant, start + channel_id, value, actor.room_id, None, ()))
 
 
 async def _keep(engine: Engine, tenant: str, actor: RoomActor | None, notes: Notes) -> None:

@@ -226,11 +226,10 @@ def check_batch(batch: Batch) -> None:
     """What every store asks of a batch before it looks at its data. Raises `UsageError`."""
     tenant, room_id = batch.tenant, batch.room_id
     sound = tenant.isascii() and (room_id is None or room_id.isascii())
-    for record in batch.put:
-        kind, owner, key = record.kind, record.tenant, record.key
+    for kind, owner, key, _, _, _, terms in batch.put:
         if owner != tenant or kind in BUILT_IN_KINDS:
             raise _no_record_of(kind, key, foreign=owner != tenant)
-        sound = sound and key.isascii() and (not record.terms or "".join(record.terms).isascii())
+        sound = sound and key.isascii() and (not terms or "".join(terms).isascii())
     for kind, owner, key in batch.delete:
         if owner != tenant or kind in BUILT_IN_KINDS:
             raise _no_record_of(kind, key, foreign=owner != tenant)

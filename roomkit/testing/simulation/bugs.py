@@ -173,9 +173,9 @@ async def _never_noted(self: Outcomes) -> None:
     self.writing = False
 
 
-def _undoubted(actor: RoomActor, channel_id: str, item: Any, *more: Any) -> Any:
+def _undoubted(actor: RoomActor, start: str, channel_id: str, item: Any, *more: Any) -> Any:
     item.maybe_duplicate = False
-    return _kept(actor, channel_id, item, *more)
+    return _kept(actor, start, channel_id, item, *more)
 
 
 async def _recovered(engine: Engine, *, leave: str = "", backwards: bool = False) -> dict[str, int]:
