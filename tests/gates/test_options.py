@@ -81,7 +81,9 @@ def fields(node: ast.ClassDef) -> Iterator[str]:
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             name = item.target.id
-            if not name.startswith("_") and name != "model_config" and "ClassVar" not in ast.dump(item.annotation):
+            derived = item.value is not None and "init=False" in ast.unparse(item.value)
+            kept = derived or name.startswith("_") or name == "model_config" or "ClassVar" in ast.dump(item.annotation)
+            if not kept:
                 yield name
 
 

@@ -144,7 +144,7 @@ _bug("busy rooms are sent away", 100, (RoomActor, "idle", property(_always)))
 
 # -- lanes --------------------------------------------------------------------------------------------------------
 
-_put, _deliver, _attempt, _kept = OutboxLanes._put, OutboxLanes._deliver, OutboxLanes.attempt, outcomes._kept
+_put, _deliver, _attempt, _record_of = OutboxLanes._put, OutboxLanes._deliver, OutboxLanes.attempt, outcomes.record_of
 
 
 _not_straight: Patch = (OutboxLanes, "asks", True)
@@ -173,9 +173,9 @@ async def _never_noted(self: Outcomes) -> None:
     self.writing = False
 
 
-def _undoubted(actor: RoomActor, start: str, channel_id: str, item: Any, *more: Any) -> Any:
+def _undoubted(actor: RoomActor, channel_id: str, item: Any, *more: Any) -> Any:
     item.maybe_duplicate = False
-    return _kept(actor, start, channel_id, item, *more)
+    return _record_of(actor, channel_id, item, *more)
 
 
 async def _recovered(engine: Engine, *, leave: str = "", backwards: bool = False) -> dict[str, int]:
@@ -209,7 +209,7 @@ _bug("a lane delivers all at once", 100, (OutboxLanes, "_deliver", _all_at_once)
 _bug("an outbox row goes before the delivery", 400, (OutboxLanes, "attempt", _gone_before_sent), _not_straight)
 _bug("the end of a delivery is not noted", 30, (Outcomes, "_write", _never_noted))
 _bug("an attempt is not noted", 800, (OutboxLanes, "note", _nothing))
-_bug("a doubt is not told", 100, (outcomes, "_kept", _undoubted))
+_bug("a doubt is not told", 100, (outcomes, "record_of", _undoubted))
 _bug("deliveries are forgotten over a restart", 200, _recovery(leave="outbox"))
 _bug("deliveries are resumed backwards", 400, _recovery(backwards=True))
 _bug("cut replies are not closed", 300, _recovery(leave="stream"))
