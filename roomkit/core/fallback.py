@@ -79,9 +79,9 @@ async def by_other_way(actor: RoomActor, record: DeliveryRecord, status: Deliver
     await actor.commit(change)
     tell(actor, new)
     actor.engine.count("sent_another_way")
-    actor.engine.lanes.put(
-        actor, record.channel_id, Item(None, record.index, record.event_id, CURRENT.get(), way=other)
-    )
+    item = Item(None, record.index, record.event_id, CURRENT.get())
+    item.way = other
+    actor.engine.lanes.put(actor, record.channel_id, item)
     return new
 
 

@@ -17,6 +17,7 @@ from roomkit.core.history import read_history
 from roomkit.core.outcomes import Over
 from roomkit.core.outgoing import DELIVERED, Projection, bridged_name, ended
 from roomkit.core.results import CURRENT, LANE, Settlement
+from roomkit.models.content import vendor_text
 from roomkit.models.delivery import DeliveryResult
 from roomkit.models.event import RoomEvent
 from roomkit.ports.channel import Channel, RoomContext
@@ -32,15 +33,10 @@ if TYPE_CHECKING:
 First = tuple[Channel, Projection]
 
 
-@dataclass(slots=True)
 class Item:
     """One delivery to be made. `attempts` counts those noted before a crash; `noted` is what its row says of them."""
 
-    event: RoomEvent | None
-    index: int
-    event_id: str
-    settlement: Settlement | None
-    attempts: int = 0
+    # Of the class, because most are over before any of it is set.
     parts: tuple[str, ...] = ()
     maybe_duplicate: bool = False
     span: Span = OFF
@@ -49,6 +45,22 @@ class Item:
     way: dict[str, str] | None = None  # for a channel that has two: which, and why
     begun: Awaitable[DeliveryResult | None] | None = None  # the attempt under way, of which the first step is done
     counted: bool = False
+    lane: Lane | None = None  # where it is under way
+
+    def __init__(
+        self, event: RoomEvent | None, index: int, event_id: str, settlement: Settlement | None, attempts: int = 0
+    ) -> None:
+        self.event = event
+        self.index = index
+        self.event_id = event_id
+        self.settlement = settlement
+        self.attempts = attempts
+
+    async def part_done(self, part_id: str, way: dict[str, str] | None = None) -> None:
+        """A part is out; or, with a `way`, the whole goes that way from here on. Told later it changes nothing."""
+        if self.lane is not None and self.lane.item is self:
+            self.parts, self.way = (() if way else (*self.parts, vendor_text(part_id))), way or self.way
+            await self.lane.actor.engine.lanes.note(self.lane, self)
 
 
 _NONE: Any = ()
@@ -133,7 +145,8 @@ class Front:
             if channel_id in noted:
                 item.noted = 1
             lane.channel_id = lanes.front = channel_id
-            parts = {"parts": (), "part_done": partial(lanes.part_done, lane, item)}
+            item.lane = lane
+            parts = {"parts": (), "part_done": item.part_done}
             history = partial(read_history, engine, actor, channel_id)
             context = RoomContext(room, binding, seats, people, history, None, self._events, parts)
             crashpoint("outbox.before_send")
@@ -155,6 +168,8 @@ class Front:
             outcome = (lane, item, begun, (channel, Projection(context, event)))
             break
         lanes.front = ""
+        if outcome is None:
+            lane.item = None
         if done:
             try:
                 lanes.finished(actor, done)

@@ -12,7 +12,6 @@ import logging
 from collections import deque
 from collections.abc import Container
 from datetime import datetime
-from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ from roomkit.core.outgoing import (
 from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
 from roomkit.errors import ProviderError, ProviderTimeout, StoreError
-from roomkit.models.content import TextContent, vendor_text
+from roomkit.models.content import TextContent
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
 from roomkit.models.event import RoomEvent
 from roomkit.models.hooks import BeforeDelivery, Delivered
@@ -301,7 +300,8 @@ class OutboxLanes:
                     permit.released()
                 return _ERASED
         context.state.update(item.way or (), parts=item.parts)
-        context.state["part_done"] = partial(self.part_done, lane, item)
+        item.lane = lane
+        context.state["part_done"] = item.part_done
         crashpoint("outbox.before_send")
         return _judged(self, lane, channel, await self._send(lane, item, channel, projection), permit)
 
@@ -353,13 +353,6 @@ class OutboxLanes:
         item.noted, actor = item.attempts, lane.actor
         batch = Batch(actor.tenant, actor.epoch, actor.room_id, put=(outbox_row(lane, item),))
         await self.engine.commit_until_done(batch)
-
-    async def part_done(self, lane: Lane, item: Item, part_id: str, way: dict[str, str] | None = None) -> None:
-        """A part is out; or, with a `way`, the whole goes that way from here on."""
-        if lane.item is not item:
-            return  # told after its delivery was over
-        item.parts, item.way = (() if way else (*item.parts, vendor_text(part_id))), way or item.way
-        await self.note(lane, item)
 
     async def bury(self, lane: Lane, item: Item, result: DeliveryResult) -> None:
         await undelivered().bury(self, lane, item, result)

@@ -57,7 +57,8 @@ async def recover(engine: Engine) -> dict[str, int]:
 def resume_delivery(actor: RoomActor, record: Record) -> None:
     """Puts one row of the outbox back into its lane."""
     value = record.value
-    item = Item(None, value["index"], value["event_id"], None, value["attempts"], tuple(value.get("parts", ())))
+    item = Item(None, value["index"], value["event_id"], None, value["attempts"])
+    item.parts = tuple(value.get("parts", ()))
     item.way = {name: value[name] for name in ("via", "instead_of") if name in value} or None
     actor.engine.lanes.put(actor, value["channel"], item)
 
