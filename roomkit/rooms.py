@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
-from roomkit.core import approvals, fallback, floor, membership, messages, views
+from roomkit.core import approvals, floor, membership, messages, views
 from roomkit.core.actor import RoomActor
 from roomkit.core.history import projected
 from roomkit.core.inbound import DEDUPE_S
@@ -395,11 +395,15 @@ class Rooms(RoomData):
 
     async def resend(self, dead_id: str) -> None:
         """Puts a dead letter back into its lane."""
-        await self._with_letter(fallback.resend, dead_id)
+        from roomkit.core.fallback import resend
+
+        await self._with_letter(resend, dead_id)
 
     async def discard(self, dead_id: str) -> None:
         """Gives a dead letter up: it is not delivered."""
-        await self._with_letter(fallback.discard, dead_id)
+        from roomkit.core.fallback import discard
+
+        await self._with_letter(discard, dead_id)
 
     async def _with_letter(self, act: Callable[[RoomActor, str], Awaitable[None]], dead_id: str) -> None:
         await self._ready()
