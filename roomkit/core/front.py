@@ -119,14 +119,26 @@ class Front:
     def send(self, channel_ids: Iterable[str], left: list[str]) -> bool:
         """Adds to `left` those that are not for this way; False when any of the others goes on."""
         ids, over = iter(channel_ids), True
-        while (one := self._burst.within(self._stretch, ids, left)) is not None:
+        while True:
+            done: list[Over] = []
+            one = self._burst.within(self._stretch, ids, left, done)
+            if done:
+                self._over(done)
+            if one is None:
+                return over
             self._goes_on(*one)
             over = False
-        return over
 
-    def _stretch(self, ids: Iterator[str], left: list[str]) -> tuple[Lane, Item, Any, First] | None:
-        """Delivers until one of them goes on, which it returns, or all are over."""
-        lanes, actor, event, done = self._lanes, self._actor, self._event, list[Over]()
+    def _over(self, done: list[Over]) -> None:
+        """Outside of what the deliveries run in: whoever is told of them is no part of them."""
+        try:
+            self._lanes.finished(self._actor, done)
+        except Exception as error:  # noqa: BLE001 - they are out all the same, and so is their event
+            self._lanes.engine.trouble(self._actor, "the end of deliveries", error)
+
+    def _stretch(self, ids: Iterator[str], left: list[str], done: list[Over]) -> tuple[Lane, Item, Any, First] | None:
+        """Delivers until one of them goes on, which it returns, or all are over. Adds to `done` those that are."""
+        lanes, actor, event = self._lanes, self._actor, self._event
         lane, state, outcome = Lane(actor, "", busy=True), actor.state, None
         room, seats, people, bindings = state.room, state.seats, state.people, state.bindings
         index, event_id, settlement, noted = event.index, event.id, self._settlement, self._noted
@@ -159,7 +171,8 @@ class Front:
                     crashpoint("outbox.after_send")
                     result = at.result or DELIVERED
                     if type(result) is DeliveryResult and result.success:
-                        done.append((actor, channel_id, item, result, self._durable))
+                        row = self._durable or bool(item.parts or item.way)  # `part_done` has written one
+                        done.append((actor, channel_id, item, result, row))
                         continue
                     begun = ended(result)
                 else:
@@ -169,12 +182,7 @@ class Front:
             break
         lanes.front = ""
         if outcome is None:
-            lane.item = None
-        if done:
-            try:
-                lanes.finished(actor, done)
-            except Exception as error:  # noqa: BLE001 - they are out all the same, and so is their event
-                lanes.engine.trouble(actor, "the end of deliveries", error)
+            lane.item = None  # What is told of it later is told too late.
         return outcome
 
     def _open(self, channel_id: str) -> Channel | None:
@@ -184,11 +192,11 @@ class Front:
             return None
         try:
             policy, able = channel.delivery_policy, channel.capabilities
+            if policy.slow or not able.text or (self._named and not able.shows_sender):
+                return None
+            if self._durable and not (policy.idempotent or channel_id in self._noted):
+                return None
         except Exception:  # noqa: BLE001 - a channel is a plug-in: `_deliver` sees to what it raises
-            return None
-        if policy.slow or not able.text or (self._named and not able.shows_sender):
-            return None
-        if self._durable and not (policy.idempotent or channel_id in self._noted):
             return None
         return channel
 

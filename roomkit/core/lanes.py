@@ -123,9 +123,9 @@ class OutboxLanes:
             return False
         try:
             policy = channel.delivery_policy
+            return not (policy.idempotent or policy.paced or policy.holds or policy.on_ambiguous == "stop_and_ask")
         except Exception:  # noqa: BLE001 - a channel is a plug-in: what it raises is its delivery's failure
             return False
-        return not (policy.idempotent or policy.paced or policy.holds or policy.on_ambiguous == "stop_and_ask")
 
     def put(self, actor: RoomActor, channel_id: str, item: Item) -> None:
         with self.engine.eager.burst() as burst:

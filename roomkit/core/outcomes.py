@@ -113,15 +113,19 @@ class Outcomes:
                 by, index = actor, item.index
                 notes = found.setdefault((actor.tenant, None if alone else actor), ([], []))
                 start = event_key(actor.room_id, index, "")
-            if result is not like:
-                like, state = result, _plain(result)
-            if state is None or item.parts:
-                kept = delivery_record(actor.tenant, record_of(actor, channel_id, item, result, at))
-            else:
-                kept = _kept(actor, start, channel_id, item, state, stamp)
-            notes[0].append(kept)
             if row:
-                notes[1].append(RecordKey("outbox", actor.tenant, kept.key))
+                notes[1].append(RecordKey("outbox", actor.tenant, start + channel_id))
+            try:
+                if result is not like:
+                    like, state = result, _plain(result)
+                if state is None or item.parts:
+                    kept = delivery_record(actor.tenant, record_of(actor, channel_id, item, result, at))
+                else:
+                    kept = _kept(actor, start, channel_id, item, state, stamp)
+                notes[0].append(kept)
+            except Exception as error:  # noqa: BLE001 - what a plug-in calls a result must not cost the others theirs
+                like = None
+                self.engine.trouble(actor, f"what became of a delivery to {channel_id}", error)
         for actor, record in rows:
             notes = found.setdefault((actor.tenant, None if alone else actor), ([], []))
             if RecordKey("outbox", actor.tenant, record.key) not in notes[1]:  # over before its row was written
