@@ -386,7 +386,9 @@ class RoomActor:
             return policy.DeliveryPlan(turns=entry.wake)
         if event.status is not _COMMITTED or entry.targets == ():
             return policy.EMPTY_PLAN
-        cache_key = (event.source.channel_id, event.visibility, event.type, event.addressed_to)
+        source = event.source
+        author = source.participant_id if source.participant_id in self.state.holders else None
+        cache_key = (source.channel_id, event.visibility, event.type, event.addressed_to, author)
         found = None if changed else self._plans.get(cache_key)
         if found is None:
             found = policy.plan(
@@ -398,7 +400,8 @@ class RoomActor:
                 {**self.state.participants, **change.participants},
             )
             if not changed:
-                alone = not self._plans and ":" not in event.visibility  # A person's name is nobody else's to keep.
+                # A person's name is nobody else's to keep.
+                alone = not self._plans and author is None and ":" not in event.visibility
                 self._plans = _sole(cache_key, found) if alone else {**self._plans, cache_key: found}
         if entry.targets is not None:
             reach, forked = self.engine.registry.reach(self.tenant), self.state.room.forked_from is not None

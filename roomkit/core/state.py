@@ -34,6 +34,7 @@ class RoomState:
     _seats: tuple[ChannelBinding, ...] | None = None
     _people: tuple[Participant, ...] | None = None
     _humans: int | None = None
+    _holders: frozenset[str | None] | None = None
 
     @property
     def seats(self) -> tuple[ChannelBinding, ...]:
@@ -53,9 +54,16 @@ class RoomState:
             self._humans = sum(1 for person in self.participants.values() if person.role is not Role.BOT)
         return self._humans
 
+    @property
+    def holders(self) -> frozenset[str | None]:
+        """Who has a seat of their own, where what they write is not sent to."""
+        if self._holders is None:
+            self._holders = frozenset({seat.participant_id for seat in self.bindings.values()} - {None})
+        return self._holders
+
     def forget_views(self) -> None:
         """Bindings or participants are about to change."""
-        self._seats = self._people = self._humans = None
+        self._seats = self._people = self._humans = self._holders = None
 
     def snapshot(self) -> Room:
         """The room with its live head filled in."""
