@@ -31,7 +31,7 @@ from roomkit.core.outgoing import (
 )
 from roomkit.core.results import CURRENT, LANE, Settlement
 from roomkit.core.state import event_key
-from roomkit.errors import ProviderError, ProviderTimeout, StoreError
+from roomkit.errors import ProviderError, ProviderTimeout, StoreError, UsageError
 from roomkit.models.content import TextContent
 from roomkit.models.delivery import DeliveryPolicy, DeliveryResult, DeliveryState
 from roomkit.models.event import RoomEvent
@@ -346,6 +346,11 @@ class OutboxLanes:
             log.exception('channel "%s" failed to deliver', lane.channel_id)
             return broken(error), error
         crashpoint("outbox.after_send")
+        if not isinstance(result, DeliveryResult):  # pyright: ignore[reportUnnecessaryIsInstance] - a plug-in's
+            wrong = UsageError(
+                f"a delivery came to a {type(result).__name__}; return a DeliveryResult, or None when it is out"
+            )
+            return broken(wrong), wrong
         return result, None
 
     async def note(self, lane: Lane, item: Item) -> None:

@@ -6,6 +6,7 @@ Rooms, bindings and participants are stored with their defaults left out, so tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -67,7 +68,9 @@ class RoomState:
 
     def snapshot(self) -> Room:
         """The room with its live head filled in."""
-        return self.room.replaced(latest_index=self.next_index - 1, last_activity_at=self.last_activity)
+        # Whoever gets it may write into its metadata.
+        own = {"metadata": deepcopy(self.room.metadata)} if self.room.metadata else {}
+        return self.room.replaced(latest_index=self.next_index - 1, last_activity_at=self.last_activity, **own)
 
 
 def room_record(room: Room, bindings: Iterable[ChannelBinding], participants: Iterable[Participant]) -> Record:

@@ -32,7 +32,8 @@ feed: a store finds those of a room without an index of rooms, which would cost 
 
 class Record(NamedTuple):
     """A JSON object stored under (kind, tenant, key). `due` is a Unix time in seconds; `terms` are exact-match
-    search terms such as "status:active" or "address:+441632960961"."""
+    search terms such as "status:active" or "address:+441632960961". Read `value` by its name, not by its place: some
+    records make it only then."""
 
     kind: str
     tenant: str
