@@ -29,10 +29,14 @@ class RoomData:
 
     async def _actor(self, room_id: str) -> RoomActor:
         await self._ready()
-        self._engine.lanes.outcomes.hurry()
         return await self._engine.table.require(self.tenant_id, room_id)
 
     async def _ready(self) -> None:
+        """Whoever asks for anything finds written down what has become of deliveries."""
+        await self._started()
+        self._engine.lanes.outcomes.hurry()
+
+    async def _started(self) -> None:
         """An in-memory kit starts by itself; a durable one must have been started (D38)."""
         if not self._engine.opened:
             from roomkit.core.memory import MemoryStore

@@ -293,7 +293,7 @@ class Rooms(RoomData):
         """Takes a message in; returns when it is committed (D15). `await result.settled()` waits for all that follows.
 
         A repeated (channel, external_id) returns the first event. Raises `Overloaded` before anything is stored."""
-        await self._ready()
+        await self._started()
         return await self._engine.inbound.process(message, self.tenant_id, room_id)
 
     async def send(
@@ -380,7 +380,6 @@ class Rooms(RoomData):
     async def delivery_status(self, status: DeliveryStatus) -> DeliveryRecord | None:
         """Takes a vendor's status report; states only move forward, unknown messages are ignored."""
         await self._ready()
-        self._engine.lanes.outcomes.hurry()
         from roomkit.core.statuses import report
 
         return await report(self._engine, self.tenant_id, status)

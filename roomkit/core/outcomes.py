@@ -226,8 +226,12 @@ async def _keep(engine: Engine, tenant: str, actor: RoomActor | None, notes: Not
             engine.table.drop(actor)  # What became of these the room's next owner finds out by itself.
     except Exception as error:  # noqa: BLE001 - what a driver does not take must not hold up the others, nor the sender
         if len(put) > 1:
+            rows = {gone.key: gone for gone in delete}
             for one in put:
-                await _keep(engine, tenant, actor, ([one], [gone for gone in delete if gone.key == one.key]))
+                gone = rows.pop(one.key, None)
+                await _keep(engine, tenant, actor, ([one], [gone] if gone is not None else []))
+            if rows:  # of what no record could be made of
+                await _keep(engine, tenant, actor, ([], list(rows.values())))
             return
         engine.count("notes_refused")
         log.warning("what became of the delivery %s could not be noted: %s", put[0].key if put else "", error)

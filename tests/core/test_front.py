@@ -112,3 +112,13 @@ async def test_what_a_host_writes_into_a_room_it_was_given_is_not_the_room() -> 
         await kit.create_room("r", channels=["sms"], metadata={"tags": ["a"]})
         (await kit.get_room("r")).metadata["tags"].append("b")
         assert (await kit.get_room("r")).metadata == {"tags": ["a"]}
+
+
+async def test_whoever_asks_for_anything_finds_written_down_what_became_of_deliveries() -> None:
+    """Though in memory that is written once a turn of the loop, and nothing here lets one pass."""
+    async with kit_with(FakeChannel(), FakeChannel("a")) as kit:
+        await kit.create_room("r", channels=["sms", "a"])
+        await say(kit, "x", "r")
+        await kit.dead_letters()
+        written = await kit.engine.store.records(RecordQuery("delivery", "default", room_id="r"))
+        assert [one.value["state"] for one in written] == ["sent"]
