@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Container, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from types import coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from roomkit.core.history import read_history
 from roomkit.core.outcomes import Over
@@ -21,7 +20,7 @@ from roomkit.models.content import vendor_text
 from roomkit.models.delivery import DeliveryResult
 from roomkit.models.event import RoomEvent
 from roomkit.ports.channel import Channel, RoomContext
-from roomkit.runtime.bounded import resume
+from roomkit.runtime.bounded import Step, first_steps, resume
 from roomkit.runtime.crashpoint import crashpoint
 from roomkit.runtime.eager import Burst
 from roomkit.runtime.tracing import OFF, Span
@@ -142,8 +141,8 @@ class Front:
         lane, state, outcome = Lane(actor, "", busy=True), actor.state, None
         room, seats, people, bindings = state.room, state.seats, state.people, state.bindings
         index, event_id, settlement, noted = event.index, event.id, self._settlement, self._noted
-        engine, at = lanes.engine, _Step()
-        steps: Any = _first_steps(at)
+        engine, at = lanes.engine, Step()
+        steps: Any = first_steps(at)
         steps.send(None)
         CURRENT.set(settlement)
         LANE.set(lane)
@@ -210,25 +209,3 @@ class Front:
         if item.settlement is not None:
             item.settlement.begin(lane)
         self._burst.run(lanes.work(lane_key, lane, way))
-
-
-class _Step:
-    """What `_first_steps` has come to; `last` says that it goes on with one that had to wait."""
-
-    __slots__ = ("last", "result")
-
-    def __init__(self) -> None:
-        self.result: DeliveryResult | None = None
-        self.last = False
-
-
-@coroutine
-def _first_steps(at: _Step) -> Generator[Any, Any, Any]:
-    """Begins one delivery after another: `send` it, and get `at` when it is over, otherwise what it waits for. An
-    exception to tell the end of each would cost as much as all the rest of its step."""
-    while True:
-        call = yield at
-        result = cast("DeliveryResult | None", (yield from call))
-        if at.last:
-            return result
-        at.result = result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
 from types import CoroutineType, coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -56,6 +56,29 @@ async def _limited(coro: Coroutine[Any, Any, T], waiting_for: Any, seconds: floa
         timer.cancel()
         if expired:  # It ended otherwise after the limit had asked for cancellation: take the request back.
             task.uncancel()
+
+
+class Step:
+    """What `first_steps` has come to: the result of a coroutine that is over. `last` says that it goes on with the one
+    that it was sent last, because that one has to wait."""
+
+    __slots__ = ("last", "result")
+
+    def __init__(self) -> None:
+        self.result: Any = None
+        self.last = False
+
+
+@coroutine
+def first_steps(at: Step) -> Generator[Any, Any, Any]:
+    """Begins one coroutine after another: `send` it, and get `at` when it is over, otherwise what it waits for. An
+    exception to tell the end of each would cost as much as all the rest of its step."""
+    while True:
+        coro = yield at
+        result = cast("Any", (yield from coro))
+        if at.last:
+            return result
+        at.result = result
 
 
 @coroutine

@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import tasks as _tasks
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
-from types import coroutine
 from typing import Any, Protocol, Self, TypeVar, cast
 
-from roomkit.runtime.bounded import resume
+from roomkit.runtime.bounded import Step, first_steps, resume
 from roomkit.runtime.scope import Scope
 
 T = TypeVar("T")
@@ -42,7 +41,6 @@ else:
         return before
 
 
-_IDLE = object()
 MAX_PARKED = 64
 
 
@@ -80,10 +78,11 @@ class _Job:
 class _Carrier:
     """A parked task. `task` is None until the first coroutine that needs it is about to run."""
 
-    __slots__ = ("job", "owner", "steps", "task", "wake")
+    __slots__ = ("at", "job", "owner", "steps", "task", "wake")
 
     def __init__(self, owner: Eager) -> None:
         self.owner = owner
+        self.at = Step()
         self.steps: Any = None
         self.job: _Job | None = None
         self.wake: asyncio.Future[None] | None = None
@@ -91,9 +90,9 @@ class _Carrier:
         self.task.add_done_callback(self._abandoned)
 
     def begin(self) -> Any:
-        """Makes what takes the first steps here: `send` a coroutine, and get `_IDLE` when it has finished, otherwise
-        what it waits for. Telling it by an exception costs more than the rest of the step."""
-        steps: Any = _first_steps(self)
+        """Makes what takes the first steps here, and tells of them by `at`."""
+        self.at = Step()
+        steps: Any = first_steps(self.at)
         self.steps = steps
         next(steps)
         return steps
@@ -101,6 +100,7 @@ class _Carrier:
     def go_on(self, waiting: Any, context: Context, rest: Rest | None) -> None:
         """Takes over what `steps` has begun, and waits for `waiting`."""
         begun, self.steps = self.steps, None
+        self.at.last = True
         if rest is not None:
             begun = rest.go_on(begun, waiting)
             context.run(begun.send, None)
@@ -132,13 +132,6 @@ class _Carrier:
             await _drive(job)
             if not self.owner.park(self):
                 return
-
-
-@coroutine
-def _first_steps(carrier: _Carrier) -> Generator[Any, Any, None]:
-    while carrier.steps is not None:  # what had to wait is the last one
-        coro = yield _IDLE
-        yield from coro
 
 
 async def _drive(job: _Job) -> Any:
@@ -178,7 +171,7 @@ class Eager:
             raise
         finally:
             _swap(loop, caller)
-        if waiting is not _IDLE:
+        if waiting is not carrier.at:
             carrier.go_on(waiting, context, rest)
             return task
         if not task.done() and len(parked) < MAX_PARKED:
@@ -238,7 +231,7 @@ class Burst:
         except BaseException:
             carrier.steps = None
             raise
-        if waiting is _IDLE:
+        if waiting is carrier.at:
             return None
         self._carrier = fresh = self._owner.take()
         context, self._context = self._context, copy_context()
