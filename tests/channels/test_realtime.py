@@ -697,7 +697,7 @@ async def test_words_are_shown_while_they_come_to_whoever_sees_them_in_the_end(
         await asyncio.sleep(3)
         signs = [one for one in shown if isinstance(one, Ephemeral)]
         assert "voice_phase" in {one.kind for one in signs}
-        assert ("1111" in str(shown)) is seen
+        assert ("1111 1111" in str(shown)) is seen
         assert ("voice_reply" in {one.kind for one in signs}) is seen
 
 

